@@ -1,0 +1,191 @@
+"""The only room that knows threads: blocks of samples, scratch memory, recycled arrays.
+
+NumPy and BLAS release the interpreter lock while they compute, so plain threads use all cores. Every heavy kernel hands
+this room a task and a number of items; the task is called for *blocks* of items small enough for the L2 cache. Block
+boundaries follow from sizes alone, never from the number of threads, and whoever adds partial sums adds them in
+block order: the result has the same bits with 1 thread and with 64.
+"""
+
+import itertools
+import math
+import os
+import sys
+import threading
+from collections.abc import Callable
+from functools import lru_cache
+from queue import SimpleQueue
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnnlite.types import Array
+
+BlockTask: TypeAlias = Callable[[int, int, int], None]
+"""Called as ``task(block_index, first_item, last_item + 1)``."""
+
+BLOCK_BYTES = 512 * 1024
+"""Working set of a block: what one core keeps in its L2 cache beside the weights."""
+LEAST_BYTES = 96 * 1024
+"""Less work than this is not worth another block: handing one to a thread costs tens of microseconds."""
+
+
+@lru_cache(maxsize=4096)
+def blocks(count: int, item_bytes: int) -> tuple[tuple[int, int], ...]:
+    """Split ``count`` items, each touching ``item_bytes`` bytes, into consecutive ``(start, stop)`` blocks."""
+    total = count * max(item_bytes, 1)
+    pieces = math.ceil(total / BLOCK_BYTES)
+    if pieces < 8:  # few, so let them divide evenly among cores as far as that pays
+        pieces = min(8, total // LEAST_BYTES)
+    pieces = max(1, min(count, pieces))
+    edges = [count * i // pieces for i in range(pieces + 1)]
+    return tuple(itertools.pairwise(edges))
+
+
+def for_blocks(task: BlockTask, count: int, item_bytes: int) -> None:
+    """Call ``task`` for every block of ``count`` items, on all threads where the work is worth it."""
+    bounds = blocks(count, item_bytes)
+    if len(bounds) == 1:
+        task(0, 0, count)
+    else:
+        run(lambda index: task(index, *bounds[index]), len(bounds))
+
+
+def run(task: Callable[[int], None], count: int) -> None:
+    """Call ``task(0) ... task(count - 1)``, in this order of starting, on all threads; raises what a task raised."""
+    if count == 1 or _pool.size == 1:
+        for index in range(count):
+            task(index)
+    else:
+        _pool.run(task, count)
+
+
+class _Job:
+    """One call of `run`: the indices still to be done, and how many are finished."""
+
+    def __init__(self, task: Callable[[int], None], count: int):
+        self.task = task
+        self.count = count
+        self.next_index = itertools.count().__next__  # one bytecode, so atomic
+        self.finished = itertools.count(1).__next__
+        self.all_done = threading.Lock()
+        self.all_done.acquire()
+        self.error: BaseException | None = None
+
+    def work(self) -> None:
+        """Do tasks until none is left to start."""
+        while (index := self.next_index()) < self.count:
+            if self.error is None:
+                try:
+                    self.task(index)
+                except BaseException as error:
+                    self.error = error
+            if self.finished() == self.count:
+                self.all_done.release()
+
+
+class _Pool:
+    """Threads that wait for jobs; the thread that asks for a job works too."""
+
+    def __init__(self, size: int):
+        self.size = size
+        self._queues: list[SimpleQueue[_Job | None]] = [SimpleQueue() for _ in range(size - 1)]
+        for number, queue in enumerate(self._queues):
+            threading.Thread(target=self._serve, args=(queue,), name=f"engine-{number}", daemon=True).start()
+
+    @staticmethod
+    def _serve(queue: "SimpleQueue[_Job | None]") -> None:
+        np.seterr(all="ignore")  # the training loop finds values that are not finite
+        while (job := queue.get()) is not None:
+            job.work()
+            del job  # the task holds arrays; let go of them while waiting
+
+    def run(self, task: Callable[[int], None], count: int) -> None:
+        job = _Job(task, count)
+        for queue in self._queues[: count - 1]:
+            queue.put(job)
+        job.work()
+        job.all_done.acquire()
+        if job.error is not None:
+            raise job.error
+
+    def close(self) -> None:
+        for queue in self._queues:
+            queue.put(None)
+
+
+_pool = _Pool(1)
+
+
+def available_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def set_threads(count: int | None) -> None:
+    """Compute on ``count`` threads from now on; None for one per available core. Results do not depend on it."""
+    global _pool
+    count = available_cores() if count is None else count
+    if count < 1:
+        raise ValueError(f"threads must be at least 1, not {count}")
+    if count != _pool.size:
+        _pool.close()
+        _pool = _Pool(count)
+
+
+def threads() -> int:
+    """The number of threads that compute."""
+    return _pool.size
+
+
+class _Local(threading.local):
+    """What each thread has for itself."""
+
+    def __init__(self) -> None:
+        self.pads: dict[tuple[str, Any], Array] = {}
+
+
+_local = _Local()
+
+
+def scratch(name: str, shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
+    """Uninitialised memory of this thread, reused by the next call with the same name; never leaves a kernel."""
+    size = math.prod(shape)
+    pads = _local.pads
+    pad = pads.get((name, dtype))
+    if pad is None or pad.size < size:
+        pad = pads[name, dtype] = np.empty(size, dtype)
+    return pad[:size].reshape(shape)
+
+
+RECYCLED_BYTES = 64 * 1024
+_slabs: list[NDArray[np.uint8]] = []
+# References to a slab that nobody uses: the list's, the loop variable's, and the argument's of getrefcount.
+_FREE = 3
+
+
+def empty(shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
+    """Like np.empty, but large arrays reuse the memory of earlier ones that nobody refers to any more.
+
+    Fresh memory costs a page fault for every 4 KiB, as long as a pass of computing over it. A network asks for the same
+    sizes each step, so after the first step no memory is allocated. An array given out is a view of a slab; CPython's
+    reference count of the slab tells when the last view is gone. Only for the thread that runs the network.
+    """
+    bytes_needed = math.prod(shape) * np.dtype(dtype).itemsize
+    if bytes_needed < RECYCLED_BYTES:
+        return np.empty(shape, dtype)
+    best: NDArray[np.uint8] | None = None
+    for slab in _slabs:
+        limit = 2 * bytes_needed if best is None else best.size
+        if bytes_needed <= slab.size < limit and sys.getrefcount(slab) == _FREE:
+            best = slab
+    if best is None:
+        best = np.empty(bytes_needed, np.uint8)
+        _slabs.append(best)
+    array: Array = best[:bytes_needed].view(dtype).reshape(shape)
+    return array
+
+
+def release() -> None:
+    """Give free slabs back to the operating system."""
+    _slabs[:] = [slab for slab in _slabs if sys.getrefcount(slab) > _FREE]

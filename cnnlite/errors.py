@@ -1,0 +1,65 @@
+"""Every error a user can cause or meet, each with its exit code.
+
+Whatever is not one of these is a bug of ours (exit code 1).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class CnnliteError(Exception):
+    """Base of all expected errors; the message is one or two lines naming the way out."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with a config: where it stands and what to do about it."""
+
+    path: str
+    """Place in the YAML, such as ``model[4].conv2d.kernel_size``; empty for the whole file."""
+    message: str
+    file: str = ""
+    line: int = 0
+    """Line in the file, counted from 1; 0 if unknown (an override from the command line)."""
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        return ": ".join(part for part in (place, self.path, self.message) if part)
+
+
+class ConfigError(CnnliteError):
+    """A config cannot be read, or describes something that cannot be built; all problems at once."""
+
+    exit_code = 2
+
+    def __init__(self, problems: str | Sequence[Problem]):
+        if isinstance(problems, str):
+            problems = [Problem("", problems)]
+        self.problems = list(problems)
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+class DataError(CnnliteError):
+    """A dataset is missing, damaged or not what the config says."""
+
+    exit_code = 3
+
+
+class CheckpointError(CnnliteError):
+    """A checkpoint is damaged, foreign, or does not fit the network."""
+
+    exit_code = 3
+
+
+class DivergedError(CnnliteError):
+    """The loss or a gradient is not finite."""
+
+    exit_code = 4
+
+
+class StorageError(CnnliteError):
+    """A file cannot be written (disk full, no permission), or memory is exhausted."""
+
+    exit_code = 5

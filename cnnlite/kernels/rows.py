@@ -1,0 +1,43 @@
+"""Per-channel arithmetic on long rows.
+
+A channels-last block seen as (rows, C) has innermost runs of C numbers, and NumPy pays for each run. Seen as rows of
+W * C or H * W * C numbers, with the per-channel operand repeated to that length, it goes in long vector loops.
+"""
+
+import numpy as np
+
+from cnnlite.types import Array, Shape
+
+LONGEST = 4096
+"""Numbers in a row at the most, so that a repeated operand stays in the L1 cache."""
+
+
+def row_length(sample_shape: Shape) -> int:
+    """Numbers in a row for samples of this shape: as many whole trailing axes as `LONGEST` allows."""
+    length = sample_shape[-1]
+    for axis in reversed(sample_shape[:-1]):
+        if length * axis > LONGEST:
+            break
+        length *= axis
+    return length
+
+
+def per_row(channels: Array, length: int) -> Array:
+    """A (C,) operand repeated to rows of ``length``."""
+    return np.tile(channels, length // len(channels))
+
+
+def channel_sums(rows: Array, channels: int) -> Array:
+    """Sums over a block, (rows, length) -> (C,): a product with ones is the fastest way to read memory once."""
+    return add_folds(np.matmul(np.ones(len(rows), rows.dtype), rows), channels)
+
+
+def channel_dots(a: Array, b: Array, channels: int) -> Array:
+    """Sums of ``a * b`` over a block, both (rows, length) -> (C,), without storing the products."""
+    return add_folds(np.einsum("ij,ij->j", a, b), channels)
+
+
+def add_folds(row: Array, channels: int) -> Array:
+    """The sum of the stretches of ``channels`` numbers in one row, (length,) -> (C,)."""
+    total: Array = np.add.reduce(row.reshape(-1, channels), axis=0)
+    return total

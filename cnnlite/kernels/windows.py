@@ -1,0 +1,114 @@
+"""Sliding windows: the geometry that convolution and pooling share, and views of an image as windows."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from cnnlite import engine
+from cnnlite.types import Array, Shape
+
+Padding: TypeAlias = int | tuple[int, int] | Literal["same", "valid"]
+Pair: TypeAlias = int | tuple[int, int]
+
+
+def pair(value: Pair, name: str, least: int = 1) -> tuple[int, int]:
+    """A height and a width from one number for both, or from two; ValueError below ``least``."""
+    height, width = (value, value) if isinstance(value, int) else value
+    if min(height, width) < least:
+        raise ValueError(f"{name} must be at least {least}, not {value}")
+    return height, width
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Where windows of ``kernel`` size lie on a padded image, ``stride`` apart, and how many: ``out``."""
+
+    size: tuple[int, int]
+    channels: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    top_left: tuple[int, int]
+    """Padding before the first row and column."""
+    bottom_right: tuple[int, int]
+    """Padding after the last row and column."""
+    out: tuple[int, int]
+
+    @staticmethod
+    def fit(
+        in_shape: Shape, kernel: tuple[int, int], stride: tuple[int, int], padding: Padding, *, exact: bool
+    ) -> "Windows":
+        """The windows on images of ``in_shape`` (H, W, C).
+
+        out = floor((in + padding - kernel) / stride) + 1 (Dumoulin & Visin 2016, arXiv:1603.07285). Padding ``same``
+        makes out = ceil(in / stride), with the odd row or column of padding at the end. ValueError, with the
+        arithmetic, if no window fits, or with ``exact`` if windows do not reach the last row or column.
+        """
+        if len(in_shape) != 3:
+            raise ValueError(f"expects images of shape (H, W, C), but its input has shape {in_shape}")
+        height, width, channels = in_shape
+        before, after, out = [], [], []
+        for axis, (size, k, s) in enumerate(zip((height, width), kernel, stride, strict=True)):
+            if padding == "same":
+                total = max((math.ceil(size / s) - 1) * s + k - size, 0)
+                low = total // 2
+            else:
+                low = 0 if padding == "valid" else pair(padding, "padding", least=0)[axis]
+                total = 2 * low
+            room = size + total - k
+            sum_ = f"({size} + {total} - {k}) / {s} + 1 = {room / s + 1:g}"
+            if room < 0:
+                raise ValueError(f"a window of {k} does not fit on {'height' if axis == 0 else 'width'}: {sum_}")
+            if exact and room % s:
+                raise ValueError(f"windows must fit exactly (exact: true), but {sum_}")
+            before.append(low)
+            after.append(total - low)
+            out.append(room // s + 1)
+        return Windows(
+            (height, width), channels, kernel, stride,
+            (before[0], before[1]), (after[0], after[1]), (out[0], out[1]),
+        )  # fmt: skip
+
+    @property
+    def padded(self) -> tuple[int, int]:
+        """Height and width of the padded image."""
+        height, width = (
+            size + low + high for size, low, high in zip(self.size, self.top_left, self.bottom_right, strict=True)
+        )
+        return height, width
+
+    @property
+    def is_pointwise(self) -> bool:
+        """Whether each window is one pixel and each pixel one window."""
+        return self.kernel == self.stride == (1, 1) and self.padded == self.size
+
+    def tap(self, image: Array, row: int, column: int) -> Array:
+        """The pixels that lie at (row, column) of each window, as a view (n, out_h, out_w, C) of a padded image."""
+        (sh, sw), (oh, ow) = self.stride, self.out
+        return image[:, row : row + sh * (oh - 1) + 1 : sh, column : column + sw * (ow - 1) + 1 : sw]
+
+    def view(self, image: Array) -> Array:
+        """All windows of padded images, a read-only view (n, out_h, out_w, kernel_h, kernel_w, C)."""
+        sn, sy, sx, sc = image.strides
+        (oh, ow), (kh, kw), (sh, sw) = self.out, self.kernel, self.stride
+        shape = (len(image), oh, ow, kh, kw, image.shape[3])
+        return np.lib.stride_tricks.as_strided(image, shape, (sn, sy * sh, sx * sw, sy, sx, sc), writeable=False)
+
+    def pad(self, x: Array, value: float = 0.0) -> Array:
+        """``x`` (n, H, W, C) with a border of ``value``: in scratch memory, or ``x`` itself if there is no border."""
+        (top, left), (bottom, right), (height, width) = self.top_left, self.bottom_right, self.padded
+        if (height, width) == self.size:
+            return x
+        image = engine.scratch("windows.pad", (len(x), height, width, x.shape[3]), x.dtype)
+        image[:, :top] = value
+        image[:, height - bottom :] = value
+        image[:, top : height - bottom, :left] = value
+        image[:, top : height - bottom, width - right :] = value
+        image[:, top : height - bottom, left : width - right] = x
+        return image
+
+    def inside(self, image: Array) -> Array:
+        """The part of padded images that is not border, as a view."""
+        (top, left), (height, width) = self.top_left, self.size
+        return image[:, top : top + height, left : left + width]

@@ -1,0 +1,91 @@
+"""The layer protocol: what every layer is, and the registry that configs find them in."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+
+from cnnlite.errors import ConfigError, Problem
+from cnnlite.registry import Registry
+from cnnlite.types import Array, Shape
+
+DType: TypeAlias = np.dtype[Any]
+T = TypeVar("T")
+
+
+class Layer(ABC):
+    """One step of a network, with its trained arrays and the gradients of the loss for them.
+
+    The constructor only takes options. ``build`` receives the shape of a sample, checks that it fits, allocates
+    ``params``, ``grads`` and ``buffers``, and says what shape comes out. ``forward`` and ``backward`` then alternate:
+
+    - A layer never changes ``x`` or ``dy``: branches of a network share them. What it returns belongs to the caller.
+    - ``backward`` writes ``grads``, it does not add to them.
+    - What ``forward`` keeps for ``backward`` is kept only when training, and dropped after use.
+
+    Activations are channels last, ``(N, H, W, C)`` or ``(N, features)``.
+    """
+
+    path: str = ""
+    """Place in the config, such as ``model[4].conv2d``; part of error messages."""
+    needs_dx: bool = True
+    """False where nobody uses the gradient for the input, as in a network's first layers."""
+
+    def __init__(self) -> None:
+        self.params: dict[str, Array] = {}
+        self.grads: dict[str, Array] = {}
+        self.buffers: dict[str, Array] = {}
+        self.children: dict[str, Layer] = {}
+
+    @abstractmethod
+    def build(self, in_shape: Shape, rng: np.random.Generator, dtype: DType) -> Shape:
+        """Check ``in_shape``, allocate everything, return the shape of an output sample; ValueError if it cannot be."""
+
+    @abstractmethod
+    def forward(self, x: Array, *, training: bool) -> Array:
+        """The output for a batch ``x`` of shape ``(N, *in_shape)``."""
+
+    @abstractmethod
+    def backward(self, dy: Array) -> Array | None:
+        """From the gradient for the output, write ``grads`` and return the gradient for the input.
+
+        Uses up what the last training ``forward`` kept, so a second call raises. Returns None if not ``needs_dx``.
+        """
+
+    @staticmethod
+    def kept(value: T | None) -> T:
+        """What the last training ``forward`` kept; RuntimeError if it has been used up, or there was none."""
+        if value is None:
+            raise RuntimeError("backward needs a forward with training=True before it, each time")
+        return value
+
+    def start_step(self, step: int) -> None:
+        """Called before the forward pass of training step ``step``; layers that draw at random reseed here."""
+        for child in self.children.values():
+            child.start_step(step)
+
+    def skip_dx(self) -> None:
+        """Tell the layer that nobody uses the gradient for its input."""
+        self.needs_dx = False
+
+    def absorb(self, following: "Layer") -> bool:
+        """Whether this layer does the work of the ``following`` one in its own passes over memory, from now on."""
+        return False
+
+    def build_child(self, name: str, child: "Layer", in_shape: Shape, rng: np.random.Generator, dtype: DType) -> Shape:
+        """Build ``child`` as part of this layer; its parameters are called ``name.*``. Errors say whose they are."""
+        self.children[name] = child
+        try:
+            return child.build(in_shape, rng, dtype)
+        except ValueError as error:
+            raise ConfigError([Problem(child.path, str(error))]) from None
+
+    def walk(self, prefix: str = "") -> Iterator[tuple[str, "Layer"]]:
+        """This layer and all below it, depth first, each with its dotted name (``3.body.0``)."""
+        yield prefix, self
+        for name, child in self.children.items():
+            yield from child.walk(f"{prefix}.{name}" if prefix else name)
+
+
+layers: Registry[Layer] = Registry("layer", Layer)  # type: ignore[type-abstract]

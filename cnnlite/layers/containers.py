@@ -1,0 +1,165 @@
+"""Layers made of layers."""
+
+import copy
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from cnnlite import engine
+from cnnlite.layers.base import DType, Layer, layers
+from cnnlite.types import Array, Shape
+
+
+@layers.register("sequential")
+class Sequential(Layer):
+    """Layers one after the other; in a config, a list.
+
+    Args:
+        layers: the layers. Their parameters are called ``0.*``, ``1.*``, ...
+    """
+
+    def __init__(self, layers: list[Layer]):
+        super().__init__()
+        self.layers = layers
+        self._steps: list[Layer] = []
+
+    def build(self, in_shape: Shape, rng: np.random.Generator, dtype: DType) -> Shape:
+        shape = in_shape
+        self._steps = []
+        for index, layer in enumerate(self.layers):
+            shape = self.build_child(str(index), layer, shape, rng, dtype)
+            if not (self._steps and self._steps[-1].absorb(layer)):
+                self._steps.append(layer)
+        return shape
+
+    def skip_dx(self) -> None:
+        for layer in self._steps:
+            layer.skip_dx()
+            if any(part.params for _, part in layer.walk()):
+                break  # the layers after it need the gradient for their input, which it needs for its parameters
+
+    def forward(self, x: Array, *, training: bool) -> Array:
+        for layer in self._steps:
+            x = layer.forward(x, training=training)
+        return x
+
+    def backward(self, dy: Array) -> Array | None:
+        gradient: Array | None = dy
+        for layer in reversed(self._steps):
+            if gradient is None:
+                break
+            gradient = layer.backward(gradient)
+        return gradient
+
+
+@layers.register("parallel")
+class Parallel(Layer):
+    """The same input through several branches, whose outputs are joined (Szegedy et al. 2014, arXiv:1409.4842).
+
+    Args:
+        branches: the branches; an empty list passes its input on. Their parameters are called ``0.*``, ``1.*``, ...
+        merge: ``concat`` joins channels in the order of the branches; ``sum`` adds outputs of equal shape.
+    """
+
+    def __init__(self, branches: list[Layer], merge: Literal["concat", "sum"] = "concat"):
+        super().__init__()
+        if not branches:
+            raise ValueError("needs at least one branch")
+        self.branches = branches
+        self.merge = merge
+
+    def build(self, in_shape: Shape, rng: np.random.Generator, dtype: DType) -> Shape:
+        self.in_shape = in_shape
+        shapes = [
+            self.build_child(self.branch_name(index), branch, in_shape, rng, dtype)
+            for index, branch in enumerate(self.branches)
+        ]
+        comparable = [shape[:-1] for shape in shapes] if self.merge == "concat" else shapes
+        if len(set(comparable)) > 1:
+            raise ValueError(f"cannot {self.merge} branches with outputs of shapes {', '.join(map(str, shapes))}")
+        self.edges = np.cumsum([0] + [shape[-1] for shape in shapes]).tolist()
+        return (*shapes[0][:-1], self.edges[-1]) if self.merge == "concat" else shapes[0]
+
+    def branch_name(self, index: int) -> str:
+        """What the parameters of a branch are called."""
+        return str(index)
+
+    def skip_dx(self) -> None:
+        super().skip_dx()
+        for branch in self.branches:
+            branch.skip_dx()
+
+    def forward(self, x: Array, *, training: bool) -> Array:
+        outputs = [branch.forward(x, training=training) for branch in self.branches]
+        if self.merge == "sum":
+            return _sum(outputs)
+        y = engine.empty((*outputs[0].shape[:-1], self.edges[-1]), x.dtype)
+        return np.concatenate(outputs, axis=-1, out=y)
+
+    def backward(self, dy: Array) -> Array | None:
+        gradients = []
+        for index, branch in enumerate(self.branches):
+            part = dy
+            if self.merge == "concat" and len(self.branches) > 1:
+                view = dy[..., self.edges[index] : self.edges[index + 1]]
+                part = engine.empty(view.shape, view.dtype)
+                np.copyto(part, view)
+            gradients.append(branch.backward(part))
+        needed = [gradient for gradient in gradients if gradient is not None]
+        return _sum(needed) if self.needs_dx else None
+
+
+def _sum(arrays: Sequence[Array]) -> Array:
+    """The sum in a new array: what is summed may be somebody else's."""
+    if len(arrays) == 1:
+        return arrays[0]
+    y = engine.empty(arrays[0].shape, arrays[0].dtype)
+
+    def block(_: int, start: int, stop: int) -> None:
+        np.add(arrays[0][start:stop], arrays[1][start:stop], out=y[start:stop])
+        for array in arrays[2:]:
+            y[start:stop] += array[start:stop]
+
+    engine.for_blocks(block, len(y), (len(arrays) + 1) * arrays[0][0].nbytes)
+    return y
+
+
+@layers.register("residual")
+class Residual(Parallel):
+    """y = body(x) + shortcut(x) (He et al. 2015, arXiv:1512.03385).
+
+    Args:
+        body: layers whose output is added to the shortcut's.
+        shortcut: layers from the input to the sum; the input itself if left out.
+
+    Parameters are called ``body.*`` and ``shortcut.*``.
+    """
+
+    def __init__(self, body: Layer, shortcut: Layer | None = None):
+        super().__init__([body, shortcut or Sequential([])], merge="sum")
+
+    def branch_name(self, index: int) -> str:
+        return ("body", "shortcut")[index]
+
+    def build(self, in_shape: Shape, rng: np.random.Generator, dtype: DType) -> Shape:
+        try:
+            return super().build(in_shape, rng, dtype)
+        except ValueError as error:
+            hint = "give `shortcut` layers that make the shapes equal, such as a 1x1 conv2d with the same stride"
+            raise ValueError(f"{error}; {hint}") from None
+
+
+@layers.register("repeat")
+class Repeat(Sequential):
+    """The same layers several times one after the other, each time with parameters of their own.
+
+    Args:
+        times: how often.
+        body: the layers. Their parameters are called ``0.*`` the first time, then ``1.*``, ...
+    """
+
+    def __init__(self, times: int, body: Layer):
+        if times < 1:
+            raise ValueError(f"times must be at least 1, not {times}")
+        super().__init__([copy.deepcopy(body) for _ in range(times)])

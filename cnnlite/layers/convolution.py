@@ -1,0 +1,72 @@
+"""Convolution."""
+
+import math
+
+import numpy as np
+
+from cnnlite.kernels import convolution
+from cnnlite.kernels.windows import Padding, Pair, Windows, pair
+from cnnlite.layers.base import DType, Layer, layers
+from cnnlite.layers.initializers import Initializer, initializers
+from cnnlite.types import Array, Shape
+
+
+@layers.register("conv2d")
+class Conv2d(Layer):
+    """2-d convolution: ``(N, H, W, C) -> (N, out_h, out_w, out_channels)``, out = floor((in + 2 * padding - kernel) / stride) + 1.
+
+    Args:
+        out_channels: number of filters.
+        kernel_size: height and width of a filter; one number for both.
+        stride: steps between windows.
+        padding: zeros on each side, or ``same`` (out = ceil(in / stride)), or ``valid`` (none).
+        bias: whether a number is added to each channel; leave it out before a batch norm, which subtracts it again.
+        init: ``he``, ``glorot``, or ``normal`` (standard deviation 0.01).
+        exact: refuse an input whose last rows or columns no window reaches.
+
+    Parameters: ``weight`` (kernel_h, kernel_w, in_channels, out_channels), ``bias`` (out_channels,).
+    """  # noqa: E501
+
+    def __init__(
+        self,
+        out_channels: int,
+        kernel_size: Pair,
+        stride: Pair = 1,
+        padding: Padding = 0,
+        bias: bool = True,
+        init: Initializer = "he",
+        exact: bool = False,
+    ):
+        super().__init__()
+        if out_channels < 1:
+            raise ValueError(f"out_channels must be at least 1, not {out_channels}")
+        self.out_channels = out_channels
+        self.kernel = pair(kernel_size, "kernel_size")
+        self.stride = pair(stride, "stride")
+        if not isinstance(padding, str):
+            pair(padding, "padding", least=0)
+        self.padding = padding
+        self.has_bias = bias
+        self.init = init
+        self.exact = exact
+        self._x: Array | None = None
+
+    def build(self, in_shape: Shape, rng: np.random.Generator, dtype: DType) -> Shape:
+        self.windows = Windows.fit(in_shape, self.kernel, self.stride, self.padding, exact=self.exact)
+        shape = (*self.kernel, in_shape[2], self.out_channels)
+        area = math.prod(self.kernel)
+        draw = initializers[self.init]
+        self.params["weight"] = draw(rng, shape, area * in_shape[2], area * self.out_channels).astype(dtype)
+        if self.has_bias:
+            self.params["bias"] = np.zeros(self.out_channels, dtype)
+        self.grads = {name: np.zeros_like(value) for name, value in self.params.items()}
+        return (*self.windows.out, self.out_channels)
+
+    def forward(self, x: Array, *, training: bool) -> Array:
+        self._x = x if training else None
+        return convolution.forward(x, self.params["weight"], self.params.get("bias"), self.windows)
+
+    def backward(self, dy: Array) -> Array | None:
+        x, self._x = self.kept(self._x), None
+        convolution.weight_gradient(x, dy, self.windows, self.grads["weight"], self.grads.get("bias"))
+        return convolution.input_gradient(dy, self.params["weight"], self.windows) if self.needs_dx else None

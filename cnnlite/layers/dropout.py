@@ -1,0 +1,55 @@
+"""Dropout."""
+
+import math
+
+import numpy as np
+
+from cnnlite import engine
+from cnnlite.layers.base import DType, Layer, layers
+from cnnlite.randomness import stream
+from cnnlite.types import Array, Shape
+
+
+@layers.register("dropout")
+class Dropout(Layer):
+    """Zero each number with probability ``p`` in training and scale the others by 1 / (1 - p) (Srivastava et al. 2014).
+
+    Args:
+        p: probability of a number being dropped, in [0, 1).
+    """
+
+    def __init__(self, p: float = 0.5):
+        super().__init__()
+        if not 0 <= p < 1:
+            raise ValueError(f"probability {p} is not in [0, 1)")
+        self.p = p
+        self._step = 0
+        self._factors: Array | None = None
+
+    def build(self, in_shape: Shape, rng: np.random.Generator, dtype: DType) -> Shape:
+        self._seed = int(rng.integers(2**63))  # differs from layer to layer, follows from the network's seed
+        return in_shape
+
+    def start_step(self, step: int) -> None:
+        self._step = step
+
+    def forward(self, x: Array, *, training: bool) -> Array:
+        if not training:
+            self._factors = None
+            return x
+        factors = self._factors = engine.empty(x.shape, x.dtype)
+        y = engine.empty(x.shape, x.dtype)
+        kept_scale = x.dtype.type(1 / (1 - self.p))
+
+        def block(_: int, start: int, stop: int) -> None:
+            draws = engine.scratch("dropout.draws", factors[start:stop].shape, np.float32)
+            stream(self._seed, "dropout", self._step, start).random(out=draws, dtype=np.float32)
+            np.multiply(draws >= self.p, kept_scale, out=factors[start:stop])
+            np.multiply(x[start:stop], factors[start:stop], out=y[start:stop])
+
+        engine.for_blocks(block, len(x), 3 * math.prod(x.shape[1:]) * x.itemsize)
+        return y
+
+    def backward(self, dy: Array) -> Array | None:
+        factors, self._factors = self.kept(self._factors), None
+        return np.multiply(dy, factors, out=engine.empty(dy.shape, dy.dtype))

@@ -1,0 +1,55 @@
+"""The fully connected layer."""
+
+import numpy as np
+
+from cnnlite import engine
+from cnnlite.kernels.products import matmul
+from cnnlite.layers.base import DType, Layer, layers
+from cnnlite.layers.initializers import Initializer, initializers
+from cnnlite.types import Array, Shape
+
+
+@layers.register("linear")
+class Linear(Layer):
+    """y = x @ weight + bias: ``(N, in_features) -> (N, out_features)``.
+
+    Args:
+        out_features: how many numbers come out.
+        bias: whether a number is added to each.
+        init: ``he``, ``glorot``, or ``normal`` (standard deviation 0.01).
+
+    Parameters: ``weight`` (in_features, out_features), ``bias`` (out_features,).
+    """
+
+    def __init__(self, out_features: int, bias: bool = True, init: Initializer = "he"):
+        super().__init__()
+        if out_features < 1:
+            raise ValueError(f"out_features must be at least 1, not {out_features}")
+        self.out_features = out_features
+        self.has_bias = bias
+        self.init = init
+        self._x: Array | None = None
+
+    def build(self, in_shape: Shape, rng: np.random.Generator, dtype: DType) -> Shape:
+        if len(in_shape) != 1:
+            raise ValueError(f"expects flat features, but its input has shape {in_shape}; put `flatten` before it")
+        shape = (in_shape[0], self.out_features)
+        self.params["weight"] = initializers[self.init](rng, shape, *shape).astype(dtype)
+        if self.has_bias:
+            self.params["bias"] = np.zeros(self.out_features, dtype)
+        self.grads = {name: np.zeros_like(value) for name, value in self.params.items()}
+        return (self.out_features,)
+
+    def forward(self, x: Array, *, training: bool) -> Array:
+        self._x = x if training else None
+        y = matmul(x, self.params["weight"], engine.empty((len(x), self.out_features), x.dtype))
+        if self.has_bias:
+            y += self.params["bias"]
+        return y
+
+    def backward(self, dy: Array) -> Array | None:
+        x, self._x = self.kept(self._x), None
+        matmul(x.T, dy, self.grads["weight"])
+        if self.has_bias:
+            np.add.reduce(dy, axis=0, out=self.grads["bias"])
+        return matmul(dy, self.params["weight"].T, engine.empty(x.shape, x.dtype)) if self.needs_dx else None

@@ -1,0 +1,137 @@
+"""The built network: a model with its shapes checked, its parameters named, and its state in one place."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cnnlite.errors import CheckpointError, ConfigError, Problem
+from cnnlite.layers.base import Layer
+from cnnlite.randomness import stream
+from cnnlite.types import Array, Shape
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A trained array of a layer, under its full name."""
+
+    name: str
+    """Dotted and stable, such as ``3.body.0.weight``."""
+    layer: Layer
+    key: str
+
+    @property
+    def value(self) -> Array:
+        """The array itself."""
+        return self.layer.params[self.key]
+
+    @property
+    def grad(self) -> Array:
+        """The gradient of the loss for it, as the last backward pass wrote it."""
+        return self.layer.grads[self.key]
+
+
+class Network:
+    """A model built for inputs of one shape.
+
+    Args:
+        model: unbuilt layers; they are copied.
+        in_shape: shape of a sample, (H, W, C).
+        seed: the initial weights are a function of it.
+        dtype: of all arrays; float64 is for checking gradients.
+        classes: how many numbers must come out; not checked if None.
+
+    Raises:
+        ConfigError: if a layer cannot take the shape it gets, or the output is not ``(classes,)``.
+    """
+
+    def __init__(
+        self, model: Layer, in_shape: Shape, *, seed: int, dtype: Any = np.float32, classes: int | None = None
+    ):
+        self.model = copy.deepcopy(model)
+        self.in_shape = in_shape
+        self.dtype = np.dtype(dtype)
+        try:
+            self.out_shape = self.model.build(in_shape, stream(seed, "weights"), self.dtype)
+        except ValueError as error:
+            raise ConfigError([Problem(model.path or "model", str(error))]) from None
+        except MemoryError as error:
+            raise ConfigError([Problem("model", f"the parameters do not fit in memory: {error}")]) from None
+        if classes is not None and self.out_shape != (classes,):
+            raise ConfigError([Problem("model", self._wrong_output(classes))])
+        self.model.skip_dx()
+        parts = list(self.model.walk())
+        self.parameters = {
+            parameter.name: parameter
+            for prefix, layer in parts
+            for parameter in (Parameter(_join(prefix, key), layer, key) for key in layer.params)
+        }
+        self.buffers = {_join(prefix, key): buffer for prefix, layer in parts for key, buffer in layer.buffers.items()}
+
+    def _wrong_output(self, classes: int) -> str:
+        if len(self.out_shape) > 1:
+            return f"its output has shape {self.out_shape}; end it with flatten or global_avg_pool2d"
+        return f"gives {self.out_shape[0]} numbers for each image, but the dataset has {classes} classes"
+
+    def forward(self, x: Array, *, training: bool, step: int = 0) -> Array:
+        """Outputs for a batch ``x`` (N, *in_shape); ``step`` decides what layers such as dropout draw."""
+        if training:
+            self.model.start_step(step)
+        return self.model.forward(x, training=training)
+
+    def backward(self, dy: Array) -> None:
+        """From the gradient for the outputs, write the gradients of all parameters."""
+        self.model.backward(dy)
+
+    def state(self) -> dict[str, Array]:
+        """All that training changes: live arrays under ``param/NAME`` and ``buffer/NAME``."""
+        params = {f"param/{name}": parameter.value for name, parameter in self.parameters.items()}
+        return params | {f"buffer/{name}": buffer for name, buffer in self.buffers.items()}
+
+    def load_state(self, arrays: Mapping[str, Array]) -> None:
+        """Copy ``arrays``, named as in `state`, into the network.
+
+        Raises:
+            CheckpointError: naming every array that is missing, left over or of another shape; nothing is changed then.
+        """
+        load_arrays(self.state(), arrays, "network")
+
+
+def load_arrays(own: Mapping[str, Array], given: Mapping[str, Array], owner: str) -> None:
+    """Copy ``given`` into ``own``, name by name; CheckpointError for every name or shape that differs."""
+    faults = [f"{name} is missing" for name in own if name not in given]
+    faults += [f"{name} is not in the {owner}" for name in given if name not in own]
+    faults += [
+        f"{name} has shape {given[name].shape}, not {array.shape}"
+        for name, array in own.items()
+        if name in given and given[name].shape != array.shape
+    ]
+    if faults:
+        raise CheckpointError(f"does not fit the {owner}: {'; '.join(faults)}")
+    for name, array in own.items():
+        np.copyto(array, given[name])
+
+
+def pack(parameters: Sequence[Parameter]) -> tuple[Array, Array]:
+    """Move parameters and their gradients into two flat arrays, of which the layers then hold views.
+
+    An optimizer updates a whole group with one pass over memory this way, and a gradient norm is one product.
+
+    Returns:
+        values and gradients, both (total size,), in the order of ``parameters``.
+    """
+    values = np.concatenate([parameter.value.ravel() for parameter in parameters])
+    grads = np.concatenate([parameter.grad.ravel() for parameter in parameters])
+    start = 0
+    for parameter in parameters:
+        shape, stop = parameter.value.shape, start + parameter.value.size
+        parameter.layer.params[parameter.key] = values[start:stop].reshape(shape)
+        parameter.layer.grads[parameter.key] = grads[start:stop].reshape(shape)
+        start = stop
+    return values, grads
+
+
+def _join(prefix: str, key: str) -> str:
+    return f"{prefix}.{key}" if prefix else key

@@ -1,0 +1,58 @@
+"""Registries: the names that a config may use, and the classes they stand for."""
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, ClassVar, Generic, TypeVar
+
+T = TypeVar("T")
+S = TypeVar("S")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """``"; did you mean 'x'?"`` for the nearest known word, or an empty string."""
+    nearest = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {nearest[0]!r}?" if nearest else ""
+
+
+class Registry(Generic[T]):
+    """Maps config names to subclasses of one base class.
+
+    The constructor's parameters of a registered class are the options it takes in a config; their
+    annotations are the types that the config is checked against.
+    """
+
+    by_base: ClassVar[dict[type, "Registry[Any]"]] = {}
+    """Finds the registry for an annotation: base class -> registry."""
+
+    def __init__(self, kind: str, base: type[T]):
+        self.kind = kind
+        self.base = base
+        self._classes: dict[str, type[T]] = {}
+        Registry.by_base[base] = self
+
+    def register(self, name: str) -> Callable[[type[S]], type[S]]:
+        """Class decorator: make the class available in configs as ``name``."""
+
+        def add(cls: type[S]) -> type[S]:
+            if name in self._classes:
+                raise ValueError(f"{self.kind} {name!r} is registered already")
+            if not issubclass(cls, self.base):
+                raise TypeError(f"{self.kind} {name!r} must be a {self.base.__name__}")
+            self._classes[name] = cls
+            return cls
+
+        return add
+
+    def __getitem__(self, name: str) -> type[T]:
+        """The class called ``name``; ValueError with a suggestion if there is none."""
+        try:
+            return self._classes[name]
+        except KeyError:
+            hint = did_you_mean(name, self._classes) or f"; known: {', '.join(self)}"
+            raise ValueError(f"unknown {self.kind} {name!r}{hint}") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._classes))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._classes
