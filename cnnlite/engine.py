@@ -6,6 +6,8 @@ boundaries follow from sizes alone, never from the number of threads, and whoeve
 block order: the result has the same bits with 1 thread and with 64.
 """
 
+import contextlib
+import ctypes
 import itertools
 import math
 import os
@@ -31,20 +33,28 @@ LEAST_BYTES = 96 * 1024
 
 
 @lru_cache(maxsize=4096)
-def blocks(count: int, item_bytes: int) -> tuple[tuple[int, int], ...]:
-    """Split ``count`` items, each touching ``item_bytes`` bytes, into consecutive ``(start, stop)`` blocks."""
+def blocks(count: int, item_bytes: int, least: int = 1) -> tuple[tuple[int, int], ...]:
+    """Split ``count`` items, each touching ``item_bytes`` bytes, into consecutive ``(start, stop)`` blocks.
+
+    A block has ``least`` items or more: a matrix product needs many rows to be worth loading its other factor.
+    """
     total = count * max(item_bytes, 1)
     pieces = math.ceil(total / BLOCK_BYTES)
     if pieces < 8:  # few, so let them divide evenly among cores as far as that pays
         pieces = min(8, total // LEAST_BYTES)
-    pieces = max(1, min(count, pieces))
+    return even(count, max(1, min(count // least, pieces)))
+
+
+@lru_cache(maxsize=4096)
+def even(count: int, pieces: int) -> tuple[tuple[int, int], ...]:
+    """Split ``count`` items into ``pieces`` consecutive ``(start, stop)`` ranges of equal size, give or take one."""
     edges = [count * i // pieces for i in range(pieces + 1)]
     return tuple(itertools.pairwise(edges))
 
 
-def for_blocks(task: BlockTask, count: int, item_bytes: int) -> None:
+def for_blocks(task: BlockTask, count: int, item_bytes: int, least: int = 1) -> None:
     """Call ``task`` for every block of ``count`` items, on all threads where the work is worth it."""
-    bounds = blocks(count, item_bytes)
+    bounds = blocks(count, item_bytes, least)
     if len(bounds) == 1:
         task(0, 0, count)
     else:
@@ -115,6 +125,16 @@ class _Pool:
 
 
 _pool = _Pool(1)
+
+
+def hold_blas_to_one_thread() -> None:
+    """Stop OpenBLAS from starting threads of its own, also where NumPy was loaded before this package."""
+    with contextlib.suppress(OSError, AttributeError):  # another BLAS: the variables set in __init__.py must do
+        library = ctypes.CDLL(np._core._multiarray_umath.__file__)
+        library.scipy_openblas_set_num_threads64_(1)
+
+
+hold_blas_to_one_thread()
 
 
 def available_cores() -> int:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar, Generic, TypeVar
 
 T = TypeVar("T")
-S = TypeVar("S")
+C = TypeVar("C", bound=type[Any])
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -27,16 +27,16 @@ class Registry(Generic[T]):
     def __init__(self, kind: str, base: type[T]):
         self.kind = kind
         self.base = base
-        self._classes: dict[str, type[T]] = {}
+        self._classes: dict[str, type[Any]] = {}
         Registry.by_base[base] = self
 
-    def register(self, name: str) -> Callable[[type[S]], type[S]]:
+    def register(self, name: str) -> Callable[[C], C]:
         """Class decorator: make the class available in configs as ``name``."""
 
-        def add(cls: type[S]) -> type[S]:
+        def add(cls: C) -> C:
             if name in self._classes:
                 raise ValueError(f"{self.kind} {name!r} is registered already")
-            if not issubclass(cls, self.base):
+            if self.base not in cls.__mro__:
                 raise TypeError(f"{self.kind} {name!r} must be a {self.base.__name__}")
             self._classes[name] = cls
             return cls

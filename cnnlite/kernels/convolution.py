@@ -1,13 +1,54 @@
 """Convolution and its gradients: chooses the cheapest algorithm for the shape."""
 
+import math
+from typing import Literal, TypeAlias
+
 import numpy as np
 
-from cnnlite.kernels import unfold
+from cnnlite import engine
+from cnnlite.kernels import unfold, winograd
+from cnnlite.kernels.rows import channel_sums, row_length
 from cnnlite.kernels.windows import Windows
 from cnnlite.types import Array
 
+Algorithm: TypeAlias = Literal["auto", "unfold", "unfold_rows", "winograd"]
 
-def forward(x: Array, weight: Array, bias: Array | None, windows: Windows) -> Array:
+
+def fits(algorithm: Algorithm, windows: Windows) -> bool:
+    """Whether ``algorithm`` can do convolutions of this geometry."""
+    if algorithm == "winograd":
+        return winograd.fits(windows)
+    return algorithm != "unfold_rows" or windows.stride[0] == 1
+
+
+def choose(windows: Windows, filters: int) -> Algorithm:
+    """The algorithm that takes the least time, by a rule measured on two kinds of CPU.
+
+    Costs are multiply-adds of a large matrix product per image; copying one number costs as much as `COPY` of them, and
+    the small products of Winograd's transforms run at 1 / `TRANSFORM` of the speed of large ones.
+    """
+    kh, kw = windows.kernel
+    channels, pixels = windows.channels, math.prod(windows.out)
+    direct = pixels * kh * kw * channels * filters
+    costs: dict[Algorithm, float] = {"unfold": direct + COPY * pixels * kh * kw * channels}
+    if windows.is_pointwise:
+        return "unfold"
+    if windows.stride[0] == 1 and kw * channels >= 16 and windows.out[0] >= 8:
+        sums = 2 * COPY * (kh - 1) * pixels * filters
+        costs["unfold_rows"] = direct + COPY * (pixels + windows.padded[0]) * kw * channels + sums
+    if winograd.fits(windows):
+        tiles = math.prod(winograd.tile_counts(windows))
+        transforms = 36 * 36 * channels + 16 * 36 * filters
+        copies = 36 * channels + 16 * filters + 36 * filters
+        costs["winograd"] = tiles * (36 * channels * filters + TRANSFORM * transforms + COPY * copies)
+    return min(costs, key=lambda name: costs[name])
+
+
+COPY = 8
+TRANSFORM = 2.5
+
+
+def forward(x: Array, weight: Array, bias: Array | None, windows: Windows, algorithm: Algorithm = "auto") -> Array:
     """y[n, i, j, f] = bias[f] + sum over r, s, c of x[n, i*stride + r, j*stride + s, c] * weight[r, s, c, f].
 
     Args:
@@ -16,22 +57,27 @@ def forward(x: Array, weight: Array, bias: Array | None, windows: Windows) -> Ar
             flipped.
         bias: (F,) or None.
         windows: the geometry.
+        algorithm: one that fits the geometry.
 
     Returns:
         (N, out_h, out_w, F).
     """
-    if unfold.cheaper_by_rows(windows):
+    if algorithm == "auto":
+        algorithm = choose(windows, weight.shape[3])
+    if algorithm == "winograd":
+        return winograd.forward(x, weight, bias, windows)
+    if algorithm == "unfold_rows":
         return unfold.forward_rows(x, weight, bias, windows)
     return unfold.forward(x, weight, bias, windows)
 
 
-def input_gradient(dy: Array, weight: Array, windows: Windows) -> Array:
+def input_gradient(dy: Array, weight: Array, windows: Windows, algorithm: Algorithm = "auto") -> Array:
     """The gradient for ``x``: with stride 1, a convolution of ``dy`` with the kernel turned by 180 degrees."""
     kh, kw = windows.kernel
     top, left = windows.top_left
-    if windows.is_pointwise or windows.stride != (1, 1) or top >= kh or left >= kw:
-        return unfold.input_gradient_strided(dy, weight, windows)
-    (bottom, right), (height, width) = windows.bottom_right, windows.size
+    bottom, right = windows.bottom_right
+    if windows.is_pointwise or windows.stride != (1, 1) or max(top, bottom) >= kh or max(left, right) >= kw:
+        return unfold.input_gradient(dy, weight, windows)
     turned = Windows(
         size=windows.out,
         channels=weight.shape[3],
@@ -39,11 +85,30 @@ def input_gradient(dy: Array, weight: Array, windows: Windows) -> Array:
         stride=(1, 1),
         top_left=(kh - 1 - top, kw - 1 - left),
         bottom_right=(kh - 1 - bottom, kw - 1 - right),
-        out=(height, width),
+        out=windows.size,
     )
-    return forward(dy, np.ascontiguousarray(weight[::-1, ::-1].transpose(0, 1, 3, 2)), None, turned)
+    return forward(dy, np.ascontiguousarray(weight[::-1, ::-1].transpose(0, 1, 3, 2)), None, turned, algorithm)
 
 
-def weight_gradient(x: Array, dy: Array, windows: Windows, dweight: Array, dbias: Array | None) -> None:
-    """Write the gradients for weight and bias into ``dweight`` and ``dbias``."""
-    unfold.weight_gradient(x, dy, windows, dweight, dbias)
+def weight_gradient(x: Array, dy: Array, windows: Windows, dweight: Array, algorithm: Algorithm = "auto") -> None:
+    """Write the gradient for the weights to ``dweight``."""
+    if algorithm == "auto":
+        algorithm = choose(windows, dweight.shape[3])
+    if algorithm == "winograd":
+        winograd.weight_gradient(x, dy, windows, dweight)
+    elif algorithm == "unfold_rows":
+        unfold.weight_gradient_rows(x, dy, windows, dweight)
+    else:
+        unfold.weight_gradient(x, dy, windows, dweight)
+
+
+def bias_gradient(dy: Array, dbias: Array) -> None:
+    """Write the sum of ``dy`` (N, ..., F) over all axes but the last to ``dbias`` (F,)."""
+    length, sample_bytes = row_length(dy.shape[1:]), dy[0].nbytes
+    sums = np.empty((len(engine.blocks(len(dy), sample_bytes)), len(dbias)), dy.dtype)
+
+    def block(index: int, start: int, stop: int) -> None:
+        sums[index] = channel_sums(dy[start:stop].reshape(-1, length), len(dbias))
+
+    engine.for_blocks(block, len(dy), sample_bytes)
+    np.add.reduce(sums, axis=0, out=dbias)

@@ -50,8 +50,10 @@ def moments(x: Array) -> tuple[Array, Array]:
         if (count * mean * mean > CANCELLATION * deviations).any():
             centred = engine.scratch("normalization.centred", rows.shape, rows.dtype)
             np.subtract(rows, per_row(mean, length), out=centred)
-            # The rounded mean is off by a little; what is left of it is taken out of the squares too.
-            deviations = channel_dots(centred, centred, channels) - channel_sums(centred, channels) ** 2 / count
+            # The mean of a float32 sum is off by a little; what is left of it belongs to the mean, not to the squares.
+            rest = channel_sums(centred, channels) / count
+            deviations = channel_dots(centred, centred, channels) - count * rest * rest
+            mean = mean.astype(np.float64) + rest
         means[index] = mean
         squares[index] = deviations
 

@@ -8,6 +8,8 @@ Weights are (kernel_h, kernel_w, C, F) throughout, images (N, H, W, C), outputs 
 """
 
 import math
+from collections.abc import Callable
+from typing import TypeAlias
 
 import numpy as np
 
@@ -15,8 +17,14 @@ from cnnlite import engine
 from cnnlite.kernels.windows import Windows
 from cnnlite.types import Array
 
-GRADIENT_BYTES = 16 * 2**20
-"""The most that partial weight gradients, one per block, may take together."""
+LARGE_WEIGHTS = 512 * 1024
+"""Bytes of weights from which on a matrix product needs many rows, and partial sums of gradients cost too much."""
+CHUNKS = 16
+"""Partial sums of the gradient of smaller weights."""
+CHUNK_BYTES = 32 * 2**20
+"""What the unfolded images of a chunk of samples may take where they are unfolded before being multiplied."""
+
+Product: TypeAlias = Callable[[Array, Array, Windows, Array], None]
 
 
 def columns(x: Array, windows: Windows) -> Array:
@@ -68,7 +76,7 @@ def forward(x: Array, weight: Array, bias: Array | None, windows: Windows) -> Ar
         if bias is not None:
             out += bias
 
-    engine.for_blocks(block, len(x), sample_bytes(windows, filters, x.itemsize))
+    engine.for_blocks(block, len(x), _sample_bytes(windows, filters, x.itemsize), _least_samples(windows, weight))
     return y
 
 
@@ -90,17 +98,12 @@ def forward_rows(x: Array, weight: Array, bias: Array | None, windows: Windows) 
         if bias is not None:
             out += bias
 
-    engine.for_blocks(block, len(x), sample_bytes(windows, filters, x.itemsize))
+    engine.for_blocks(block, len(x), _sample_bytes(windows, filters, x.itemsize))
     return y
 
 
-def sample_bytes(windows: Windows, filters: int, itemsize: int) -> int:
-    """What unfolding one sample touches: the unfolded image and the output."""
-    return math.prod(windows.out) * (math.prod(windows.kernel) * windows.channels + filters) * itemsize
-
-
-def input_gradient_strided(dy: Array, weight: Array, windows: Windows) -> Array:
-    """The gradient for the input of a convolution of any stride."""
+def input_gradient(dy: Array, weight: Array, windows: Windows) -> Array:
+    """The gradient for the input of a convolution of any stride: the transpose of each step of `forward`."""
     filters = weight.shape[3]
     transposed = weight.reshape(-1, filters).T
     dx = engine.empty((len(dy), *windows.size, windows.channels), dy.dtype)
@@ -110,63 +113,93 @@ def input_gradient_strided(dy: Array, weight: Array, windows: Windows) -> Array:
         if windows.is_pointwise:
             np.matmul(part, transposed, out=dx[start:stop].reshape(-1, windows.channels))
         else:
-            matrix = engine.scratch("unfold.columns", (len(part), len(weight.reshape(-1, filters))), dy.dtype)
+            matrix = engine.scratch("unfold.columns", (len(part), transposed.shape[1]), dy.dtype)
             fold(np.matmul(part, transposed, out=matrix), windows, dx[start:stop])
 
-    engine.for_blocks(block, len(dy), sample_bytes(windows, filters, dy.itemsize))
+    engine.for_blocks(block, len(dy), _sample_bytes(windows, filters, dy.itemsize), _least_samples(windows, weight))
     return dx
 
 
-def weight_gradient(x: Array, dy: Array, windows: Windows, dweight: Array, dbias: Array | None) -> None:
-    """Write the gradients for the weights and the bias of a convolution.
+def weight_gradient(x: Array, dy: Array, windows: Windows, dweight: Array) -> None:
+    """Write the gradient for the weights to ``dweight``, by whole windows."""
+    if dweight.nbytes > LARGE_WEIGHTS:
+        _large_weight_gradient(x, dy, windows, dweight)
+    else:
+        _sum_over_blocks(_product_of_columns, x, dy, windows, dweight)
 
-    Few large chunks of samples give a partial sum each; a chunk goes through the cache in blocks.
-    """
-    filters = dweight.shape[3]
-    by_rows = cheaper_by_rows(windows)
-    per_sample = sample_bytes(windows, filters, x.itemsize)
-    chunks = engine.blocks(len(x), max(per_sample, dweight.nbytes * engine.BLOCK_BYTES // GRADIENT_BYTES))
-    dweights = np.zeros((len(chunks), *dweight.shape), x.dtype) if len(chunks) > 1 else dweight[None]
-    dbiases = np.empty((len(chunks), filters), x.dtype)
-    if len(chunks) == 1:
-        dweight[...] = 0
-    multiply = _add_products_of_rows if by_rows else _add_products_of_columns
+
+def weight_gradient_rows(x: Array, dy: Array, windows: Windows, dweight: Array) -> None:
+    """Write the gradient for the weights to ``dweight``, by rows of windows; for vertical stride 1."""
+    _sum_over_blocks(_product_of_rows, x, dy, windows, dweight)
+
+
+def _sum_over_blocks(product: Product, x: Array, dy: Array, windows: Windows, dweight: Array) -> None:
+    """Add up ``product`` over blocks of samples: block after block within a chunk, then chunk after chunk."""
+    per_sample = _sample_bytes(windows, dweight.shape[3], x.itemsize)
+    chunks = engine.even(len(x), min(CHUNKS, len(engine.blocks(len(x), per_sample))))
+    sums = engine.empty((len(chunks), *dweight.shape), x.dtype) if len(chunks) > 1 else dweight[None]
 
     def chunk(index: int) -> None:
         first, last = chunks[index]
         for start, stop in engine.blocks(last - first, per_sample):
-            multiply(x[first + start : first + stop], dy[first + start : first + stop], windows, dweights[index])
-        if dbias is not None:
-            flat = dy[first:last].reshape(-1, filters)
-            np.matmul(np.ones(len(flat), x.dtype), flat, out=dbiases[index])
+            part = engine.scratch("unfold.product", dweight.shape, x.dtype) if start else sums[index]
+            product(x[first + start : first + stop], dy[first + start : first + stop], windows, part)
+            if start:
+                sums[index] += part
 
     engine.run(chunk, len(chunks))
     if len(chunks) > 1:
-        np.add.reduce(dweights, axis=0, out=dweight)
-    if dbias is not None:
-        np.add.reduce(dbiases, axis=0, out=dbias)
+        np.add.reduce(sums, axis=0, out=dweight)
 
 
-def _add_products_of_columns(x: Array, dy: Array, windows: Windows, dweight: Array) -> None:
+def _product_of_columns(x: Array, dy: Array, windows: Windows, out: Array) -> None:
     filters = dy.shape[3]
-    matrix = columns(x, windows)
-    product = engine.scratch("unfold.product", (matrix.shape[1], filters), x.dtype)
-    np.matmul(matrix.T, dy.reshape(-1, filters), out=product)
-    dweight += product.reshape(dweight.shape)
+    np.matmul(columns(x, windows).T, dy.reshape(-1, filters), out=out.reshape(-1, filters))
 
 
-def _add_products_of_rows(x: Array, dy: Array, windows: Windows, dweight: Array) -> None:
-    kh, kw, c, filters = dweight.shape
+def _product_of_rows(x: Array, dy: Array, windows: Windows, out: Array) -> None:
+    kh, kw, c, filters = out.shape
     out_h, out_w = windows.out
     copied = rows(x, windows)
     right = dy.reshape(len(x), out_h * out_w, filters)
-    product = engine.scratch("unfold.product", (len(x), kw * c, filters), x.dtype)
+    products = engine.scratch("unfold.products", (len(x), kw * c, filters), x.dtype)
     for row in range(kh):
         shifted = copied[:, row : row + out_h].reshape(len(x), out_h * out_w, kw * c)
-        np.matmul(shifted.transpose(0, 2, 1), right, out=product)
-        dweight[row] += np.add.reduce(product, axis=0).reshape(kw, c, filters)
+        np.matmul(shifted.transpose(0, 2, 1), right, out=products)
+        np.add.reduce(products, axis=0, out=out[row].reshape(kw * c, filters))
 
 
-def cheaper_by_rows(windows: Windows) -> bool:
-    """Whether copying rows of windows beats copying windows: few channels, many rows, vertical stride 1."""
-    return windows.stride[0] == 1 and windows.kernel[0] > 1 and 8 <= windows.channels <= 48 and windows.out[0] >= 12
+def _large_weight_gradient(x: Array, dy: Array, windows: Windows, dweight: Array) -> None:
+    """Unfold a chunk of samples, then share out the rows of the gradient: each is written by one core."""
+    filters = dweight.shape[3]
+    gradient = dweight.reshape(-1, filters)
+    width, per_sample = len(gradient), math.prod(windows.out)
+    chunks = engine.even(len(x), min(len(x), math.ceil(len(x) * per_sample * width * x.itemsize / CHUNK_BYTES)))
+    pieces = engine.even(width, 16)
+    for first, last in chunks:
+        unfolded = engine.empty(((last - first) * per_sample, width), x.dtype)
+        right = dy[first:last].reshape(-1, filters)
+
+        def unfold(_: int, start: int, stop: int, first: int = first, unfolded: Array = unfolded) -> None:
+            block = columns(x[first + start : first + stop], windows)
+            unfolded[start * per_sample : stop * per_sample] = block
+
+        def multiply(index: int, first: int = first, unfolded: Array = unfolded, right: Array = right) -> None:
+            start, stop = pieces[index]
+            part = engine.scratch("unfold.product", (stop - start, filters), x.dtype) if first else gradient[start:stop]
+            np.matmul(unfolded[:, start:stop].T, right, out=part)
+            if first:
+                gradient[start:stop] += part
+
+        engine.for_blocks(unfold, last - first, per_sample * width * x.itemsize)
+        engine.run(multiply, len(pieces))
+
+
+def _sample_bytes(windows: Windows, filters: int, itemsize: int) -> int:
+    """What unfolding one sample touches: the unfolded image and the output."""
+    return math.prod(windows.out) * (math.prod(windows.kernel) * windows.channels + filters) * itemsize
+
+
+def _least_samples(windows: Windows, weight: Array) -> int:
+    """Samples that give a product rows enough to pay for loading large weights."""
+    return math.ceil(256 / math.prod(windows.out)) if weight.nbytes > LARGE_WEIGHTS else 1

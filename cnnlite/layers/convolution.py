@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from cnnlite.kernels import convolution
+from cnnlite.kernels.convolution import Algorithm
 from cnnlite.kernels.windows import Padding, Pair, Windows, pair
 from cnnlite.layers.base import DType, Layer, layers
 from cnnlite.layers.initializers import Initializer, initializers
@@ -23,6 +24,8 @@ class Conv2d(Layer):
         bias: whether a number is added to each channel; leave it out before a batch norm, which subtracts it again.
         init: ``he``, ``glorot``, or ``normal`` (standard deviation 0.01).
         exact: refuse an input whose last rows or columns no window reaches.
+        algorithm: ``auto`` chooses the fastest for the shape; ``unfold``, ``unfold_rows`` (vertical stride 1) and
+            ``winograd`` (3x3 kernels, stride 1) give the same results within rounding.
 
     Parameters: ``weight`` (kernel_h, kernel_w, in_channels, out_channels), ``bias`` (out_channels,).
     """  # noqa: E501
@@ -36,6 +39,7 @@ class Conv2d(Layer):
         bias: bool = True,
         init: Initializer = "he",
         exact: bool = False,
+        algorithm: Algorithm = "auto",
     ):
         super().__init__()
         if out_channels < 1:
@@ -49,10 +53,13 @@ class Conv2d(Layer):
         self.has_bias = bias
         self.init = init
         self.exact = exact
+        self.algorithm: Algorithm = algorithm
         self._x: Array | None = None
 
     def build(self, in_shape: Shape, rng: np.random.Generator, dtype: DType) -> Shape:
         self.windows = Windows.fit(in_shape, self.kernel, self.stride, self.padding, exact=self.exact)
+        if not convolution.fits(self.algorithm, self.windows):
+            raise ValueError(f"algorithm {self.algorithm} cannot do kernel {self.kernel} with stride {self.stride}")
         shape = (*self.kernel, in_shape[2], self.out_channels)
         area = math.prod(self.kernel)
         draw = initializers[self.init]
@@ -64,9 +71,13 @@ class Conv2d(Layer):
 
     def forward(self, x: Array, *, training: bool) -> Array:
         self._x = x if training else None
-        return convolution.forward(x, self.params["weight"], self.params.get("bias"), self.windows)
+        return convolution.forward(x, self.params["weight"], self.params.get("bias"), self.windows, self.algorithm)
 
     def backward(self, dy: Array) -> Array | None:
         x, self._x = self.kept(self._x), None
-        convolution.weight_gradient(x, dy, self.windows, self.grads["weight"], self.grads.get("bias"))
-        return convolution.input_gradient(dy, self.params["weight"], self.windows) if self.needs_dx else None
+        convolution.weight_gradient(x, dy, self.windows, self.grads["weight"], self.algorithm)
+        if self.has_bias:
+            convolution.bias_gradient(dy, self.grads["bias"])
+        if not self.needs_dx:
+            return None
+        return convolution.input_gradient(dy, self.params["weight"], self.windows, self.algorithm)

@@ -1,5 +1,7 @@
 """Batch normalization."""
 
+import math
+
 import numpy as np
 
 from cnnlite.kernels import normalization
@@ -27,7 +29,7 @@ class BatchNorm(Layer):
         super().__init__()
         if not 0 < momentum <= 1:
             raise ValueError(f"momentum {momentum} is not in (0, 1]")
-        if eps <= 0:
+        if not 0 < eps < math.inf:
             raise ValueError(f"eps must be positive, not {eps}")
         self.momentum = momentum
         self.eps = eps
@@ -36,12 +38,14 @@ class BatchNorm(Layer):
         self._kept: tuple[Array, Array, Array, Array, Array, Array] | None = None
 
     def absorb(self, following: Layer) -> bool:
-        if isinstance(following, Activation):
-            self.activation = following
-        return self.activation is following
+        if self.activation is not None or not isinstance(following, Activation):
+            return False
+        self.activation = following
+        return True
 
     def build(self, in_shape: Shape, rng: np.random.Generator, dtype: DType) -> Shape:
         channels = in_shape[-1]
+        self.activation = None
         if self.affine:
             self.params = {"gamma": np.ones(channels, dtype), "beta": np.zeros(channels, dtype)}
             self.grads = {name: np.zeros_like(value) for name, value in self.params.items()}
