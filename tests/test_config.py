@@ -1,0 +1,550 @@
+import json
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from cnnlite import config as config_module
+from cnnlite.builder import Problems, construct
+from cnnlite.config import (
+    Config,
+    Interval,
+    bundled_configs,
+    bundled_folder,
+    config_from_data,
+    config_text,
+    find_config,
+    load_config,
+    render,
+)
+from cnnlite.data import sources, transforms
+from cnnlite.data.shapes import Shapes
+from cnnlite.errors import ConfigError
+from cnnlite.layers import layers
+from cnnlite.layers.containers import Sequential
+from cnnlite.losses import losses
+from cnnlite.network import Network
+from cnnlite.optimizers import optimizers
+from cnnlite.schedules import schedules
+from cnnlite.yaml_reader import read_yaml
+
+FULL = """\
+seed: 3
+data:
+  dataset: shapes
+  augment: [random_flip, {random_crop: {padding: 4}}]
+model:
+  - conv2d: {out_channels: 8, kernel_size: 3, padding: same}
+  - batch_norm
+  - relu
+  - residual:
+      body: [{conv2d: {out_channels: 8, kernel_size: [3, 3], padding: same}}, batch_norm]
+  - parallel: {branches: [[relu], []], merge: sum}
+  - flatten
+  - linear: {out_features: 10}
+train:
+  epochs: 3
+  batch_size: 16
+  loss: {cross_entropy: {label_smoothing: 0.1}}
+  optimizer: {sgd: {lr: 1e-1, momentum: 0.9, groups: [{match: bias, lr: 0.2}]}}
+  schedule: {cosine: {warmup_epochs: 2}}
+  validate_every: 500
+"""
+SHORT = """\
+data: {dataset: shapes}
+model: [flatten, {linear: {out_features: 10}}]
+train: {epochs: 1, optimizer: {sgd: {lr: 0.1}}}
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "full.yaml"
+    path.write_text(FULL)
+    return path
+
+
+def load(path: Path, text: str, *overrides: str, **flags: Any) -> Config:
+    path.write_text(text, encoding="utf-8")
+    return load_config(path, overrides, **flags)
+
+
+def faults(path: Path, text: str, *overrides: str, **flags: Any) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load(path, text, *overrides, **flags)
+    assert caught.value.exit_code == 2
+    return str(caught.value).replace(str(path), path.name).splitlines()
+
+
+def test_reads_a_full_config(file: Path) -> None:
+    config = load_config(file)
+    assert config.name == "full"
+    assert config.seed == 3
+    assert isinstance(config.data.dataset, Shapes)
+    assert [type(transform).__name__ for transform in config.data.augment] == ["RandomFlip", "RandomCrop"]
+    assert isinstance(config.model, Sequential)
+    assert [layer.path for layer in config.model.layers][:2] == ["model[0].conv2d", "model[1].batch_norm"]
+    assert config.train.optimizer.path == "train.optimizer.sgd"
+    assert (config.train.epochs, config.train.iterations, config.train.batch_size) == (3.0, None, 16)
+    assert config.train.validate_every.steps(100) == 500
+    assert config.train.checkpoint_every.steps(100) == 100
+
+
+def test_left_out_settings_have_the_documented_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CNNLITE_DATA", raising=False)
+    config = load(tmp_path / "short.yaml", SHORT)
+    assert config.resolved["data"] == {
+        "dataset": {"shapes": {"train_images": 6000, "test_images": 1000, "seed": 0}},
+        "root": "data",
+        "normalize": "per_channel",
+        "augment": [],
+        "validation": "default",
+        "center_crop": None,
+        "drop_last": False,
+    }
+    train = config.resolved["train"]
+    assert train["loss"] == {"cross_entropy": {"label_smoothing": 0.0}}
+    assert list(train["schedule"]) == ["constant"]
+    assert (train["batch_size"], train["clip_norm"]) == (64, None)
+    assert train["validate_every"] == train["checkpoint_every"] == "1 epoch"
+    assert config.resolved["seed"] == 0
+
+
+def test_the_environment_names_the_default_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CNNLITE_DATA", "/elsewhere")
+    assert load(tmp_path / "a.yaml", SHORT).data.root == "/elsewhere"
+
+
+def test_the_resolved_config_gives_the_same_config_as_data_json_and_yaml(file: Path, tmp_path: Path) -> None:
+    config = load_config(file)
+    again = config_from_data(json.loads(json.dumps(config.resolved)), "full")
+    assert again.resolved == config.resolved
+    assert again.name == "full"
+    (tmp_path / "resolved.yaml").write_text(render(config), encoding="utf-8")
+    third = load_config(tmp_path / "resolved.yaml")
+    assert third.resolved == config.resolved
+    assert render(third) == render(config)
+    before, after = (Network(c.model, (8, 8, 3), seed=1, classes=10) for c in (config, third))
+    x = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)
+    assert np.array_equal(before.forward(x, training=False), after.forward(x, training=False))
+
+
+TRAPS = st.sampled_from(["08", "1e-3", "on", "null", "0o7", "1_0", "~", ".inf", "<<", "=", "- a", "#", "\x85"])
+TEXTS = st.text(max_size=6) | st.text("ab \n\t'", min_size=100, max_size=300) | TRAPS
+
+
+@settings(max_examples=300, deadline=None)
+@example(["\x85", "a\u2028b", "\ufeff", "08", "1e-3", " a", "a: b"])
+@given(st.recursive(TEXTS, st.lists, max_leaves=5))
+def test_rendered_text_reads_back_as_the_same_text(value: Any) -> None:
+    config = Config(None, None, None, resolved={"value": value})  # type: ignore[arg-type]
+    if any(character in json.dumps(value) for character in ("\\ud", "\\u0000")):
+        return
+    assert read_yaml(render(config)).data == {"value": value}
+
+
+def test_defaults_of_everything_registered_can_be_written_in_a_config() -> None:
+    for registry in (layers, losses, optimizers, schedules, sources, transforms):
+        for name in registry:
+            problems = Problems()
+            construct(registry.base, name, (), problems)
+            # All that may be wrong with a bare name is that options are missing: every default is a valid value.
+            assert all("is missing" in problem.message or "give" in problem.message for problem in problems.found), [
+                str(problem) for problem in problems.found
+            ]
+
+
+def test_every_mistake_is_found_at_once(tmp_path: Path) -> None:
+    text = """\
+seed: -1
+data:
+  dataset: cifar11
+  normalise: per_pixel
+  augment:
+    - random_flop
+    - random_crop:
+      padding: 4
+model:
+  - conv2d: {out_channels: 0, kernel_size: 3}
+  - relu: {slope: 1}
+  - linear: {out_features: ten}
+  - dropout: {p: 1.5}
+train:
+  epochs: 08
+  lr: 0.1
+  batch_size: 2.5
+  batch_size: 3
+  optimizer: {sgd: {lr: "0.1"}}
+  loss: {cross_entropy: {label_smoothing: .nan}}
+  schedule: cosin
+momentum: 0.9
+"""
+    found = faults(tmp_path / "a.yaml", text)
+    for expected in (
+        "a.yaml:1: seed: must be at least 0, not -1",
+        "a.yaml:3: data.dataset: unknown dataset 'cifar11'; did you mean 'cifar10'?",
+        "a.yaml:4: data.normalise: unknown option; did you mean 'normalize'?",
+        "a.yaml:6: data.augment[0]: unknown augmentation 'random_flop'; did you mean",
+        "a.yaml:7: data.augment[1]: expected an augmentation (its name, or {name: {option: value}}), got a mapping with"
+        " random_crop, padding; indent padding below random_crop",
+        "a.yaml:10: model[0].conv2d.out_channels: out_channels must be at least 1, not 0",
+        "a.yaml:11: model[1].relu.slope: unknown option; there are none here",
+        "a.yaml:12: model[2].linear.out_features: expected a whole number, got the text 'ten'",
+        "a.yaml:13: model[3].dropout",
+        "a.yaml:15: train.epochs: 08 starts with 0",
+        "a.yaml:16: train.lr: unknown option; it belongs at train.optimizer, among the options of adam, adamw, sgd",
+        "a.yaml:17: train.batch_size: expected a whole number, got 2.5",
+        "a.yaml:18: train: the key 'batch_size' stands here twice, first in line 17",
+        "a.yaml:19: train.optimizer.sgd.lr: expected a number, got the text '0.1'; write it without quotes",
+        "a.yaml:20: train.loss.cross_entropy.label_smoothing: expected a finite number, got nan",
+        "a.yaml:21: train.schedule: unknown schedule 'cosin'; did you mean 'cosine'?",
+        "a.yaml:22: momentum: unknown option; it belongs at train.optimizer",
+    ):
+        assert any(line.startswith(expected) for line in found), expected
+    assert len(found) == 17
+    lines = [int(line.split(":")[1]) for line in found]
+    assert lines == sorted(lines)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("lr: 1e-1", "lr: -0.1", "optimizer.sgd.lr: "),
+        ("lr: 1e-1", "lr: 0", "optimizer.sgd.lr: "),
+        ("lr: 1e-1", "lr: true", "optimizer.sgd.lr: expected a number, got true"),
+        ("lr: 1e-1", "lr: null", "optimizer.sgd.lr: expected a number, got nothing (null)"),
+        ("lr: 1e-1", "lr: '1e-1'", "optimizer.sgd.lr: expected a number, got the text '1e-1'; write it without quotes"),
+        ("lr: 1e-1", "lr: .inf", "optimizer.sgd.lr: expected a finite number"),
+        ("lr: 1e-1", "lr: 1e400", "optimizer.sgd.lr: 1e400 is too large"),
+        ("lr: 1e-1, ", "", "optimizer.sgd: the option 'lr' is missing; add lr: a number"),
+        ("match: bias", "match: '('", "optimizer.sgd.groups[0]: "),
+        ("lr: 0.2", "lr: .nan", "optimizer.sgd.groups[0].lr: expected a finite number"),
+        ("lr: 0.2", "nestrov: 1", "sgd.groups[0]: unknown option 'nestrov'; did you mean 'nesterov'?"),
+        ("batch_size: 16", "batch_size: 0", "train.batch_size: must be above 0, not 0"),
+        ("batch_size: 16", "batch_size: -1", "train.batch_size: must be above 0, not -1"),
+        ("batch_size: 16", "batch_size: 2.5", "train.batch_size: expected a whole number, got 2.5"),
+        ("batch_size: 16", "batch_size: true", "train.batch_size: expected a whole number, got true"),
+        ("batch_size: 16", "batch_size: 1" + 5000 * "0", "does not fit in 64 bits (5001 characters)"),
+        ("epochs: 3", "epochs: 0", "train.epochs: must be above 0"),
+        ("epochs: 3", "epochs: 2026-01-01", "train.epochs: expected a number or null, got the text '2026-01-01'"),
+        ("epochs: 3", "epochs: 3\n  iterations: 4", "train: expected one of epochs and iterations, got both"),
+        ("epochs: 3", "clip_norm: 3", "train: expected one of epochs and iterations, got neither"),
+        ("epochs: 3", "epochs: 3\n  clip_norm: 0", "train.clip_norm: must be above 0, not 0"),
+        ("seed: 3", "seed: 1.5", "seed: expected a whole number"),
+        ("seed: 3", "batch_size: 3", "batch_size: unknown option; it belongs at train.batch_size"),
+        ("seed: 3", "augment: []", "augment: unknown option; it belongs at data.augment"),
+        ("epochs: 3", "epochs: 3\n  seed: 3", "train.seed: unknown option; it belongs at the top, beside 'model'"),
+        ("validate_every: 500", "validate_every: 0", "train.validate_every: expected a number of steps"),
+        ("validate_every: 500", "validate_every: often", "or text such as '1 epoch', got the text 'often'"),
+        ("validate_every: 500", "validate_every: 1.5", "train.validate_every: expected a number of steps"),
+        ("dataset: shapes", "dataset: shapes\n  validation: 1.5", "data.validation: fraction 1.5 is not in (0, 1)"),
+        ("dataset: shapes", "dataset: shapes\n  validation: 0", "data.validation: must be at least 1 image, not 0"),
+        (
+            "dataset: shapes",
+            "dataset: shapes\n  validation: nine",
+            "data.validation: expected default or none, a whole",
+        ),
+        ("dataset: shapes", "dataset: shapes\n  validation: null", "data.validation: expected default or none"),
+        ("dataset: shapes", "dataset: shapes\n  center_crop: 0", "data.center_crop: must be above 0, not 0"),
+        ("dataset: shapes", "root: x", "data: the option 'dataset' is missing; add dataset: a dataset (its name"),
+    ],
+)
+def test_a_wrong_setting_is_told_with_its_place(tmp_path: Path, old: str, new: str, words: str) -> None:
+    assert old in FULL
+    found = faults(tmp_path / "a.yaml", FULL.replace(old, new, 1))
+    assert len(found) == 1
+    assert words in found[0]
+    assert found[0].startswith("a.yaml:")
+    assert len(found[0]) < 250
+
+
+@pytest.mark.parametrize("text", ["0.25", "500", "none", "default"])
+def test_validation_is_a_fraction_a_count_or_a_word(tmp_path: Path, text: str) -> None:
+    config = load(tmp_path / "a.yaml", SHORT, f"data.validation={text}")
+    assert str(config.data.validation) == text
+    assert type(config.resolved["data"]["validation"]) is type(yaml.safe_load(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "a.yaml:1: the file is empty; a config has the keys model, data, train, seed"),
+        ("# nothing", "the file is empty"),
+        ("- relu\n", "got a list; a list of layers belongs below the key 'model'"),
+        ("train", "a.yaml:1: expected the keys model, data, train, seed, got the text 'train'"),
+        ("!!python/none x", "the tag"),
+        ("{}", "the option 'model' is missing"),
+    ],
+)
+def test_a_file_that_is_no_config(tmp_path: Path, text: str, words: str) -> None:
+    assert words in faults(tmp_path / "a.yaml", text)[0]
+
+
+def test_overrides_change_add_and_replace(file: Path) -> None:
+    config = load_config(
+        file,
+        [
+            "train.epochs=5",
+            "train.optimizer.sgd.lr=5e-2",
+            "train.clip_norm=1",
+            "model.0.conv2d.out_channels=4",
+            "model[3].residual.body[0].conv2d.out_channels = 4",
+            "data.augment=[cutout: {size: 8}]",
+            "train.schedule=constant",
+            "data.dataset.shapes.seed=7",
+            "train.optimizer.sgd.groups[0].lr=0.5",
+            "model.2={leaky_relu: {slope: 0.1}}",
+        ],
+    )
+    data = config.resolved
+    assert data["train"]["epochs"] == 5.0
+    assert data["train"]["optimizer"]["sgd"]["lr"] == 0.05
+    assert data["train"]["optimizer"]["sgd"]["groups"] == [{"match": "bias", "lr": 0.5}]
+    assert data["train"]["clip_norm"] == 1.0
+    assert data["model"][0]["conv2d"]["out_channels"] == 4
+    assert data["model"][3]["residual"]["body"][0]["conv2d"]["out_channels"] == 4
+    assert data["model"][2] == {"leaky_relu": {"slope": 0.1}}
+    assert list(data["data"]["augment"][0]) == ["cutout"]
+    assert list(data["train"]["schedule"]) == ["constant"]
+    assert data["data"]["dataset"]["shapes"]["seed"] == 7
+
+
+def test_file_then_overrides_in_order_then_flags(file: Path) -> None:
+    assert load_config(file).seed == 3
+    assert load_config(file, ["seed=4", "seed=5"]).seed == 5
+    config = load_config(file, ["seed=4", "data.root=here"], seed=6, data="there")
+    assert (config.seed, config.data.root) == (6, "there")
+    assert load_config(file, ["seed=4"], seed=None, data=None).seed == 4
+
+
+def test_an_override_may_replace_the_optimizer(file: Path) -> None:
+    assert list(load_config(file, ["train.optimizer=adam"]).resolved["train"]["optimizer"]) == ["adam"]
+    config = load_config(file, ["train.optimizer=adam", "train.optimizer.adam.lr=0.5"])
+    assert config.resolved["train"]["optimizer"]["adam"]["lr"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("train.epochs", "-o train.epochs: expected PLACE=VALUE, such as train.epochs=5"),
+        ("=5", "expected PLACE=VALUE"),
+        ("train..epochs=5", "expected PLACE=VALUE"),
+        ("train.epoch=5", "-o train.epoch=5: train.epoch: unknown option; did you mean 'epochs'?"),
+        ("trian.epochs=5", "-o trian.epochs=5: trian: unknown option; did you mean 'train'?"),
+        ("lr=5", "-o lr=5: lr: unknown option; it belongs at train.optimizer"),
+        ("train.epochs=x", "-o train.epochs=x: train.epochs: expected a number or null, got the text 'x'"),
+        ("train.epochs=[1", "train.epochs: not YAML"),
+        ("train.epochs=08", "train.epochs: 08 starts with 0"),
+        ("train.epochs.more=1", "train.epochs is 3; there is no 'more' in it"),
+        ("train.optimizer.adam.lr=1", "train.optimizer is sgd, not adam; to change it: -o train.optimizer=adam"),
+        ("train.optimizer.sdg.lr=1", "unknown optimizer 'sdg'; did you mean 'sgd'?"),
+        ("model.9.relu=1", "model is a list; '9' is none of its indices 0 to 6"),
+        ("model.x=1", "model is a list; 'x' is none of its indices 0 to 6"),
+        ("model.0.conv2d.zzz=1", "model[0].conv2d.zzz: unknown option; known: out_channels"),
+        ("model.1.relu=", "model[1] is batch_norm, not relu"),
+        ("x" * 5000 + "=1", "unknown option"),
+        ("train.epochs=" + "[" * 500, "levels deep"),
+    ],
+)
+def test_a_wrong_override_is_told_as_such(file: Path, override: str, words: str) -> None:
+    found = faults(file, FULL, override)
+    assert len(found) == 1
+    assert found[0].startswith("-o ")
+    assert words in found[0]
+    assert len(found[0]) < 300
+
+
+def test_a_model_may_have_a_file_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "models").mkdir()
+    text = SHORT.replace("[flatten, {linear: {out_features: 10}}]", "models/a.yaml")
+    for content in (
+        "- flatten\n- linear: {out_features: 10}\n",
+        "model:\n  - flatten\n  - linear: {out_features: 10}\n",
+    ):
+        (tmp_path / "models" / "a.yaml").write_text(content)
+        config = load(tmp_path / "c.yaml", text, "model.1.linear.bias=false")
+        assert config.resolved["model"] == ["flatten", {"linear": {"out_features": 10, "bias": False, "init": "he"}}]
+    monkeypatch.chdir(tmp_path)
+    assert load(tmp_path / "c.yaml", SHORT, "model=models/a.yaml").resolved["model"][0] == "flatten"
+
+
+def test_faults_of_a_model_file_name_that_file(tmp_path: Path) -> None:
+    text = SHORT.replace("[flatten, {linear: {out_features: 10}}]", "m.yaml")
+    model = tmp_path / "m.yaml"
+    model.write_text("model:\n  - flaten\n  - linear: {out_features: 08}\n")
+    assert [line.split(f"{tmp_path}/")[1] for line in faults(tmp_path / "c.yaml", text)] == [
+        "m.yaml:2: model[0]: unknown layer 'flaten'; did you mean 'flatten'?",
+        "m.yaml:3: model[1].linear.out_features: 08 starts with 0; leave the zero out, or quote it if it is text",
+    ]
+    model.write_text(SHORT)
+    assert "expected a list of layers, or the one key 'model'" in faults(tmp_path / "c.yaml", text)[0]
+    model.write_text("- [")
+    assert "m.yaml:1: not YAML" in faults(tmp_path / "c.yaml", text)[0]
+    model.unlink()
+    found = faults(tmp_path / "c.yaml", text + "seed: x\n")
+    assert "c.yaml:2: model: there is no file 'm.yaml' in" in found[0]
+    assert "seed: expected a whole number" in found[1]
+
+
+def test_bundled_configs_are_found_by_name_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "bundle"
+    (folder / "models").mkdir(parents=True)
+    (folder / "small.yaml").write_text(SHORT.replace("[flatten, {linear: {out_features: 10}}]", "models/m.yaml"))
+    (folder / "models" / "m.yaml").write_text("[flatten, {linear: {out_features: 10}}]")
+    monkeypatch.setattr(config_module, "bundled_folder", lambda: folder)
+    monkeypatch.chdir(tmp_path)
+    assert bundled_configs() == ["small.yaml"]
+    assert load_config("small.yaml").name == load_config("small").name == "small"
+    (tmp_path / "small").mkdir()
+    assert find_config("small") == folder / "small.yaml"
+    (tmp_path / "mine.yaml").write_text(config_text("small.yaml"))
+    assert load_config("mine.yaml").resolved == load_config("small").resolved
+    (tmp_path / "small.yaml").write_text(SHORT)
+    assert find_config("small.yaml") == Path("small.yaml")
+
+
+@pytest.mark.parametrize("name", ["smal.yaml", "", "a\0b", "../configs/none.yaml", "n" * 5000, "\ud800"])
+def test_an_unknown_config_is_an_error_that_helps(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config_module, "bundled_configs", lambda: ["small.yaml", "vgg.yaml"])
+    with pytest.raises(ConfigError, match="no such file, and no bundled config of that name; ") as caught:
+        load_config(name)
+    assert ("did you mean 'small.yaml'?" if name == "smal.yaml" else "small.yaml") in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+def test_a_folder_is_no_config(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is a directory"):
+        load_config(tmp_path)
+
+
+@pytest.mark.parametrize("name", bundled_configs())
+def test_every_bundled_config_is_read_and_rendered(name: str, tmp_path: Path) -> None:
+    config = load_config(name)
+    (tmp_path / "again.yaml").write_text(render(config), encoding="utf-8")
+    assert load_config(tmp_path / "again.yaml").resolved == config.resolved
+    assert bundled_folder().is_dir()
+
+
+@pytest.mark.parametrize(
+    ("value", "steps", "written"),
+    [
+        (500, 500, 500),
+        ("500 steps", 500, 500),
+        ("1 step", 1, 1),
+        ("1 epoch", 40, "1 epoch"),
+        ("2 epochs", 80, "2 epochs"),
+        ("0.5 epochs", 20, "0.5 epochs"),
+        ("0.001 epochs", 1, "0.001 epochs"),
+        ("0.000000001 epochs", 1, "0.000000001 epochs"),
+        ("10 epochs", 400, "10 epochs"),
+    ],
+)
+def test_intervals(value: Any, steps: int, written: Any) -> None:
+    interval = Interval.from_config(value)
+    assert interval.steps(40) == steps
+    assert type(interval.steps(40)) is int
+    assert interval.to_config() == written
+    assert Interval.from_config(written) == interval
+
+
+@pytest.mark.parametrize(
+    "value",
+    [0, -1, True, 1.5, None, "", "epoch", "0 epochs", "0.0 epochs", "-1 epochs", "1 epoch\n", "\u0663 epochs", [1]],
+)
+def test_bad_intervals(value: Any) -> None:
+    with pytest.raises(ValueError, match="expected a number of steps"):
+        Interval.from_config(value)
+
+
+def test_nesting_is_refused_or_built_without_exhausting_the_stack(tmp_path: Path) -> None:
+    def nested(depth: int) -> str:
+        return SHORT.replace("[flatten,", "[" * depth + "flatten" + "]" * (depth - 1) + ",")
+
+    deepest = max(depth for depth in range(56, 68) if _loads(tmp_path / "a.yaml", nested(depth)))
+    assert 55 < deepest < 65
+    config = load(tmp_path / "a.yaml", nested(deepest))
+    assert load(tmp_path / "b.yaml", render(config)).resolved == config.resolved
+    network = Network(config.model, (4, 4, 3), seed=0, classes=10)
+    assert network.forward(np.zeros((1, 4, 4, 3), np.float32), training=False).shape == (1, 10)
+    for text in (
+        nested(1000),
+        SHORT.replace("[flatten,", "[" + "{residual: {body: " * 300 + "relu" + "}}" * 300 + ","),
+    ):
+        assert "levels deep" in faults(tmp_path / "a.yaml", text)[0]
+
+
+def test_a_config_whose_rendering_could_not_be_read_again_is_refused(tmp_path: Path) -> None:
+    text = SHORT.replace("[flatten,", "[" + "batch_norm, " * 6000 + "flatten,")
+    assert "more than 20,000 values, defaults included" in faults(tmp_path / "a.yaml", text)[0]
+
+
+def _loads(path: Path, text: str) -> bool:
+    try:
+        load(path, text)
+    except ConfigError:
+        return False
+    return True
+
+
+WORDS = [name for registry in (layers, losses, optimizers, schedules, sources, transforms) for name in registry]
+WORDS += ["model", "data", "train", "lr", "epochs", "augment", "a.yaml", "1 epoch", "same", "none", "match", "("]
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.sampled_from([0, 1, -1, 2, 0.5, 1.0, 10**20, 10**400, -(10**400), math.inf, math.nan])
+    | st.floats()
+    | st.text(max_size=5)
+    | st.sampled_from(WORDS)
+)
+KEYS = st.sampled_from(WORDS) | st.text(max_size=3) | st.integers(0, 3)
+ANYTHING = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=3), max_leaves=8
+)
+
+
+PLAIN = read_yaml(FULL).data
+
+
+def _places(data: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    inner = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+    return [at, *(place for key, value in inner for place in _places(value, (*at, key)))]
+
+
+def _changed(data: Any, place: tuple[Any, ...], value: Any) -> Any:
+    if not place:
+        return value
+    copy = data.copy()
+    copy[place[0]] = _changed(data[place[0]], place[1:], value)
+    return copy
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(ANYTHING, max_size=3), st.randoms(use_true_random=False), st.booleans())
+def test_any_data_is_a_config_or_a_config_error(
+    tmp_path_factory: pytest.TempPathFactory, values: list[Any], choose: random.Random, from_file: bool
+) -> None:
+    data: Any = PLAIN
+    for value in values:
+        data = _changed(data, choose.choice(_places(data)), value)
+    try:
+        if from_file:
+            path = tmp_path_factory.getbasetemp() / "any.yaml"
+            path.write_text(yaml.safe_dump(data), encoding="utf-8")
+            config = load_config(path)
+        else:
+            config = config_from_data(data)
+    except ConfigError as caught:
+        problems = caught.problems
+    else:
+        problems = []
+    if problems:
+        assert all(len(str(problem)) < 700 for problem in problems)
+    else:
+        assert config_from_data(config.resolved).resolved == config.resolved
