@@ -1,0 +1,243 @@
+"""Optimizers: update rules for flat arrays of parameters, with options by patterns of parameter names."""
+
+import math
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeAlias
+
+import numpy as np
+
+from cnnlite import engine
+from cnnlite.errors import ConfigError, Problem
+from cnnlite.network import Parameter, load_arrays, pack
+from cnnlite.registry import Registry, did_you_mean
+from cnnlite.types import Array
+
+Options: TypeAlias = Mapping[str, Any]
+
+
+@dataclass
+class Group:
+    """Parameters with the same options: values, gradients and state, each side by side in one flat array."""
+
+    parameters: Sequence[Parameter]
+    options: Options
+    values: Array
+    grads: Array
+    slots: dict[str, Array]
+
+
+@dataclass(eq=False)
+class Optimizer(ABC):
+    """Changes parameters by their gradients, in place.
+
+    A subclass adds its options as fields, names its ``slots`` of state, and writes ``update``, the rule for a piece of
+    the flat arrays; or ``step_group``, where the rule needs whole matrices.
+
+    Weight decay is for parameters called ``weight``: biases and the scales and shifts of normalizations have none.
+    ``groups`` give parameters other options, the first that matches: ``{match: "bias$", lr: 0.2}``, ``match`` being a
+    regular expression searched for in the parameter's name. A ``weight_decay`` there goes to all that it matches.
+    """
+
+    path: ClassVar[str] = "train.optimizer"  # the builder writes the whole place in the config
+    slots: ClassVar[tuple[str, ...]] = ()
+    """Names of the arrays of state; one called like an option is left out where that option is 0."""
+
+    groups: list[dict[str, Any]] | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        self.options = {name: _checked(name, value, value) for name, value in vars(self).items() if name != "groups"}
+        if not self.options["lr"]:
+            raise ValueError("lr 0 would train nothing")
+        self._rules = [self._rule(f"groups[{i}]", group) for i, group in enumerate(self.groups or ())]
+
+    def _rule(self, place: str, group: Options) -> tuple[re.Pattern[str], Options]:
+        changed = dict(group)
+        try:
+            if not isinstance(match := changed.pop("match", None), str):
+                raise ValueError("'match' must be a regular expression for parameter names")
+            for name in changed:
+                if name not in self.options:
+                    raise ValueError(f"unknown option {name!r}{did_you_mean(str(name), self.options)}")
+                changed[name] = _checked(name, changed[name], self.options[name])
+            return re.compile(match), changed
+        except (ValueError, re.error) as error:
+            raise ValueError(f"{place}: {error}") from None
+
+    def bind(self, parameters: Sequence[Parameter]) -> None:
+        """Take charge of ``parameters``, with state at zero; ConfigError if a group is left without any."""
+        members: dict[tuple[tuple[str, Any], ...], list[Parameter]] = {}
+        unused = {index: pattern.pattern for index, (pattern, _) in enumerate(self._rules)}
+        for parameter in parameters:
+            options = dict(self.options)
+            if parameter.name.rpartition(".")[2] != "weight":
+                options["weight_decay"] = 0.0
+            for index, (pattern, changed) in enumerate(self._rules):
+                if pattern.search(parameter.name):
+                    options.update(changed)
+                    unused.pop(index, None)
+                    break
+            members.setdefault(tuple(options.items()), []).append(parameter)
+        if unused:
+            why = f"matches no parameter that is left (names: {', '.join(p.name for p in parameters[:4])}, ...)"
+            problems = [Problem(f"{self.path}.groups[{i}].match", f"{match!r} {why}") for i, match in unused.items()]
+            raise ConfigError(problems)
+        self.bound: list[Group] = []
+        for items, group in members.items():
+            values, grads = pack(group)
+            slots = {slot: np.zeros_like(values) for slot in self.slots if dict(items).get(slot, True)}
+            self.bound.append(Group(group, dict(items), values, grads, slots))
+
+    @abstractmethod
+    def update(self, values: Array, grads: Array, slots: Mapping[str, Array], scratch: Array, options: Options) -> None:
+        """Change ``values`` and ``slots`` in place and leave ``grads``; all and ``scratch`` are flat and of one size.
+
+        ``options`` are the group's, with ``lr`` as scheduled and ``step`` counted from 0.
+        """
+
+    def step(self, step: int, factor: float) -> None:
+        """Make update ``step`` (counted from 0) with ``factor`` times every learning rate."""
+        for group in self.bound:
+            self.step_group(group, {**group.options, "lr": float(group.options["lr"] * factor), "step": step})
+
+    def step_group(self, group: Group, options: Options) -> None:
+        """Update a group piece by piece, so that every array passes through the cache once."""
+
+        def task(_: int, start: int, stop: int) -> None:
+            slots = {name: flat[start:stop] for name, flat in group.slots.items()}
+            scratch = engine.scratch("optimizer", (stop - start,), group.values.dtype)
+            self.update(group.values[start:stop], group.grads[start:stop], slots, scratch, options)
+
+        # Larger pieces than fit in L2: in passes shorter than ~20 us, threads wait for the interpreter lock instead.
+        engine.for_blocks(task, group.values.size, 2 * group.values.itemsize)
+
+    def gradient_norm(self) -> float:
+        """The L2 norm of all gradients together; infinite or NaN if a gradient is."""
+        pieces = [g.grads[i:j] for g in self.bound for i, j in engine.blocks(g.grads.size, g.grads.itemsize)]
+        total = sum(float(np.vdot(piece, piece)) for piece in pieces)  # where np.dot would warn of an overflow
+        if math.isinf(total):  # perhaps only beyond float32
+            total = sum(float(np.einsum("i,i", piece, piece, dtype=np.float64)) for piece in pieces)
+        return math.sqrt(total)
+
+    def scale_gradients(self, factor: float) -> None:
+        """Multiply all gradients by ``factor``."""
+        for group in self.bound:
+            group.grads *= float(factor)
+
+    def state(self) -> dict[str, Array]:
+        """Live views of all state, ``"<slot>/<parameter name>"``, in the parameters' shapes."""
+        views = {}
+        for group in self.bound:
+            edges = np.cumsum([parameter.value.size for parameter in group.parameters])[:-1]
+            for slot, flat in group.slots.items():
+                for parameter, piece in zip(group.parameters, np.split(flat, edges), strict=True):
+                    views[f"{slot}/{parameter.name}"] = piece.reshape(parameter.value.shape)
+        return views
+
+    def load_state(self, arrays: Mapping[str, Array]) -> None:
+        """Copy ``arrays`` into the state; CheckpointError, and nothing changed, unless names and shapes agree."""
+        load_arrays(self.state(), arrays, "optimizer")
+
+
+def _checked(name: str, value: Any, example: Any) -> Any:
+    """``value`` as what ``example`` is, a bool, a tuple of numbers or a float; ValueError if it is not or too large."""
+    if isinstance(example, list | tuple) and isinstance(value, list | tuple) and len(value) == len(example):
+        return tuple(_checked(name, *pair) for pair in zip(value, example, strict=True))
+    if isinstance(example, bool) and isinstance(value, bool):
+        return value
+    if isinstance(example, bool | list | tuple) or isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{name} {value!r} is not of the kind of {example!r}")
+    limit = 1 if name in ("momentum", "betas") else math.inf
+    if not 0 <= value < limit or (name == "eps" and not value):
+        raise ValueError(f"{name} {value} is not in {'(' if name == 'eps' else '['}0, {limit})")
+    return float(value)  # a NumPy float64 would make all arithmetic with it float64
+
+
+optimizers: Registry[Optimizer] = Registry("optimizer", Optimizer)  # type: ignore[type-abstract]
+
+
+@optimizers.register("sgd")
+@dataclass(eq=False)
+class SGD(Optimizer):
+    """Stochastic gradient descent with momentum: ``m = momentum * m + g``, ``w -= lr * m``, where ``g`` includes decay.
+
+    With ``nesterov``, ``w -= lr * (g + momentum * m)`` (Sutskever et al. 2013).
+    """
+
+    slots = ("momentum",)
+    lr: float
+    momentum: float = 0.0
+    nesterov: bool = False
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov needs a momentum above 0")
+
+    def update(self, values: Array, grads: Array, slots: Mapping[str, Array], scratch: Array, options: Options) -> None:
+        """One step of the formula above."""
+        lr, momentum, direction = options["lr"], options["momentum"], grads
+        if options["weight_decay"]:
+            direction = np.multiply(values, options["weight_decay"], out=scratch)
+            direction += grads
+        if momentum:
+            total = slots["momentum"]
+            total *= momentum
+            total += direction
+            if options["nesterov"]:
+                values -= np.multiply(direction, lr, out=scratch)
+                lr *= momentum
+            direction = total
+        values -= np.multiply(direction, lr, out=scratch)
+
+
+@optimizers.register("adam")
+@dataclass(eq=False)
+class Adam(Optimizer):
+    """Adam (Kingma & Ba 2015, arXiv:1412.6980) with L2 regularization: ``g`` includes ``weight_decay * w``.
+
+    ``m = b1 m + (1 - b1) g``, ``v = b2 v + (1 - b2) g^2``, ``w -= lr * m' / (sqrt(v') + eps)``, where
+    ``m' = m / (1 - b1^t)`` and ``v' = v / (1 - b2^t)`` at update ``t``, counted from 1.
+    """
+
+    slots = ("m", "v")
+    decoupled: ClassVar[bool] = False
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+
+    def update(self, values: Array, grads: Array, slots: Mapping[str, Array], scratch: Array, options: Options) -> None:
+        """One step of the formulas above; ``scratch`` holds each intermediate in turn."""
+        m, v, lr, decay = slots["m"], slots["v"], options["lr"], options["weight_decay"]
+        (b1, b2), t, direction = options["betas"], options["step"] + 1, grads
+        if decay and self.decoupled:
+            values *= 1 - lr * decay
+        elif decay:
+            direction = np.multiply(values, decay, out=scratch)
+            direction += grads
+        np.multiply(direction, 1 - b1, out=scratch)
+        m *= b1
+        m += scratch
+        np.square(scratch, out=scratch)
+        scratch *= (1 - b2) / (1 - b1) ** 2
+        v *= b2
+        v += scratch
+        np.sqrt(v, out=scratch)
+        unbias = math.sqrt(1 - b2**t)  # m' / (sqrt(v') + eps), times and divided by this to save a pass
+        scratch += options["eps"] * unbias
+        np.divide(m, scratch, out=scratch)
+        scratch *= lr * unbias / (1 - b1**t)
+        values -= scratch
+
+
+@optimizers.register("adamw")
+@dataclass(eq=False)
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019, arXiv:1711.05101): ``w -= lr * weight_decay * w``."""
+
+    decoupled = True
+    weight_decay: float = 0.01

@@ -1,0 +1,117 @@
+"""Losses: exact gradients, stability, agreement with PyTorch."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cnnlite.losses import CrossEntropy, losses, softmax
+from cnnlite.types import Array
+
+SHAPES = [(1, 2), (1, 10), (5, 3), (16, 10)]
+
+
+def batch(shape: tuple[int, int], *, probabilities: bool, dtype: Any = np.float64) -> tuple[Array, Array]:
+    rng = np.random.default_rng(shape)
+    logits = 3 * rng.normal(size=shape).astype(dtype)
+    if probabilities:
+        return logits, rng.dirichlet(np.ones(shape[1]), size=shape[0])
+    return logits, rng.integers(shape[1], size=shape[0])
+
+
+@pytest.mark.parametrize("probabilities", [False, True], ids=["classes", "probabilities"])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", list(losses))
+def test_every_loss_has_the_gradient_of_central_differences(
+    name: str, shape: tuple[int, int], probabilities: bool
+) -> None:
+    loss = losses[name]()
+    logits, targets = batch(shape, probabilities=probabilities)
+    loss.forward(logits, targets)
+    dlogits = loss.backward()
+    numeric = np.empty_like(logits)
+    for index in np.ndindex(shape):
+        change = np.zeros_like(logits)
+        change[index] = 1e-5
+        numeric[index] = (loss.forward(logits + change, targets) - loss.forward(logits - change, targets)) / 2e-5
+    np.testing.assert_allclose(dlogits, numeric, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", list(losses))
+def test_every_loss_keeps_float32_and_leaves_its_arguments_alone(name: str) -> None:
+    loss = losses[name]()
+    for probabilities in (False, True):
+        logits, targets = batch((5, 3), probabilities=probabilities, dtype=np.float32)
+        before = logits.copy(), targets.copy()
+        assert type(loss.forward(logits, targets)) is float
+        assert loss.backward().dtype == np.float32
+        np.testing.assert_array_equal(logits, before[0])
+        np.testing.assert_array_equal(targets, before[1])
+
+
+@pytest.mark.parametrize("name", list(losses))
+def test_every_loss_is_a_mean_over_the_batch(name: str) -> None:
+    loss = losses[name]()
+    logits, targets = batch((5, 3), probabilities=False)
+    whole = loss.forward(logits, targets)
+    dlogits = loss.backward()
+    singles = [loss.forward(logits[i : i + 1], targets[i : i + 1]) for i in range(5)]
+    assert whole == pytest.approx(np.mean(singles), rel=1e-12)
+    np.testing.assert_allclose(loss.backward(), 5 * dlogits[4:], rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", list(losses))
+def test_every_loss_refuses_a_second_backward(name: str) -> None:
+    loss = losses[name]()
+    with pytest.raises(RuntimeError):
+        loss.backward()
+    loss.forward(*batch((5, 3), probabilities=False))
+    loss.backward()
+    with pytest.raises(RuntimeError):
+        loss.backward()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_huge_logits_overflow_neither_softmax_nor_cross_entropy(dtype: Any) -> None:
+    logits = np.array([[1e4, -1e4, 9e3], [-1e4, -1e4, -1e4]], dtype)
+    np.testing.assert_allclose(softmax(logits), np.array([[1, 0, 0], [1 / 3, 1 / 3, 1 / 3]]), atol=1e-6)
+    loss = CrossEntropy()
+    assert loss.forward(logits, np.array([1, 2])) == pytest.approx((2e4 + math.log(3)) / 2, rel=1e-6)
+    np.testing.assert_allclose(loss.backward(), np.array([[0.5, -0.5, 0], [1 / 6, 1 / 6, -1 / 3]]), atol=1e-6)
+
+
+def test_classes_are_worth_as_much_as_their_one_hot_probabilities() -> None:
+    logits, targets = batch((16, 10), probabilities=False)
+    loss = CrossEntropy(label_smoothing=0.1)
+    classes = loss.forward(logits, targets), loss.backward()
+    one_hot = loss.forward(logits, np.eye(10)[targets]), loss.backward()
+    assert classes[0] == pytest.approx(one_hot[0], rel=1e-14)
+    np.testing.assert_allclose(classes[1], one_hot[1], rtol=1e-12, atol=1e-16)
+
+
+def test_label_smoothing_is_best_served_by_its_own_distribution() -> None:
+    smoothing = 0.2
+    target = np.log(np.array([[1 - smoothing + smoothing / 4, smoothing / 4, smoothing / 4, smoothing / 4]]))
+    loss = CrossEntropy(label_smoothing=smoothing)
+    loss.forward(target, np.array([0]))
+    np.testing.assert_allclose(loss.backward(), 0, atol=1e-15)
+
+
+@pytest.mark.parametrize("probabilities", [False, True], ids=["classes", "probabilities"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_cross_entropy_equals_torch(shape: tuple[int, int], smoothing: float, probabilities: bool, torch: Any) -> None:
+    logits, targets = batch(shape, probabilities=probabilities)
+    theirs = torch.tensor(logits, requires_grad=True)
+    value = torch.nn.functional.cross_entropy(theirs, torch.tensor(targets), label_smoothing=smoothing)
+    value.backward()
+    loss = CrossEntropy(label_smoothing=smoothing)
+    assert loss.forward(logits, targets) == pytest.approx(value.item(), rel=1e-12)
+    np.testing.assert_allclose(loss.backward(), theirs.grad.numpy(), rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("smoothing", [-0.1, 1.0, math.nan])
+def test_label_smoothing_outside_its_range_is_refused(smoothing: float) -> None:
+    with pytest.raises(ValueError, match=r"label_smoothing .* is not in \[0, 1\)"):
+        CrossEntropy(label_smoothing=smoothing)
