@@ -1,0 +1,176 @@
+"""Checkpoints: arrays and facts in one .npz file that is written whole or not at all, and verified before use.
+
+The file is an uncompressed zip of .npy members, which ``np.load(path, allow_pickle=False)`` opens, with a member
+``meta``: UTF-8 JSON as uint8. Its zip comment ends in the SHA-256 of everything before those 64 digits, because the
+checksums of the zip format itself let some changes pass.
+"""
+
+import hashlib
+import json
+import math
+import os
+import stat
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.lib import format as npy
+
+from cnnlite.errors import CheckpointError, DivergedError
+from cnnlite.files import replacing
+from cnnlite.types import Array
+
+FORMAT = "cnnlite checkpoint"
+VERSION = 1
+_DIGITS = 64
+_CHUNK = 1 << 20
+
+
+@dataclass
+class Checkpoint:
+    """All that a run needs to go on, or a network to be used elsewhere."""
+
+    arrays: dict[str, Array]
+    """``param/...``, ``buffer/...``, ``optimizer/<slot>/...``, ``normalize/mean`` and ``normalize/std``."""
+    meta: dict[str, Any] = field(default_factory=dict)
+    """Facts that JSON can hold: step, resolved config, class names and the like."""
+
+    def part(self, prefix: str) -> dict[str, Array]:
+        """Find the arrays below ``prefix/``, named without it."""
+        return {name[len(prefix) + 1 :]: array for name, array in self.arrays.items() if name.startswith(prefix + "/")}
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint, previous: Path | None = None) -> None:
+    """Write the file atomically; what was at ``path`` moves to ``previous`` where one is given.
+
+    Raises DivergedError if an array holds NaN or infinity (nothing is written then), StorageError if the file
+    cannot be written (what was at ``path`` is intact then).
+    """
+    bad = _first_not_finite(checkpoint.arrays)
+    if bad:
+        raise DivergedError(f"{bad} holds NaN or infinity, so no checkpoint is written; a smaller lr may help")
+    meta = {"format": FORMAT, "version": VERSION, **checkpoint.meta}
+    text = json.dumps(meta, allow_nan=False, ensure_ascii=False).encode()
+    members = {"meta": np.frombuffer(text, dtype=np.uint8), **checkpoint.arrays}
+    with replacing(path, previous) as file:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+            for name, array in members.items():
+                large = array.nbytes > zipfile.ZIP64_LIMIT // 2
+                with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=large) as member:
+                    npy.write_array(member, np.asarray(array, order="C"), allow_pickle=False)
+            archive.comment = b"sha256:" + b"0" * _DIGITS
+        size = file.seek(0, os.SEEK_END)
+        digest = _sha256(file, size - _DIGITS)
+        file.seek(size - _DIGITS)
+        file.write(digest)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read and verify a checkpoint; CheckpointError says what is wrong with it. Nothing is ever unpickled."""
+    try:
+        # A FIFO would block in open() for ever without O_NONBLOCK, which regular files ignore.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        with open(descriptor, "rb") as file:
+            size = _verified_size(file)
+            return _parse(file, size)
+    except IsADirectoryError:
+        raise CheckpointError(f"{path}: is a directory; name a file, such as checkpoints/best.npz in a run") from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot read: {error.strerror or error}") from None
+    except _BadFileError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    except (zipfile.BadZipFile, ValueError, KeyError, RuntimeError, EOFError) as error:
+        raise CheckpointError(f"{path}: is not a cnnlite checkpoint ({error})") from None
+
+
+class _BadFileError(Exception):
+    """What is wrong with a file, without its name."""
+
+
+def _verified_size(file: BinaryIO) -> int:
+    status = os.fstat(file.fileno())
+    if not stat.S_ISREG(status.st_mode):
+        raise _BadFileError("is not a regular file")
+    if status.st_size == 0:
+        raise _BadFileError("is empty")
+    if file.read(4) != b"PK\x03\x04":
+        raise _BadFileError("is not a cnnlite checkpoint (not an .npz file)")
+    if status.st_size <= _DIGITS or _sha256(file, status.st_size - _DIGITS) != file.read():
+        raise _BadFileError(
+            "is damaged, cut short, or no cnnlite checkpoint: its SHA-256 does not match; use another one"
+        )
+    return status.st_size
+
+
+def _sha256(file: BinaryIO, count: int) -> bytes:
+    """Hash the first ``count`` bytes and leave the file there."""
+    file.seek(0)
+    digest = hashlib.sha256()
+    while count > 0:
+        piece = file.read(min(count, _CHUNK))
+        if not piece:
+            break
+        digest.update(piece)
+        count -= len(piece)
+    return digest.hexdigest().encode()
+
+
+def _parse(file: BinaryIO, size: int) -> Checkpoint:
+    """Read a file whose bytes are as written, though perhaps by somebody unfriendly."""
+    arrays: dict[str, Array] = {}
+    with zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+        if sum(member.file_size for member in members) > size:
+            raise _BadFileError("is not a cnnlite checkpoint (its members overlap or are compressed)")
+        for member in members:
+            name = member.filename.removesuffix(".npy")
+            if name in arrays or member.compress_type != zipfile.ZIP_STORED:
+                raise _BadFileError(f"is not a cnnlite checkpoint ({member.filename!r} is compressed or there twice)")
+            with archive.open(member) as stream:
+                arrays[name] = _read_array(stream, member)  # type: ignore[arg-type]
+    meta = _read_meta(arrays.pop("meta", None))
+    bad = _first_not_finite(arrays)
+    if bad:
+        raise _BadFileError(f"{bad} holds NaN or infinity")
+    return Checkpoint(arrays, meta)
+
+
+def _read_array(stream: BinaryIO, member: zipfile.ZipInfo) -> Array:
+    """One .npy member; its header must announce exactly the bytes that are there before anything is allocated."""
+    version = npy.read_magic(stream)
+    if version == (1, 0):
+        shape, fortran_order, dtype = npy.read_array_header_1_0(stream)
+    elif version == (2, 0):
+        shape, fortran_order, dtype = npy.read_array_header_2_0(stream)
+    else:
+        raise _BadFileError(f"{member.filename} has .npy version {version}")
+    if dtype.kind not in "biuf" or fortran_order:
+        raise _BadFileError(f"{member.filename} holds {dtype}, not plain numbers")
+    count = math.prod(shape)
+    if min(shape, default=0) < 0 or count * dtype.itemsize != member.file_size - stream.tell():
+        raise _BadFileError(f"{member.filename} has shape {shape} but not that many bytes")
+    array: Array = np.frombuffer(bytearray(stream.read()), dtype=dtype, count=count).reshape(shape)
+    return array
+
+
+def _read_meta(array: Array | None) -> dict[str, Any]:
+    if array is None or array.dtype != np.uint8:
+        raise _BadFileError("is not a cnnlite checkpoint (no meta)")
+    meta = json.loads(array.tobytes().decode())
+    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
+        raise _BadFileError("is not a cnnlite checkpoint (foreign meta)")
+    version = meta.get("version")
+    if version != VERSION:
+        raise _BadFileError(
+            f"has format version {version}, this cnnlite reads {VERSION}; install the cnnlite that wrote it"
+        )
+    return meta
+
+
+def _first_not_finite(arrays: dict[str, Array]) -> str:
+    """Name of the first array that holds NaN or infinity, or an empty string."""
+    floats: Iterable[tuple[str, Array]] = ((name, a) for name, a in arrays.items() if a.dtype.kind == "f")
+    return next((name for name, array in floats if not np.isfinite(array).all()), "")

@@ -1,0 +1,64 @@
+"""Writing files so that a reader finds the old content or the new, never a part of it."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from cnnlite.errors import StorageError
+
+
+def unwritable(path: Path, error: OSError) -> StorageError:
+    """Make the StorageError for a failed write to ``path``, which says why."""
+    return StorageError(f"{path}: cannot write: {error.strerror or error}")
+
+
+@contextlib.contextmanager
+def replacing(path: Path, previous: Path | None = None) -> Iterator[BinaryIO]:
+    """Open a file that takes the place of ``path``, complete and on disk, if the block ends without an error.
+
+    What was at ``path`` moves to ``previous`` where one is given. After an error ``path`` is what it was and the
+    temporary file is gone; a process killed half-way leaves a temporary file for ``remove_temporary``. Raises
+    StorageError.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "w+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if previous is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(path, previous)
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError):
+            raise unwritable(path, error) from error
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 file in one piece; StorageError if that cannot be."""
+    with replacing(path) as file:
+        file.write(text.encode())
+
+
+def remove_temporary(folder: Path) -> None:
+    """Delete what killed processes left of unfinished writes in ``folder``."""
+    for leftover in folder.glob(".*.tmp"):
+        with contextlib.suppress(OSError):
+            leftover.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in ``folder`` survive a power cut; Windows cannot open folders and needs no such thing."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,113 @@
+"""Averages, the confusion matrix, and the CSV file that a run's figures go to."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cnnlite.errors import StorageError
+from cnnlite.files import unwritable, write_text
+from cnnlite.types import Array
+
+COLUMNS = (
+    "step",
+    "epoch",
+    "seconds",
+    "lr",
+    "train_loss",
+    "train_accuracy",
+    "validation_loss",
+    "validation_accuracy",
+    "images_per_second",
+)
+
+
+@dataclass
+class Mean:
+    """A mean as sum and count, divided once at the end, so that a short last batch counts for what it is."""
+
+    total: float = 0.0
+    count: int = 0
+
+    def add(self, total: float, count: int) -> None:
+        """Take in ``count`` values whose sum is ``total``."""
+        self.total += total
+        self.count += count
+
+    @property
+    def value(self) -> float | None:
+        """The mean, or None of nothing."""
+        return self.total / self.count if self.count else None
+
+
+class ConfusionMatrix:
+    """Counts of images by true class (row) and predicted class (column)."""
+
+    def __init__(self, classes: int):
+        self.counts = np.zeros((classes, classes), dtype=np.int64)
+
+    def add(self, labels: Array, predictions: Array) -> None:
+        """Count a batch; both are integers of shape ``(N,)``."""
+        classes = len(self.counts)
+        pairs = np.bincount(labels * classes + predictions, minlength=classes * classes)
+        self.counts += pairs.reshape(classes, classes)
+
+    @property
+    def accuracy(self) -> float | None:
+        """Fraction of images on the diagonal, or None of no images."""
+        return Mean(int(self.counts.trace()), int(self.counts.sum())).value
+
+    def per_class(self) -> list[float | None]:
+        """For each true class, the fraction predicted right; None where there is no image of the class."""
+        return [Mean(int(row[index]), int(row.sum())).value for index, row in enumerate(self.counts)]
+
+
+class MetricsFile:
+    """A CSV file with one row an evaluation: appended to, cut back on resume, never with a row twice."""
+
+    def __init__(self, path: Path, extra_columns: Sequence[str] = ()):
+        self.path = path
+        self.columns = (*COLUMNS, *extra_columns)
+
+    def append(self, row: Mapping[str, float | None]) -> None:
+        """Write one row; a missing value is an empty field. StorageError if it cannot be written."""
+        unknown = set(row) - set(self.columns)
+        if unknown:
+            raise ValueError(f"no such columns: {', '.join(sorted(unknown))}")
+        text = ",".join(_field(row.get(column)) for column in self.columns) + "\n"
+        try:
+            with open(self.path, "ab") as file:
+                if file.tell() == 0:
+                    text = ",".join(self.columns) + "\n" + text
+                file.write(text.encode())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise unwritable(self.path, error) from error
+
+    def cut_back(self, step: int) -> None:
+        """Drop the rows after ``step`` and any row that a killed process left unfinished."""
+        try:
+            lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise StorageError(f"{self.path}: cannot read: {error.strerror or error}") from error
+        header = ",".join(self.columns) + "\n"
+        kept = [line for line in lines[1:] if self._is_row(line) and int(line.split(",", 1)[0]) <= step]
+        if lines[:1] != [header]:
+            kept = []
+        if lines != [header, *kept]:
+            write_text(self.path, header + "".join(kept))
+
+    def _is_row(self, line: str) -> bool:
+        fields = line.removesuffix("\n").split(",")
+        return line.endswith("\n") and len(fields) == len(self.columns) and fields[0].isdecimal()
+
+
+def _field(value: float | None) -> str:
+    if value is None:
+        return ""
+    return str(value) if isinstance(value, int) else f"{value:.9g}"

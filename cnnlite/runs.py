@@ -1,0 +1,244 @@
+"""What a run directory holds, who may write to it, and the machine that a run was made on."""
+
+import contextlib
+import itertools
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from cnnlite import __version__, engine
+from cnnlite.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from cnnlite.errors import CheckpointError, ConfigError, StorageError
+from cnnlite.files import remove_temporary, unwritable, write_text
+
+_LOCK = ".lock"
+_ENVIRONMENT_VARIABLES = (
+    "OPENBLAS_CORETYPE",
+    "OPENBLAS_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NPY_DISABLE_CPU_FEATURES",
+)
+
+
+class RunDirectory:
+    """A directory that belongs to one run, held by one process at a time.
+
+    ``config.yaml``, ``environment.json``, ``metrics.csv``, ``log.txt``, ``result.json`` and in ``checkpoints``
+    ``last.npz``, the one before it as ``previous.npz``, and ``best.npz``.
+    """
+
+    def __init__(self, path: Path, made: Sequence[Path] = (), was_empty: bool = False):
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self._made = list(made)
+        self._was_empty = was_empty
+        self._lock: IO[bytes] | None = None
+
+    @classmethod
+    def create(cls, name: str, base: Path = Path("runs")) -> "RunDirectory":
+        """Make and lock ``base/name``, or ``base/name-2`` and so on: whichever does not exist yet."""
+        for number in itertools.count(1):
+            path = base / (name if number == 1 else f"{name}-{number}")
+            if not path.exists() and not path.is_symlink():
+                with contextlib.suppress(FileExistsError):  # another process was faster: take the next number
+                    return cls._make(path)
+        raise AssertionError  # count() does not end
+
+    @classmethod
+    def create_at(cls, path: Path) -> "RunDirectory":
+        """Make and lock exactly ``path``, which may exist if it is an empty folder; ConfigError otherwise."""
+        if not path.exists():
+            with contextlib.suppress(FileExistsError):
+                return cls._make(path)
+        run = cls(path, was_empty=True)
+        run._refuse_if_in_use()
+        run._prepare()
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> "RunDirectory":
+        """Lock an existing run to go on with it; ConfigError if it is none or another process has it."""
+        run = cls(path)
+        if not run.checkpoints.is_dir():
+            raise ConfigError(f"{path}: is not a run directory (it has no folder checkpoints)")
+        run._prepare()
+        return run
+
+    @classmethod
+    def _make(cls, path: Path) -> "RunDirectory":
+        made = [path, *itertools.takewhile(lambda folder: not folder.exists(), path.parents)]
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.mkdir()
+        except FileExistsError:
+            if not path.parent.is_dir():
+                raise StorageError(f"{path}: cannot make the run directory: {path.parent} is not a folder") from None
+            raise
+        except OSError as error:
+            raise StorageError(f"{path}: cannot make the run directory: {error.strerror or error}") from error
+        run = cls(path, made)
+        run._prepare()
+        return run
+
+    def _refuse_if_in_use(self) -> None:
+        if not self.path.is_dir():
+            raise ConfigError(f"{self.path}: is not a folder; name another --run-dir")
+        if any(entry.name != _LOCK for entry in self.path.iterdir()):
+            raise ConfigError(
+                f"{self.path}: is not empty; continue that run with --resume {self.path}, or name another --run-dir"
+            )
+
+    def _prepare(self) -> None:
+        """Take the lock, and find out now rather than at the first save whether files can be written here."""
+        try:
+            self._lock = open(self.path / _LOCK, "ab")  # noqa: SIM115 - held open for the life of the run
+            if not _lock(self._lock):
+                self._lock.close()
+                raise ConfigError(f"{self.path}: another process is training in this run directory; name another one")
+            self.checkpoints.mkdir(exist_ok=True)
+            probe = self.checkpoints / f".probe.{os.getpid()}.tmp"
+            probe.write_bytes(b"x")
+            probe.unlink()
+        except OSError as error:
+            self.discard()
+            raise unwritable(self.path, error) from error
+        remove_temporary(self.path)
+        remove_temporary(self.checkpoints)
+
+    def file(self, name: str) -> Path:
+        """Path of a file in the run directory."""
+        return self.path / name
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a file of the run in one piece; StorageError if that cannot be."""
+        write_text(self.path / name, text)
+
+    def write_json(self, name: str, content: dict[str, Any]) -> None:
+        """Write a JSON file of the run in one piece; StorageError if that cannot be."""
+        self.write_text(name, json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+    def checkpoint_path(self, kind: str) -> Path:
+        """Path of the checkpoint ``last``, ``previous`` or ``best``."""
+        return self.checkpoints / f"{kind}.npz"
+
+    def save(self, kind: str, checkpoint: Checkpoint) -> None:
+        """Save the checkpoint ``last`` (the one before becomes ``previous``) or ``best``."""
+        previous = self.checkpoint_path("previous") if kind == "last" else None
+        save_checkpoint(self.checkpoint_path(kind), checkpoint, previous)
+
+    def load(self, kind: str) -> Checkpoint:
+        """Load the checkpoint ``last``, ``previous`` or ``best``; CheckpointError if it is damaged."""
+        return load_checkpoint(self.checkpoint_path(kind))
+
+    def newest_checkpoint(self) -> tuple[Checkpoint, list[str]]:
+        """Load the newest checkpoint that is whole; also return warnings about newer ones, which are set aside.
+
+        CheckpointError if there is none.
+        """
+        warnings: list[str] = []
+        for kind in ("last", "previous"):
+            path = self.checkpoint_path(kind)
+            if not path.exists():
+                continue
+            try:
+                return load_checkpoint(path), warnings
+            except CheckpointError as error:
+                aside = path.with_name(f"{kind}.corrupt.npz")
+                with contextlib.suppress(OSError):
+                    os.replace(path, aside)
+                warnings.append(f"{error}; set aside as {aside.name}, going back to the one before")
+        reason = warnings[0] if warnings else f"{self.checkpoints}: no checkpoint to resume from"
+        raise CheckpointError(reason.split("; set aside", 1)[0] + "; start a new run instead")
+
+    def has_results(self) -> bool:
+        """Tell whether the run has come to anything: a checkpoint or a result."""
+        return self.file("result.json").exists() or any(self.checkpoints.glob("[!.]*.npz"))
+
+    def close(self) -> None:
+        """Let other processes have the run directory."""
+        if self._lock is not None:
+            self._lock.close()  # closing releases the lock, and so does the end of the process
+            self._lock = None
+
+    def discard(self) -> None:
+        """Remove again what this process made of the directory, for a run that never started."""
+        self.close()
+        if self._made or self._was_empty:
+            shutil.rmtree(self.checkpoints, ignore_errors=True)
+            for entry in self.path.glob("*"):
+                with contextlib.suppress(OSError):
+                    entry.unlink()
+        for folder in self._made:
+            with contextlib.suppress(OSError):  # somebody else's by now
+                folder.rmdir()
+
+
+def _lock(file: IO[bytes]) -> bool:
+    """Lock the file for this process; False if another process holds it."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:
+        return True  # a file system without locks: better to train than to refuse
+    return True
+
+
+def versions() -> dict[str, str]:
+    """Collect the versions that a checkpoint names."""
+    return {"cnnlite": __version__, "numpy": np.__version__, "python": platform.python_version()}
+
+
+def environment() -> dict[str, Any]:
+    """Collect what the figures of a run may depend on: versions, CPU, BLAS, threads, commit, variables, command."""
+    build: Any = np.show_config(mode="dicts")
+    blas = build["Build Dependencies"]["blas"]
+    return {
+        **versions(),
+        "commit": _commit(),
+        "blas": f"{blas.get('name')} {blas.get('version')}",
+        "platform": platform.platform(),
+        "cpu": _cpu(),
+        "cpus": os.cpu_count(),
+        "threads": engine.threads(),
+        "variables": {name: os.environ[name] for name in _ENVIRONMENT_VARIABLES if name in os.environ},
+        "command": sys.argv,
+    }
+
+
+def _cpu() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _commit() -> str | None:
+    """Ask git for the commit of this code, marked if files were changed; None where there is no git checkout."""
+    folder = Path(__file__).resolve().parent.parent
+    git = shutil.which("git")
+    if git is None or not (folder / ".git").exists():
+        return None
+    command = [git, "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603 - fixed
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,198 @@
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cnnlite.checkpoint import Checkpoint, load_checkpoint
+from cnnlite.errors import CheckpointError, ConfigError, StorageError
+from cnnlite.runs import RunDirectory, environment
+
+
+def checkpoint(step: int) -> Checkpoint:
+    return Checkpoint({"param/w": np.full(3, step, dtype=np.float32)}, {"step": step})
+
+
+def test_runs_are_numbered_and_never_overwritten(tmp_path: Path) -> None:
+    names = []
+    for _ in range(3):
+        run = RunDirectory.create("small", tmp_path / "runs")
+        names.append(run.path.name)
+        run.close()
+    assert names == ["small", "small-2", "small-3"]
+
+
+def test_a_taken_name_is_skipped_whatever_it_is(tmp_path: Path) -> None:
+    (tmp_path / "small").write_text("a file")
+    (tmp_path / "small-2").symlink_to("nowhere")
+    run = RunDirectory.create("small", tmp_path)
+    assert run.path == tmp_path / "small-3"
+    run.close()
+
+
+def test_a_run_that_never_started_leaves_nothing(tmp_path: Path) -> None:
+    run = RunDirectory.create("small", tmp_path / "new" / "runs")
+    run.write_text("config.yaml", "seed: 0\n")
+    run.save("last", checkpoint(1))
+    run.discard()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_discarding_leaves_other_runs_and_an_empty_folder_that_was_there(tmp_path: Path) -> None:
+    other = RunDirectory.create("small", tmp_path / "runs")
+    other.close()
+    RunDirectory.create("small", tmp_path / "runs").discard()
+    assert os.listdir(tmp_path / "runs") == ["small"]
+    (tmp_path / "mine").mkdir()
+    RunDirectory.create_at(tmp_path / "mine").discard()
+    assert [entry.name for entry in (tmp_path / "mine").iterdir()] in ([], [".lock"])
+
+
+def test_a_named_directory_must_be_new_or_empty(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for name in ("empty", "new/deep"):
+        RunDirectory.create_at(tmp_path / name).close()
+    with pytest.raises(ConfigError, match="--resume"):
+        RunDirectory.create_at(tmp_path / "new/deep")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="not a folder"):
+        RunDirectory.create_at(tmp_path / "file")
+
+
+def test_a_second_run_in_the_same_directory_is_refused(tmp_path: Path) -> None:
+    run = RunDirectory.create_at(tmp_path / "run")
+    with pytest.raises(ConfigError, match="another process"):
+        RunDirectory.open(tmp_path / "run")
+    with pytest.raises(ConfigError):
+        RunDirectory.create_at(tmp_path / "run")
+    code = f"from cnnlite.runs import *; RunDirectory.open(Path({str(run.path)!r}))"
+    second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "another process is training" in second.stderr
+    run.close()
+    RunDirectory.open(tmp_path / "run").close()
+
+
+def test_only_a_run_can_be_resumed(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="not a run directory"):
+        RunDirectory.open(tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_place_that_cannot_be_written_is_found_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    for base in (tmp_path / "file", tmp_path / "file" / "runs"):
+        with pytest.raises(StorageError, match="cannot make"):
+            RunDirectory.create("small", base)
+
+    def refuse(self: Path, data: bytes) -> int:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    with pytest.raises(StorageError, match="Read-only"):
+        RunDirectory.create("small", tmp_path / "runs")
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_the_last_checkpoint_becomes_the_previous_one(tmp_path: Path) -> None:
+    run = RunDirectory.create_at(tmp_path / "run")
+    run.save("last", checkpoint(1))
+    run.save("best", checkpoint(1))
+    run.save("last", checkpoint(2))
+    assert load_checkpoint(run.checkpoint_path("previous")).meta["step"] == 1
+    newest, warnings = run.newest_checkpoint()
+    assert (newest.meta["step"], warnings) == (2, [])
+    run.close()
+
+
+def test_a_corrupt_last_checkpoint_is_set_aside(tmp_path: Path) -> None:
+    run = RunDirectory.create_at(tmp_path / "run")
+    run.save("last", checkpoint(1))
+    run.save("last", checkpoint(2))
+    path = run.checkpoint_path("last")
+    path.write_bytes(path.read_bytes()[:-10])
+    newest, warnings = run.newest_checkpoint()
+    assert newest.meta["step"] == 1
+    assert len(warnings) == 1
+    assert "last.npz" in warnings[0]
+    assert "set aside" in warnings[0]
+    assert (run.checkpoints / "last.corrupt.npz").exists()
+    run.save("last", checkpoint(3))
+    assert run.newest_checkpoint()[0].meta["step"] == 3
+    assert load_checkpoint(run.checkpoint_path("previous")).meta["step"] == 1
+    run.close()
+
+
+def test_without_a_whole_checkpoint_there_is_nothing_to_resume(tmp_path: Path) -> None:
+    run = RunDirectory.create_at(tmp_path / "run")
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        run.newest_checkpoint()
+    run.checkpoint_path("last").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="empty"):
+        run.newest_checkpoint()
+    run.close()
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+import numpy as np
+from cnnlite import files
+from cnnlite.checkpoint import Checkpoint
+from cnnlite.runs import RunDirectory
+
+run = RunDirectory.open(Path(sys.argv[1]))
+countdown = int(sys.argv[2])
+
+def counted(function):
+    def call(*arguments, **options):
+        global countdown
+        countdown -= 1
+        if countdown == 0:
+            os.kill(os.getpid(), 9)
+        return function(*arguments, **options)
+    return call
+
+class CountedOs:
+    def __getattr__(self, name):
+        value = getattr(os, name)
+        return counted(value) if callable(value) else value
+
+files.os = CountedOs()
+run.save("last", Checkpoint({"param/w": np.full(3, 3, dtype=np.float32)}, {"step": 3}))
+print("saved")
+"""
+
+
+def test_killed_at_any_moment_of_a_save_a_checkpoint_remains(tmp_path: Path) -> None:
+    run = RunDirectory.create_at(tmp_path / "run")
+    for step in (1, 2):
+        run.save("last", checkpoint(step))
+    run.close()
+    found = []
+    for countdown in range(1, 20):
+        done = subprocess.run([sys.executable, "-c", KILLED, str(run.path), str(countdown)], capture_output=True)
+        run = RunDirectory.open(run.path)
+        assert not list(run.checkpoints.glob(".*"))
+        found.append(run.newest_checkpoint()[0].meta["step"])
+        run.close()
+        if done.returncode == 0:
+            break
+        assert done.returncode == -9, done.stderr
+    assert found[0] == 2
+    assert found[-1] == 3
+    assert found == sorted(found)
+    assert len(found) >= 5
+
+
+def test_the_environment_names_what_figures_depend_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    facts: dict[str, Any] = json.loads(json.dumps(environment()))
+    assert facts["numpy"] == np.__version__
+    assert facts["variables"]["OPENBLAS_CORETYPE"] == "Haswell"
+    assert facts["cpu"]
+    assert facts["threads"] >= 1
