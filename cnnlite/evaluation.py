@@ -1,0 +1,162 @@
+"""The other loop: how well a network does on images it does not learn from."""
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cnnlite import __version__
+from cnnlite.checkpoint import Checkpoint, load_checkpoint
+from cnnlite.config import Config, config_from_data
+from cnnlite.data import Dataset, Images, Normalizer, load_dataset, sequential
+from cnnlite.errors import CheckpointError, ConfigError, DataError, DivergedError
+from cnnlite.losses import Loss
+from cnnlite.metrics import ConfusionMatrix, Mean
+from cnnlite.network import Network
+from cnnlite.types import Array, Shape
+
+BATCH_SIZE = 250
+"""The same everywhere: the last bits of a matrix product may depend on its size."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures over a set of images; accuracies are fractions."""
+
+    images: int
+    accuracy: float
+    loss: float
+    per_class: dict[str, float | None]
+    """Fraction right of the images of each class; None where there are none."""
+    confusion: list[list[int]]
+    """Counts, by true class (row) and predicted class."""
+
+
+def evaluate(
+    network: Network,
+    images: Images,
+    normalizer: Normalizer,
+    loss: Loss,
+    classes: Sequence[str],
+    *,
+    check: Callable[[], None] = lambda: None,
+) -> Evaluation:
+    """Run all images through the network; ``check`` is called after each batch and may raise to end early.
+
+    Raises DivergedError if the loss is not finite.
+    """
+    loss = copy.deepcopy(loss)  # a loss remembers its last batch, and training may be about to go backward
+    confusion = ConfusionMatrix(len(classes))
+    mean = Mean()
+    with np.errstate(all="ignore"):
+        for x, labels in sequential(images, BATCH_SIZE, normalizer):
+            logits = network.forward(x, training=False)
+            mean.add(loss.forward(logits, labels) * len(labels), len(labels))
+            confusion.add(labels, logits.argmax(axis=1))
+            check()
+    if mean.value is None or confusion.accuracy is None:
+        raise ConfigError("there are no images to evaluate")
+    if not math.isfinite(mean.value):
+        raise DivergedError("the loss in evaluation is not finite: the parameters have grown too large")
+    per_class = dict(zip(classes, confusion.per_class(), strict=True))
+    return Evaluation(mean.count, confusion.accuracy, mean.value, per_class, confusion.counts.tolist())
+
+
+def evaluate_checkpoint(
+    path: Path, split: str, root: str | None = None
+) -> tuple[Evaluation, dict[str, Any], list[str]]:
+    """Evaluate a checkpoint with what it holds, on the part of its dataset called ``split``.
+
+    ``root`` is another folder to look for the dataset in. Returns the evaluation, the same as an object for programs,
+    and warnings.
+    """
+    checkpoint = load_checkpoint(path)
+    config, network, normalizer, classes = restore(checkpoint, path)
+    dataset = load_data(config, root)
+    if dataset.classes != classes or dataset.train.images.shape[1:] != network.in_shape:
+        raise DataError(f"{path}: was trained on other classes or image sizes than {dataset.name} has here")
+    warnings = []
+    if checkpoint.meta.get("dataset", {}).get("digest") != dataset.digest:
+        warnings.append(f"the images of {dataset.name} here are not those that {path} was trained on")
+    found = evaluate(network, split_of(dataset, split), normalizer, config.train.loss, classes)
+    return found, {"checkpoint": str(path), "dataset": dataset.name, "split": split, **asdict(found)}, warnings
+
+
+def restore(checkpoint: Checkpoint, path: Path) -> tuple[Config, Network, Normalizer, tuple[str, ...]]:
+    """Rebuild what a checkpoint, read from ``path``, holds: config, network, normalisation and class names.
+
+    CheckpointError if it does not describe a whole network.
+    """
+    try:
+        config = config_from_data(checkpoint.meta["config"])
+        classes = tuple(map(str, checkpoint.meta["classes"]))
+        in_shape = tuple(map(int, checkpoint.meta["in_shape"]))
+        normalizer = Normalizer.from_state(checkpoint.arrays)
+        network = Network(config.model, in_shape, seed=config.seed, classes=len(classes))
+        network.load_state(state_of(checkpoint))
+    except KeyError as error:
+        raise CheckpointError(f"{path}: holds no {error.args[0]!r}, so it is not a whole network") from None
+    except (ConfigError, CheckpointError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: does not describe a network of cnnlite {__version__}: {error}") from None
+    return config, network, normalizer, classes
+
+
+def state_of(checkpoint: Checkpoint) -> dict[str, Array]:
+    """Select the arrays of a checkpoint that belong to the network."""
+    return {name: array for name, array in checkpoint.arrays.items() if name.startswith(("param/", "buffer/"))}
+
+
+def check_model(config: Config) -> Network | None:
+    """Build the network before any data is read, where the dataset says what its images are; ConfigError if it fails.
+
+    Returns the network, or None where only the data itself can tell.
+    """
+    in_shape: Shape | None = getattr(config.data.dataset, "in_shape", None)
+    if in_shape is None:
+        return None
+    if config.data.center_crop is not None:
+        in_shape = (*(min(side, config.data.center_crop) for side in in_shape[:2]), in_shape[2])
+    classes: int | None = getattr(config.data.dataset, "class_count", None)
+    return Network(config.model, in_shape, seed=config.seed, classes=classes)
+
+
+def split_of(dataset: Dataset, split: str) -> Images:
+    """Find the images called ``train``, ``validation`` or ``test``; ConfigError if there are none."""
+    images: Images | None = getattr(dataset, split)
+    if images is None or not len(images):
+        raise ConfigError(f"{dataset.name} has no {split} images under the config of this checkpoint (data.validation)")
+    return images
+
+
+def load_data(config: Config, root: str | None = None) -> Dataset:
+    """Load and split the dataset a config names, from another folder if one is given."""
+    data = config.data
+    return load_dataset(
+        data.dataset,
+        Path(data.root if root is None else root),
+        validation=data.validation,
+        center_crop=data.center_crop,
+        seed=config.seed,
+    )
+
+
+def describe(found: Evaluation, images: str) -> str:
+    """Put an evaluation of the ``images`` called so into words."""
+    lines = [f"{images}: {found.images:,} images, accuracy {found.accuracy:.2%}, loss {found.loss:.4f}"]
+    width = max(map(len, found.per_class))
+    for name, accuracy in found.per_class.items():
+        lines.append(f"  {name:{width}}  " + ("no images" if accuracy is None else f"{accuracy:7.2%}"))
+    return "\n".join(lines)
+
+
+def describe_model(config: Config) -> str:
+    """Build the network of a config and say how large it is; ConfigError if it cannot be built."""
+    network = check_model(config)
+    if network is None:
+        return "every option is right; the shapes can be checked with the dataset only"
+    size = sum(parameter.value.size for parameter in network.parameters.values())
+    return f"fine; {size:,} parameters, from {network.in_shape} to {network.out_shape}"

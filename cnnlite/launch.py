@@ -1,0 +1,181 @@
+"""From what the user asked for to a run that trains: config, data, run directory, and going on with an earlier run."""
+
+import contextlib
+import dataclasses
+import json
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cnnlite import __version__
+from cnnlite.checkpoint import Checkpoint, load_checkpoint
+from cnnlite.config import Config, load_config, render
+from cnnlite.data import Dataset, DatasetMissing
+from cnnlite.errors import CheckpointError, ConfigError, DataError, Problem
+from cnnlite.evaluation import check_model, load_data
+from cnnlite.progress import Reporter
+from cnnlite.results import Result
+from cnnlite.runs import RunDirectory, environment, versions
+from cnnlite.stopping import StopFlag, Stopped
+from cnnlite.training import train
+
+MAY_CHANGE = ("train.epochs", "train.iterations", "train.validate_every", "train.checkpoint_every", "data.root")
+"""Places in the config that may differ when a run is resumed: how long, how often, where; not what is computed."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for."""
+
+    config: str | None = None
+    overrides: Sequence[str] = ()
+    run_dir: Path | None = None
+    resume: Path | None = None
+    """A run directory, or one of the checkpoints in it."""
+    seed: int | None = None
+    data: str | None = None
+    epochs: float | None = None
+
+    def load_config(self, name: str | Path) -> Config:
+        """Read the config and apply all that was asked for."""
+        overrides = list(self.overrides)
+        if self.epochs is not None:
+            overrides += [f"train.epochs={self.epochs:g}", "train.iterations=null"]
+        return load_config(name, overrides, seed=self.seed, data=self.data)
+
+
+Offer = Callable[[DatasetMissing], bool]
+"""Asks the user whether to download a dataset and does so; True if it is there now."""
+
+
+def launch(request: Request, reporter: Reporter, stop: StopFlag, offer: Offer) -> tuple[Result, Path]:
+    """Start or resume a run and train; returns what came of it and the run directory.
+
+    A run that ends before its first step leaves no directory behind.
+    """
+    if request.resume is not None:
+        return _resume(request, request.resume, reporter, stop, offer)
+    if request.config is None:
+        raise ConfigError("nothing to train: give --config (see `cnnlite configs list`) or --resume")
+    config = request.load_config(request.config)
+    dataset = _load(config, offer)
+    run = RunDirectory.create_at(request.run_dir) if request.run_dir else RunDirectory.create(config.name)
+    with _held(run, request):
+        run.write_text("config.yaml", render(config))
+        run.write_json("environment.json", environment())
+        reporter.open_log(run.file("log.txt"))
+        _announce(config, dataset, run, reporter)
+        return train(config, run, dataset=dataset, reporter=reporter, stop=stop), run.path
+
+
+def _resume(request: Request, path: Path, reporter: Reporter, stop: StopFlag, offer: Offer) -> tuple[Result, Path]:
+    named = path.is_file()
+    if not path.exists():
+        raise ConfigError(f"{path}: no such run")
+    if named and path.parent.name != "checkpoints":
+        raise ConfigError(f"{path}: is not in a run directory; --resume takes a run, such as runs/small")
+    run = RunDirectory.open(path.parent.parent if named else path)
+    with _held(run, request):
+        checkpoint, warnings = (load_checkpoint(path), []) if named else run.newest_checkpoint()
+        for warning in warnings:
+            reporter.warn(f"warning: {warning}")
+        name = request.config or run.file("config.yaml")
+        config = dataclasses.replace(request.load_config(name), name=str(checkpoint.meta.get("name", path.name)))
+        changes = _check_same(config, checkpoint, reporter)
+        if not changes and not named and (result := _finished(run)):
+            reporter.warn(f"{run.path}: this run is complete; train on with a larger --epochs")
+            return result, run.path
+        dataset = _load(config, offer)
+        if checkpoint.meta.get("dataset", {}).get("digest") != dataset.digest:
+            raise DataError(f"{config.data.root}: not the images that {run.path} was trained on; point --data to those")
+        run.write_text("config.yaml", render(config))
+        reporter.open_log(run.file("log.txt"))
+        reporter.line(f"resuming {run.path} at step {checkpoint.meta.get('step')}")
+        return train(config, run, dataset=dataset, reporter=reporter, stop=stop, resume=checkpoint), run.path
+
+
+@contextlib.contextmanager
+def _held(run: RunDirectory, request: Request) -> Iterator[None]:
+    """Keep the run locked inside the block, and leave no trace of a run that did not get anywhere."""
+    try:
+        yield
+    except BaseException as error:
+        if not run.has_results():
+            run.discard()
+        elif isinstance(error, Stopped):
+            data = f" --data {shlex.quote(request.data)}" if request.data else ""
+            error.hint = f"continue with: cnnlite train --resume {shlex.quote(str(run.path))}{data}"
+        raise
+    finally:
+        run.close()
+
+
+def _load(config: Config, offer: Offer) -> Dataset:
+    check_model(config)
+    try:
+        return load_data(config)
+    except DatasetMissing as missing:
+        if not offer(missing):
+            raise
+    return load_data(config)
+
+
+def _announce(config: Config, dataset: Dataset, run: RunDirectory, reporter: Reporter) -> None:
+    validation = f"{len(dataset.validation):,}" if dataset.validation else "no"
+    reporter.line(
+        f"{config.name}: {dataset.name}, {len(dataset.train):,} images to train on, {validation} to validate with, "
+        f"{len(dataset.test):,} to test with; run directory {run.path}"
+    )
+
+
+def _finished(run: RunDirectory) -> Result | None:
+    """Read the result of a run that came to its end."""
+    try:
+        result = Result(**json.loads(run.file("result.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+    return result if result.status == "complete" else None
+
+
+def _check_same(config: Config, checkpoint: Checkpoint, reporter: Reporter) -> list[Problem]:
+    """Compare config and versions with the checkpoint's; returns the changes that may be, ConfigError for others."""
+    before = _flat(checkpoint.meta.get("config"))
+    now = _flat(json.loads(json.dumps(config.resolved)))
+    changes = [
+        Problem(place, f"was {_shown(before, place)}, is {_shown(now, place)}")
+        for place in sorted(before.keys() | now.keys())
+        if before.get(place) != now.get(place)
+    ]
+    refused = [change for change in changes if change.path not in MAY_CHANGE]
+    if refused:
+        allowed = f"a resumed run may change only {', '.join(MAY_CHANGE)}; start a new run for more"
+        raise ConfigError([*refused, Problem("", allowed)])
+    then = checkpoint.meta.get("versions", {})
+    if then.get("cnnlite") != __version__:
+        wrote = then.get("cnnlite")
+        raise CheckpointError(
+            f"the run was made by cnnlite {wrote}, this is {__version__}; install {wrote} to resume it"
+        )
+    for change in changes:
+        reporter.line(f"changed: {change}")
+    for package, version in versions().items():
+        if then.get(package) != version:
+            reporter.warn(f"warning: {package} was {then.get(package)}, is {version}; last digits may differ")
+    return changes
+
+
+def _shown(flat: dict[str, Any], place: str) -> str:
+    return json.dumps(flat[place]) if place in flat else "not there"
+
+
+def _flat(data: Any, place: str = "") -> dict[str, Any]:
+    """Turn nested data into ``{"train.optimizer.sgd.lr": 0.1}``."""
+    if isinstance(data, dict) and data:
+        items = [(f"{place}.{key}" if place else str(key), value) for key, value in data.items()]
+    elif isinstance(data, list) and data:
+        items = [(f"{place}[{index}]", value) for index, value in enumerate(data)]
+    else:
+        return {place: data}
+    return {name: leaf for key, value in items for name, leaf in _flat(value, key).items()}

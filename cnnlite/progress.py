@@ -1,0 +1,164 @@
+"""What a run tells its user: a bar at a terminal, plain lines elsewhere, and the same lines in log.txt."""
+
+import contextlib
+import os
+import sys
+from pathlib import Path
+from typing import IO, Any
+
+from tqdm import tqdm
+
+from cnnlite.files import unwritable
+from cnnlite.streams import mute, only_ascii, say
+
+_BAR = "{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+
+
+def _columns() -> int:
+    """Ask how wide the terminal is now; some do not know."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
+
+
+tqdm.monitor_interval = 0  # no thread that refreshes bars: the loops do that
+
+
+class Reporter:
+    """Shows progress on stderr, a bar if that is a terminal, and keeps a log; ``quiet`` shows warnings alone."""
+
+    def __init__(self, *, quiet: bool = False):
+        self.quiet = quiet
+        self._bar: Any = None
+        self._log: IO[str] | None = None
+        self._log_path = Path()
+
+    def open_log(self, path: Path) -> None:
+        """From now on append every line to this file too; StorageError if it cannot be written."""
+        try:
+            self._log = open(path, "a", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115 - see close
+            self._log_path = path
+        except OSError as error:
+            raise unwritable(path, error) from error
+
+    def start(self, step: int, total: int) -> None:
+        """Begin to show progress from ``step`` to ``total``."""
+        if self.quiet or sys.stderr is None or not sys.stderr.isatty():
+            return
+        with self._drawing():
+            self._bar = tqdm(
+                total=total,
+                initial=step,
+                desc="train   ",
+                bar_format=_BAR,
+                ascii=True if only_ascii(sys.stderr) else None,
+                ncols=_columns(),
+                nrows=20,  # tqdm shows nothing on terminals that do not know their height
+                leave=False,
+                file=sys.stderr,
+            )
+
+    def update(self, step: int, loss: float, accuracy: float, images_per_second: float) -> None:
+        """Show the figures so far; to be called ten times a second, not every step."""
+        if self._bar is not None:
+            with self._drawing():
+                self._bar.n = step
+                self._bar.ncols = _columns()
+                figures = f"loss {loss:.3f}, acc {accuracy:.1%}, {images_per_second:,.0f} images/s"
+                self._bar.set_postfix_str(figures, refresh=False)
+                self._bar.refresh()
+
+    def activity(self, name: str) -> None:
+        """Say what the bar stands still for, or moves for."""
+        if self._bar is not None:
+            with self._drawing():
+                self._bar.set_description_str(f"{name:8}")
+
+    def line(self, text: str) -> None:
+        """Print a line, unless quiet, and log it."""
+        self._write(text, shown=not self.quiet)
+
+    def warn(self, text: str) -> None:
+        """Print a line in any case, and log it."""
+        self._write(text, shown=True)
+
+    def _write(self, text: str, shown: bool) -> None:
+        if shown:
+            with self._drawing():
+                if self._bar is not None:
+                    self._bar.clear()
+                say(text, error=True)
+                if self._bar is not None:
+                    self._bar.refresh()
+        if self._log is not None:
+            try:
+                self._log.write(text + "\n")
+                self._log.flush()
+            except OSError as error:
+                with contextlib.suppress(OSError):
+                    self._log.close()
+                self._log = None
+                raise unwritable(self._log_path, error) from error
+
+    def close(self) -> None:
+        """Remove the bar and close the log."""
+        if self._bar is not None:
+            with self._drawing():
+                self._bar.close()
+            self._bar = None
+        if self._log is not None:
+            with contextlib.suppress(OSError):
+                self._log.close()
+            self._log = None
+
+    @contextlib.contextmanager
+    def _drawing(self) -> Any:
+        """Go on without the bar if the terminal went away."""
+        try:
+            yield
+        except (OSError, ValueError):
+            if self._bar is not None:
+                self._bar.disable = True
+                self._bar = None
+            mute(sys.stderr)
+
+
+class ByteBar:
+    """Shows at a terminal how many bytes of a download, or of unpacking, are done."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._done = 0
+
+    def __call__(self, done: int, total: int | None, /) -> None:
+        """Take note that ``done`` of ``total`` bytes are done; None if nobody knows how many there will be."""
+        if sys.stderr is None or not sys.stderr.isatty():
+            return
+        try:
+            if self._bar is None or done < self._done:  # the next of several downloads
+                self.close()
+                style = True if only_ascii(sys.stderr) else None
+                self._bar = tqdm(
+                    total=total,
+                    initial=done,
+                    unit="B",
+                    unit_scale=True,
+                    ascii=style,
+                    ncols=_columns(),
+                    nrows=20,
+                    leave=False,
+                    file=sys.stderr,
+                )
+            else:
+                self._bar.update(done - self._done)
+            self._done = done
+        except (OSError, ValueError):
+            mute(sys.stderr)
+
+    def close(self) -> None:
+        """Remove the bar."""
+        if self._bar is not None:
+            with contextlib.suppress(OSError, ValueError):
+                self._bar.close()
+            self._bar = None

@@ -1,0 +1,72 @@
+"""What a run has come to: on its way, and at its end."""
+
+import shlex
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cnnlite.metrics import Mean
+
+
+@dataclass
+class Progress:
+    """How far a run is: what a checkpoint holds beside the arrays."""
+
+    step: int = 0
+    evaluated: int = 0
+    """The last step with a row in metrics.csv."""
+    seconds: float = 0.0
+    """Time spent training and validating, over all sittings."""
+    loss: Mean = field(default_factory=Mean)
+    """Of the training batches since the last row, as is `accuracy`."""
+    accuracy: Mean = field(default_factory=Mean)
+    best_step: int | None = None
+    best_accuracy: float | None = None
+    """On the validation images."""
+
+    @classmethod
+    def from_meta(cls, data: dict[str, Any]) -> "Progress":
+        """Undo `dataclasses.asdict`."""
+        return cls(**{**data, "loss": Mean(**data["loss"]), "accuracy": Mean(**data["accuracy"])})
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run came to: the content of result.json."""
+
+    config: str
+    seed: int
+    steps: int
+    epochs: float
+    train_seconds: float
+    best_step: int | None
+    best_validation_accuracy: float | None
+    test_accuracy: float | None
+    test_loss: float | None
+    parameters: int
+    cnnlite_version: str
+    status: str
+    """``complete``, ``interrupted`` or ``diverged``; only a complete run has test figures."""
+
+
+def describe_row(row: dict[str, Any], total: int) -> str:
+    """Put a row of the metrics into words; ``total`` is the number of steps in the end."""
+    parts = [f"epoch {row['epoch']:.2f}".removesuffix(".00"), f"step {row['step']}/{total}"]
+    parts.append(f"train loss {row['train_loss']:.4f}, accuracy {row['train_accuracy']:.2%}")
+    if row["validation_loss"] is not None:
+        parts.append(f"validation loss {row['validation_loss']:.4f}, accuracy {row['validation_accuracy']:.2%}")
+    parts += [f"lr {row['lr']:.3g}", f"{row['images_per_second']:,.0f} images/s", f"{row['seconds']:.0f} s"]
+    return "  ".join(parts)
+
+
+def describe_result(result: Result, run: Path) -> str:
+    """Put the end of a run into words: the test accuracy and where to look next."""
+    best = f"best step {result.best_step} of {result.steps}"
+    if result.best_validation_accuracy is not None:
+        best += f", validation accuracy {result.best_validation_accuracy:.2%}"
+    checkpoint = shlex.quote(str(run / "checkpoints" / "best.npz"))
+    return (
+        f"test accuracy {result.test_accuracy or 0:.2%}  ({best}, {result.train_seconds:.0f} s)\n"
+        f"run directory: {run}  (metrics.csv, result.json, log.txt, checkpoints)\n"
+        f"accuracy of each class: cnnlite eval {checkpoint}"
+    )

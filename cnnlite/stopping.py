@@ -1,0 +1,66 @@
+"""Signals that ask the program to end: at once, or at the next moment when nothing is half done."""
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+class Stopped(BaseException):
+    """A signal asked the program to end; the exit code is 128 + ``number``."""
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.number = number
+        self.name = signal.Signals(number).name
+        self.hint = ""
+        """How to go on, for the message that the user sees last."""
+
+
+class StopFlag:
+    """Turns SIGINT, SIGTERM and SIGHUP into `Stopped`, raised at once or, while deferred, by `check`."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        """The signal that came, 0 before."""
+        self._deferred = False
+
+    @contextlib.contextmanager
+    def installed(self) -> Iterator[None]:
+        """Handle the signals inside the block; those that are ignored (nohup, background jobs) stay ignored."""
+        before: dict[int, Any] = {}
+        if threading.current_thread() is threading.main_thread():
+            for number in _SIGNALS:
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                    before[number] = signal.signal(number, self._handle)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @contextlib.contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Only take note of signals inside the block, which calls `check` where it can end."""
+        self._deferred = True
+        try:
+            yield
+        finally:
+            self._deferred = False
+
+    def check(self) -> None:
+        """Raise Stopped if a signal came."""
+        if self.number:
+            raise Stopped(self.number)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.number and number == signal.SIGINT:
+            os._exit(128 + number)  # asked twice: no saving, no cleaning up, files are whole at any moment
+        self.number = self.number or number
+        if not self._deferred:
+            raise Stopped(self.number)

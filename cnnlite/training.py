@@ -1,0 +1,283 @@
+"""The training loop, and all that it needs to stop at any step and go on as if it had not."""
+
+import copy
+import dataclasses
+import math
+import time
+
+import numpy as np
+
+from cnnlite import __version__
+from cnnlite.checkpoint import Checkpoint
+from cnnlite.config import Config
+from cnnlite.data import Batches, Dataset, Images, Normalizer
+from cnnlite.diagnosis import first_not_finite
+from cnnlite.errors import CheckpointError, DivergedError, StorageError
+from cnnlite.evaluation import Evaluation, evaluate, state_of
+from cnnlite.metrics import Mean, MetricsFile
+from cnnlite.network import Network
+from cnnlite.progress import Reporter
+from cnnlite.results import Progress, Result, describe_row
+from cnnlite.runs import RunDirectory, versions
+from cnnlite.stopping import StopFlag, Stopped
+from cnnlite.types import Array
+
+_REFRESH_SECONDS = 0.1
+
+
+def train(
+    config: Config,
+    run: RunDirectory,
+    *,
+    dataset: Dataset,
+    reporter: Reporter,
+    stop: StopFlag,
+    resume: Checkpoint | None = None,
+) -> Result:
+    """Train as ``config`` says, from the start or from ``resume``, and test with the best checkpoint.
+
+    A signal ends the run at the next step with a checkpoint: Stopped, after which ``resume`` goes on with the same
+    bits. DivergedError if the loss or a gradient is not finite, StorageError if a file cannot be written or memory
+    does not suffice.
+    """
+    try:
+        training = Training(config, run, dataset, reporter, stop)
+        if resume is not None:
+            training.restore(resume)
+        with np.errstate(all="ignore"), stop.deferred():
+            return training.complete()
+    except MemoryError as error:
+        size = config.train.batch_size
+        reason = f"out of memory with batch size {size}: {error}".rstrip(": ")
+        raise StorageError(f"{reason}; lower train.batch_size (-o train.batch_size={max(1, size // 2)})") from None
+    finally:
+        reporter.close()
+
+
+class Training:
+    """One run in progress."""
+
+    def __init__(self, config: Config, run: RunDirectory, dataset: Dataset, reporter: Reporter, stop: StopFlag):
+        self.config, self.run, self.dataset, self.reporter, self.stop = config, run, dataset, reporter, stop
+        settings = config.train
+        in_shape = dataset.train.images.shape[1:]
+        self.network = Network(config.model, in_shape, seed=config.seed, classes=len(dataset.classes))
+        self.loss = copy.deepcopy(settings.loss)
+        self.optimizer = copy.deepcopy(settings.optimizer)
+        self.optimizer.bind(list(self.network.parameters.values()))
+        self.normalizer = Normalizer.fit(dataset.train.images, config.data.normalize)
+        self.batches = Batches(
+            dataset.train,
+            settings.batch_size,
+            seed=config.seed,
+            transforms=config.data.augment,
+            normalizer=self.normalizer,
+            drop_last=config.data.drop_last,
+        )
+        epoch = self.batches.steps_per_epoch
+        # An epoch count such as 0.3 must not become one step more for its last bits.
+        steps = settings.iterations or math.ceil((settings.epochs or 0) * epoch - 1e-6)
+        self.total_steps = max(1, steps)
+        self.validate_every = settings.validate_every.steps(epoch)
+        self.checkpoint_every = settings.checkpoint_every.steps(epoch)
+        self.metrics = MetricsFile(run.file("metrics.csv"))
+        self.progress = Progress()
+        self._saved: tuple[int, int] | None = None
+        self._trained_images, self._trained_seconds = 0, 0.0
+        self._shown = 0.0
+
+    def complete(self) -> Result:
+        """Train to the end, write the result, return it; on the way out by a signal or divergence write that."""
+        self._started = time.perf_counter() - self.progress.seconds
+        self.reporter.start(self.progress.step, self.total_steps)
+        try:
+            self._train()
+            self.reporter.activity("test")
+            result = self._test()
+        except Stopped:
+            if self.progress.step:
+                self._save_last()
+                self._write_result(self._result("interrupted"))
+            raise
+        except DivergedError:
+            self._write_result(self._result("diverged"))
+            raise
+        self._write_result(result)
+        return result
+
+    def _train(self) -> None:
+        progress = self.progress
+        self.reporter.activity("train")
+        while True:
+            step, last = progress.step, progress.step == self.total_steps
+            if progress.evaluated < step and (last or step % self.validate_every == 0):
+                self._evaluate()
+            if last or (step and step % self.checkpoint_every == 0):
+                self._save_last()
+            if last:
+                return
+            ends = [step + every - step % every for every in (self.validate_every, self.checkpoint_every)]
+            self._train_until(min(self.total_steps, *ends))
+
+    def _train_until(self, end: int) -> None:
+        """Make updates up to ``end``; Stopped between two of them if a signal came."""
+        network, loss, optimizer, progress, config = self.network, self.loss, self.optimizer, self.progress, self.config
+        factor, epoch, clip_norm = config.train.schedule.factor, self.batches.steps_per_epoch, config.train.clip_norm
+        began = time.perf_counter()
+        began_images = self._trained_images
+        try:
+            for step in range(progress.step, end):
+                self.stop.check()
+                x, labels = self.batches.batch(step)
+                logits = network.forward(x, training=True, step=step)
+                batch_loss = loss.forward(logits, labels)
+                if not math.isfinite(batch_loss):
+                    raise self._diverged(step, "loss", x)
+                correct = int(np.count_nonzero(logits.argmax(axis=1) == labels))
+                network.backward(loss.backward())
+                norm = optimizer.gradient_norm()
+                if not math.isfinite(norm):
+                    raise self._diverged(step, "gradient", x)
+                if clip_norm is not None and norm > clip_norm:
+                    optimizer.scale_gradients(clip_norm / norm)
+                optimizer.step(step, factor(step, self.total_steps, epoch))
+                count = len(labels)
+                progress.loss.add(batch_loss * count, count)
+                progress.accuracy.add(correct, count)
+                progress.step = step + 1
+                self._trained_images += count
+                now = time.perf_counter()
+                if now - self._shown > _REFRESH_SECONDS:
+                    self._shown = now
+                    speed = (self._trained_images - began_images) / (now - began)
+                    self.reporter.update(step + 1, progress.loss.value or 0.0, progress.accuracy.value or 0.0, speed)
+        finally:
+            self._trained_seconds += time.perf_counter() - began
+
+    def _evaluate(self) -> None:
+        """Validate, append a row to the metrics, and keep the checkpoint if it is the best so far."""
+        progress, validation = self.progress, self.dataset.validation
+        found = None
+        if validation is not None:
+            self.reporter.activity("validate")
+            found = self._evaluation_of(validation)
+            self.reporter.activity("train")
+        progress.seconds = time.perf_counter() - self._started
+        row = {
+            "step": progress.step,
+            "epoch": progress.step / self.batches.steps_per_epoch,
+            "seconds": round(progress.seconds, 3),
+            "lr": self._lr(progress.step - 1),
+            "train_loss": progress.loss.value,
+            "train_accuracy": progress.accuracy.value,
+            "validation_loss": found.loss if found else None,
+            "validation_accuracy": found.accuracy if found else None,
+            "images_per_second": round(self._trained_images / max(self._trained_seconds, 1e-9), 1),
+        }
+        self.metrics.append(row)
+        self.reporter.line(describe_row(row, self.total_steps))
+        progress.evaluated = progress.step
+        progress.loss, progress.accuracy = Mean(), Mean()
+        self._trained_images, self._trained_seconds = 0, 0.0
+        if found and (progress.best_accuracy is None or found.accuracy > progress.best_accuracy):
+            progress.best_step, progress.best_accuracy = progress.step, found.accuracy
+            self.run.save("best", self.checkpoint())
+
+    def _evaluation_of(self, images: Images) -> Evaluation:
+        return evaluate(
+            self.network, images, self.normalizer, self.config.train.loss, self.dataset.classes, check=self.stop.check
+        )
+
+    def _test(self) -> Result:
+        """Evaluate the test images, with the parameters of the best checkpoint where validation chose one."""
+        progress = self.progress
+        if progress.best_step is None:
+            self.run.save("best", self.checkpoint())
+        else:
+            try:
+                best = self.run.load("best")
+                self.network.load_state(state_of(best))
+                progress = Progress.from_meta(best.meta["progress"])
+            except CheckpointError as error:
+                self.reporter.warn(f"warning: {error}; testing with the last parameters instead")
+        test = self._evaluation_of(self.dataset.test)
+        return dataclasses.replace(
+            self._result("complete"),
+            best_step=progress.best_step or progress.step,
+            best_validation_accuracy=progress.best_accuracy,
+            test_accuracy=test.accuracy,
+            test_loss=test.loss,
+        )
+
+    def _result(self, status: str) -> Result:
+        progress = self.progress
+        return Result(
+            config=self.config.name,
+            seed=self.config.seed,
+            steps=progress.step,
+            epochs=progress.step / self.batches.steps_per_epoch,
+            train_seconds=round(progress.seconds, 3),
+            best_step=progress.best_step,
+            best_validation_accuracy=progress.best_accuracy,
+            test_accuracy=None,
+            test_loss=None,
+            parameters=sum(parameter.value.size for parameter in self.network.parameters.values()),
+            cnnlite_version=__version__,
+            status=status,
+        )
+
+    def _write_result(self, result: Result) -> None:
+        self.run.write_json("result.json", dataclasses.asdict(result))
+
+    def _save_last(self) -> None:
+        state = (self.progress.step, self.progress.evaluated)
+        if state != self._saved:
+            self.progress.seconds = time.perf_counter() - self._started
+            self.run.save("last", self.checkpoint())
+            self._saved = state
+
+    def checkpoint(self) -> Checkpoint:
+        """All that a resumed run needs, and all that an evaluation elsewhere needs."""
+        arrays: dict[str, Array] = {**self.network.state(), **self.normalizer.state()}
+        arrays |= {f"optimizer/{name}": array for name, array in self.optimizer.state().items()}
+        progress = self.progress
+        return Checkpoint(
+            arrays,
+            {
+                "step": progress.step,
+                "epoch": progress.step / self.batches.steps_per_epoch,
+                "seed": self.config.seed,
+                "name": self.config.name,
+                "config": self.config.resolved,
+                "in_shape": list(self.network.in_shape),
+                "classes": list(self.dataset.classes),
+                "dataset": {"name": self.dataset.name, "digest": self.dataset.digest},
+                "progress": dataclasses.asdict(progress),
+                "versions": versions(),
+            },
+        )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go back to where the checkpoint was made; CheckpointError if it does not fit."""
+        self.network.load_state(state_of(checkpoint))
+        self.optimizer.load_state(checkpoint.part("optimizer"))
+        try:
+            self.progress = Progress.from_meta(checkpoint.meta["progress"])
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(f"the checkpoint does not say how far the run was ({error})") from None
+        if self.progress.step > self.total_steps:
+            raise CheckpointError(f"the run is at step {self.progress.step}, beyond the {self.total_steps} asked for")
+        self.metrics.cut_back(self.progress.evaluated)
+        self._saved = (self.progress.step, self.progress.evaluated)
+
+    def _lr(self, step: int) -> float:
+        schedule = self.config.train.schedule
+        factor = schedule.factor(step, self.total_steps, self.batches.steps_per_epoch)
+        return float(self.optimizer.options["lr"] * factor)
+
+    def _diverged(self, step: int, what: str, x: Array) -> DivergedError:
+        where = first_not_finite(self.network, x, step)
+        return DivergedError(
+            f"the {what} is not finite at step {step} with learning rate {self._lr(step):g}, first in {where}; "
+            "nothing of it is saved; a lower lr, clip_norm or a warm-up may help"
+        )

@@ -1,0 +1,296 @@
+import errno
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cnnlite.checkpoint import load_checkpoint
+from cnnlite.config import Config
+from cnnlite.data import Dataset
+from cnnlite.errors import CheckpointError, DivergedError, StorageError
+from cnnlite.evaluation import evaluate_checkpoint, load_data
+from cnnlite.network import Network
+from cnnlite.progress import Reporter
+from cnnlite.results import Result
+from cnnlite.runs import RunDirectory
+from cnnlite.stopping import StopFlag, Stopped
+from cnnlite.training import train
+from tests.small_runs import STEPS_PER_EPOCH, assert_same_run, figures, state, tiny
+
+
+class KilledError(BaseException):
+    """Ends a run without giving it a chance to save, as SIGKILL does."""
+
+
+class StopAt(StopFlag):
+    """Stops, or kills, at the n-th moment when the loop asks whether it should."""
+
+    def __init__(self, countdown: int, kill: bool = False):
+        super().__init__()
+        self.countdown = countdown
+        self.kill = kill
+
+    def check(self) -> None:
+        self.countdown -= 1
+        if self.countdown == 0:
+            raise KilledError if self.kill else Stopped(2)
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    return load_data(tiny())
+
+
+def start(config: Config, path: Path, dataset: Dataset, stop: StopFlag | None = None) -> Result:
+    run = RunDirectory.create_at(path)
+    try:
+        return train(config, run, dataset=dataset, reporter=Reporter(quiet=True), stop=stop or StopFlag())
+    finally:
+        run.close()
+
+
+def resume(config: Config, path: Path, dataset: Dataset, stop: StopFlag | None = None) -> Result:
+    run = RunDirectory.open(path)
+    try:
+        checkpoint, _ = run.newest_checkpoint()
+        reporter = Reporter(quiet=True)
+        return train(config, run, dataset=dataset, reporter=reporter, stop=stop or StopFlag(), resume=checkpoint)
+    finally:
+        run.close()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Path:
+    """A run that was never interrupted."""
+    path = tmp_path_factory.mktemp("whole")
+    start(tiny(), path, dataset)
+    return path
+
+
+@pytest.mark.parametrize("moment", range(2, 28))
+def test_a_stopped_run_goes_on_with_the_same_bits(moment: int, whole: Path, tmp_path: Path, dataset: Dataset) -> None:
+    with pytest.raises(Stopped):
+        start(tiny(), tmp_path, dataset, StopAt(moment))
+    assert json.loads((tmp_path / "result.json").read_text())["status"] == "interrupted"
+    resume(tiny(), tmp_path, dataset)
+    assert_same_run(tmp_path, whole)
+
+
+def test_a_run_stopped_again_and_again_goes_on_with_the_same_bits(
+    whole: Path, tmp_path: Path, dataset: Dataset
+) -> None:
+    sittings = 0
+    with pytest.raises(Stopped):
+        start(tiny(), tmp_path, dataset, StopAt(3))
+    while True:
+        sittings += 1
+        try:
+            resume(tiny(), tmp_path, dataset, StopAt(3))
+        except Stopped:
+            continue
+        break
+    assert sittings > 5
+    assert_same_run(tmp_path, whole)
+
+
+@pytest.mark.parametrize("moment", range(6, 28, 3))
+def test_a_killed_run_goes_on_from_its_last_checkpoint_with_the_same_bits(
+    moment: int, whole: Path, tmp_path: Path, dataset: Dataset
+) -> None:
+    with pytest.raises(KilledError):
+        start(tiny(), tmp_path, dataset, StopAt(moment, kill=True))
+    assert not (tmp_path / "result.json").exists()
+    resume(tiny(), tmp_path, dataset)
+    assert_same_run(tmp_path, whole)
+
+
+def test_the_moments_above_reach_from_the_first_step_to_the_test(tmp_path: Path, dataset: Dataset) -> None:
+    class Counting(StopFlag):
+        count = 0
+
+        def check(self) -> None:
+            self.count += 1
+
+    stop = Counting()
+    start(tiny(), tmp_path, dataset, stop)
+    assert stop.count == 3 * STEPS_PER_EPOCH + 5 + 1 == 27  # steps, validations at 5, 10, 15, 20 and 21, test
+
+
+def test_a_run_that_is_stopped_before_its_first_step_saves_nothing(tmp_path: Path, dataset: Dataset) -> None:
+    with pytest.raises(Stopped):
+        start(tiny(), tmp_path, dataset, StopAt(1))
+    assert not list(tmp_path.glob("checkpoints/*.npz"))
+    assert not (tmp_path / "result.json").exists()
+
+
+def test_a_run_directory_holds_what_the_run_came_to(whole: Path, dataset: Dataset) -> None:
+    rows, result = figures(whole)
+    assert [row["step"] for row in rows] == ["5", "10", "15", "20", "21"]
+    accuracies = [float(row["validation_accuracy"]) for row in rows]
+    assert result["best_validation_accuracy"] == max(accuracies)
+    assert result["best_step"] == int(rows[accuracies.index(max(accuracies))]["step"])  # the first of equal ones
+    assert result["status"] == "complete"
+    assert (result["steps"], result["epochs"], result["config"], result["seed"]) == (21, 3, "tiny", 0)
+    assert result["parameters"] == 54 * 3 + 6 + 12 + 150 * 10 + 10
+    assert state(whole, "last")[1]["step"] == 21
+    assert state(whole, "best")[1]["step"] == result["best_step"]
+    assert state(whole, "previous")[1]["step"] == 20
+    found, _, warnings = evaluate_checkpoint(whole / "checkpoints/best.npz", "test")
+    assert (found.accuracy, found.loss) == (result["test_accuracy"], result["test_loss"])
+    assert warnings == []
+    validated, _, _ = evaluate_checkpoint(whole / "checkpoints/best.npz", "validation")
+    assert validated.accuracy == result["best_validation_accuracy"]
+
+
+def test_the_test_images_are_looked_at_once_and_with_the_best_parameters(
+    tmp_path: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    forward = Network.forward
+
+    def watched(self: Network, x: Any, *, training: bool, step: int = 0) -> Any:
+        if not training and len(x) == len(dataset.test):
+            seen.append({name: array.copy() for name, array in self.state().items()})
+        return forward(self, x, training=training, step=step)
+
+    monkeypatch.setattr(Network, "forward", watched)
+    start(tiny(), tmp_path, dataset)
+    assert len(seen) == 1
+    best = load_checkpoint(tmp_path / "checkpoints/best.npz").arrays
+    for name, array in seen[0].items():
+        np.testing.assert_array_equal(array, best[name])
+
+
+def test_without_validation_the_last_is_the_best(tmp_path: Path, dataset: Dataset) -> None:
+    everything = Dataset("shapes", dataset.train, None, dataset.test, dataset.classes, dataset.digest)
+    result = start(tiny(), tmp_path, everything)
+    assert (result.best_step, result.best_validation_accuracy) == (21, None)
+    assert figures(tmp_path)[0][0]["validation_loss"] == ""
+    last, best = state(tmp_path, "last")[0], state(tmp_path, "best")[0]
+    assert all(np.array_equal(last[name], best[name]) for name in last)
+
+
+def test_a_damaged_best_checkpoint_is_replaced_by_the_last_parameters(
+    tmp_path: Path, dataset: Dataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(Stopped):
+        start(tiny(), tmp_path, dataset, StopAt(27))
+    (tmp_path / "checkpoints/best.npz").write_bytes(b"PK\x03\x04")
+    assert resume(tiny(), tmp_path, dataset).status == "complete"
+    assert "best.npz" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps"),
+    [({"epochs": 0.5}, 4), ({"epochs": 1}, 7), ({"epochs": None, "iterations": 9}, 9), ({"epochs": 0.001}, 1)],
+)
+def test_epochs_may_be_fractions_and_steps_may_be_given(
+    settings: dict[str, Any], steps: int, tmp_path: Path, dataset: Dataset
+) -> None:
+    assert start(tiny(**settings), tmp_path, dataset).steps == steps
+
+
+@pytest.mark.parametrize("optimizer", [{"sgd": {"lr": 1e30}}, {"sgd": {"lr": 1e38, "momentum": 0.9}}])
+def test_a_diverging_run_names_step_rate_and_place_and_saves_nothing_of_it(
+    optimizer: dict[str, Any], tmp_path: Path, dataset: Dataset
+) -> None:
+    config = tiny(optimizer=optimizer, schedule="constant", checkpoint_every=1, validate_every=1000)
+    with pytest.raises(DivergedError) as caught:
+        start(config, tmp_path, dataset)
+    assert "step" in str(caught.value)
+    assert "parameter" in str(caught.value) or "model[" in str(caught.value)
+    assert json.loads((tmp_path / "result.json").read_text())["status"] == "diverged"
+    for path in tmp_path.glob("checkpoints/*.npz"):
+        load_checkpoint(path)  # which refuses NaN and infinity
+
+
+def test_a_gradient_that_is_not_finite_changes_no_parameter(
+    tmp_path: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backward = Network.backward
+
+    def broken(self: Network, dy: Any) -> None:
+        backward(self, dy)
+        if self.steps_taken == 5:  # type: ignore[attr-defined]
+            self.parameters["6.weight"].grad[3, 4] = np.inf
+        self.steps_taken += 1  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(Network, "steps_taken", 0, raising=False)
+    monkeypatch.setattr(Network, "backward", broken)
+    config = tiny(checkpoint_every=1, schedule="constant")
+    with pytest.raises(DivergedError, match=r"gradient.* step 5 .*rate 0\.003.* gradient of parameter 6\.weight"):
+        start(config, tmp_path, dataset)
+    assert state(tmp_path, "last")[1]["step"] == 5
+
+
+def test_layers_that_draw_at_random_are_told_each_step(
+    tmp_path: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = []
+    forward = Network.forward
+
+    def watched(self: Network, x: Any, *, training: bool, step: int = 0) -> Any:
+        if training:
+            steps.append(step)
+        return forward(self, x, training=training, step=step)
+
+    monkeypatch.setattr(Network, "forward", watched)
+    start(tiny(epochs=2), tmp_path, dataset)
+    assert steps == list(range(14))
+
+
+def test_gradients_are_clipped_to_the_norm_together(tmp_path: Path, dataset: Dataset) -> None:
+    optimizer = {"sgd": {"lr": 1.0}}
+    config = tiny(epochs=None, iterations=1, clip_norm=0.01, optimizer=optimizer, schedule="constant")
+    start(config, tmp_path, dataset)
+    before = Network(config.model, (32, 32, 3), seed=0).state()
+    after = state(tmp_path, "last")[0]
+    moved = [np.square(after[name] - before[name], dtype=np.float64).sum() for name in before if name[:6] == "param/"]
+    assert np.sqrt(sum(moved)) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_everything_trained_stays_float32(whole: Path) -> None:
+    arrays, _ = state(whole, "last")
+    assert {array.dtype for name, array in arrays.items() if name != "step"} == {np.dtype(np.float32)}
+
+
+def test_too_little_memory_is_one_line_that_names_the_batch_size(
+    tmp_path: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def starve(*_: Any, **__: Any) -> None:
+        np.empty(1 << 60, np.uint8)
+
+    monkeypatch.setattr(Network, "forward", starve)
+    with pytest.raises(StorageError, match=r"batch size 16: Unable to allocate .*batch_size=8"):
+        start(tiny(), tmp_path, dataset)
+
+
+def test_a_full_disk_ends_the_run_with_the_old_checkpoint_intact(
+    tmp_path: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace, calls = os.replace, []
+
+    def full(source: Any, target: Any) -> None:
+        calls.append(target)
+        if len(calls) > 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(StorageError, match="No space left"):
+        start(tiny(), tmp_path, dataset)
+    monkeypatch.undo()
+    assert load_checkpoint(tmp_path / "checkpoints/last.npz").meta["step"] == 4
+    assert not list(tmp_path.glob("checkpoints/.*"))
+
+
+def test_a_checkpoint_of_another_network_is_refused(whole: Path, tmp_path: Path, dataset: Dataset) -> None:
+    checkpoint = load_checkpoint(whole / "checkpoints/last.npz")
+    del checkpoint.arrays["param/6.bias"]
+    run = RunDirectory.create_at(tmp_path)
+    with pytest.raises(CheckpointError, match=r"6\.bias"):
+        train(tiny(), run, dataset=dataset, reporter=Reporter(), stop=StopFlag(), resume=checkpoint)
+    run.close()
