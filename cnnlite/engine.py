@@ -28,7 +28,7 @@ BlockTask: TypeAlias = Callable[[int, int, int], None]
 
 BLOCK_BYTES = 512 * 1024
 """Working set of a block: what one core keeps in its L2 cache beside the weights."""
-LEAST_BYTES = 96 * 1024
+LEAST_BYTES = 384 * 1024
 """Less work than this is not worth another block: handing one to a thread costs tens of microseconds."""
 
 
@@ -63,7 +63,7 @@ def for_blocks(task: BlockTask, count: int, item_bytes: int, least: int = 1) -> 
 
 def run(task: Callable[[int], None], count: int) -> None:
     """Call ``task(0) ... task(count - 1)``, in this order of starting, on all threads; raises what a task raised."""
-    if count == 1 or _pool.size == 1:
+    if count <= 1 or _pool.size == 1:
         for index in range(count):
             task(index)
     else:
@@ -129,8 +129,11 @@ _pool = _Pool(1)
 
 def hold_blas_to_one_thread() -> None:
     """Stop OpenBLAS from starting threads of its own, also where NumPy was loaded before this package."""
-    with contextlib.suppress(OSError, AttributeError):  # another BLAS: the variables set in __init__.py must do
-        library = ctypes.CDLL(np._core._multiarray_umath.__file__)
+    with contextlib.suppress(
+        OSError, AttributeError, KeyError
+    ):  # another BLAS: the variables set in __init__.py must do
+        module = sys.modules["numpy._core._multiarray_umath"]  # through which the functions of its BLAS are found
+        library = ctypes.CDLL(module.__file__)
         library.scipy_openblas_set_num_threads64_(1)
 
 

@@ -31,7 +31,7 @@ def choose(windows: Windows, filters: int) -> Algorithm:
     channels, pixels = windows.channels, math.prod(windows.out)
     direct = pixels * kh * kw * channels * filters
     costs: dict[Algorithm, float] = {"unfold": direct + COPY * pixels * kh * kw * channels}
-    if windows.is_pointwise:
+    if windows.is_reshape:
         return "unfold"
     if windows.stride[0] == 1 and kw * channels >= 16 and windows.out[0] >= 8:
         sums = 2 * COPY * (kh - 1) * pixels * filters
@@ -72,22 +72,51 @@ def forward(x: Array, weight: Array, bias: Array | None, windows: Windows, algor
 
 
 def input_gradient(dy: Array, weight: Array, windows: Windows, algorithm: Algorithm = "auto") -> Array:
-    """The gradient for ``x``: with stride 1, a convolution of ``dy`` with the kernel turned by 180 degrees."""
-    kh, kw = windows.kernel
-    top, left = windows.top_left
-    bottom, right = windows.bottom_right
-    if windows.is_pointwise or windows.stride != (1, 1) or max(top, bottom) >= kh or max(left, right) >= kw:
+    """The gradient for ``x``: a convolution of ``dy``, where the stride divides the kernel size.
+
+    On the padded image, dx[i*s + a] = sum over r of dy[i - r] * weight[r*s + a] for each phase a < s (of each axis):
+    for all phases together one convolution of stride 1 with the kernel turned by 180 degrees and s * s * C outputs.
+    """
+    turned = None if windows.is_reshape else _turned(windows, weight.shape[3])
+    if turned is None:
         return unfold.input_gradient(dy, weight, windows)
-    turned = Windows(
-        size=windows.out,
-        channels=weight.shape[3],
-        kernel=windows.kernel,
-        stride=(1, 1),
-        top_left=(kh - 1 - top, kw - 1 - left),
-        bottom_right=(kh - 1 - bottom, kw - 1 - right),
-        out=windows.size,
-    )
-    return forward(dy, np.ascontiguousarray(weight[::-1, ::-1].transpose(0, 1, 3, 2)), None, turned, algorithm)
+    (kh, kw), (sh, sw), (channels, filters) = turned.kernel, windows.stride, weight.shape[2:]
+    phases = weight.reshape(kh, sh, kw, sw, channels, filters)[::-1, :, ::-1].transpose(0, 2, 5, 1, 3, 4)
+    kernel = np.ascontiguousarray(phases).reshape(kh, kw, filters, -1)
+    z = forward(dy, kernel, None, turned, algorithm if fits(algorithm, turned) else "auto")
+    if (sh, sw) == (1, 1):
+        return z
+    dx = engine.empty((len(dy), *windows.size, channels), dy.dtype)
+    (top, left), (height, width), (out_h, out_w) = windows.top_left, windows.size, turned.out
+
+    def block(_: int, start: int, stop: int) -> None:
+        n = stop - start
+        image = engine.scratch("convolution.image", (n, out_h, sh, out_w, sw, channels), dy.dtype)
+        np.copyto(image, z[start:stop].reshape(n, out_h, out_w, sh, sw, channels).transpose(0, 1, 3, 2, 4, 5))
+        whole = image.reshape(n, out_h * sh, out_w * sw, channels)
+        dx[start:stop] = whole[:, top % sh : top % sh + height, left % sw : left % sw + width]
+
+    engine.for_blocks(block, len(dy), 3 * dx[0].nbytes)
+    return dx
+
+
+def _turned(windows: Windows, filters: int) -> Windows | None:
+    """The geometry of the convolution in `input_gradient`; None if the stride does not divide the kernel size."""
+    kernel, before, after, out = [], [], [], []
+    for axis in range(2):
+        k, remainder = divmod(windows.kernel[axis], windows.stride[axis])
+        first = windows.top_left[axis] // windows.stride[axis]
+        end = -(-(windows.top_left[axis] + windows.size[axis]) // windows.stride[axis])
+        kernel.append(k)
+        before.append(k - 1 - first)
+        after.append(end - windows.out[axis])
+        out.append(end - first)
+        if remainder or min(before[axis], after[axis]) < 0:
+            return None
+    return Windows(
+        windows.out, filters, (kernel[0], kernel[1]), (1, 1),
+        (before[0], before[1]), (after[0], after[1]), (out[0], out[1]),
+    )  # fmt: skip
 
 
 def weight_gradient(x: Array, dy: Array, windows: Windows, dweight: Array, algorithm: Algorithm = "auto") -> None:

@@ -58,6 +58,8 @@ def moments(x: Array) -> tuple[Array, Array]:
         squares[index] = deviations
 
     engine.for_blocks(block, len(x), per_sample * x.itemsize)
+    if len(bounds) == 1:
+        return means[0], np.maximum(squares[0], 0) * (channels / x.size)
     counts = np.array([[(stop - start) * (per_sample // channels)] for start, stop in bounds], np.float64)
     total = counts.sum()
     mean = (counts * means).sum(axis=0) / total

@@ -24,7 +24,15 @@ def row_length(sample_shape: Shape) -> int:
 
 def per_row(channels: Array, length: int) -> Array:
     """A (C,) operand repeated to rows of ``length``."""
-    return np.tile(channels, length // len(channels))
+    row = np.empty((length // len(channels), len(channels)), channels.dtype)
+    row[...] = channels
+    return row.reshape(-1)
+
+
+def add_per_channel(y: Array, channels: Array) -> None:
+    """Add (C,) to each pixel of a contiguous block (n, ..., C), in place."""
+    length = row_length(y.shape[1:])
+    y.reshape(-1, length)[...] += per_row(channels, length)
 
 
 def channel_sums(rows: Array, channels: int) -> Array:

@@ -14,7 +14,8 @@ from typing import TypeAlias
 import numpy as np
 
 from cnnlite import engine
-from cnnlite.kernels.windows import Windows
+from cnnlite.kernels.rows import add_per_channel
+from cnnlite.kernels.windows import Windows, strided
 from cnnlite.types import Array
 
 LARGE_WEIGHTS = 512 * 1024
@@ -29,12 +30,12 @@ Product: TypeAlias = Callable[[Array, Array, Windows, Array], None]
 
 def columns(x: Array, windows: Windows) -> Array:
     """Windows of a block as rows: (n * out_h * out_w, kernel_h * kernel_w * C), in scratch memory or viewing x."""
-    if windows.is_pointwise:
-        return x.reshape(-1, windows.channels)
-    view = windows.view(windows.pad(x))
-    matrix = engine.scratch("unfold.columns", view.shape, x.dtype)
-    np.copyto(matrix, view)
-    return matrix.reshape(math.prod(view.shape[:3]), -1)
+    if windows.is_reshape:
+        return x.reshape(len(x) * math.prod(windows.out), -1)
+    (out_h, out_w), (kh, kw) = windows.out, windows.kernel
+    matrix = engine.scratch("unfold.columns", (len(x) * out_h * out_w, kh * kw * windows.channels), x.dtype)
+    windows.copy(windows.pad(x), matrix)
+    return matrix
 
 
 def rows(x: Array, windows: Windows) -> Array:
@@ -43,7 +44,7 @@ def rows(x: Array, windows: Windows) -> Array:
     sn, sy, sx, sc = image.strides
     (padded_h, _), (_, out_w), (_, kw), c = windows.padded, windows.out, windows.kernel, windows.channels
     shape = (len(x), padded_h, out_w, kw, c)
-    view = np.lib.stride_tricks.as_strided(image, shape, (sn, sy, sx * windows.stride[1], sx, sc), writeable=False)
+    view = strided(image, shape, (sn, sy, sx * windows.stride[1], sx, sc))
     copy = engine.scratch("unfold.rows", shape, x.dtype)
     np.copyto(copy, view)
     return copy.reshape(len(x), padded_h, out_w, kw * c)
@@ -74,7 +75,7 @@ def forward(x: Array, weight: Array, bias: Array | None, windows: Windows) -> Ar
         out = y[start:stop].reshape(-1, filters)
         np.matmul(columns(x[start:stop], windows), matrix, out=out)
         if bias is not None:
-            out += bias
+            add_per_channel(y[start:stop], bias)
 
     engine.for_blocks(block, len(x), _sample_bytes(windows, filters, x.itemsize), _least_samples(windows, weight))
     return y
@@ -96,7 +97,7 @@ def forward_rows(x: Array, weight: Array, bias: Array | None, windows: Windows) 
             if row:
                 out += part
         if bias is not None:
-            out += bias
+            add_per_channel(y[start:stop], bias)
 
     engine.for_blocks(block, len(x), _sample_bytes(windows, filters, x.itemsize))
     return y
@@ -110,8 +111,8 @@ def input_gradient(dy: Array, weight: Array, windows: Windows) -> Array:
 
     def block(_: int, start: int, stop: int) -> None:
         part = dy[start:stop].reshape(-1, filters)
-        if windows.is_pointwise:
-            np.matmul(part, transposed, out=dx[start:stop].reshape(-1, windows.channels))
+        if windows.is_reshape:
+            np.matmul(part, transposed, out=dx[start:stop].reshape(len(part), -1))
         else:
             matrix = engine.scratch("unfold.columns", (len(part), transposed.shape[1]), dy.dtype)
             fold(np.matmul(part, transposed, out=matrix), windows, dx[start:stop])

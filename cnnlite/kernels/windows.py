@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -19,6 +20,11 @@ def pair(value: Pair, name: str, least: int = 1) -> tuple[int, int]:
     if min(height, width) < least:
         raise ValueError(f"{name} must be at least {least}, not {value}")
     return height, width
+
+
+def strided(array: Array, shape: tuple[int, ...], strides: tuple[int, ...]) -> Array:
+    """A view of a contiguous array with other strides, in bytes; NumPy's as_strided takes ten times as long."""
+    return np.ndarray(shape, array.dtype, array, 0, strides)
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,7 @@ class Windows:
             (before[0], before[1]), (after[0], after[1]), (out[0], out[1]),
         )  # fmt: skip
 
-    @property
+    @cached_property
     def padded(self) -> tuple[int, int]:
         """Height and width of the padded image."""
         height, width = (
@@ -78,28 +84,34 @@ class Windows:
         )
         return height, width
 
-    @property
-    def is_pointwise(self) -> bool:
-        """Whether each window is one pixel and each pixel one window."""
-        return self.kernel == self.stride == (1, 1) and self.padded == self.size
+    @cached_property
+    def is_reshape(self) -> bool:
+        """Whether the windows in a row are the image itself: each is one pixel, or the only one is the whole image."""
+        if self.padded != self.size:
+            return False
+        return self.kernel == self.stride == (1, 1) or (self.kernel == self.size and self.out == (1, 1))
 
     def tap(self, image: Array, row: int, column: int) -> Array:
         """The pixels that lie at (row, column) of each window, as a view (n, out_h, out_w, C) of a padded image."""
         (sh, sw), (oh, ow) = self.stride, self.out
         return image[:, row : row + sh * (oh - 1) + 1 : sh, column : column + sw * (ow - 1) + 1 : sw]
 
-    def view(self, image: Array) -> Array:
-        """All windows of padded images, a read-only view (n, out_h, out_w, kernel_h, kernel_w, C)."""
+    def copy(self, image: Array, out: Array) -> None:
+        """Copy all windows of padded images into ``out``, of n * out_h * out_w * kernel_h * kernel_w * C numbers.
+
+        A row of a window is contiguous; NumPy copies it faster as one opaque element than as a loop over numbers.
+        """
         sn, sy, sx, sc = image.strides
         (oh, ow), (kh, kw), (sh, sw) = self.out, self.kernel, self.stride
-        shape = (len(image), oh, ow, kh, kw, image.shape[3])
-        return np.lib.stride_tricks.as_strided(image, shape, (sn, sy * sh, sx * sw, sy, sx, sc), writeable=False)
+        row = np.dtype((np.void, kw * image.shape[3] * sc))
+        shape = (len(image), oh, ow, kh)
+        np.copyto(np.ndarray(shape, row, out), np.ndarray(shape, row, image, 0, (sn, sy * sh, sx * sw, sy)))
 
     def pad(self, x: Array, value: float = 0.0) -> Array:
-        """``x`` (n, H, W, C) with a border of ``value``: in scratch memory, or ``x`` itself if there is no border."""
+        """``x`` (n, H, W, C) with a border of ``value``, contiguous: in scratch memory, or ``x`` if without border."""
         (top, left), (bottom, right), (height, width) = self.top_left, self.bottom_right, self.padded
         if (height, width) == self.size:
-            return x
+            return np.ascontiguousarray(x)
         image = engine.scratch("windows.pad", (len(x), height, width, x.shape[3]), x.dtype)
         image[:, :top] = value
         image[:, height - bottom :] = value

@@ -12,7 +12,8 @@ from functools import partial
 import numpy as np
 
 from cnnlite import engine
-from cnnlite.kernels.windows import Windows
+from cnnlite.kernels.rows import add_per_channel
+from cnnlite.kernels.windows import Windows, strided
 from cnnlite.types import Array
 
 _BT = np.array(
@@ -72,7 +73,7 @@ def transform_input(x: Array, windows: Windows, out: Array) -> None:
     rows, columns = tile_counts(windows)
     sn, sy, sx, sc = image.strides
     shape = (6, 6, len(x), rows, columns, x.shape[3])
-    tiles = np.lib.stride_tricks.as_strided(image, shape, (sy, sx, sn, 4 * sy, 4 * sx, sc), writeable=False)
+    tiles = strided(image, shape, (sy, sx, sn, 4 * sy, 4 * sx, sc))
     gathered = engine.scratch("winograd.tiles", shape, x.dtype)
     np.copyto(gathered, tiles)
     _transform(_INPUT, gathered.reshape(TAPS, -1, x.shape[3]), out)
@@ -85,7 +86,7 @@ def transform_output(products: Array, bias: Array | None, windows: Windows, y: A
     results = engine.scratch("winograd.tiles", (OUTPUTS, products.shape[1], filters), y.dtype)
     _transform(_OUTPUT, products, results)
     if bias is not None:
-        results += bias
+        add_per_channel(results, bias)
     placed = results.reshape(4, 4, n, rows, columns, filters).transpose(2, 3, 0, 4, 1, 5)
     if (out_h, out_w) == (4 * rows, 4 * columns):
         np.copyto(y.reshape(placed.shape), placed)

@@ -79,7 +79,7 @@ class LeakyReLU(Activation):
     def __init__(self, slope: float = 0.01):
         super().__init__()
         if not 0 < slope < 1:
-            raise ValueError(f"slope {slope} is not in (0, 1)")
+            raise ValueError(f"slope must be in (0, 1), not {slope}")
         self.slope = slope
 
     def apply(self, x: Array, out: Array) -> None:

@@ -31,6 +31,10 @@ class Layer(ABC):
     """Place in the config, such as ``model[4].conv2d``; part of error messages."""
     needs_dx: bool = True
     """False where nobody uses the gradient for the input, as in a network's first layers."""
+    multiply_adds: int = 0
+    """Multiplications and additions, counted as one, of the forward pass for one sample; set by ``build``."""
+    count: int = 1
+    """How many layers this is, with those inside it."""
 
     def __init__(self) -> None:
         self.params: dict[str, Array] = {}

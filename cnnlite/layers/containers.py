@@ -10,6 +10,9 @@ from cnnlite import engine
 from cnnlite.layers.base import DType, Layer, layers
 from cnnlite.types import Array, Shape
 
+MOST_LAYERS = 10_000
+"""More are a mistake in a config, and would take minutes to build."""
+
 
 @layers.register("sequential")
 class Sequential(Layer):
@@ -22,6 +25,7 @@ class Sequential(Layer):
     def __init__(self, layers: list[Layer]):
         super().__init__()
         self.layers = layers
+        self.count = 1 + sum(layer.count for layer in layers)
         self._steps: list[Layer] = []
 
     def build(self, in_shape: Shape, rng: np.random.Generator, dtype: DType) -> Shape:
@@ -67,6 +71,7 @@ class Parallel(Layer):
         if not branches:
             raise ValueError("needs at least one branch")
         self.branches = branches
+        self.count = 1 + sum(branch.count for branch in branches)
         self.merge = merge
 
     def build(self, in_shape: Shape, rng: np.random.Generator, dtype: DType) -> Shape:
@@ -162,4 +167,6 @@ class Repeat(Sequential):
     def __init__(self, times: int, body: Layer):
         if times < 1:
             raise ValueError(f"times must be at least 1, not {times}")
+        if times * body.count > MOST_LAYERS:
+            raise ValueError(f"times: {times} * {body.count} layers are more than {MOST_LAYERS}")
         super().__init__([copy.deepcopy(body) for _ in range(times)])

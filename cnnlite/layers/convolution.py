@@ -67,6 +67,7 @@ class Conv2d(Layer):
         if self.has_bias:
             self.params["bias"] = np.zeros(self.out_channels, dtype)
         self.grads = {name: np.zeros_like(value) for name, value in self.params.items()}
+        self.multiply_adds = math.prod(self.windows.out) * math.prod(shape)
         return (*self.windows.out, self.out_channels)
 
     def forward(self, x: Array, *, training: bool) -> Array:

@@ -21,7 +21,7 @@ class Dropout(Layer):
     def __init__(self, p: float = 0.5):
         super().__init__()
         if not 0 <= p < 1:
-            raise ValueError(f"probability {p} is not in [0, 1)")
+            raise ValueError(f"p must be in [0, 1), not {p}")
         self.p = p
         self._step = 0
         self._factors: Array | None = None

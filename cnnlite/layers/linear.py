@@ -38,6 +38,7 @@ class Linear(Layer):
         if self.has_bias:
             self.params["bias"] = np.zeros(self.out_features, dtype)
         self.grads = {name: np.zeros_like(value) for name, value in self.params.items()}
+        self.multiply_adds = in_shape[0] * self.out_features
         return (self.out_features,)
 
     def forward(self, x: Array, *, training: bool) -> Array:

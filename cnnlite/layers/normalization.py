@@ -28,7 +28,7 @@ class BatchNorm(Layer):
     def __init__(self, momentum: float = 0.1, eps: float = 1e-5, affine: bool = True):
         super().__init__()
         if not 0 < momentum <= 1:
-            raise ValueError(f"momentum {momentum} is not in (0, 1]")
+            raise ValueError(f"momentum must be in (0, 1], not {momentum}")
         if not 0 < eps < math.inf:
             raise ValueError(f"eps must be positive, not {eps}")
         self.momentum = momentum
