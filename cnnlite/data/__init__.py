@@ -1,0 +1,25 @@
+"""Datasets, augmentation and batches: everything between the files on disk and the first layer."""
+
+from cnnlite.data import cifar as _cifar  # registers the sources
+from cnnlite.data import shapes as _shapes
+from cnnlite.data.batches import Batches, sequential
+from cnnlite.data.dataset import Dataset, DatasetMissing, Images, Source, default_root, load_dataset, sources
+from cnnlite.data.normalize import Normalizer
+from cnnlite.data.transforms import Transform, transforms
+
+__all__ = [
+    "Batches",
+    "Dataset",
+    "DatasetMissing",
+    "Images",
+    "Normalizer",
+    "Source",
+    "Transform",
+    "default_root",
+    "load_dataset",
+    "sequential",
+    "sources",
+    "transforms",
+]
+
+del _cifar, _shapes

@@ -1,0 +1,107 @@
+"""Normalisation: from the bytes of images to float32 with zero mean and unit spread."""
+
+from collections.abc import Mapping
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from cnnlite import engine
+from cnnlite.types import Array
+
+Mode: TypeAlias = Literal["per_channel", "per_pixel", "none"]
+
+# Sums of this many squares of bytes stay below 2^24, so float32 holds them exactly: 256 * 255^2 < 2^24.
+_EXACT = 256
+_FULL_RANGE = 255.0
+
+
+class Normalizer:
+    """``(image - mean) / std`` in float32, with statistics in units of the bytes (0 to 255).
+
+    ``mean`` and ``std`` are float32, of shape ``(C,)`` or ``(H, W, C)``.
+    """
+
+    def __init__(self, mean: Array, std: Array):
+        if mean.shape != std.shape or mean.ndim not in (1, 3):
+            raise ValueError(f"mean {mean.shape} and std {std.shape} must both be (C,) or (H, W, C)")
+        if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
+            raise ValueError("mean and std must be finite, and std positive")
+        self.mean = mean.astype(np.float32)
+        self.std = std.astype(np.float32)
+        self._rows: dict[tuple[int, ...], tuple[Array, Array]] = {}
+
+    @classmethod
+    def fit(cls, images: Array, mode: Mode = "per_channel") -> "Normalizer":
+        """Statistics of uint8 images ``(N, H, W, C)``, from exact integer sums; ``none`` only scales to 0..1.
+
+        A channel or pixel whose spread is below one grey level (a constant one, say) is centred but not stretched:
+        it is divided by 255.
+        """
+        shape = images.shape[1:]
+        if mode == "none":
+            return cls(np.zeros(shape[-1:]), np.full(shape[-1:], _FULL_RANGE))
+        if not len(images):
+            raise ValueError("cannot take statistics of no images")
+        total, squares = (sums.reshape(shape) for sums in _sums(images.reshape(len(images), -1)))
+        count = len(images)
+        if mode == "per_channel":
+            total, squares = total.sum(axis=(0, 1)), squares.sum(axis=(0, 1))
+            count *= shape[0] * shape[1]
+        mean = total / count
+        std = np.sqrt(np.maximum(squares / count - mean * mean, 0))
+        return cls(mean, np.where(std < 1, _FULL_RANGE, std))
+
+    def __call__(self, images: Array) -> Array:
+        """Normalise uint8 images ``(N, H, W, C)`` into a new float32 array."""
+        out = np.empty(images.shape, np.float32)
+        if len(images):
+            engine.for_blocks(
+                lambda _, start, stop: self.write(images[start:stop], out[start:stop]), len(images), 5 * out[0].size
+            )
+        return out
+
+    def write(self, images: Array, out: Array) -> None:
+        """Normalise uint8 images ``(N, H, W, C)`` into ``out``, contiguous float32, on this thread alone."""
+        scale, shift = self._row(images.shape[1:])
+        rows = out.reshape(len(out), -1)
+        np.copyto(rows, images.reshape(len(images), -1))
+        np.multiply(rows, scale, out=rows)
+        np.add(rows, shift, out=rows)
+
+    def _row(self, shape: tuple[int, ...]) -> tuple[Array, Array]:
+        """Factor and summand for every byte of one image, flat: long inner loops, however few the channels."""
+        if shape not in self._rows:
+            if shape[-1:] != self.mean.shape[-1:] or (self.mean.ndim == 3 and shape != self.mean.shape):
+                raise ValueError(f"images {shape} do not fit the normalisation statistics {self.mean.shape}")
+            mean, std = self.mean.astype(np.float64), self.std.astype(np.float64)
+            flat = [np.broadcast_to(v, shape).astype(np.float32).reshape(-1) for v in (1 / std, -mean / std)]
+            self._rows[shape] = (flat[0], flat[1])
+        return self._rows[shape]
+
+    def state(self) -> dict[str, Array]:
+        """What a checkpoint keeps: ``normalize/mean`` and ``normalize/std``."""
+        return {"normalize/mean": self.mean, "normalize/std": self.std}
+
+    @classmethod
+    def from_state(cls, arrays: Mapping[str, Array]) -> "Normalizer":
+        """The opposite of `state`; KeyError or ValueError if the arrays are not there or do not fit."""
+        return cls(arrays["normalize/mean"], arrays["normalize/std"])
+
+
+def _sums(rows: Array) -> tuple[Array, Array]:
+    """Sums and sums of squares of the columns of uint8 ``(N, pixels)``, exact, as float64."""
+    partial: dict[int, tuple[Array, Array]] = {}
+
+    def add_up(block: int, start: int, stop: int) -> None:
+        total = np.zeros(rows.shape[1])
+        squares = np.zeros(rows.shape[1])
+        for first in range(start, stop, _EXACT):
+            values = rows[first : min(first + _EXACT, stop)].astype(np.float32)
+            ones = np.ones(len(values), np.float32)
+            total += ones @ values
+            np.multiply(values, values, out=values)
+            squares += ones @ values
+        partial[block] = total, squares
+
+    engine.for_blocks(add_up, len(rows), 5 * rows.shape[1])
+    return sum(p[0] for p in partial.values()), sum(p[1] for p in partial.values())  # type: ignore[return-value]
