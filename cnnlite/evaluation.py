@@ -17,7 +17,7 @@ from cnnlite.errors import CheckpointError, ConfigError, DataError, DivergedErro
 from cnnlite.losses import Loss
 from cnnlite.metrics import ConfusionMatrix, Mean
 from cnnlite.network import Network
-from cnnlite.types import Array, Shape
+from cnnlite.types import Array
 
 BATCH_SIZE = 250
 """The same everywhere: the last bits of a matrix product may depend on its size."""
@@ -115,13 +115,13 @@ def check_model(config: Config) -> Network | None:
 
     Returns the network, or None where only the data itself can tell.
     """
-    in_shape: Shape | None = getattr(config.data.dataset, "in_shape", None)
+    source = config.data.dataset
+    in_shape = source.in_shape
     if in_shape is None:
         return None
     if config.data.center_crop is not None:
         in_shape = (*(min(side, config.data.center_crop) for side in in_shape[:2]), in_shape[2])
-    classes: int | None = getattr(config.data.dataset, "class_count", None)
-    return Network(config.model, in_shape, seed=config.seed, classes=classes)
+    return Network(config.model, in_shape, seed=config.seed, classes=source.class_count)
 
 
 def split_of(dataset: Dataset, split: str) -> Images:

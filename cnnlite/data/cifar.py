@@ -93,6 +93,9 @@ CIFAR100 = Cifar(
 class Cifar10(Source):
     """60,000 photographs of 32x32 pixels in ten classes; the fifth training batch is for validation."""
 
+    in_shape = (32, 32, 3)
+    class_count = 10
+
     def load(self, root: Path) -> Dataset:
         return _load(CIFAR10, root)
 
@@ -103,6 +106,9 @@ class Cifar10(Source):
 @sources.register("cifar100")
 class Cifar100(Source):
     """60,000 photographs of 32x32 pixels in a hundred classes (the fine labels)."""
+
+    in_shape = (32, 32, 3)
+    class_count = 100
 
     def load(self, root: Path) -> Dataset:
         return _load(CIFAR100, root)

@@ -5,7 +5,7 @@ import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from cnnlite import engine
 from cnnlite.errors import ConfigError, DataError, Problem
 from cnnlite.randomness import stream
 from cnnlite.registry import Registry
-from cnnlite.types import Array
+from cnnlite.types import Array, Shape
 
 Validation: TypeAlias = Literal["default", "none"] | int | float
 """How to take the validation images from the training images; see `load_dataset`."""
@@ -69,6 +69,11 @@ class Dataset:
 
 class Source(ABC):
     """Where a dataset comes from; the constructor takes the options a config may set."""
+
+    in_shape: ClassVar[Shape | None] = None
+    """Shape of an image, (H, W, C), where it is known without the files: a network is checked against it before."""
+    class_count: ClassVar[int | None] = None
+    """Number of classes, where it is known without the files."""
 
     @abstractmethod
     def load(self, root: Path) -> Dataset:

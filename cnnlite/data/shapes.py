@@ -97,6 +97,9 @@ SHAPES: dict[str, Depth] = {
 class Shapes(Source):
     """Images of 32x32 pixels, each with one of ten shapes in varied place, size, rotation and colour, and noise."""
 
+    in_shape = (32, 32, 3)
+    class_count = len(SHAPES)
+
     def __init__(self, train_images: int = 6000, test_images: int = 1000, seed: int = 0):
         for name, count in (("train_images", train_images), ("test_images", test_images)):
             if count < len(SHAPES):
