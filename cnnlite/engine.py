@@ -26,8 +26,10 @@ from cnnlite.types import Array
 BlockTask: TypeAlias = Callable[[int, int, int], None]
 """Called as ``task(block_index, first_item, last_item + 1)``."""
 
-BLOCK_BYTES = 512 * 1024
-"""Working set of a block: what one core keeps in its L2 cache beside the weights."""
+BLOCK_BYTES = 2 * 2**20
+"""Working set of a block: about what one core keeps in its L2 cache.
+
+Smaller blocks would mean shorter passes, and between passes threads wait for one another at the interpreter lock."""
 LEAST_BYTES = 384 * 1024
 """Less work than this is not worth another block: handing one to a thread costs tens of microseconds."""
 

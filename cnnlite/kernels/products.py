@@ -1,16 +1,62 @@
-"""Matrix products over all threads."""
+"""Matrix products of shapes that BLAS does not do well by itself."""
+
+from functools import lru_cache
 
 import numpy as np
 
 from cnnlite import engine
 from cnnlite.types import Array
 
+SMALL = 1_000_000
+"""OpenBLAS multiplies matrices with at most this many multiply-adds without first copying them into another order.
+
+For products of many rows with a small matrix that is up to 1.6 times as fast, so they are cut into pieces this small.
+"""
+LEAST_ROWS = 32
+LONGEST_SUM = 128
+"""Rows that a sum of products adds up in one product; longer ones are slower, as are many short ones."""
+
 
 def matmul(a: Array, b: Array, out: Array) -> Array:
-    """Write ``a @ b`` to ``out``: (M, K) @ (K, N) -> (M, N), in blocks of rows of ``a``."""
+    """Write ``a @ b`` to ``out``, on all threads: (M, K) @ (K, N) -> (M, N), in blocks of rows of ``a``."""
 
     def block(_: int, start: int, stop: int) -> None:
         np.matmul(a[start:stop], b, out=out[start:stop])
 
     engine.for_blocks(block, len(a), (a.shape[1] + b.shape[1]) * a.itemsize)
     return out
+
+
+def matmul_rows(a: Array, b: Array, out: Array) -> None:
+    """Write ``a @ b`` to contiguous ``out``, on this thread: (..., M, K) @ (..., K, N) -> (..., M, N), M large."""
+    *batch, m, k = a.shape
+    n = b.shape[-1]
+    rows = _rows(m, SMALL // (k * n))
+    if rows == m:
+        np.matmul(a, b, out=out)
+    else:
+        shape = (*batch, m // rows, rows)
+        np.matmul(a.reshape(*shape, k), b[..., None, :, :], out=out.reshape(*shape, n))
+
+
+def sum_of_products(a: Array, b: Array, out: Array) -> None:
+    """Write the sum of ``a.T @ b`` over a batch to ``out``, on this thread: (B, M, K), (B, M, N) -> (K, N)."""
+    batch, m, k = a.shape
+    n = b.shape[2]
+    rows = _rows(m, min(LONGEST_SUM, SMALL // (k * n)))
+    if batch == 1 and rows == m:
+        np.matmul(a[0].T, b[0], out=out)
+        return
+    parts = engine.scratch("products.parts", (batch, m // rows, k, n), out.dtype)
+    left = a.reshape(batch, m // rows, rows, k).transpose(0, 1, 3, 2)
+    np.matmul(left, b.reshape(batch, m // rows, rows, n), out=parts)
+    np.add.reduce(parts, axis=(0, 1), out=out)
+
+
+@lru_cache(maxsize=1024)
+def _rows(count: int, limit: int) -> int:
+    """The greatest divisor of ``count`` up to ``limit``; ``count`` itself if that would be too few to be worth it."""
+    for rows in range(min(count, limit), LEAST_ROWS - 1, -1):
+        if count % rows == 0:
+            return rows
+    return count

@@ -14,6 +14,7 @@ from typing import TypeAlias
 import numpy as np
 
 from cnnlite import engine
+from cnnlite.kernels.products import matmul_rows, sum_of_products
 from cnnlite.kernels.rows import add_per_channel
 from cnnlite.kernels.windows import Windows, strided
 from cnnlite.types import Array
@@ -73,7 +74,7 @@ def forward(x: Array, weight: Array, bias: Array | None, windows: Windows) -> Ar
 
     def block(_: int, start: int, stop: int) -> None:
         out = y[start:stop].reshape(-1, filters)
-        np.matmul(columns(x[start:stop], windows), matrix, out=out)
+        matmul_rows(columns(x[start:stop], windows), matrix, out)
         if bias is not None:
             add_per_channel(y[start:stop], bias)
 
@@ -93,7 +94,7 @@ def forward_rows(x: Array, weight: Array, bias: Array | None, windows: Windows) 
         copied = rows(x[start:stop], windows)
         for row in range(kh):
             shifted = copied[:, row : row + out_h].reshape(stop - start, out_h * out_w, kw * c)
-            np.matmul(shifted, weight[row].reshape(kw * c, filters), out=part if row else out)
+            matmul_rows(shifted, weight[row].reshape(kw * c, filters), part if row else out)
             if row:
                 out += part
         if bias is not None:
@@ -155,7 +156,8 @@ def _sum_over_blocks(product: Product, x: Array, dy: Array, windows: Windows, dw
 
 def _product_of_columns(x: Array, dy: Array, windows: Windows, out: Array) -> None:
     filters = dy.shape[3]
-    np.matmul(columns(x, windows).T, dy.reshape(-1, filters), out=out.reshape(-1, filters))
+    matrix = columns(x, windows)
+    sum_of_products(matrix[None], dy.reshape(1, -1, filters), out.reshape(-1, filters))
 
 
 def _product_of_rows(x: Array, dy: Array, windows: Windows, out: Array) -> None:
@@ -163,11 +165,9 @@ def _product_of_rows(x: Array, dy: Array, windows: Windows, out: Array) -> None:
     out_h, out_w = windows.out
     copied = rows(x, windows)
     right = dy.reshape(len(x), out_h * out_w, filters)
-    products = engine.scratch("unfold.products", (len(x), kw * c, filters), x.dtype)
     for row in range(kh):
         shifted = copied[:, row : row + out_h].reshape(len(x), out_h * out_w, kw * c)
-        np.matmul(shifted.transpose(0, 2, 1), right, out=products)
-        np.add.reduce(products, axis=0, out=out[row].reshape(kw * c, filters))
+        sum_of_products(shifted, right, out[row].reshape(kw * c, filters))
 
 
 def _large_weight_gradient(x: Array, dy: Array, windows: Windows, dweight: Array) -> None:
