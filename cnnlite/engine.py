@@ -119,7 +119,10 @@ class _Pool:
         job.work()
         job.all_done.acquire()
         if job.error is not None:
-            raise job.error
+            try:
+                raise job.error
+            finally:
+                job.error = None  # its traceback refers to this frame: let go of what the task held
 
     def close(self) -> None:
         for queue in self._queues:
@@ -184,9 +187,16 @@ def scratch(name: str, shape: tuple[int, ...], dtype: Any = np.float32) -> Array
 
 
 RECYCLED_BYTES = 64 * 1024
+"""Smaller arrays come from the allocator as fast as from here."""
 _slabs: list[NDArray[np.uint8]] = []
-# References to a slab that nobody uses: the list's, the loop variable's, and the argument's of getrefcount.
-_FREE = 3
+
+
+def _references(slabs: list[NDArray[np.uint8]]) -> list[int]:
+    return [sys.getrefcount(slab) for slab in slabs]
+
+
+_UNUSED = _references([np.empty(1, np.uint8)])[0]
+"""What `_references` counts for a slab that nothing but its list refers to."""
 
 
 def empty(shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
@@ -200,9 +210,9 @@ def empty(shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
     if bytes_needed < RECYCLED_BYTES:
         return np.empty(shape, dtype)
     best: NDArray[np.uint8] | None = None
-    for slab in _slabs:
+    for slab, references in zip(_slabs, _references(_slabs), strict=True):
         limit = 2 * bytes_needed if best is None else best.size
-        if bytes_needed <= slab.size < limit and sys.getrefcount(slab) == _FREE:
+        if references == _UNUSED and bytes_needed <= slab.size < limit:
             best = slab
     if best is None:
         best = np.empty(bytes_needed, np.uint8)
@@ -213,4 +223,5 @@ def empty(shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
 
 def release() -> None:
     """Give free slabs back to the operating system."""
-    _slabs[:] = [slab for slab in _slabs if sys.getrefcount(slab) > _FREE]
+    held = [references > _UNUSED for references in _references(_slabs)]
+    _slabs[:] = itertools.compress(_slabs, held)

@@ -1,0 +1,111 @@
+"""The README is true: its commands parse, its configs build, its tables list what there is, its layer works."""
+
+import ast
+import re
+import shlex
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+import yaml
+
+from cnnlite.annotations import options_of, to_plain
+from cnnlite.cli import cli
+from cnnlite.config import load_config
+from cnnlite.data import sources, transforms
+from cnnlite.layers import layers
+from cnnlite.losses import losses
+from cnnlite.network import Network
+from cnnlite.optimizers import optimizers
+from cnnlite.registry import Registry
+from cnnlite.schedules import schedules
+from tests.gradcheck import assert_layer_gradients
+
+TEXT = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+TOLD_FOR_ALL = {"groups", "warmup_epochs", "warmup_steps"}
+"""Options that the text below a table describes once."""
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+
+
+COMMANDS = sorted(
+    {*re.findall(r"^cnnlite .*", "\n".join(blocks("sh")), re.MULTILINE), *re.findall(r"`(cnnlite .+?)`", TEXT)}
+)
+
+
+def rows(heading: str) -> dict[str, str]:
+    """The rows of the table whose first column has the ``heading``: the name in the first cell, and the rest."""
+    table = re.search(rf"^\| {heading} \|.*\n((?:\|.*\n)+)", TEXT, re.MULTILINE)
+    assert table, f"no table of {heading}"
+    return dict(re.findall(r"^\| `([\w-]+)` \|(.*)", table[1], re.MULTILINE))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_parses(command: str) -> None:
+    words = shlex.split(command, comments=True)[1:]
+    node: click.Command = cli
+    while isinstance(node, click.Group):
+        node = node.commands[words.pop(0)]
+    if words:
+        node.make_context("cnnlite", words)
+
+
+def test_every_kind_of_command_is_among_them() -> None:
+    assert {shlex.split(command)[1] for command in COMMANDS} == set(cli.commands)
+
+
+def test_the_table_of_commands_has_all_commands_with_all_their_options() -> None:
+    table = rows("command")
+    assert table.keys() == cli.commands.keys()
+    for name, command in cli.commands.items():
+        named = set(re.findall(r"`(--?[a-z-]+)`", table[name]))
+        options = [set(option.opts) for option in command.params if isinstance(option, click.Option)]
+        assert all(spellings & named for spellings in options if spellings != {"--debug"}), name
+        assert named <= set().union(*options), name
+
+
+@pytest.mark.parametrize("text", blocks("yaml"))
+def test_every_config_builds(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "readme.yaml"
+    file.write_text(text, encoding="utf-8")
+    Network(load_config(file).model, (32, 32, 3), seed=0, classes=10)
+
+
+@pytest.mark.parametrize(
+    ("heading", "registry"),
+    [
+        ("layer", layers),
+        ("loss", losses),
+        ("optimizer", optimizers),
+        ("schedule", schedules),
+        ("augmentation", transforms),
+        ("dataset", sources),
+    ],
+)
+def test_the_tables_have_every_registered_name_with_its_options_and_their_defaults(
+    heading: str, registry: Registry[object]
+) -> None:
+    table = rows(heading)
+    assert sorted(table) == list(registry)
+    for name, row in table.items():
+        written = dict(re.findall(r"`(\w+)(?:=([^`]*))?`", row.split("|")[0]))
+        options = {key: option for key, option in options_of(registry[name]).items() if key not in TOLD_FOR_ALL}
+        assert written.keys() == options.keys(), name
+        for key, option in options.items():
+            if option.default is None:
+                assert written[key] == "", f"{name}: {key} has no default"
+            else:
+                assert yaml.safe_load(written[key]) == to_plain(option.default()), f"{name}: {key}"
+
+
+def test_the_layer_it_shows_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layers, "_classes", dict(layers._classes))
+    (code,) = blocks("python")
+    exec(compile(ast.parse(code), "README.md", "exec"), {"__name__": "readme"})
+    layer = layers["channel_scale"](start=0.5)  # type: ignore[call-arg]
+    rng = np.random.default_rng(0)
+    assert layer.build((4, 3, 2), rng, np.dtype(np.float64)) == (4, 3, 2)
+    assert_layer_gradients(layer, rng.standard_normal((5, 4, 3, 2)), rng)
