@@ -48,6 +48,12 @@ def blocks(count: int, item_bytes: int, least: int = 1) -> tuple[tuple[int, int]
 
 
 @lru_cache(maxsize=4096)
+def cache_blocks(count: int, item_bytes: int) -> tuple[tuple[int, int], ...]:
+    """Split ``count`` items into as few blocks as fit in the cache, for a task that goes through them by itself."""
+    return even(count, min(count, math.ceil(count * item_bytes / BLOCK_BYTES)))
+
+
+@lru_cache(maxsize=4096)
 def even(count: int, pieces: int) -> tuple[tuple[int, int], ...]:
     """Split ``count`` items into ``pieces`` consecutive ``(start, stop)`` ranges of equal size, give or take one."""
     edges = [count * i // pieces for i in range(pieces + 1)]

@@ -13,6 +13,10 @@ from cnnlite.types import Array
 
 Algorithm: TypeAlias = Literal["auto", "unfold", "unfold_rows", "winograd"]
 
+COPY = 8
+TRANSFORM, GRADIENT_TRANSFORM = 1.6, 2.5
+"""Costs in `choose`, measured."""
+
 
 def fits(algorithm: Algorithm, windows: Windows) -> bool:
     """Whether ``algorithm`` can do convolutions of this geometry."""
@@ -21,11 +25,11 @@ def fits(algorithm: Algorithm, windows: Windows) -> bool:
     return algorithm != "unfold_rows" or windows.stride[0] == 1
 
 
-def choose(windows: Windows, filters: int) -> Algorithm:
-    """The algorithm that takes the least time, by a rule measured on two kinds of CPU.
+def choose(windows: Windows, filters: int, transform: float = TRANSFORM) -> Algorithm:
+    """The algorithm that should take the least time.
 
     Costs are multiply-adds of a large matrix product per image; copying one number costs as much as `COPY` of them, and
-    the small products of Winograd's transforms run at 1 / `TRANSFORM` of the speed of large ones.
+    the small products of Winograd's transforms run at 1 / ``transform`` of the speed of large ones.
     """
     kh, kw = windows.kernel
     channels, pixels = windows.channels, math.prod(windows.out)
@@ -40,12 +44,8 @@ def choose(windows: Windows, filters: int) -> Algorithm:
         tiles = math.prod(winograd.tile_counts(windows))
         transforms = 36 * 36 * channels + 16 * 36 * filters
         copies = 36 * channels + 16 * filters + 36 * filters
-        costs["winograd"] = tiles * (36 * channels * filters + TRANSFORM * transforms + COPY * copies)
+        costs["winograd"] = tiles * (36 * channels * filters + transform * transforms + COPY * copies)
     return min(costs, key=lambda name: costs[name])
-
-
-COPY = 8
-TRANSFORM = 2.5
 
 
 def forward(x: Array, weight: Array, bias: Array | None, windows: Windows, algorithm: Algorithm = "auto") -> Array:
@@ -122,7 +122,7 @@ def _turned(windows: Windows, filters: int) -> Windows | None:
 def weight_gradient(x: Array, dy: Array, windows: Windows, dweight: Array, algorithm: Algorithm = "auto") -> None:
     """Write the gradient for the weights to ``dweight``."""
     if algorithm == "auto":
-        algorithm = choose(windows, dweight.shape[3])
+        algorithm = choose(windows, dweight.shape[3], GRADIENT_TRANSFORM)
     if algorithm == "winograd":
         winograd.weight_gradient(x, dy, windows, dweight)
     elif algorithm == "unfold_rows":

@@ -1,10 +1,11 @@
-"""Max and average pooling over windows, tap by tap: one strided pass for each place in a window.
+"""Max and average pooling.
 
-``x`` is (N, H, W, C), ``y`` and ``dy`` are (N, out_h, out_w, C).
+``x`` is (N, H, W, C), ``y`` and ``dy`` are (N, out_h, out_w, C). Windows are taken apart into taps, one array for each
+place in a window, because arithmetic on contiguous arrays is several times as fast as on strided views of an image.
 """
 
-import itertools
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -13,49 +14,48 @@ from cnnlite.kernels.windows import Windows
 from cnnlite.types import Array
 
 
-def _taps(windows: Windows) -> list[tuple[int, int]]:
-    kh, kw = windows.kernel
-    return list(itertools.product(range(kh), range(kw)))
-
-
-def _sample_bytes(windows: Windows, itemsize: int) -> int:
-    return (math.prod(windows.padded) + 2 * math.prod(windows.out)) * windows.channels * itemsize
-
-
 def max_forward(x: Array, windows: Windows) -> Array:
-    """The greatest number in each window; padding never wins."""
+    """The greatest number in each window; padding never wins. First over the rows of windows, then over the columns."""
     y = engine.empty((len(x), *windows.out, windows.channels), x.dtype)
-    first, *others = _taps(windows)
+    (kh, kw), (out_h, _) = windows.kernel, windows.out
 
     def block(_: int, start: int, stop: int) -> None:
         image = windows.pad(x[start:stop], -math.inf)
+        rows = engine.scratch("pooling.rows", (stop - start, out_h, *image.shape[2:]), x.dtype)
+        np.copyto(rows, windows.rows(image, 0))
+        for row in range(1, kh):
+            np.maximum(rows, windows.rows(image, row), out=rows)
         out = y[start:stop]
-        np.copyto(out, windows.tap(image, *first))
-        for tap in others:
-            np.maximum(out, windows.tap(image, *tap), out=out)
+        np.copyto(out, windows.columns(rows, 0))
+        for column in range(1, kw):
+            np.maximum(out, windows.columns(rows, column), out=out)
 
     engine.for_blocks(block, len(x), _sample_bytes(windows, x.itemsize))
     return y
 
 
-def max_backward(dy: Array, x: Array, y: Array, windows: Windows) -> Array:
-    """``dy`` goes to the greatest number of each window; of equal ones, to the first in reading order."""
+def max_backward(dy: Array, x: Array, windows: Windows) -> Array:
+    """``dy`` goes to the greatest number of each window; of equal ones, to the first in reading order.
+
+    From the last tap to the first: does a tap reach the greatest of those after it? Then, from the first on, a tap that
+    does takes all that is left of ``dy``.
+    """
     dx = engine.empty(x.shape, x.dtype)
-    *others, last = _taps(windows)
 
     def block(_: int, start: int, stop: int) -> None:
-        image = windows.pad(x[start:stop], -math.inf)
-        greatest, gradient = y[start:stop], dy[start:stop]
-        open_ = engine.scratch("pooling.open", greatest.shape, np.bool_)
-        here = engine.scratch("pooling.here", greatest.shape, np.bool_)
-        open_[...] = True
-        with _Scatter(dx[start:stop], windows) as scatter:
-            for tap in others:
-                np.equal(windows.tap(image, *tap), greatest, out=here)
-                here &= open_
-                open_ ^= here
-                scatter.add(tap, gradient, here)
-            scatter.add(last, gradient, open_)
+        taps = windows.taps(windows.pad(x[start:stop], -math.inf))
+        wins = engine.scratch("pooling.wins", (len(taps) - 1, *taps.shape[1:]), np.bool_)
+        rest = engine.scratch("pooling.rest", taps.shape[1:], x.dtype)
+        np.copyto(rest, taps[-1])
+        for tap in reversed(range(len(wins))):
+            np.greater_equal(taps[tap], rest, out=wins[tap])
+            np.maximum(taps[tap], rest, out=rest)
+        np.copyto(rest, dy[start:stop])
+        for tap, won in enumerate(wins):
+            np.multiply(rest, won, out=taps[tap])
+            rest -= taps[tap]
+        np.copyto(taps[-1], rest)
+        _scatter(taps, windows, dx[start:stop])
 
     engine.for_blocks(block, len(x), 2 * _sample_bytes(windows, x.itemsize))
     return dx
@@ -64,18 +64,14 @@ def max_backward(dy: Array, x: Array, y: Array, windows: Windows) -> Array:
 def average_forward(x: Array, windows: Windows) -> Array:
     """The mean of each window; padding counts as zeros."""
     y = engine.empty((len(x), *windows.out, windows.channels), x.dtype)
-    first, *others = _taps(windows)
     share = x.dtype.type(1 / math.prod(windows.kernel))
 
     def block(_: int, start: int, stop: int) -> None:
-        image = windows.pad(x[start:stop])
-        out = y[start:stop]
-        np.copyto(out, windows.tap(image, *first))
-        for tap in others:
-            out += windows.tap(image, *tap)
-        out *= share
+        taps = windows.taps(windows.pad(x[start:stop]))
+        np.add.reduce(taps, axis=0, out=y[start:stop])
+        y[start:stop] *= share
 
-    engine.for_blocks(block, len(x), _sample_bytes(windows, x.itemsize))
+    engine.for_blocks(block, len(x), 2 * _sample_bytes(windows, x.itemsize))
     return y
 
 
@@ -85,42 +81,35 @@ def average_backward(dy: Array, windows: Windows) -> Array:
     share = dy.dtype.type(1 / math.prod(windows.kernel))
 
     def block(_: int, start: int, stop: int) -> None:
-        with _Scatter(dx[start:stop], windows) as scatter:
-            for tap in _taps(windows):
-                scatter.add(tap, dy[start:stop], share)
+        part = engine.scratch("pooling.rest", dy[start:stop].shape, dy.dtype)
+        np.multiply(dy[start:stop], share, out=part)
+        _scatter(np.broadcast_to(part, (math.prod(windows.kernel), *part.shape)), windows, dx[start:stop])
 
     engine.for_blocks(block, len(dy), _sample_bytes(windows, dy.itemsize))
     return dx
 
 
-class _Scatter:
-    """Adds ``values * factor`` to one place of every window, and on leaving has written ``dx`` (a block).
+def _sample_bytes(windows: Windows, itemsize: int) -> int:
+    return (math.prod(windows.padded) + math.prod(windows.out)) * windows.channels * itemsize
 
-    Where windows neither overlap nor leave gaps nor reach into padding, each place is written once, without adding.
-    """
 
-    def __init__(self, dx: Array, windows: Windows):
-        self.dx = dx
-        self.windows = windows
-        (h, w), (oh, ow) = windows.size, windows.out
-        self.tiles = windows.kernel == windows.stride and windows.padded == (h, w) == (oh * windows.kernel[0], ow * windows.kernel[1])  # fmt: skip  # noqa: E501
+def _scatter(taps: Array, windows: Windows, dx: Array) -> None:
+    """Write the sum of what all ``taps`` (kernel_h * kernel_w, n, out_h, out_w, C) bring to their pixels to ``dx``."""
+    bordered = windows.padded != windows.size
+    image = engine.scratch("pooling.image", (len(dx), *windows.padded, windows.channels), dx.dtype) if bordered else dx
+    if windows.kernel == windows.stride and windows.covered == windows.padded:  # each pixel is in one window
+        for tap, target in zip(taps, _targets(image, windows), strict=True):
+            np.copyto(target, tap)
+    else:
+        image[...] = 0
+        for tap, target in zip(taps, _targets(image, windows), strict=True):
+            target += tap
+    if bordered:
+        dx[...] = windows.inside(image)
 
-    def __enter__(self) -> "_Scatter":
-        bordered = self.windows.padded != self.windows.size
-        shape = (len(self.dx), *self.windows.padded, self.windows.channels)
-        self.image = engine.scratch("pooling.image", shape, self.dx.dtype) if bordered else self.dx
-        if not self.tiles:
-            self.image[...] = 0
-        return self
 
-    def add(self, tap: tuple[int, int], values: Array, factor: Array) -> None:
-        target = self.windows.tap(self.image, *tap)
-        if self.tiles:
-            np.multiply(values, factor, out=target)
-        else:
-            part = engine.scratch("pooling.part", values.shape, values.dtype)
-            target += np.multiply(values, factor, out=part)
-
-    def __exit__(self, *_: object) -> None:
-        if self.image is not self.dx:
-            self.dx[...] = self.windows.inside(self.image)
+def _targets(image: Array, windows: Windows) -> Iterator[Array]:
+    kh, kw = windows.kernel
+    for row in range(kh):
+        for column in range(kw):
+            yield windows.columns(windows.rows(image, row), column)

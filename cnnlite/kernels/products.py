@@ -13,8 +13,8 @@ SMALL = 1_000_000
 For products of many rows with a small matrix that is up to 1.6 times as fast, so they are cut into pieces this small.
 """
 LEAST_ROWS = 32
-LONGEST_SUM = 128
-"""Rows that a sum of products adds up in one product; longer ones are slower, as are many short ones."""
+LEAST_SUM, MOST_SUM = 96, 128
+"""Rows that a piece of a sum of products has; with fewer, adding the pieces costs more than is won."""
 
 
 def matmul(a: Array, b: Array, out: Array) -> Array:
@@ -31,7 +31,7 @@ def matmul_rows(a: Array, b: Array, out: Array) -> None:
     """Write ``a @ b`` to contiguous ``out``, on this thread: (..., M, K) @ (..., K, N) -> (..., M, N), M large."""
     *batch, m, k = a.shape
     n = b.shape[-1]
-    rows = _rows(m, SMALL // (k * n))
+    rows = _rows(m, LEAST_ROWS, SMALL // (k * n))
     if rows == m:
         np.matmul(a, b, out=out)
     else:
@@ -43,7 +43,7 @@ def sum_of_products(a: Array, b: Array, out: Array) -> None:
     """Write the sum of ``a.T @ b`` over a batch to ``out``, on this thread: (B, M, K), (B, M, N) -> (K, N)."""
     batch, m, k = a.shape
     n = b.shape[2]
-    rows = _rows(m, min(LONGEST_SUM, SMALL // (k * n)))
+    rows = _rows(m, LEAST_SUM, min(MOST_SUM, SMALL // (k * n)))
     if batch == 1 and rows == m:
         np.matmul(a[0].T, b[0], out=out)
         return
@@ -54,9 +54,9 @@ def sum_of_products(a: Array, b: Array, out: Array) -> None:
 
 
 @lru_cache(maxsize=1024)
-def _rows(count: int, limit: int) -> int:
-    """The greatest divisor of ``count`` up to ``limit``; ``count`` itself if that would be too few to be worth it."""
-    for rows in range(min(count, limit), LEAST_ROWS - 1, -1):
+def _rows(count: int, least: int, most: int) -> int:
+    """The greatest divisor of ``count`` from ``least`` to ``most``, or ``count`` itself if there is none."""
+    for rows in range(min(count, most), least - 1, -1):
         if count % rows == 0:
             return rows
     return count

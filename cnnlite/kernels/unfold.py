@@ -60,7 +60,7 @@ def fold(matrix: Array, windows: Windows, dx: Array) -> None:
     image[...] = 0
     for row in range(kh):
         for column in range(kw):
-            target = windows.tap(image, row, column)
+            target = windows.columns(windows.rows(image, row), column)
             target += parts[:, :, :, row, column]
     if bordered:
         dx[...] = windows.inside(image)
@@ -100,7 +100,7 @@ def forward_rows(x: Array, weight: Array, bias: Array | None, windows: Windows) 
         if bias is not None:
             add_per_channel(y[start:stop], bias)
 
-    engine.for_blocks(block, len(x), _sample_bytes(windows, filters, x.itemsize))
+    engine.for_blocks(block, len(x), _sample_bytes_of_rows(windows, filters, x.itemsize))
     return y
 
 
@@ -127,23 +127,24 @@ def weight_gradient(x: Array, dy: Array, windows: Windows, dweight: Array) -> No
     if dweight.nbytes > LARGE_WEIGHTS:
         _large_weight_gradient(x, dy, windows, dweight)
     else:
-        _sum_over_blocks(_product_of_columns, x, dy, windows, dweight)
+        per_sample = _sample_bytes(windows, dweight.shape[3], x.itemsize)
+        _sum_over_blocks(_product_of_columns, x, dy, windows, dweight, per_sample)
 
 
 def weight_gradient_rows(x: Array, dy: Array, windows: Windows, dweight: Array) -> None:
     """Write the gradient for the weights to ``dweight``, by rows of windows; for vertical stride 1."""
-    _sum_over_blocks(_product_of_rows, x, dy, windows, dweight)
+    per_sample = _sample_bytes_of_rows(windows, dweight.shape[3], x.itemsize)
+    _sum_over_blocks(_product_of_rows, x, dy, windows, dweight, per_sample)
 
 
-def _sum_over_blocks(product: Product, x: Array, dy: Array, windows: Windows, dweight: Array) -> None:
+def _sum_over_blocks(product: Product, x: Array, dy: Array, windows: Windows, dweight: Array, per_sample: int) -> None:
     """Add up ``product`` over blocks of samples: block after block within a chunk, then chunk after chunk."""
-    per_sample = _sample_bytes(windows, dweight.shape[3], x.itemsize)
     chunks = engine.even(len(x), min(CHUNKS, len(engine.blocks(len(x), per_sample))))
     sums = engine.empty((len(chunks), *dweight.shape), x.dtype) if len(chunks) > 1 else dweight[None]
 
     def chunk(index: int) -> None:
         first, last = chunks[index]
-        for start, stop in engine.blocks(last - first, per_sample):
+        for start, stop in engine.cache_blocks(last - first, per_sample):
             part = engine.scratch("unfold.product", dweight.shape, x.dtype) if start else sums[index]
             product(x[first + start : first + stop], dy[first + start : first + stop], windows, part)
             if start:
@@ -199,6 +200,12 @@ def _large_weight_gradient(x: Array, dy: Array, windows: Windows, dweight: Array
 def _sample_bytes(windows: Windows, filters: int, itemsize: int) -> int:
     """What unfolding one sample touches: the unfolded image and the output."""
     return math.prod(windows.out) * (math.prod(windows.kernel) * windows.channels + filters) * itemsize
+
+
+def _sample_bytes_of_rows(windows: Windows, filters: int, itemsize: int) -> int:
+    """What unfolding the rows of one sample touches: its copied rows, the output and one part of it."""
+    copied = windows.padded[0] * windows.kernel[1] * windows.channels
+    return windows.out[1] * (copied + 2 * windows.out[0] * filters) * itemsize
 
 
 def _least_samples(windows: Windows, weight: Array) -> int:

@@ -91,10 +91,36 @@ class Windows:
             return False
         return self.kernel == self.stride == (1, 1) or (self.kernel == self.size and self.out == (1, 1))
 
-    def tap(self, image: Array, row: int, column: int) -> Array:
-        """The pixels that lie at (row, column) of each window, as a view (n, out_h, out_w, C) of a padded image."""
-        (sh, sw), (oh, ow) = self.stride, self.out
-        return image[:, row : row + sh * (oh - 1) + 1 : sh, column : column + sw * (ow - 1) + 1 : sw]
+    @cached_property
+    def covered(self) -> tuple[int, int]:
+        """Height and width of the part of the padded image that windows reach."""
+        height, width = (
+            stride * (out - 1) + k for stride, out, k in zip(self.stride, self.out, self.kernel, strict=True)
+        )
+        return height, width
+
+    def rows(self, image: Array, row: int) -> Array:
+        """Row ``row`` of every window, as a view (n, out_h, W, C) of padded images (n, H, W, C)."""
+        stride = self.stride[0]
+        return image[:, row : row + stride * (self.out[0] - 1) + 1 : stride]
+
+    def columns(self, image: Array, column: int) -> Array:
+        """Column ``column`` of every window, as a view (n, H, out_w, C) of padded images (n, H, W, C)."""
+        stride = self.stride[1]
+        return image[:, :, column : column + stride * (self.out[1] - 1) + 1 : stride]
+
+    def taps(self, image: Array) -> Array:
+        """Each place of all windows side by side: (kernel_h * kernel_w, n, out_h, out_w, C), in scratch memory."""
+        sn, sy, sx, sc = image.strides
+        (oh, ow), (kh, kw), (sh, sw), c = self.out, self.kernel, self.stride, image.shape[3]
+        taps = engine.scratch("windows.taps", (kh * kw, len(image), oh, ow, c), image.dtype)
+        pixel = np.dtype((np.void, c * sc))  # copied as one element, see `copy`
+        strides = (sy, sx, sn, sy * sh, sx * sw)
+        np.copyto(
+            np.ndarray((kh, kw, len(image), oh, ow), pixel, taps),
+            np.ndarray((kh, kw, len(image), oh, ow), pixel, image, 0, strides),
+        )
+        return taps
 
     def copy(self, image: Array, out: Array) -> None:
         """Copy all windows of padded images into ``out``, of n * out_h * out_w * kernel_h * kernel_w * C numbers.

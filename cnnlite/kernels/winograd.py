@@ -42,6 +42,8 @@ LOCAL_TILES = 128
 """Tiles of such a block: enough rows for the matrix products."""
 CHUNK_BYTES = 24 * 2**20
 """What the tiles of a chunk may take where all cores do one step of it after the other."""
+WEIGHTS = 512
+"""Weights that are transformed in one product, small enough for the L1 cache."""
 
 
 def fits(windows: Windows) -> bool:
@@ -110,7 +112,7 @@ def weight_gradient(x: Array, dy: Array, windows: Windows, dweight: Array) -> No
         _for_tiles(_transform_input, x[first:last], windows, inputs)
         _for_tiles(_transform_output_gradient, dy[first:last], windows, outputs)
         engine.run(partial(_add_product, inputs, outputs, gradient, first > 0), TAPS)
-    np.matmul(_WEIGHT.T.astype(x.dtype), gradient.reshape(TAPS, -1), out=dweight.reshape(9, -1))
+    _for_weights(_WEIGHT.T, gradient.reshape(TAPS, -1), dweight.reshape(9, -1))
 
 
 def _add_product(inputs: Array, outputs: Array, gradient: Array, add: bool, tap: int) -> None:
@@ -132,8 +134,21 @@ def _for_tiles(transform: Callable[[Array, Windows, Array], None], x: Array, win
 
 def _transform_weight(weight: Array) -> Array:
     """G g G^T for all filters g: (3, 3, C, F) -> (36, C, F)."""
-    transformed: Array = np.matmul(_WEIGHT.astype(weight.dtype), weight.reshape(9, -1))
-    return transformed.reshape(TAPS, *weight.shape[2:])
+    transformed = engine.empty((TAPS, *weight.shape[2:]), weight.dtype)
+    _for_weights(_WEIGHT, weight.reshape(9, -1), transformed.reshape(TAPS, -1))
+    return transformed
+
+
+def _for_weights(matrix: Array, weights: Array, out: Array) -> None:
+    """Write ``matrix @ weights`` to ``out``, in blocks of columns."""
+    matrix = matrix.astype(weights.dtype)
+
+    def block(_: int, start: int, stop: int) -> None:
+        for first in range(start, stop, WEIGHTS):
+            columns = slice(first, min(first + WEIGHTS, stop))
+            np.matmul(matrix, weights[:, columns], out=out[:, columns])
+
+    engine.for_blocks(block, weights.shape[1], (len(weights) + len(out)) * weights.itemsize)
 
 
 def _transform_input(x: Array, windows: Windows, out: Array) -> None:
