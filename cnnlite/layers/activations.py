@@ -45,6 +45,10 @@ class Activation(Layer):
 
     def backward(self, dy: Array) -> Array | None:
         (x, y), self._kept = self.kept(self._kept), None
+        return self.backward_from(dy, x, y)
+
+    def backward_from(self, dy: Array, x: Array, y: Array) -> Array:
+        """The gradient for ``x`` from that for ``y``, dy * f'(x), all of shape (N, ...), in a new array."""
         dx = engine.empty(dy.shape, dy.dtype)
         length = row_length(dy.shape[1:])
 

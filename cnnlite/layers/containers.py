@@ -7,6 +7,8 @@ from typing import Literal
 import numpy as np
 
 from cnnlite import engine
+from cnnlite.kernels.rows import row_length
+from cnnlite.layers.activations import Activation
 from cnnlite.layers.base import DType, Layer, layers
 from cnnlite.types import Array, Shape
 
@@ -73,9 +75,12 @@ class Parallel(Layer):
         self.branches = branches
         self.count = 1 + sum(branch.count for branch in branches)
         self.merge = merge
+        self.activation: Activation | None = None
+        self._y: Array | None = None
 
     def build(self, in_shape: Shape, rng: np.random.Generator, dtype: DType) -> Shape:
         self.in_shape = in_shape
+        self.activation = None
         shapes = [
             self.build_child(self.branch_name(index), branch, in_shape, rng, dtype)
             for index, branch in enumerate(self.branches)
@@ -85,6 +90,15 @@ class Parallel(Layer):
             raise ValueError(f"cannot {self.merge} branches with outputs of shapes {', '.join(map(str, shapes))}")
         self.edges = np.cumsum([0] + [shape[-1] for shape in shapes]).tolist()
         return (*shapes[0][:-1], self.edges[-1]) if self.merge == "concat" else shapes[0]
+
+    def absorb(self, following: Layer) -> bool:
+        """Apply an activation to the sum before it leaves the cache, if its gradient needs the output only."""
+        if self.merge != "sum" or self.activation is not None:
+            return False
+        if not isinstance(following, Activation) or not following.from_output:
+            return False
+        self.activation = following
+        return True
 
     def branch_name(self, index: int) -> str:
         """What the parameters of a branch are called."""
@@ -98,11 +112,16 @@ class Parallel(Layer):
     def forward(self, x: Array, *, training: bool) -> Array:
         outputs = [branch.forward(x, training=training) for branch in self.branches]
         if self.merge == "sum":
-            return _sum(outputs)
+            y = _sum(outputs, self.activation)
+            self._y = y if training and self.activation is not None else None
+            return y
         y = engine.empty((*outputs[0].shape[:-1], self.edges[-1]), x.dtype)
         return np.concatenate(outputs, axis=-1, out=y)
 
     def backward(self, dy: Array) -> Array | None:
+        if self.activation is not None:
+            y, self._y = self.kept(self._y), None
+            dy = self.activation.backward_from(dy, y, y)
         gradients = []
         for index, branch in enumerate(self.branches):
             part = dy
@@ -115,18 +134,26 @@ class Parallel(Layer):
         return _sum(needed) if self.needs_dx else None
 
 
-def _sum(arrays: Sequence[Array]) -> Array:
-    """The sum in a new array: what is summed may be somebody else's."""
-    if len(arrays) == 1:
+def _sum(arrays: Sequence[Array], activation: Activation | None = None) -> Array:
+    """The activation of the sum, in a new array: what is summed may be somebody else's."""
+    if len(arrays) == 1 and activation is None:
         return arrays[0]
-    y = engine.empty(arrays[0].shape, arrays[0].dtype)
+    first, *others = arrays
+    y = engine.empty(first.shape, first.dtype)
+    length = row_length(y.shape[1:])
 
     def block(_: int, start: int, stop: int) -> None:
-        np.add(arrays[0][start:stop], arrays[1][start:stop], out=y[start:stop])
-        for array in arrays[2:]:
-            y[start:stop] += array[start:stop]
+        out, *parts = (array[start:stop].reshape(-1, length) for array in (y, first, *others))
+        if others:
+            np.add(parts[0], parts[1], out=out)
+        else:
+            np.copyto(out, parts[0])
+        for part in parts[2:]:
+            out += part
+        if activation is not None:
+            activation.apply(out, out)
 
-    engine.for_blocks(block, len(y), (len(arrays) + 1) * arrays[0][0].nbytes)
+    engine.for_blocks(block, len(y), (len(arrays) + 1) * first[0].nbytes)
     return y
 
 
