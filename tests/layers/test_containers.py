@@ -93,6 +93,17 @@ def test_a_sequence_is_its_layers_one_after_the_other(parts: list[Layer]) -> Non
     assert_equal_to_layers_apart(parts, np.random.default_rng(0).standard_normal((6, 7, 6, 3)), 1e-9)
 
 
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_a_sum_fused_with_an_activation_is_the_two_layers(name: str) -> None:
+    parts = [Residual(Linear(4)), layers[name](), Parallel([Linear(4), Linear(4), Tanh()], merge="sum"), ReLU()]
+    assert_equal_to_layers_apart(parts, np.random.default_rng(2).standard_normal((5, 4)), 1e-12)
+
+
+def test_a_sum_takes_on_one_activation_only() -> None:
+    parts: list[Layer] = [Residual(Linear(4)), ReLU(), Tanh()]
+    assert_equal_to_layers_apart(parts, np.random.default_rng(2).standard_normal((5, 4)), 1e-12)
+
+
 def test_a_model_built_twice_is_the_same_as_built_once() -> None:
     x = np.random.default_rng(0).standard_normal((5, 4))
     once, twice = (Sequential([BatchNorm(), Tanh(), ReLU(), Linear(3)]) for _ in range(2))
