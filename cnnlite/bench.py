@@ -1,4 +1,4 @@
-"""Measure whole training steps: what `cnnlite bench` prints."""
+"""Measure whole training steps on random images: what `cnnlite bench` prints."""
 
 import copy
 import statistics
@@ -11,51 +11,63 @@ import numpy as np
 
 from cnnlite import engine, machine
 from cnnlite.config import Config
-from cnnlite.layers.base import Layer
+from cnnlite.errors import ConfigError, Problem
+from cnnlite.evaluation import check_model
+from cnnlite.layers.base import Layer, layers
+from cnnlite.layers.containers import Sequential
 from cnnlite.network import Network
-from cnnlite.types import Array, Shape
+from cnnlite.types import Array
 
 WARM_UP_STEPS = 3
+_SECONDS = 2.0
+"""How long to measure, unless the user says how many steps."""
+_WAYS = ("forward", "backward")
 
 
 @dataclass(frozen=True)
 class Timing:
     """What a training step costs: forward, loss, backward and update, on a batch that lies in memory."""
 
-    batch_size: int
-    steps: int
     step_ms_median: float
     step_ms_min: float
     images_per_second: float
     gflops: float
-    """From the multiply-adds of convolutions and linear layers: forward and both gradients, as if done directly."""
+    """Achieved: the operations of convolutions and linear layers and of their gradients, as if computed directly."""
     gemm_peak_gflops: float
     peak_memory_bytes: int
+    """Of the whole process while it made the steps; 0 where the system does not tell."""
     threads: int
     blas_kernel: str
 
 
-@dataclass
+@dataclass(frozen=True)
 class LayerTiming:
-    """Median milliseconds of one layer in a training step."""
+    """Median milliseconds of a layer in a training step, without those of the layers inside it."""
 
     name: str
     kind: str
+    """As in a config; ``batch_norm + relu`` if the first does the work of the second."""
     forward_ms: float
     backward_ms: float
 
 
 class Step:
-    """A training step of ``config`` on one random batch, made again and again."""
+    """A training step of a network on one random batch, made again and again.
 
-    def __init__(self, config: Config, in_shape: Shape, classes: int, batch_size: int):
+    Args:
+        network: what to train.
+        config: names loss and optimizer.
+        batch_size: images in the batch.
+    """
+
+    def __init__(self, network: Network, config: Config, batch_size: int):
         rng = np.random.default_rng(config.seed)
-        self.network = Network(config.model, in_shape, seed=config.seed, classes=classes)
+        self.network = network
         self.loss = copy.deepcopy(config.train.loss)
         self.optimizer = copy.deepcopy(config.train.optimizer)
-        self.optimizer.bind(list(self.network.parameters.values()))
-        self.x = rng.standard_normal((batch_size, *in_shape)).astype(np.float32)
-        self.labels = rng.integers(classes, size=batch_size)
+        self.optimizer.bind(list(network.parameters.values()))
+        self.x = rng.standard_normal((batch_size, *network.in_shape), network.dtype)
+        self.labels = rng.integers(network.out_shape[0], size=batch_size)
         self.count = 0
 
     def __call__(self) -> None:
@@ -69,27 +81,38 @@ class Step:
     def seconds(self, steps: int) -> list[float]:
         """The times of ``steps`` steps, in seconds."""
         times = []
-        for _ in range(steps):
-            start = time.perf_counter()
-            self()
-            times.append(time.perf_counter() - start)
+        with np.errstate(all="ignore"):  # as in training
+            for _ in range(steps):
+                start = time.perf_counter()
+                self()
+                times.append(time.perf_counter() - start)
         return times
 
 
-def bench(step: Step, steps: int) -> Timing:
-    """Time ``steps`` training steps after a few that warm up."""
-    step.seconds(WARM_UP_STEPS)
-    times = step.seconds(steps)
-    memory = machine.peak_memory_bytes()  # before the measurement of the peak takes some for itself
+def prepare(config: Config, batch_size: int | None = None) -> Step:
+    """Build the network of a config, no data needed, and a batch for it of the config's size unless another is given.
+
+    Raises ConfigError if the network cannot be built without the files of the dataset.
+    """
+    machine.reset_peak_memory()
+    network = check_model(config)
+    if network is None:
+        way_out = "the shape of its images is known from its files only; try -o data.dataset=cifar10"
+        raise ConfigError([Problem("data.dataset", way_out)])
+    return Step(network, config, batch_size or config.train.batch_size)
+
+
+def measure(step: Step, steps: int | None = None) -> Timing:
+    """Time ``steps`` training steps, or two seconds of them and at least ten, after a few that warm up."""
+    latest = step.seconds(WARM_UP_STEPS)[-1]
+    times = step.seconds(steps or max(10, min(2000, round(_SECONDS / latest))))
+    memory = machine.peak_memory_bytes()  # before `gemm_peak` takes some for itself
     median = statistics.median(times)
-    batch_size = len(step.x)
     return Timing(
-        batch_size=batch_size,
-        steps=steps,
         step_ms_median=median * 1e3,
         step_ms_min=min(times) * 1e3,
-        images_per_second=batch_size / median,
-        gflops=2 * training_multiply_adds(step.network) * batch_size / median / 1e9,
+        images_per_second=len(step.x) / median,
+        gflops=2 * training_multiply_adds(step.network) * len(step.x) / median / 1e9,
         gemm_peak_gflops=machine.gemm_peak(),
         peak_memory_bytes=memory,
         threads=engine.threads(),
@@ -102,28 +125,67 @@ def training_multiply_adds(network: Network) -> int:
     return sum(layer.multiply_adds * (3 if layer.needs_dx else 2) for _, layer in network.model.walk())
 
 
-def bench_layers(step: Step, steps: int) -> list[LayerTiming]:
-    """Time each layer without layers inside it; a layer whose work an earlier one does has no time of its own."""
-    timings: list[LayerTiming] = []
-    with _watched(step.network.model) as times:
-        step.seconds(WARM_UP_STEPS + steps)
-        for name, layer in step.network.model.walk():
-            if layer.children:
-                continue
-            forward, backward = (
-                statistics.median(times[name, way][-steps:] or [0.0]) * 1e3 for way in ("forward", "backward")
-            )
-            timings.append(LayerTiming(name, type(layer).__name__, forward, backward))
-    return timings
+def measure_layers(step: Step, steps: int | None = None) -> list[LayerTiming]:
+    """Time each layer over ``steps`` training steps; a layer that another does the work of is named in that one's row.
+
+    Rows are in the order of the network. A sequence has none: all its time is that of its layers.
+    """
+    model = step.network.model
+    with _watched(model) as seconds:
+        latest = step.seconds(WARM_UP_STEPS)[-1]
+        steps = steps or max(10, min(2000, round(_SECONDS / latest)))
+        step.seconds(steps)
+
+    def own(name: str, layer: Layer, way: str) -> float:
+        inside = [seconds[_join(name, child), way] for child in layer.children]
+        total = np.array(_last(seconds[name, way], steps))
+        return float(np.median(total - sum(np.array(_last(part, steps)) for part in inside))) * 1e3
+
+    kinds = {layers[name]: name for name in layers}
+    rows = []
+    for name, layer, absorbed in _working(model, lambda name: bool(seconds[name, "forward"])):
+        if absorbed or not isinstance(layer, Sequential):
+            kind = " + ".join(kinds.get(type(part), type(part).__name__) for part in (layer, *absorbed))
+            rows.append(LayerTiming(name, kind, *(max(0.0, own(name, layer, way)) for way in _WAYS)))
+    return rows
+
+
+def _working(
+    layer: Layer, works: Callable[[str], bool], name: str = "", absorbed: tuple[Layer, ...] = ()
+) -> Iterator[tuple[str, Layer, tuple[Layer, ...]]]:
+    """Layers that are called, depth first, with their names and with the layers that they do the work of.
+
+    A layer that is not called is done by the one before it, or, if it is the first, by the one around it.
+    """
+    groups: list[tuple[str, Layer, list[Layer]]] = []
+    for key, child in layer.children.items():
+        if works(_join(name, key)):
+            groups.append((_join(name, key), child, []))
+        elif groups:
+            groups[-1][2].append(child)
+        else:
+            absorbed = (*absorbed, child)
+    yield name, layer, absorbed
+    for child_name, child, done_by_it in groups:
+        yield from _working(child, works, child_name, tuple(done_by_it))
+
+
+def _join(name: str, child: str) -> str:
+    return f"{name}.{child}" if name else child
+
+
+def _last(times: list[float], count: int) -> list[float]:
+    """The last ``count`` times; zeros for a layer that is not called this way."""
+    return times[-count:] if times else [0.0] * count
 
 
 @contextmanager
 def _watched(model: Layer) -> Iterator[dict[tuple[str, str], list[float]]]:
-    """Note how long each call of each innermost layer's ``forward`` and ``backward`` takes."""
-    times: dict[tuple[str, str], list[float]] = {}
+    """Note the seconds of each call, by the layer's name and ``forward`` or ``backward``."""
+    seconds: dict[tuple[str, str], list[float]] = {}
 
     def watch(key: tuple[str, str], method: Callable[..., Array | None]) -> Callable[..., Array | None]:
-        noted = times.setdefault(key, [])
+        noted = seconds.setdefault(key, [])
 
         def timed(*args: Array, **options: bool) -> Array | None:
             start = time.perf_counter()
@@ -133,12 +195,46 @@ def _watched(model: Layer) -> Iterator[dict[tuple[str, str], list[float]]]:
 
         return timed
 
-    innermost = [(name, layer) for name, layer in model.walk() if not layer.children]
-    for name, layer in innermost:
-        for way in ("forward", "backward"):
+    parts = list(model.walk())
+    for name, layer in parts:
+        for way in _WAYS:
             setattr(layer, way, watch((name, way), getattr(layer, way)))
     try:
-        yield times
+        yield seconds
     finally:
-        for _, layer in innermost:
-            del layer.forward, layer.backward  # those of the class are back
+        for _, layer in parts:
+            for way in _WAYS:
+                delattr(layer, way)  # that of the class is back
+
+
+def describe(name: str, step: Step, timing: Timing, rows: list[LayerTiming]) -> str:
+    """Put the figures into words, with a table if there are ``rows``."""
+    memory = f"{timing.peak_memory_bytes / 1e6:,.0f} MB" if timing.peak_memory_bytes else "unknown"
+    share = timing.gflops / timing.gemm_peak_gflops
+    lines = [
+        f"{name}: training steps of {len(step.x)} random images, threads {timing.threads}, BLAS {timing.blas_kernel}",
+        f"  step         {timing.step_ms_median:,.2f} ms (median; least {timing.step_ms_min:,.2f} ms)",
+        f"  speed        {timing.images_per_second:,.0f} images/s",
+        f"  GFLOP/s      {timing.gflops:,.1f}, counting convolutions as direct ones: {share:.0%} of the "
+        f"{timing.gemm_peak_gflops:,.1f} that matrix products reach here",
+        f"  peak memory  {memory}",
+    ]
+    if rows:
+        lines += ["", *_table(rows, timing.step_ms_median)]
+    return "\n".join(lines)
+
+
+def _table(rows: list[LayerTiming], step_ms: float) -> list[str]:
+    names = max(len("layer"), *(len(row.name) for row in rows))
+    kinds = max(len("loss, update, rest"), *(len(row.kind) for row in rows))
+    forward, backward = sum(row.forward_ms for row in rows), sum(row.backward_ms for row in rows)
+    rest = max(0.0, step_ms - forward - backward)
+    lines = [f"{'layer':{names}}  {'kind':{kinds}}  {'forward ms':>10}  {'backward ms':>11}  {'share':>6}"]
+    for row in rows:
+        share = (row.forward_ms + row.backward_ms) / (forward + backward + rest)
+        lines.append(
+            f"{row.name:{names}}  {row.kind:{kinds}}  {row.forward_ms:10.3f}  {row.backward_ms:11.3f}  {share:6.1%}"
+        )
+    lines.append(f"{'':{names}}  {'all layers':{kinds}}  {forward:10.3f}  {backward:11.3f}")
+    lines.append(f"{'':{names}}  {'loss, update, rest':{kinds}}  {rest:10.3f}")
+    return lines

@@ -1,4 +1,4 @@
-"""What this machine is and how fast it multiplies: what `bench`, `doctor` and the first lines of `train` speak of."""
+"""What this machine is and how fast it computes: what `bench`, `doctor` and the first lines of `train` speak of."""
 
 import contextlib
 import ctypes
@@ -16,43 +16,65 @@ from cnnlite import engine
 
 PINS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 """Environment variables that decide how OpenBLAS computes, whatever the processor could do."""
-_BEFORE_AVX512 = frozenset(("Generic", "Prescott", "Core2", "Penryn", "Nehalem", "Sandybridge", "Haswell", "Zen"))
+_PROBE_SECONDS = 0.4
+_CORENAME_FUNCTIONS = (
+    "scipy_openblas_get_corename64_",  # in the wheels of NumPy
+    "openblas_get_corename64_",
+    "openblas_get_corename",
+)
+_KERNELS = {"AVX-512": {"skylakex", "cooperlake", "sapphirerapids"}, "AVX2": {"haswell", "zen"}}
+"""OpenBLAS's kernels for x86-64, by the vector instructions they use, the widest first; all others use older ones."""
+
+
+def _cpuinfo(key: str) -> str:
+    """The first value of a key in Linux's description of the processor, or an empty string."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == key:
+                return value.strip()
+    return ""
 
 
 def cpu_name() -> str:
     """The processor's name, as the operating system tells it."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def vectors() -> str:
+    """The widest vector instructions of an x86-64 processor that OpenBLAS has kernels for; empty if there are none."""
+    flags = set(_cpuinfo("flags").split())
+    if not flags:  # NumPy knows too, but not what NPY_DISABLE_CPU_FEATURES hides
+        features = getattr(sys.modules["numpy._core._multiarray_umath"], "__cpu_features__", {})
+        flags = {name.lower().replace("fma3", "fma") for name, present in features.items() if present}
+    if {"avx512f", "avx512dq", "avx512bw", "avx512vl"} <= flags:
+        return "AVX-512"
+    return "AVX2" if {"avx2", "fma"} <= flags else ""
 
 
 def blas_kernel() -> str:
-    """The name of the kernel family that NumPy's OpenBLAS chose, such as SkylakeX; ``unknown`` with another BLAS."""
-    with contextlib.suppress(OSError, AttributeError, KeyError):
+    """The name of the kernels that NumPy's OpenBLAS chose, such as SkylakeX; ``unknown`` with another BLAS."""
+    with contextlib.suppress(OSError, KeyError):
         library = ctypes.CDLL(sys.modules["numpy._core._multiarray_umath"].__file__)
-        function = library.scipy_openblas_get_corename64_
-        function.restype = ctypes.c_char_p
-        return str(function().decode())
+        for name in _CORENAME_FUNCTIONS:
+            if function := getattr(library, name, None):
+                function.restype = ctypes.c_char_p
+                return str(function().decode())
     return "unknown"
 
 
-def has_avx512() -> bool:
-    """Whether the processor has AVX-512, as NumPy found."""
-    features = getattr(sys.modules.get("numpy._core._multiarray_umath"), "__cpu_features__", {})
-    return bool(features.get("AVX512F") or features.get("X86_V4"))
-
-
 def pinned() -> str | None:
-    """One line if an environment variable holds matrix products below what the processor can do; else None."""
-    kernel, setting = blas_kernel(), os.environ.get("OPENBLAS_CORETYPE")
-    if setting and has_avx512() and kernel in _BEFORE_AVX512:
-        return (
-            f"OPENBLAS_CORETYPE={setting} pins matrix products to the {kernel} kernel, but this processor has AVX-512: "
-            "without the variable they may be up to twice as fast"
-        )
-    return None
+    """One line if OPENBLAS_CORETYPE holds matrix products below what the processor can do; else None."""
+    kernel, setting, best = blas_kernel(), os.environ.get("OPENBLAS_CORETYPE"), vectors()
+    if not setting or not best or kernel == "unknown":
+        return None
+    families = list(_KERNELS)
+    if any(kernel.lower() in _KERNELS[family] for family in families[: families.index(best) + 1]):
+        return None
+    return (
+        f"OPENBLAS_CORETYPE={setting} pins matrix products to the {kernel} kernel, but this processor has {best}: "
+        "without the variable they may be up to twice as fast (`cnnlite doctor` measures it)"
+    )
 
 
 def gemm_peak() -> float:
@@ -70,7 +92,7 @@ def gemm_peak() -> float:
 
 
 def memory_bandwidth() -> float:
-    """Bytes read and written per second by a copy far larger than the caches, on all threads, in GB/s."""
+    """Speed of a copy far larger than most caches, on all threads: bytes read plus bytes written, in GB/s."""
     source = np.ones(32 * 2**20, np.float32)
     target = np.empty_like(source)
     pieces = engine.even(source.size, 4 * engine.threads())
@@ -82,31 +104,59 @@ def memory_bandwidth() -> float:
     return 2 * source.nbytes / _least_seconds(lambda: engine.run(copy, len(pieces))) / 1e9
 
 
-def _least_seconds(work: Callable[[], None], repeats: int = 7) -> float:
+def _least_seconds(work: Callable[[], None]) -> float:
+    """The least time that ``work`` took, after a first go that is not counted."""
     work()
-    times = []
-    for _ in range(repeats):
+    times: list[float] = []
+    while len(times) < 3 or sum(times) < _PROBE_SECONDS:
         start = time.perf_counter()
         work()
         times.append(time.perf_counter() - start)
     return min(times)
 
 
-def unpinned_gemm_peak() -> float:
-    """`gemm_peak` in a process of its own, without the variables of `PINS`."""
-    code = f"from cnnlite import engine, machine; engine.set_threads({engine.threads()}); print(machine.gemm_peak())"
-    environment = {name: value for name, value in os.environ.items() if name not in PINS}
-    done = subprocess.run(  # noqa: S603 (our own interpreter and code)
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, timeout=120
+def without_pins() -> dict[str, str]:
+    """The environment for a child process whose OpenBLAS chooses by the processor alone."""
+    return {name: value for name, value in os.environ.items() if name not in PINS}
+
+
+def unpinned_gemm_peak() -> float | None:
+    """`gemm_peak` in a process of its own, without the variables of `PINS`; None if that cannot be had."""
+    package = str(Path(__file__).parent.parent)
+    code = (
+        f"import sys; sys.path.insert(0, {package!r}); from cnnlite import engine, machine; "
+        f"engine.set_threads({engine.threads()}); print(machine.gemm_peak())"
     )
-    return float(done.stdout)
+    try:
+        done = subprocess.run(  # noqa: S603 - our own interpreter and code
+            [sys.executable, "-c", code],
+            env=without_pins(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=120,
+        )
+        return float(done.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None
 
 
 def peak_memory_bytes() -> int:
     """The most physical memory that this process has had; 0 where the system does not tell."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/self/status").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
     try:
         import resource
     except ImportError:  # Windows
         return 0
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # on Linux it may be that of the parent process
     return most if sys.platform == "darwin" else most * 1024
+
+
+def reset_peak_memory() -> None:
+    """Let `peak_memory_bytes` begin anew, with what the process has now; does nothing where the system cannot."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
