@@ -192,7 +192,7 @@ def scratch(name: str, shape: tuple[int, ...], dtype: Any = np.float32) -> Array
     return pad[:size].reshape(shape)
 
 
-RECYCLED_BYTES = 64 * 1024
+RECYCLED_BYTES = 128 * 1024
 """Smaller arrays come from the allocator as fast as from here."""
 _slabs: list[NDArray[np.uint8]] = []
 

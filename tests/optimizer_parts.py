@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from cnnlite.layers.base import DType, Layer
+from cnnlite.layers.base import Layer
 from cnnlite.network import Parameter
 from cnnlite.optimizers import Optimizer, optimizers
-from cnnlite.types import Array, Shape
+from cnnlite.types import Array, DType, Shape
 
 SHAPES: dict[str, Shape] = {
     "0.weight": (3, 3, 2, 4),

@@ -9,9 +9,9 @@ import pytest
 from cnnlite.annotations import Option, describe, options_of
 from cnnlite.builder import MAX_PROBLEMS, Problems, construct
 from cnnlite.errors import ConfigError, Problem
-from cnnlite.layers.base import DType, Layer, layers
+from cnnlite.layers.base import Layer, layers
 from cnnlite.registry import Registry
-from cnnlite.types import Array, Shape
+from cnnlite.types import Array, DType, Shape
 from cnnlite.yaml_reader import BROKEN, Steps, read_yaml
 
 

@@ -1,6 +1,7 @@
 """Convolution and its gradients: chooses the cheapest algorithm for the shape."""
 
 import math
+from functools import lru_cache
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -25,6 +26,7 @@ def fits(algorithm: Algorithm, windows: Windows) -> bool:
     return algorithm != "unfold_rows" or windows.stride[0] == 1
 
 
+@lru_cache(maxsize=1024)
 def choose(windows: Windows, filters: int, transform: float = TRANSFORM) -> Algorithm:
     """The algorithm that should take the least time.
 

@@ -4,9 +4,11 @@ A channels-last block seen as (rows, C) has innermost runs of C numbers, and Num
 W * C or H * W * C numbers, with the per-channel operand repeated to that length, it goes in long vector loops.
 """
 
+from functools import lru_cache
+
 import numpy as np
 
-from cnnlite.types import Array, Shape
+from cnnlite.types import Array, DType, Shape
 
 LONGEST = 4096
 """Numbers in a row at the most, so that a repeated operand stays in the L1 cache."""
@@ -37,7 +39,12 @@ def add_per_channel(y: Array, channels: Array) -> None:
 
 def channel_sums(rows: Array, channels: int) -> Array:
     """Sums over a block, (rows, length) -> (C,): a product with ones is the fastest way to read memory once."""
-    return add_folds(np.matmul(np.ones(len(rows), rows.dtype), rows), channels)
+    return add_folds(np.matmul(_ones(len(rows), rows.dtype), rows), channels)
+
+
+@lru_cache(maxsize=256)
+def _ones(count: int, dtype: DType) -> Array:
+    return np.ones(count, dtype)
 
 
 def channel_dots(a: Array, b: Array, channels: int) -> Array:

@@ -7,8 +7,8 @@ import numpy as np
 
 from cnnlite import engine
 from cnnlite.kernels.rows import row_length
-from cnnlite.layers.base import DType, Layer, layers
-from cnnlite.types import Array, Shape
+from cnnlite.layers.base import Layer, layers
+from cnnlite.types import Array, DType, Shape
 
 
 class Activation(Layer):

@@ -2,15 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, TypeAlias, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from cnnlite.errors import ConfigError, Problem
 from cnnlite.registry import Registry
-from cnnlite.types import Array, Shape
+from cnnlite.types import Array, DType, Shape
 
-DType: TypeAlias = np.dtype[Any]
 T = TypeVar("T")
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from cnnlite import engine
 from cnnlite.kernels.rows import row_length
 from cnnlite.layers.activations import Activation
-from cnnlite.layers.base import DType, Layer, layers
-from cnnlite.types import Array, Shape
+from cnnlite.layers.base import Layer, layers
+from cnnlite.types import Array, DType, Shape
 
 MOST_LAYERS = 10_000
 """More are a mistake in a config, and would take minutes to build."""

@@ -7,9 +7,9 @@ import numpy as np
 from cnnlite.kernels import convolution
 from cnnlite.kernels.convolution import Algorithm
 from cnnlite.kernels.windows import Padding, Pair, Windows, pair
-from cnnlite.layers.base import DType, Layer, layers
+from cnnlite.layers.base import Layer, layers
 from cnnlite.layers.initializers import Initializer, initializers
-from cnnlite.types import Array, Shape
+from cnnlite.types import Array, DType, Shape
 
 
 @layers.register("conv2d")

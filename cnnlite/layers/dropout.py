@@ -5,9 +5,9 @@ import math
 import numpy as np
 
 from cnnlite import engine
-from cnnlite.layers.base import DType, Layer, layers
+from cnnlite.layers.base import Layer, layers
 from cnnlite.randomness import stream
-from cnnlite.types import Array, Shape
+from cnnlite.types import Array, DType, Shape
 
 
 @layers.register("dropout")

@@ -4,9 +4,9 @@ import numpy as np
 
 from cnnlite import engine
 from cnnlite.kernels.products import matmul
-from cnnlite.layers.base import DType, Layer, layers
+from cnnlite.layers.base import Layer, layers
 from cnnlite.layers.initializers import Initializer, initializers
-from cnnlite.types import Array, Shape
+from cnnlite.types import Array, DType, Shape
 
 
 @layers.register("linear")

@@ -6,8 +6,8 @@ import numpy as np
 
 from cnnlite.kernels import normalization
 from cnnlite.layers.activations import Activation
-from cnnlite.layers.base import DType, Layer, layers
-from cnnlite.types import Array, Shape
+from cnnlite.layers.base import Layer, layers
+from cnnlite.types import Array, DType, Shape
 
 
 @layers.register("batch_norm")

@@ -5,8 +5,8 @@ import numpy as np
 from cnnlite import engine
 from cnnlite.kernels import pooling
 from cnnlite.kernels.windows import Padding, Pair, Windows, pair
-from cnnlite.layers.base import DType, Layer, layers
-from cnnlite.types import Array, Shape
+from cnnlite.layers.base import Layer, layers
+from cnnlite.types import Array, DType, Shape
 
 
 class _Pool2d(Layer):

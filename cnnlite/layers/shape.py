@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 
-from cnnlite.layers.base import DType, Layer, layers
-from cnnlite.types import Array, Shape
+from cnnlite.layers.base import Layer, layers
+from cnnlite.types import Array, DType, Shape
 
 
 @layers.register("flatten")
