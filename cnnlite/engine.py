@@ -16,10 +16,9 @@ import threading
 from collections.abc import Callable
 from functools import lru_cache
 from queue import SimpleQueue
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cnnlite.types import Array
 
@@ -182,27 +181,61 @@ class _Local(threading.local):
 _local = _Local()
 
 
+def aligned(count: int, dtype: Any) -> Array:
+    """Fresh uninitialised memory for ``count`` numbers that begins on a cache line.
+
+    NumPy's own begins 16 bytes after one, so that each vector instruction would touch two: up to half the speed.
+    """
+    size = count * np.dtype(dtype).itemsize
+    raw = np.empty(size + CACHE_LINE, np.uint8)
+    start = -raw.__array_interface__["data"][0] % CACHE_LINE
+    array: Array = raw[start : start + size].view(dtype)
+    return array
+
+
+CACHE_LINE = 64
+
+
 def scratch(name: str, shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
     """Uninitialised memory of this thread, reused by the next call with the same name; never leaves a kernel."""
     size = math.prod(shape)
     pads = _local.pads
     pad = pads.get((name, dtype))
     if pad is None or pad.size < size:
-        pad = pads[name, dtype] = np.empty(size, dtype)
+        pad = pads[name, dtype] = aligned(size, dtype)
     return pad[:size].reshape(shape)
 
 
 RECYCLED_BYTES = 128 * 1024
 """Smaller arrays come from the allocator as fast as from here."""
-_slabs: list[NDArray[np.uint8]] = []
 
 
-def _references(slabs: list[NDArray[np.uint8]]) -> list[int]:
-    return [sys.getrefcount(slab) for slab in slabs]
+class _Slab(NamedTuple):
+    """Memory that arrays are views of, one after another."""
+
+    whole: Array
+    """What a view's ``base`` is."""
+    start: int
+    """First byte on a cache line."""
+    size: int
 
 
-_UNUSED = _references([np.empty(1, np.uint8)])[0]
-"""What `_references` counts for a slab that nothing but its list refers to."""
+_slabs: list[_Slab] = []
+
+
+def _new_slab(size: int) -> _Slab:
+    memory = aligned(size, np.uint8)
+    whole = memory.base
+    assert isinstance(whole, np.ndarray)  # noqa: S101 (for the type checker)
+    return _Slab(whole, memory.__array_interface__["data"][0] - whole.__array_interface__["data"][0], size)
+
+
+def _references(slabs: list[_Slab]) -> list[int]:
+    return [sys.getrefcount(slab.whole) for slab in slabs]
+
+
+_UNUSED = _references([_new_slab(1)])[0]
+"""What `_references` counts for a slab that no array is a view of."""
 
 
 def empty(shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
@@ -212,18 +245,17 @@ def empty(shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
     sizes each step, so after the first step no memory is allocated. An array given out is a view of a slab; CPython's
     reference count of the slab tells when the last view is gone. Only for the thread that runs the network.
     """
-    bytes_needed = math.prod(shape) * np.dtype(dtype).itemsize
-    if bytes_needed < RECYCLED_BYTES:
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    if size < RECYCLED_BYTES:
         return np.empty(shape, dtype)
-    best: NDArray[np.uint8] | None = None
+    best: _Slab | None = None
     for slab, references in zip(_slabs, _references(_slabs), strict=True):
-        limit = 2 * bytes_needed if best is None else best.size
-        if references == _UNUSED and bytes_needed <= slab.size < limit:
+        if references == _UNUSED and size <= slab.size < (2 * size if best is None else best.size):
             best = slab
     if best is None:
-        best = np.empty(bytes_needed, np.uint8)
+        best = _new_slab(size)
         _slabs.append(best)
-    array: Array = best[:bytes_needed].view(dtype).reshape(shape)
+    array: Array = best.whole[best.start : best.start + size].view(dtype).reshape(shape)
     return array
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from cnnlite import engine
 from cnnlite.errors import CheckpointError, ConfigError, Problem
 from cnnlite.layers.base import Layer
 from cnnlite.randomness import stream
@@ -122,8 +123,10 @@ def pack(parameters: Sequence[Parameter]) -> tuple[Array, Array]:
     Returns:
         values and gradients, both (total size,), in the order of ``parameters``.
     """
-    values = np.concatenate([parameter.value.ravel() for parameter in parameters])
-    grads = np.concatenate([parameter.grad.ravel() for parameter in parameters])
+    count = sum(parameter.value.size for parameter in parameters)
+    values, grads = (engine.aligned(count, parameters[0].value.dtype) for _ in range(2))
+    np.concatenate([parameter.value.ravel() for parameter in parameters], out=values)
+    np.concatenate([parameter.grad.ravel() for parameter in parameters], out=grads)
     start = 0
     for parameter in parameters:
         shape, stop = parameter.value.shape, start + parameter.value.size

@@ -87,7 +87,10 @@ class Optimizer(ABC):
         self.bound: list[Group] = []
         for items, group in members.items():
             values, grads = pack(group)
-            slots = {slot: np.zeros_like(values) for slot in self.slots if dict(items).get(slot, True)}
+            kept = [slot for slot in self.slots if dict(items).get(slot, True)]
+            slots = {slot: engine.aligned(values.size, values.dtype) for slot in kept}
+            for flat in slots.values():
+                flat[...] = 0
             self.bound.append(Group(group, dict(items), values, grads, slots))
 
     @abstractmethod
