@@ -5,7 +5,8 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,8 @@ from cnnlite import engine, machine
 from cnnlite.config import Config
 from cnnlite.errors import ConfigError, Problem
 from cnnlite.evaluation import check_model
-from cnnlite.layers.base import Layer, layers
+from cnnlite.layers.base import Layer
+from cnnlite.layers.base import layers as registry
 from cnnlite.layers.containers import Sequential
 from cnnlite.network import Network
 from cnnlite.types import Array
@@ -51,6 +53,38 @@ class LayerTiming:
     backward_ms: float
 
 
+@dataclass(frozen=True)
+class Report:
+    """All that `bench` finds out about a network."""
+
+    batch_size: int
+    timing: Timing
+    layers: list[LayerTiming] | None
+    rest_ms: float
+
+    def facts(self) -> dict[str, Any]:
+        """The figures as an object for programs."""
+        rows = {} if self.layers is None else {"layers": [asdict(row) for row in self.layers]}
+        return asdict(self.timing) | rows
+
+    def describe(self, name: str) -> str:
+        """The figures in words, and a table if layers were timed."""
+        found = self.timing
+        memory = f"{found.peak_memory_bytes / 1e6:,.0f} MB" if found.peak_memory_bytes else "unknown"
+        lines = [
+            f"{name}: training steps of {self.batch_size} random images, threads {found.threads}, "
+            f"BLAS kernel {found.blas_kernel}",
+            f"  step         {found.step_ms_median:,.2f} ms (median; least {found.step_ms_min:,.2f} ms)",
+            f"  speed        {found.images_per_second:,.0f} images/s",
+            f"  GFLOP/s      {found.gflops:,.1f}, counting convolutions as direct ones: "
+            f"{found.gflops / found.gemm_peak_gflops:.0%} of the {found.gemm_peak_gflops:,.1f} of matrix products here",
+            f"  peak memory  {memory}",
+        ]
+        if self.layers is not None:
+            lines += ["", *_table(self.layers, self.rest_ms)]
+        return "\n".join(lines)
+
+
 class Step:
     """A training step of a network on one random batch, made again and again.
 
@@ -70,13 +104,14 @@ class Step:
         self.labels = rng.integers(network.out_shape[0], size=batch_size)
         self.count = 0
 
-    def __call__(self) -> None:
-        """Make one step."""
+    def __call__(self) -> float:
+        """Make one step; returns the loss before it."""
         logits = self.network.forward(self.x, training=True, step=self.count)
-        self.loss.forward(logits, self.labels)
+        loss = self.loss.forward(logits, self.labels)
         self.network.backward(self.loss.backward())
         self.optimizer.step(self.count, 1e-3)  # small, so that random labels do not drive weights far
         self.count += 1
+        return loss
 
     def seconds(self, steps: int) -> list[float]:
         """The times of ``steps`` steps, in seconds."""
@@ -87,6 +122,14 @@ class Step:
                 self()
                 times.append(time.perf_counter() - start)
         return times
+
+
+def bench(config: Config, *, batch_size: int | None = None, steps: int | None = None, layers: bool = False) -> Report:
+    """Measure the network of a config; see `prepare` and `measure`. ``layers`` asks for the time of each layer too."""
+    step = prepare(config, batch_size)
+    timing = measure(step, steps)
+    rows, rest_ms = measure_layers(step, steps) if layers else (None, 0.0)
+    return Report(len(step.x), timing, rows, rest_ms)
 
 
 def prepare(config: Config, batch_size: int | None = None) -> Step:
@@ -104,8 +147,8 @@ def prepare(config: Config, batch_size: int | None = None) -> Step:
 
 def measure(step: Step, steps: int | None = None) -> Timing:
     """Time ``steps`` training steps, or two seconds of them and at least ten, after a few that warm up."""
-    latest = step.seconds(WARM_UP_STEPS)[-1]
-    times = step.seconds(steps or max(10, min(2000, round(_SECONDS / latest))))
+    warm_up = step.seconds(WARM_UP_STEPS)
+    times = step.seconds(steps or _enough_steps(warm_up))
     memory = machine.peak_memory_bytes()  # before `gemm_peak` takes some for itself
     median = statistics.median(times)
     return Timing(
@@ -125,29 +168,38 @@ def training_multiply_adds(network: Network) -> int:
     return sum(layer.multiply_adds * (3 if layer.needs_dx else 2) for _, layer in network.model.walk())
 
 
-def measure_layers(step: Step, steps: int | None = None) -> list[LayerTiming]:
+def measure_layers(step: Step, steps: int | None = None) -> tuple[list[LayerTiming], float]:
     """Time each layer over ``steps`` training steps; a layer that another does the work of is named in that one's row.
 
-    Rows are in the order of the network. A sequence has none: all its time is that of its layers.
+    Rows are in the order of the network. A sequence has none: all its time is that of its layers. Also returns the
+    median milliseconds of the rest of a step: loss and update.
     """
     model = step.network.model
     with _watched(model) as seconds:
-        latest = step.seconds(WARM_UP_STEPS)[-1]
-        steps = steps or max(10, min(2000, round(_SECONDS / latest)))
-        step.seconds(steps)
+        steps = steps or _enough_steps(step.seconds(WARM_UP_STEPS))
+        whole = np.array(step.seconds(steps))
 
-    def own(name: str, layer: Layer, way: str) -> float:
-        inside = [seconds[_join(name, child), way] for child in layer.children]
-        total = np.array(_last(seconds[name, way], steps))
-        return float(np.median(total - sum(np.array(_last(part, steps)) for part in inside))) * 1e3
+    def last(name: str, way: str) -> Array:
+        times = seconds[name, way]  # none where nobody needs the gradient for the layer's output
+        return np.array(times[-steps:] if times else [0.0] * steps)
 
-    kinds = {layers[name]: name for name in layers}
+    def own_ms(name: str, layer: Layer, way: str) -> float:
+        inside = sum(last(_join(name, child), way) for child in layer.children)
+        return max(0.0, float(np.median(last(name, way) - inside)) * 1e3)
+
+    kinds = {registry[name]: name for name in registry}
     rows = []
     for name, layer, absorbed in _working(model, lambda name: bool(seconds[name, "forward"])):
         if absorbed or not isinstance(layer, Sequential):
             kind = " + ".join(kinds.get(type(part), type(part).__name__) for part in (layer, *absorbed))
-            rows.append(LayerTiming(name, kind, *(max(0.0, own(name, layer, way)) for way in _WAYS)))
-    return rows
+            rows.append(LayerTiming(name, kind, *(own_ms(name, layer, way) for way in _WAYS)))
+    rest = whole - last("", "forward") - last("", "backward")
+    return rows, float(np.median(rest)) * 1e3
+
+
+def _enough_steps(warm_up: list[float]) -> int:
+    """How many steps to time if the last of those before took as long as each of them will."""
+    return max(10, min(2000, round(_SECONDS / warm_up[-1])))
 
 
 def _working(
@@ -172,11 +224,6 @@ def _working(
 
 def _join(name: str, child: str) -> str:
     return f"{name}.{child}" if name else child
-
-
-def _last(times: list[float], count: int) -> list[float]:
-    """The last ``count`` times; zeros for a layer that is not called this way."""
-    return times[-count:] if times else [0.0] * count
 
 
 @contextmanager
@@ -207,34 +254,16 @@ def _watched(model: Layer) -> Iterator[dict[tuple[str, str], list[float]]]:
                 delattr(layer, way)  # that of the class is back
 
 
-def describe(name: str, step: Step, timing: Timing, rows: list[LayerTiming]) -> str:
-    """Put the figures into words, with a table if there are ``rows``."""
-    memory = f"{timing.peak_memory_bytes / 1e6:,.0f} MB" if timing.peak_memory_bytes else "unknown"
-    share = timing.gflops / timing.gemm_peak_gflops
-    lines = [
-        f"{name}: training steps of {len(step.x)} random images, threads {timing.threads}, BLAS {timing.blas_kernel}",
-        f"  step         {timing.step_ms_median:,.2f} ms (median; least {timing.step_ms_min:,.2f} ms)",
-        f"  speed        {timing.images_per_second:,.0f} images/s",
-        f"  GFLOP/s      {timing.gflops:,.1f}, counting convolutions as direct ones: {share:.0%} of the "
-        f"{timing.gemm_peak_gflops:,.1f} that matrix products reach here",
-        f"  peak memory  {memory}",
-    ]
-    if rows:
-        lines += ["", *_table(rows, timing.step_ms_median)]
-    return "\n".join(lines)
-
-
-def _table(rows: list[LayerTiming], step_ms: float) -> list[str]:
+def _table(rows: list[LayerTiming], rest_ms: float) -> list[str]:
     names = max(len("layer"), *(len(row.name) for row in rows))
-    kinds = max(len("loss, update, rest"), *(len(row.kind) for row in rows))
+    kinds = max(len("loss and update"), *(len(row.kind) for row in rows))
     forward, backward = sum(row.forward_ms for row in rows), sum(row.backward_ms for row in rows)
-    rest = max(0.0, step_ms - forward - backward)
+    total = forward + backward + rest_ms
     lines = [f"{'layer':{names}}  {'kind':{kinds}}  {'forward ms':>10}  {'backward ms':>11}  {'share':>6}"]
-    for row in rows:
-        share = (row.forward_ms + row.backward_ms) / (forward + backward + rest)
+    for row in [*rows, LayerTiming("", "all layers", forward, backward)]:
+        share = (row.forward_ms + row.backward_ms) / total
         lines.append(
             f"{row.name:{names}}  {row.kind:{kinds}}  {row.forward_ms:10.3f}  {row.backward_ms:11.3f}  {share:6.1%}"
         )
-    lines.append(f"{'':{names}}  {'all layers':{kinds}}  {forward:10.3f}  {backward:11.3f}")
-    lines.append(f"{'':{names}}  {'loss, update, rest':{kinds}}  {rest:10.3f}")
+    lines.append(f"{'':{names}}  {'loss and update':{kinds}}  {rest_ms:10.3f}  {'':11}  {rest_ms / total:6.1%}")
     return lines

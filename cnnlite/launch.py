@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cnnlite import __version__
+from cnnlite import __version__, machine
 from cnnlite.checkpoint import Checkpoint, load_checkpoint
 from cnnlite.config import Config, load_config, render
 from cnnlite.data import Dataset, DatasetMissing
@@ -67,6 +67,7 @@ def launch(request: Request, reporter: Reporter, stop: StopFlag, offer: Offer) -
         run.write_json("environment.json", environment())
         reporter.open_log(run.file("log.txt"))
         _announce(config, dataset, run, reporter)
+        _say_pinned(reporter)
         return train(config, run, dataset=dataset, reporter=reporter, stop=stop), run.path
 
 
@@ -93,6 +94,7 @@ def _resume(request: Request, path: Path, reporter: Reporter, stop: StopFlag, of
         run.write_text("config.yaml", render(config))
         reporter.open_log(run.file("log.txt"))
         reporter.line(f"resuming {run.path} at step {checkpoint.meta.get('step')}")
+        _say_pinned(reporter)
         return train(config, run, dataset=dataset, reporter=reporter, stop=stop, resume=checkpoint), run.path
 
 
@@ -128,6 +130,12 @@ def _announce(config: Config, dataset: Dataset, run: RunDirectory, reporter: Rep
         f"{config.name}: {dataset.name}, {len(dataset.train):,} images to train on, {validation} to validate with, "
         f"{len(dataset.test):,} to test with; run directory {run.path}"
     )
+
+
+def _say_pinned(reporter: Reporter) -> None:
+    """Say if an environment variable makes training slower than it could be; it stays as the user set it."""
+    if pinned := machine.pinned():
+        reporter.line(pinned)
 
 
 def _finished(run: RunDirectory) -> Result | None:

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -50,6 +51,13 @@ def vectors() -> str:
     if {"avx512f", "avx512dq", "avx512bw", "avx512vl"} <= flags:
         return "AVX-512"
     return "AVX2" if {"avx2", "fma"} <= flags else ""
+
+
+def blas_name() -> str:
+    """Name and version of the BLAS that NumPy was built with."""
+    build: Any = np.show_config(mode="dicts")
+    blas = build["Build Dependencies"]["blas"]
+    return f"{blas.get('name')} {blas.get('version')}"
 
 
 def blas_kernel() -> str:

@@ -1,0 +1,225 @@
+"""The PyTorch twin of a network: the same layers, copies of the same parameters, the same training step."""
+
+import copy
+import importlib
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from cnnlite.bench import Step
+from cnnlite.layers import activations
+from cnnlite.layers.base import Layer
+from cnnlite.layers.containers import Parallel, Residual, Sequential
+from cnnlite.layers.convolution import Conv2d
+from cnnlite.layers.linear import Linear
+from cnnlite.layers.normalization import BatchNorm
+from cnnlite.layers.pooling import AvgPool2d, GlobalAvgPool2d, MaxPool2d
+from cnnlite.layers.shape import Flatten
+from cnnlite.losses import CrossEntropy
+from cnnlite.network import Network
+from cnnlite.optimizers import SGD
+from cnnlite.types import Array, Shape
+
+torch: Any = importlib.import_module("torch")  # like this, types are checked alike where it is not installed
+nn = torch.nn
+_Module: Any = nn.Module
+_OWN_OUTPUT = (BatchNorm, Conv2d, Linear, Residual)
+"""Layers whose output nobody else needs: PyTorch may overwrite it, as its own networks do."""
+
+
+def twin(network: Network) -> Any:
+    """The module that computes what ``network`` does, from images (N, C, H, W); TypeError for a layer it does not know.
+
+    In its default layout; ``.to(memory_format=torch.channels_last)`` gives it the other.
+    """
+    return _Translator().module(network.model)
+
+
+def tensor(x: Array) -> Any:
+    """A batch of images (N, H, W, C) as PyTorch wants it: (N, C, H, W), in its default layout."""
+    return torch.from_numpy(x).permute(0, 3, 1, 2).contiguous()
+
+
+def parity(step: Step) -> float:
+    """The largest difference between the outputs of network and twin in training, relative to the largest output."""
+    rng = np.random.default_rng(0)
+    for parameter in step.network.parameters.values():
+        if parameter.value.ndim == 1:  # zeros and ones at first, among which mistakes would not show
+            parameter.value[...] += rng.uniform(-0.3, 0.3, parameter.value.shape)
+    expected = twin(step.network)(tensor(step.x)).detach().numpy()
+    found = step.network.forward(step.x, training=True)
+    return float(np.abs(found - expected).max() / np.abs(expected).max())
+
+
+def training_step(step: Step, variant: str) -> Callable[[], float]:
+    """The training step that PyTorch makes of ``step``: the same parameters, batch, loss (returned) and update by SGD.
+
+    ``variant`` may hold the words ``channels_last`` and ``compiled``. TypeError for a loss or update it does not know.
+    """
+    if not (isinstance(step.loss, CrossEntropy) and isinstance(step.optimizer, SGD)):
+        raise TypeError("there are twins for cross_entropy and sgd only")
+    module, x = twin(step.network), tensor(step.x)
+    if "channels_last" in variant:
+        module, x = module.to(memory_format=torch.channels_last), x.contiguous(memory_format=torch.channels_last)
+    criterion = nn.CrossEntropyLoss(label_smoothing=step.loss.label_smoothing)
+    optimizer = torch.optim.SGD(
+        module.parameters(), lr=step.optimizer.lr / 1000, momentum=step.optimizer.momentum, fused=True
+    )
+    labels = torch.from_numpy(step.labels)
+
+    def loss_of(x: Any, labels: Any) -> Any:
+        return criterion(module(x), labels)
+
+    forward = torch.compile(loss_of) if "compiled" in variant else loss_of
+
+    def make_step() -> float:
+        optimizer.zero_grad(set_to_none=True)
+        loss = forward(x, labels)
+        loss.backward()
+        optimizer.step()
+        return float(loss.item())
+
+    return make_step
+
+
+class _Merged(_Module):  # type: ignore[misc] # PyTorch is Any
+    """Branches side by side, their outputs joined."""
+
+    def __init__(self, branches: list[Any], merge: str):
+        super().__init__()
+        self.branches = nn.ModuleList(branches)
+        self.merge = merge
+
+    def forward(self, x: Any) -> Any:
+        """Join what the branches make of ``x``."""
+        first, *others = (branch(x) for branch in self.branches)
+        if self.merge == "concat":
+            return torch.cat([first, *others], dim=1)
+        for other in others:
+            first = first + other
+        return first
+
+
+class _Translator:
+    """Goes through the layers in order and remembers what shape the features have."""
+
+    def __init__(self) -> None:
+        self.flat = False
+        self.flattened: Shape | None = None
+        """The (H, W, C) that `flatten` made into features; PyTorch's are in the order (C, H, W)."""
+
+    def module(self, layer: Layer) -> Any:
+        match layer:
+            case Sequential():
+                return self._sequential(layer)
+            case Parallel():
+                return self._parallel(layer)
+            case Conv2d():
+                return self._conv2d(layer)
+            case Linear():
+                module = nn.Linear(*layer.params["weight"].shape, bias=layer.has_bias)
+                _fill(module, weight=self._channels_first(layer.params["weight"]).T, bias=layer.params.get("bias"))
+                self.flattened = None
+                return module
+            case BatchNorm():
+                return self._batch_norm(layer)
+            case MaxPool2d():
+                padding, border = _padding(layer, -math.inf)
+                return _bordered(border, nn.MaxPool2d(layer.kernel, layer.stride, padding))
+            case AvgPool2d():
+                padding, border = _padding(layer, 0.0)
+                return _bordered(border, nn.AvgPool2d(layer.kernel, layer.stride, padding))
+            case GlobalAvgPool2d():
+                self.flat = True
+                return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+            case Flatten():
+                if not self.flat:
+                    self.flat, self.flattened = True, layer.in_shape
+                return nn.Flatten()
+            case activations.Activation():
+                return _activation(layer)
+        raise TypeError(f"{layer.path or type(layer).__name__}: there is no twin for this layer")
+
+    def _sequential(self, layer: Sequential) -> Any:
+        modules, before = [], None
+        for part in layer.layers:
+            module = self.module(part)
+            if isinstance(module, nn.ReLU) and isinstance(before, _OWN_OUTPUT):
+                module.inplace = True
+            modules.append(module)
+            before = part
+        return nn.Sequential(*modules)
+
+    def _parallel(self, layer: Parallel) -> Any:
+        branches, ends = [], []
+        for branch in layer.branches:
+            translator = copy.copy(self)
+            branches.append(translator.module(branch))
+            ends.append(translator)
+        if any(end.flattened != self.flattened for end in ends):
+            raise TypeError(f"{layer.path or 'parallel'}: there is no twin for a flatten inside branches")
+        self.flat = ends[0].flat
+        return _Merged(branches, layer.merge)
+
+    def _conv2d(self, layer: Conv2d) -> Any:
+        padding, border = _padding(layer, 0.0)
+        in_channels = layer.windows.channels
+        module = nn.Conv2d(
+            in_channels, layer.out_channels, layer.kernel, layer.stride, padding=padding, bias=layer.has_bias
+        )
+        _fill(module, weight=layer.params["weight"].transpose(3, 2, 0, 1), bias=layer.params.get("bias"))
+        return _bordered(border, module)
+
+    def _batch_norm(self, layer: BatchNorm) -> Any:
+        kind = nn.BatchNorm1d if self.flat else nn.BatchNorm2d
+        (channels,) = layer.buffers["running_mean"].shape
+        module = kind(channels, eps=layer.eps, momentum=layer.momentum, affine=layer.affine)
+        if layer.affine:
+            gamma, beta = (self._channels_first(layer.params[name]) for name in ("gamma", "beta"))
+            _fill(module, weight=gamma, bias=beta)
+        return module
+
+    def _channels_first(self, array: Array) -> Array:
+        """``array`` (features, ...) with the features in PyTorch's order."""
+        if self.flattened is None:
+            return array
+        split = array.reshape(*self.flattened, -1)
+        return split.transpose(2, 0, 1, 3).reshape(array.shape)
+
+
+def _fill(module: Any, **values: Array | None) -> None:
+    with torch.no_grad():
+        for name, value in values.items():
+            if value is not None:
+                getattr(module, name).copy_(torch.from_numpy(value.copy()))
+
+
+def _padding(layer: Conv2d | MaxPool2d | AvgPool2d, value: float) -> tuple[tuple[int, int], Any]:
+    """The padding that PyTorch's layer can do itself, and a layer that pads with ``value`` where it cannot."""
+    windows = layer.windows
+    if windows.top_left == windows.bottom_right:
+        return windows.top_left, None
+    (top, left), (bottom, right) = windows.top_left, windows.bottom_right
+    return (0, 0), nn.ConstantPad2d((left, right, top, bottom), value)
+
+
+def _bordered(border: Any, module: Any) -> Any:
+    return module if border is None else nn.Sequential(border, module)
+
+
+def _activation(layer: activations.Activation) -> Any:
+    match layer:
+        case activations.LeakyReLU():
+            return nn.LeakyReLU(layer.slope)
+        case activations.ELU():
+            return nn.ELU(layer.alpha)
+        case activations.GELU():
+            return nn.GELU(approximate="tanh")
+    return {
+        activations.ReLU: nn.ReLU,
+        activations.SiLU: nn.SiLU,
+        activations.Sigmoid: nn.Sigmoid,
+        activations.Tanh: nn.Tanh,
+    }[type(layer)]()
