@@ -50,7 +50,21 @@ def choose(windows: Windows, filters: int, transform: float = TRANSFORM) -> Algo
     return min(costs, key=lambda name: costs[name])
 
 
-def forward(x: Array, weight: Array, bias: Array | None, windows: Windows, algorithm: Algorithm = "auto") -> Array:
+def columns_to_keep(x: Array, windows: Windows, filters: int, algorithm: Algorithm = "auto") -> Array | None:
+    """What `forward` and `weight_gradient` can share if the batch is small and both unfold it; else None."""
+    if algorithm == "auto" and choose(windows, filters) == choose(windows, filters, GRADIENT_TRANSFORM):
+        algorithm = choose(windows, filters)
+    return unfold.columns_to_keep(x, windows, filters) if algorithm == "unfold" else None
+
+
+def forward(
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    windows: Windows,
+    algorithm: Algorithm = "auto",
+    kept_columns: Array | None = None,
+) -> Array:
     """y[n, i, j, f] = bias[f] + sum over r, s, c of x[n, i*stride + r, j*stride + s, c] * weight[r, s, c, f].
 
     Args:
@@ -60,6 +74,7 @@ def forward(x: Array, weight: Array, bias: Array | None, windows: Windows, algor
         bias: (F,) or None.
         windows: the geometry.
         algorithm: one that fits the geometry.
+        kept_columns: what `columns_to_keep` gave for this ``x``.
 
     Returns:
         (N, out_h, out_w, F).
@@ -70,7 +85,7 @@ def forward(x: Array, weight: Array, bias: Array | None, windows: Windows, algor
         return winograd.forward(x, weight, bias, windows)
     if algorithm == "unfold_rows":
         return unfold.forward_rows(x, weight, bias, windows)
-    return unfold.forward(x, weight, bias, windows)
+    return unfold.forward(x, weight, bias, windows, kept_columns)
 
 
 def input_gradient(dy: Array, weight: Array, windows: Windows, algorithm: Algorithm = "auto") -> Array:
@@ -121,7 +136,14 @@ def _turned(windows: Windows, filters: int) -> Windows | None:
     )  # fmt: skip
 
 
-def weight_gradient(x: Array, dy: Array, windows: Windows, dweight: Array, algorithm: Algorithm = "auto") -> None:
+def weight_gradient(
+    x: Array,
+    dy: Array,
+    windows: Windows,
+    dweight: Array,
+    algorithm: Algorithm = "auto",
+    kept_columns: Array | None = None,
+) -> None:
     """Write the gradient for the weights to ``dweight``."""
     if algorithm == "auto":
         algorithm = choose(windows, dweight.shape[3], GRADIENT_TRANSFORM)
@@ -130,7 +152,7 @@ def weight_gradient(x: Array, dy: Array, windows: Windows, dweight: Array, algor
     elif algorithm == "unfold_rows":
         unfold.weight_gradient_rows(x, dy, windows, dweight)
     else:
-        unfold.weight_gradient(x, dy, windows, dweight)
+        unfold.weight_gradient(x, dy, windows, dweight, kept_columns)
 
 
 def bias_gradient(dy: Array, dbias: Array) -> None:

@@ -5,7 +5,7 @@ place in a window, because arithmetic on contiguous arrays is several times as f
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -46,16 +46,15 @@ def max_backward(dy: Array, x: Array, windows: Windows) -> Array:
         taps = windows.taps(windows.pad(x[start:stop], -math.inf))
         wins = engine.scratch("pooling.wins", (len(taps) - 1, *taps.shape[1:]), np.bool_)
         rest = engine.scratch("pooling.rest", taps.shape[1:], x.dtype)
-        np.copyto(rest, taps[-1])
+        greatest = taps[-1]
         for tap in reversed(range(len(wins))):
-            np.greater_equal(taps[tap], rest, out=wins[tap])
-            np.maximum(taps[tap], rest, out=rest)
-        np.copyto(rest, dy[start:stop])
+            np.greater_equal(taps[tap], greatest, out=wins[tap])
+            greatest = np.maximum(taps[tap], greatest, out=rest)
+        left = dy[start:stop]
         for tap, won in enumerate(wins):
-            np.multiply(rest, won, out=taps[tap])
-            rest -= taps[tap]
-        np.copyto(taps[-1], rest)
-        _scatter(taps, windows, dx[start:stop])
+            np.multiply(left, won, out=taps[tap])
+            left = np.subtract(left, taps[tap], out=rest)
+        _scatter([*taps[:-1], left], windows, dx[start:stop])
 
     engine.for_blocks(block, len(x), 2 * _sample_bytes(windows, x.itemsize))
     return dx
@@ -83,7 +82,7 @@ def average_backward(dy: Array, windows: Windows) -> Array:
     def block(_: int, start: int, stop: int) -> None:
         part = engine.scratch("pooling.rest", dy[start:stop].shape, dy.dtype)
         np.multiply(dy[start:stop], share, out=part)
-        _scatter(np.broadcast_to(part, (math.prod(windows.kernel), *part.shape)), windows, dx[start:stop])
+        _scatter([part] * math.prod(windows.kernel), windows, dx[start:stop])
 
     engine.for_blocks(block, len(dy), _sample_bytes(windows, dy.itemsize))
     return dx
@@ -93,8 +92,8 @@ def _sample_bytes(windows: Windows, itemsize: int) -> int:
     return (math.prod(windows.padded) + math.prod(windows.out)) * windows.channels * itemsize
 
 
-def _scatter(taps: Array, windows: Windows, dx: Array) -> None:
-    """Write the sum of what all ``taps`` (kernel_h * kernel_w, n, out_h, out_w, C) bring to their pixels to ``dx``."""
+def _scatter(taps: Sequence[Array], windows: Windows, dx: Array) -> None:
+    """Write the sum of what all ``taps``, each (n, out_h, out_w, C), bring to their pixels to ``dx``."""
     bordered = windows.padded != windows.size
     image = engine.scratch("pooling.image", (len(dx), *windows.padded, windows.channels), dx.dtype) if bordered else dx
     if windows.kernel == windows.stride and windows.covered == windows.padded:  # each pixel is in one window

@@ -29,14 +29,25 @@ CHUNK_BYTES = 32 * 2**20
 Product: TypeAlias = Callable[[Array, Array, Windows, Array], None]
 
 
-def columns(x: Array, windows: Windows) -> Array:
-    """Windows of a block as rows: (n * out_h * out_w, kernel_h * kernel_w * C), in scratch memory or viewing x."""
+def columns(x: Array, windows: Windows, *, keep: bool = False) -> Array:
+    """Windows of a block as rows: (n * out_h * out_w, kernel_h * kernel_w * C).
+
+    Where they are not a view of ``x``, they are in scratch memory, or in memory of their own, to ``keep``.
+    """
+    count = len(x) * math.prod(windows.out)
     if windows.is_reshape:
-        return x.reshape(len(x) * math.prod(windows.out), -1)
-    (out_h, out_w), (kh, kw) = windows.out, windows.kernel
-    matrix = engine.scratch("unfold.columns", (len(x) * out_h * out_w, kh * kw * windows.channels), x.dtype)
+        return x.reshape(count, -1)
+    shape = (count, math.prod(windows.kernel) * windows.channels)
+    matrix = engine.empty(shape, x.dtype) if keep else engine.scratch("unfold.columns", shape, x.dtype)
     windows.copy(windows.pad(x), matrix)
     return matrix
+
+
+def columns_to_keep(x: Array, windows: Windows, filters: int) -> Array | None:
+    """The columns of a batch so small that it is one block, for use forward and backward; None for a larger batch."""
+    if len(engine.blocks(len(x), _sample_bytes(windows, filters, x.itemsize))) > 1:
+        return None
+    return columns(x, windows, keep=True)
 
 
 def rows(x: Array, windows: Windows) -> Array:
@@ -66,7 +77,7 @@ def fold(matrix: Array, windows: Windows, dx: Array) -> None:
         dx[...] = windows.inside(image)
 
 
-def forward(x: Array, weight: Array, bias: Array | None, windows: Windows) -> Array:
+def forward(x: Array, weight: Array, bias: Array | None, windows: Windows, kept_columns: Array | None = None) -> Array:
     """The convolution of ``x`` with ``weight``, by whole windows."""
     filters = weight.shape[3]
     matrix = weight.reshape(-1, filters)
@@ -74,7 +85,8 @@ def forward(x: Array, weight: Array, bias: Array | None, windows: Windows) -> Ar
 
     def block(_: int, start: int, stop: int) -> None:
         out = y[start:stop].reshape(-1, filters)
-        matmul_rows(columns(x[start:stop], windows), matrix, out)
+        block_columns = columns(x[start:stop], windows) if kept_columns is None else kept_columns
+        matmul_rows(block_columns, matrix, out)
         if bias is not None:
             add_per_channel(y[start:stop], bias)
 
@@ -122,9 +134,11 @@ def input_gradient(dy: Array, weight: Array, windows: Windows) -> Array:
     return dx
 
 
-def weight_gradient(x: Array, dy: Array, windows: Windows, dweight: Array) -> None:
+def weight_gradient(x: Array, dy: Array, windows: Windows, dweight: Array, kept_columns: Array | None = None) -> None:
     """Write the gradient for the weights to ``dweight``, by whole windows."""
-    if dweight.nbytes > LARGE_WEIGHTS:
+    if kept_columns is not None:
+        _product(kept_columns, dy, dweight)
+    elif dweight.nbytes > LARGE_WEIGHTS:
         _large_weight_gradient(x, dy, windows, dweight)
     else:
         per_sample = _sample_bytes(windows, dweight.shape[3], x.itemsize)
@@ -156,8 +170,11 @@ def _sum_over_blocks(product: Product, x: Array, dy: Array, windows: Windows, dw
 
 
 def _product_of_columns(x: Array, dy: Array, windows: Windows, out: Array) -> None:
+    _product(columns(x, windows), dy, out)
+
+
+def _product(matrix: Array, dy: Array, out: Array) -> None:
     filters = dy.shape[3]
-    matrix = columns(x, windows)
     sum_of_products(matrix[None], dy.reshape(1, -1, filters), out.reshape(-1, filters))
 
 

@@ -54,7 +54,7 @@ class Conv2d(Layer):
         self.init = init
         self.exact = exact
         self.algorithm: Algorithm = algorithm
-        self._x: Array | None = None
+        self._kept: tuple[Array, Array | None] | None = None
 
     def build(self, in_shape: Shape, rng: np.random.Generator, dtype: DType) -> Shape:
         self.windows = Windows.fit(in_shape, self.kernel, self.stride, self.padding, exact=self.exact)
@@ -71,12 +71,16 @@ class Conv2d(Layer):
         return (*self.windows.out, self.out_channels)
 
     def forward(self, x: Array, *, training: bool) -> Array:
-        self._x = x if training else None
-        return convolution.forward(x, self.params["weight"], self.params.get("bias"), self.windows, self.algorithm)
+        columns = None
+        if training:
+            columns = convolution.columns_to_keep(x, self.windows, self.out_channels, self.algorithm)
+        self._kept = (x, columns) if training else None
+        weight, bias = self.params["weight"], self.params.get("bias")
+        return convolution.forward(x, weight, bias, self.windows, self.algorithm, columns)
 
     def backward(self, dy: Array) -> Array | None:
-        x, self._x = self.kept(self._x), None
-        convolution.weight_gradient(x, dy, self.windows, self.grads["weight"], self.algorithm)
+        (x, columns), self._kept = self.kept(self._kept), None
+        convolution.weight_gradient(x, dy, self.windows, self.grads["weight"], self.algorithm, columns)
         if self.has_bias:
             convolution.bias_gradient(dy, self.grads["bias"])
         if not self.needs_dx:
