@@ -14,14 +14,14 @@ from typing import IO, Any
 
 import numpy as np
 
-from cnnlite import __version__, engine
+from cnnlite import __version__, engine, machine
 from cnnlite.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from cnnlite.errors import CheckpointError, ConfigError, StorageError
 from cnnlite.files import remove_temporary, unwritable, write_text
 
 _LOCK = ".lock"
 _ENVIRONMENT_VARIABLES = (
-    "OPENBLAS_CORETYPE",
+    *machine.PINS,
     "OPENBLAS_NUM_THREADS",
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -207,27 +207,18 @@ def versions() -> dict[str, str]:
 
 def environment() -> dict[str, Any]:
     """Collect what the figures of a run may depend on: versions, CPU, BLAS, threads, commit, variables, command."""
-    build: Any = np.show_config(mode="dicts")
-    blas = build["Build Dependencies"]["blas"]
     return {
         **versions(),
         "commit": _commit(),
-        "blas": f"{blas.get('name')} {blas.get('version')}",
+        "blas": machine.blas_name(),
+        "blas_kernel": machine.blas_kernel(),
         "platform": platform.platform(),
-        "cpu": _cpu(),
+        "cpu": machine.cpu_name(),
         "cpus": os.cpu_count(),
         "threads": engine.threads(),
         "variables": {name: os.environ[name] for name in _ENVIRONMENT_VARIABLES if name in os.environ},
         "command": sys.argv,
     }
-
-
-def _cpu() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _commit() -> str | None:
