@@ -69,10 +69,11 @@ class Reporter:
                 self._bar.set_postfix_str(figures, refresh=False)
                 self._bar.refresh()
 
-    def activity(self, name: str) -> None:
-        """Say what the bar stands still for, or moves for."""
+    def activity(self, name: str, step: int) -> None:
+        """Say what the bar stands still for, or moves for, from ``step`` on."""
         if self._bar is not None:
             with self._drawing():
+                self._bar.n = step
                 self._bar.set_description_str(f"{name:8}")
 
     def line(self, text: str) -> None:

@@ -92,7 +92,7 @@ class Training:
         self.reporter.start(self.progress.step, self.total_steps)
         try:
             self._train()
-            self.reporter.activity("test")
+            self.reporter.activity("test", self.progress.step)
             result = self._test()
         except Stopped:
             if self.progress.step:
@@ -107,7 +107,7 @@ class Training:
 
     def _train(self) -> None:
         progress = self.progress
-        self.reporter.activity("train")
+        self.reporter.activity("train", self.progress.step)
         while True:
             step, last = progress.step, progress.step == self.total_steps
             if progress.evaluated < step and (last or step % self.validate_every == 0):
@@ -159,9 +159,9 @@ class Training:
         progress, validation = self.progress, self.dataset.validation
         found = None
         if validation is not None:
-            self.reporter.activity("validate")
+            self.reporter.activity("validate", self.progress.step)
             found = self._evaluation_of(validation)
-            self.reporter.activity("train")
+            self.reporter.activity("train", self.progress.step)
         progress.seconds = time.perf_counter() - self._started
         row = {
             "step": progress.step,

@@ -45,7 +45,7 @@ def use(reporter: Reporter, log: Path | None = None) -> None:
         reporter.open_log(log)
     reporter.start(0, 10)
     reporter.update(4, 0.5, 0.25, 1234.0)
-    reporter.activity("validate")
+    reporter.activity("validate", 0)
     reporter.line("epoch 1")
     reporter.warn("warning: x")
     reporter.close()
