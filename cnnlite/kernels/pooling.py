@@ -15,49 +15,58 @@ from cnnlite.types import Array
 
 
 def max_forward(x: Array, windows: Windows) -> Array:
-    """The greatest number in each window; padding never wins. First over the rows of windows, then over the columns."""
+    """The greatest number in each window; padding never wins."""
     y = engine.empty((len(x), *windows.out, windows.channels), x.dtype)
-    (kh, kw), (out_h, _) = windows.kernel, windows.out
 
     def block(_: int, start: int, stop: int) -> None:
-        image = windows.pad(x[start:stop], -math.inf)
-        rows = engine.scratch("pooling.rows", (stop - start, out_h, *image.shape[2:]), x.dtype)
-        np.copyto(rows, windows.rows(image, 0))
-        for row in range(1, kh):
-            np.maximum(rows, windows.rows(image, row), out=rows)
-        out = y[start:stop]
-        np.copyto(out, windows.columns(rows, 0))
-        for column in range(1, kw):
-            np.maximum(out, windows.columns(rows, column), out=out)
+        max_of_block(x[start:stop], windows, y[start:stop])
 
     engine.for_blocks(block, len(x), _sample_bytes(windows, x.itemsize))
     return y
 
 
 def max_backward(dy: Array, x: Array, windows: Windows) -> Array:
-    """``dy`` goes to the greatest number of each window; of equal ones, to the first in reading order.
+    """``dy`` goes to the greatest number of each window; of equal ones, to the first in reading order."""
+    dx = engine.empty(x.shape, x.dtype)
+
+    def block(_: int, start: int, stop: int) -> None:
+        max_gradient_of_block(dy[start:stop], x[start:stop], windows, dx[start:stop])
+
+    engine.for_blocks(block, len(x), 2 * _sample_bytes(windows, x.itemsize))
+    return dx
+
+
+def max_of_block(x: Array, windows: Windows, y: Array) -> None:
+    """Write `max_forward` of a block to ``y``: first over the rows of windows, then over the columns."""
+    (kh, kw), (out_h, _) = windows.kernel, windows.out
+    image = windows.pad(x, -math.inf)
+    rows = engine.scratch("pooling.rows", (len(x), out_h, *image.shape[2:]), x.dtype)
+    np.copyto(rows, windows.rows(image, 0))
+    for row in range(1, kh):
+        np.maximum(rows, windows.rows(image, row), out=rows)
+    np.copyto(y, windows.columns(rows, 0))
+    for column in range(1, kw):
+        np.maximum(y, windows.columns(rows, column), out=y)
+
+
+def max_gradient_of_block(dy: Array, x: Array, windows: Windows, dx: Array) -> None:
+    """Write `max_backward` of a block to ``dx``.
 
     From the last tap to the first: does a tap reach the greatest of those after it? Then, from the first on, a tap that
     does takes all that is left of ``dy``.
     """
-    dx = engine.empty(x.shape, x.dtype)
-
-    def block(_: int, start: int, stop: int) -> None:
-        taps = windows.taps(windows.pad(x[start:stop], -math.inf))
-        wins = engine.scratch("pooling.wins", (len(taps) - 1, *taps.shape[1:]), np.bool_)
-        rest = engine.scratch("pooling.rest", taps.shape[1:], x.dtype)
-        greatest = taps[-1]
-        for tap in reversed(range(len(wins))):
-            np.greater_equal(taps[tap], greatest, out=wins[tap])
-            greatest = np.maximum(taps[tap], greatest, out=rest)
-        left = dy[start:stop]
-        for tap, won in enumerate(wins):
-            np.multiply(left, won, out=taps[tap])
-            left = np.subtract(left, taps[tap], out=rest)
-        _scatter([*taps[:-1], left], windows, dx[start:stop])
-
-    engine.for_blocks(block, len(x), 2 * _sample_bytes(windows, x.itemsize))
-    return dx
+    taps = windows.taps(windows.pad(x, -math.inf))
+    wins = engine.scratch("pooling.wins", (len(taps) - 1, *taps.shape[1:]), np.bool_)
+    rest = engine.scratch("pooling.rest", taps.shape[1:], x.dtype)
+    greatest = taps[-1]
+    for tap in reversed(range(len(wins))):
+        np.greater_equal(taps[tap], greatest, out=wins[tap])
+        greatest = np.maximum(taps[tap], greatest, out=rest)
+    left = dy
+    for tap, won in enumerate(wins):
+        np.multiply(left, won, out=taps[tap])
+        left = np.subtract(left, taps[tap], out=rest)
+    _scatter([*taps[:-1], left], windows, dx)
 
 
 def average_forward(x: Array, windows: Windows) -> Array:

@@ -5,8 +5,10 @@ import math
 import numpy as np
 
 from cnnlite.kernels import normalization
+from cnnlite.kernels.normalization import Transform
 from cnnlite.layers.activations import Activation
 from cnnlite.layers.base import Layer, layers
+from cnnlite.layers.pooling import MaxPool2d
 from cnnlite.types import Array, DType, Shape
 
 
@@ -35,17 +37,22 @@ class BatchNorm(Layer):
         self.eps = eps
         self.affine = affine
         self.activation: Activation | None = None
-        self._kept: tuple[Array, Array, Array, Array, Array, Array] | None = None
+        self.pool: MaxPool2d | None = None
+        self._kept: tuple[Array, Array, Transform, Array, Array] | None = None
 
     def absorb(self, following: Layer) -> bool:
-        if self.activation is not None or not isinstance(following, Activation):
+        """Take on an activation, then a max pooling: both work on blocks that have just been normalized."""
+        if self.pool is None and isinstance(following, MaxPool2d):
+            self.pool = following
+        elif self.pool is None and self.activation is None and isinstance(following, Activation):
+            self.activation = following
+        else:
             return False
-        self.activation = following
         return True
 
     def build(self, in_shape: Shape, rng: np.random.Generator, dtype: DType) -> Shape:
         channels = in_shape[-1]
-        self.activation = None
+        self.activation = self.pool = None
         if self.affine:
             self.params = {"gamma": np.ones(channels, dtype), "beta": np.zeros(channels, dtype)}
             self.grads = {name: np.zeros_like(value) for name, value in self.params.items()}
@@ -61,9 +68,10 @@ class BatchNorm(Layer):
         inv_std = 1 / np.sqrt(variance + self.eps)
         scale = inv_std * self.params["gamma"] if self.affine else inv_std
         shift = self.params["beta"] - mean * scale if self.affine else -mean * scale
-        scale, shift = scale.astype(x.dtype), shift.astype(x.dtype)
-        y = normalization.scale_and_shift(x, scale, shift, self.activation)
-        self._kept = (x, y, scale, shift, mean, inv_std) if training else None
+        windows = None if self.pool is None else self.pool.windows
+        transform = Transform(scale.astype(x.dtype), shift.astype(x.dtype), self.activation, windows)
+        y = normalization.forward(x, transform)
+        self._kept = (x, y, transform, mean, inv_std) if training else None
         return y
 
     def _update_running(self, mean: Array, variance: Array, count: int) -> None:
@@ -74,7 +82,7 @@ class BatchNorm(Layer):
 
     def backward(self, dy: Array) -> Array | None:
         kept, self._kept = self.kept(self._kept), None
-        dx, dgamma, dbeta = normalization.backward(dy, *kept, activation=self.activation)
+        dx, dgamma, dbeta = normalization.backward(dy, *kept)
         if self.affine:
             self.grads["gamma"][...] = dgamma
             self.grads["beta"][...] = dbeta

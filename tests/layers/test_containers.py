@@ -6,7 +6,7 @@ import pytest
 
 from cnnlite.errors import ConfigError
 from cnnlite.layers import layers
-from cnnlite.layers.activations import Activation, ReLU, Tanh
+from cnnlite.layers.activations import GELU, Activation, ReLU, Tanh
 from cnnlite.layers.base import Layer
 from cnnlite.layers.containers import Parallel, Repeat, Residual, Sequential
 from cnnlite.layers.convolution import Conv2d
@@ -83,6 +83,8 @@ def test_batch_norm_fused_with_an_activation_is_the_two_layers(
         [BatchNorm(), BatchNorm(), ReLU()],
         [ReLU(), BatchNorm(), Tanh(), BatchNorm(), Tanh()],
         [BatchNorm(), MaxPool2d(2), ReLU()],
+        [BatchNorm(), ReLU(), MaxPool2d(2)],
+        [BatchNorm(), GELU(), MaxPool2d(3, stride=1, padding=1), MaxPool2d(2), ReLU()],
         [Conv2d(4, 3), ReLU(), Conv2d(2, 2), BatchNorm()],
         [BatchNorm(), Sequential([ReLU()])],
         [Sequential([BatchNorm()]), ReLU()],
