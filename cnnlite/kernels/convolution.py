@@ -41,7 +41,7 @@ def choose(windows: Windows, filters: int, transform: float = TRANSFORM) -> Algo
         return "unfold"
     if windows.stride[0] == 1 and kw * channels >= 16 and windows.out[0] >= 8:
         sums = 2 * COPY * (kh - 1) * pixels * filters
-        costs["unfold_rows"] = direct + COPY * (pixels + windows.padded[0]) * kw * channels + sums
+        costs["unfold_rows"] = direct + COPY * windows.padded[0] * windows.out[1] * kw * channels + sums
     if winograd.fits(windows):
         tiles = math.prod(winograd.tile_counts(windows))
         transforms = 36 * 36 * channels + 16 * 36 * filters
@@ -52,8 +52,10 @@ def choose(windows: Windows, filters: int, transform: float = TRANSFORM) -> Algo
 
 def columns_to_keep(x: Array, windows: Windows, filters: int, algorithm: Algorithm = "auto") -> Array | None:
     """What `forward` and `weight_gradient` can share if the batch is small and both unfold it; else None."""
-    if algorithm == "auto" and choose(windows, filters) == choose(windows, filters, GRADIENT_TRANSFORM):
+    if algorithm == "auto":
         algorithm = choose(windows, filters)
+        if algorithm != choose(windows, filters, GRADIENT_TRANSFORM):
+            return None
     return unfold.columns_to_keep(x, windows, filters) if algorithm == "unfold" else None
 
 
@@ -117,6 +119,7 @@ def input_gradient(dy: Array, weight: Array, windows: Windows, algorithm: Algori
     return dx
 
 
+@lru_cache(maxsize=1024)
 def _turned(windows: Windows, filters: int) -> Windows | None:
     """The geometry of the convolution in `input_gradient`; None if the stride does not divide the kernel size."""
     kernel, before, after, out = [], [], [], []

@@ -5,6 +5,7 @@ Ioffe & Szegedy 2015, arXiv:1502.03167. ``x`` is (N, ..., C); statistics are ove
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -81,18 +82,20 @@ class Transform:
     activation: Elementwise | None
     pool: Windows | None
     """Windows of a max pooling."""
+    length: int
+    """Numbers in a row of the input."""
 
-    def rows(self, x: Array) -> tuple[Array, Array]:
-        """Scale and shift, repeated to rows of ``x``."""
-        length = row_length(x.shape[1:])
-        return per_row(self.scale, length), per_row(self.shift, length)
+    @cached_property
+    def rows(self) -> tuple[Array, Array]:
+        """Scale and shift, repeated to rows."""
+        return per_row(self.scale, self.length), per_row(self.shift, self.length)
 
 
 def forward(x: Array, transform: Transform) -> Array:
     """``y`` for a batch ``x`` (N, ..., C); what is pooled never leaves the cache."""
     pool = transform.pool
     y = engine.empty(x.shape if pool is None else (len(x), *pool.out, pool.channels), x.dtype)
-    rows = transform.rows(x)
+    rows = transform.rows
 
     def block(_: int, start: int, stop: int) -> None:
         part = x[start:stop]
@@ -134,13 +137,13 @@ def backward(
     Returns:
         dx like ``x``; dgamma and dbeta (C,) in float64.
     """
-    channels, length = x.shape[-1], row_length(x.shape[1:])
+    channels, length = x.shape[-1], transform.length
     sample_bytes = 3 * x[0].nbytes
     bounds = engine.blocks(len(x), sample_bytes)
     sums = np.empty((len(bounds), channels), np.float64)
     dots = np.empty((len(bounds), channels), np.float64)
     dx = engine.empty(x.shape, x.dtype)
-    rows = transform.rows(x)
+    rows = transform.rows
     is_plain = transform.activation is None and transform.pool is None  # then dz is dy
 
     def first_pass(index: int, start: int, stop: int) -> None:
@@ -175,7 +178,7 @@ def backward(
 
 def _gradient_for_z(dy: Array, x: Array, y: Array, transform: Transform, rows: tuple[Array, Array], dz: Array) -> None:
     """Write the gradient for z of a block to ``dz``, computing again what the forward pass did not store."""
-    activation, pool, length = transform.activation, transform.pool, len(rows[0])
+    activation, pool, length = transform.activation, transform.pool, transform.length
     if pool is not None:
         y = engine.scratch("normalization.y", x.shape, x.dtype)
         _activated(x, rows, activation, y)

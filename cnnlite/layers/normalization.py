@@ -6,6 +6,7 @@ import numpy as np
 
 from cnnlite.kernels import normalization
 from cnnlite.kernels.normalization import Transform
+from cnnlite.kernels.rows import row_length
 from cnnlite.layers.activations import Activation
 from cnnlite.layers.base import Layer, layers
 from cnnlite.layers.pooling import MaxPool2d
@@ -69,7 +70,9 @@ class BatchNorm(Layer):
         scale = inv_std * self.params["gamma"] if self.affine else inv_std
         shift = self.params["beta"] - mean * scale if self.affine else -mean * scale
         windows = None if self.pool is None else self.pool.windows
-        transform = Transform(scale.astype(x.dtype), shift.astype(x.dtype), self.activation, windows)
+        transform = Transform(
+            scale.astype(x.dtype), shift.astype(x.dtype), self.activation, windows, row_length(x.shape[1:])
+        )
         y = normalization.forward(x, transform)
         self._kept = (x, y, transform, mean, inv_std) if training else None
         return y
