@@ -247,7 +247,7 @@ def test_a_run_in_use_is_refused() -> None:
 
 
 def test_a_yes_to_the_offer_downloads_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    from cnnlite import cli as module
+    from cnnlite.cli import training as module
     from cnnlite.data import DatasetMissing
 
     wanted: list[Any] = []
@@ -260,5 +260,5 @@ def test_a_yes_to_the_offer_downloads_and_goes_on(monkeypatch: pytest.MonkeyPatc
 
     for name in ("stdin", "stderr"):
         monkeypatch.setattr(sys, name, Terminal())
-    assert module._offer_download(DatasetMissing("cifar100", Path("d")))
+    assert module.offer_download(DatasetMissing("cifar100", Path("d")))
     assert wanted == [(Path("d"), {"dataset": "cifar100"})]

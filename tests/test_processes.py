@@ -167,7 +167,9 @@ def test_streams_closed_from_the_start_do_not_end_training() -> None:
         assert done.returncode == 0, done.stderr
         assert "Traceback" not in done.stderr
     is_nowhere = "os.path.samestat(os.stat(2), os.stat(os.devnull))"
-    script = f"import os; from cnnlite import cli; cli.cli = lambda **_: os._exit(not {is_nowhere}); cli.main()"
+    script = (
+        f"import os; from cnnlite.cli import group; group.cli = lambda **_: os._exit(not {is_nowhere}); group.main()"
+    )
     assert subprocess.run(f'{sys.executable} -c "{script}" 2>&-', shell=True).returncode == 0
 
 

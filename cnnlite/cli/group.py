@@ -1,0 +1,95 @@
+"""The group that all commands belong to: errors become a line and an exit code, signals a flag."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cnnlite import __version__
+from cnnlite.errors import CnnliteError
+from cnnlite.stopping import StopFlag, Stopped
+
+PATH = click.Path(path_type=Path)
+
+
+def complain(text: str) -> None:
+    """Print to stderr, whatever state it is in."""
+    from cnnlite.streams import say
+
+    say(text, error=True)
+
+
+def _explain(error: BaseException) -> int:
+    """Print one or two lines about an error; returns the exit code."""
+    if isinstance(error, Stopped):
+        complain(f"stopped by {error.name}{'; ' * bool(error.hint)}{error.hint}")
+        return 128 + error.number
+    if isinstance(error, CnnliteError):
+        complain("\n".join(f"error: {line}" for line in str(error).splitlines()))
+        return error.exit_code
+    if isinstance(error, MemoryError):
+        complain(f"error: out of memory: {error}".rstrip(": "))
+        return 5
+    if isinstance(error, OSError):
+        complain(f"error: {error.filename or 'input/output'}: {error.strerror or error}")
+        return 5
+    complain(f"error: {type(error).__name__}: {error}\nthis is a bug in cnnlite; --debug shows where")
+    return 1
+
+
+class _Command(click.Command):
+    """A command with the option ``--debug``."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.params.append(
+            click.Option(["--debug"], is_flag=True, expose_value=False, callback=_remember, help="Show tracebacks.")
+        )
+
+
+def _remember(context: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        context.find_root().meta["debug"] = True
+
+
+class _Group(click.Group):
+    """Commands whose errors become a line on stderr and an exit code."""
+
+    command_class = _Command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        stop = ctx.obj = StopFlag()
+        with stop.installed():
+            try:
+                return super().invoke(ctx)
+            except (click.ClickException, click.exceptions.Exit, click.Abort):
+                raise
+            except (Exception, Stopped) as error:
+                if ctx.find_root().meta.get("debug"):
+                    import traceback
+
+                    traceback.print_exc()
+                ctx.exit(_explain(error))
+
+
+class Subgroup(click.Group):
+    """Commands below a command."""
+
+    command_class = _Command
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, message="%(prog)s %(version)s")
+def cli() -> None:
+    """Train convolutional neural networks written in plain NumPy, from YAML configs."""
+
+
+def main() -> None:
+    """Run the command line, with all three standard streams in place even if the caller closed some."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:  # else the next file opened would become stdout or stderr and get what is printed
+            os.open(os.devnull, os.O_RDWR)
+    cli(prog_name="cnnlite")

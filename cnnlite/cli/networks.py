@@ -1,0 +1,42 @@
+"""Commands that look at a config and its network before there is a run."""
+
+from typing import Any
+
+import click
+
+from cnnlite.cli.group import cli, complain
+
+
+@cli.command()
+@click.argument("config")
+@click.option("-o", "--override", "overrides", multiple=True, metavar="KEY=VALUE", help="As in train.")
+def validate(config: str, overrides: tuple[str, ...]) -> None:
+    """Check a config: grammar, options, and the shapes of the network."""
+    from cnnlite.config import load_config
+    from cnnlite.evaluation import describe_model
+    from cnnlite.streams import say
+
+    say(f"{config}: {describe_model(load_config(config, overrides))}")
+
+
+@cli.command()
+@click.argument("config")
+@click.option("-o", "--override", "overrides", multiple=True, metavar="KEY=VALUE", help="As in train.")
+@click.option("--batch-size", type=click.IntRange(1), help="Images in a step.  [default: as in the config]")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Threads to compute on.  [default: one per core]")
+@click.option("--steps", type=click.IntRange(1), help="Steps to time.  [default: two seconds of them]")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--layers", is_flag=True, help="Time each layer as well.")
+def bench(config: str, overrides: tuple[str, ...], threads: int | None, as_json: bool, **wishes: Any) -> None:
+    """Measure training steps on random images: time, speed, memory."""
+    import json
+
+    from cnnlite import bench, engine, machine
+    from cnnlite.config import load_config
+    from cnnlite.streams import say
+
+    engine.set_threads(threads)
+    report = bench.bench(load_config(config, overrides), **wishes)
+    if pinned := machine.pinned():
+        complain(f"warning: {pinned}")
+    say(json.dumps(report.facts(), allow_nan=False) if as_json else report.describe(config))

@@ -1,0 +1,112 @@
+"""Commands that train, evaluate, and fetch what that needs."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cnnlite.cli.group import PATH, cli, complain
+from cnnlite.errors import CheckpointError
+from cnnlite.stopping import StopFlag
+
+if TYPE_CHECKING:
+    from cnnlite.data import DatasetMissing
+
+
+@cli.command()
+@click.option("-c", "--config", metavar="FILE|NAME", help="A YAML file, or the name of a bundled config.")
+@click.option("-o", "--override", "overrides", multiple=True, metavar="KEY=VALUE", help="Such as train.epochs=5.")
+@click.option("--epochs", type=float, help="Train for so many epochs.")
+@click.option("--seed", type=int, help="Seed of everything random.")
+@click.option("--data", metavar="DIR", help="Folder of the downloaded datasets.")
+@click.option("--run-dir", type=PATH, help="New or empty directory for the run.  [default: runs/NAME]")
+@click.option("--resume", type=PATH, metavar="RUN", help="Go on with an interrupted run.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Threads to compute on.  [default: one per core]")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but warnings and the result.")
+@click.pass_obj
+def train(stop: StopFlag, /, threads: int | None, quiet: bool, **wishes: Any) -> None:
+    """Train a network and test it."""
+    if wishes["resume"] and wishes["run_dir"]:
+        raise click.UsageError("--resume goes on in its own directory: leave out --run-dir")
+    from cnnlite import engine
+    from cnnlite.launch import Request, launch
+    from cnnlite.progress import Reporter
+    from cnnlite.results import describe_result
+    from cnnlite.streams import say
+
+    engine.set_threads(threads)
+    result, run = launch(Request(**wishes), Reporter(quiet=quiet), stop, offer_download)
+    say(describe_result(result, run))
+
+
+def offer_download(missing: "DatasetMissing") -> bool:
+    """Ask at a terminal whether to download what is missing, and do so."""
+    if not (sys.stdin and sys.stdin.isatty() and sys.stderr and sys.stderr.isatty()):
+        return False
+    if not click.confirm(f"{missing.root} holds no {missing.dataset}. Download it now (about 170 MB)?", err=True):
+        return False
+    _download(missing.root, dataset=missing.dataset)
+    return True
+
+
+def _download(root: Path, **wishes: Any) -> None:
+    from cnnlite.data.download import download_cifar
+    from cnnlite.progress import ByteBar
+
+    bar = ByteBar()
+
+    def tell(text: str) -> None:
+        bar.close()
+        complain(text)
+
+    try:
+        download_cifar(root, progress=bar, say=tell, **wishes)
+    finally:
+        bar.close()
+
+
+def _fraction(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not 0 <= value <= 1:
+        raise click.BadParameter(f"{value} is not in [0, 1]: accuracies are fractions")
+    return value
+
+
+@cli.command(name="eval")
+@click.argument("checkpoint", type=PATH)
+@click.option("--split", type=click.Choice(["test", "validation", "train"]), default="test", show_default=True)
+@click.option("--data", metavar="DIR", help="Folder of the dataset.  [default: as in training]")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Threads to compute on.  [default: one per core]")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--min-accuracy", type=float, callback=_fraction, help="Fail (exit code 3) below this fraction.")
+def evaluate(
+    checkpoint: Path, split: str, data: str | None, threads: int | None, as_json: bool, min_accuracy: float | None
+) -> None:
+    """Evaluate a checkpoint: accuracy, loss, and the accuracy of each class."""
+    import json
+
+    from cnnlite import engine
+    from cnnlite.evaluation import describe, evaluate_checkpoint
+    from cnnlite.streams import say
+
+    engine.set_threads(threads)
+    found, facts, warnings = evaluate_checkpoint(checkpoint, split, data)
+    for warning in warnings:
+        complain(f"warning: {warning}")
+    say(json.dumps(facts, allow_nan=False) if as_json else describe(found, f"{facts['dataset']} {split}"))
+    if min_accuracy is not None and found.accuracy < min_accuracy:
+        raise CheckpointError(f"{checkpoint}: accuracy {found.accuracy:.4f} is below {min_accuracy:g}")
+
+
+@cli.command(name="download-cifar")
+@click.option("--data", metavar="DIR", help="Folder to put it in.  [default: $CNNLITE_DATA or data]")
+@click.option("--dataset", type=click.Choice(["cifar10", "cifar100"]), default="cifar10", show_default=True)
+@click.option("--from-file", type=PATH, help="Take this archive instead of downloading one.")
+@click.option("--url", help="Download from here: a mirror.")
+def download_cifar(data: str | None, dataset: str, from_file: Path | None, url: str | None) -> None:
+    """Download, verify and unpack CIFAR-10 or CIFAR-100."""
+    if from_file and url:
+        raise click.UsageError("give --from-file or --url, not both")
+    from cnnlite.data import default_root
+
+    _download(default_root() if data is None else Path(data), dataset=dataset, from_file=from_file, url=url)
