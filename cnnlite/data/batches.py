@@ -8,7 +8,7 @@ import numpy as np
 from cnnlite import engine
 from cnnlite.data.dataset import Images
 from cnnlite.data.normalize import Normalizer
-from cnnlite.data.transforms import Transform
+from cnnlite.data.transforms import Pick, Transform
 from cnnlite.errors import ConfigError, Problem
 from cnnlite.randomness import stream
 from cnnlite.types import Array
@@ -67,7 +67,8 @@ class Batches:
         shape = source.shape[1:]
         out = np.empty((len(chosen), *shape), np.float32)
         rng = stream(self.seed, "augment", step)
-        options = [transform.draw(rng, len(chosen), shape) for transform in self.transforms]
+        pick = Pick(chosen, len(source), shape, epoch, self.seed)
+        options = [transform.draw(rng, pick) for transform in self.transforms]
 
         def prepare(_block: int, start: int, stop: int) -> None:
             images = source[chosen[start:stop]]

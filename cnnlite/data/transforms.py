@@ -1,13 +1,33 @@
 """Augmentation: random changes of the training images, drawn first and then applied to a whole batch at once."""
 
+import functools
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from cnnlite.data.dataset import center
+from cnnlite.randomness import stream
 from cnnlite.registry import Registry
 from cnnlite.types import Array, Shape
+
+
+@dataclass(frozen=True)
+class Pick:
+    """The images that a draw is for: which of the training images, and when."""
+
+    indices: Array
+    """Of the images of the batch, int64 ``(N,)``, among ``total`` training images."""
+    total: int
+    shape: Shape
+    """(H, W, C) of an image."""
+    epoch: int
+    seed: int
+    """That of the run, for choices that belong to an image rather than to a step."""
+
+    def __len__(self) -> int:
+        return len(self.indices)
 
 
 class Transform(ABC):
@@ -18,8 +38,8 @@ class Transform(ABC):
     """
 
     @abstractmethod
-    def draw(self, rng: np.random.Generator, count: int, shape: Shape) -> Array:
-        """The choices for ``count`` images of ``shape``; the first axis of the result counts images."""
+    def draw(self, rng: np.random.Generator, pick: Pick) -> Array:
+        """The choices for the images of ``pick``, with the ``rng`` of the step; the first axis counts images."""
 
     @abstractmethod
     def apply(self, images: Array, options: Array) -> Array:
@@ -42,23 +62,50 @@ class RandomFlip(Transform):
             raise ValueError(f"probability {probability} is not in [0, 1]")
         self.probability = probability
 
-    def draw(self, rng: np.random.Generator, count: int, shape: Shape) -> Array:
-        return rng.random(count) < self.probability
+    def draw(self, rng: np.random.Generator, pick: Pick) -> Array:
+        return rng.random(len(pick)) < self.probability
 
     def apply(self, images: Array, options: Array) -> Array:
-        out = images.copy(order="C")
-        chosen = np.flatnonzero(options)
-        # Pixels as single elements: to move one at a time is much quicker than three bytes, one at a time.
-        pixels = out[chosen].view(np.dtype((np.void, images.shape[-1])))[..., 0]
-        out[chosen] = np.ascontiguousarray(pixels[:, :, ::-1]).view(np.uint8).reshape(-1, *images.shape[1:])
-        return out
+        return mirror(images, options)
+
+
+@transforms.register("alternating_flip")
+class AlternatingFlip(Transform):
+    """Mirrors each image left to right in every other epoch (Jordan 2024, arXiv:2404.00498).
+
+    Chance decides for each image, once, whether it is mirrored in the even epochs or in the odd ones: any two epochs
+    in a row show both sides of every image.
+    """
+
+    def draw(self, rng: np.random.Generator, pick: Pick) -> Array:
+        return _mirrored_first(pick.seed, pick.total)[pick.indices] ^ (pick.epoch % 2 == 1)
+
+    def apply(self, images: Array, options: Array) -> Array:
+        return mirror(images, options)
+
+
+@functools.lru_cache(maxsize=2)
+def _mirrored_first(seed: int, total: int) -> Array:
+    """Whether each of ``total`` images is mirrored in the even epochs."""
+    return stream(seed, "alternating_flip").random(total) < 0.5
+
+
+def mirror(images: Array, which: Array) -> Array:
+    """A copy of uint8 images ``(N, H, W, C)``, with those that the boolean ``which`` marks mirrored left to right."""
+    out = images.copy(order="C")
+    chosen = np.flatnonzero(which)
+    # Pixels as single elements: to move one at a time is much quicker than three bytes, one at a time.
+    pixels = out[chosen].view(np.dtype((np.void, images.shape[-1])))[..., 0]
+    out[chosen] = np.ascontiguousarray(pixels[:, :, ::-1]).view(np.uint8).reshape(-1, *images.shape[1:])
+    return out
 
 
 @transforms.register("random_crop")
 class RandomCrop(Transform):
-    """Pads each image on all sides and cuts a piece of its old size from a random place.
+    """Pads each image on all sides and cuts a piece of its old size from a random place (He et al. 2015, section 4.2).
 
-    ``padding`` is in pixels; ``mode`` fills it with black (``zeros``) or with the mirrored image (``reflect``).
+    ``padding`` is in pixels; ``mode`` fills it with black (``zeros``) or with the mirrored image (``reflect``; Jordan
+    2024, arXiv:2404.00498, translates images so, by up to 2 pixels).
     """
 
     def __init__(self, padding: int = 4, mode: Literal["zeros", "reflect"] = "zeros"):
@@ -74,12 +121,14 @@ class RandomCrop(Transform):
             raise ValueError(f"cannot reflect {self.padding} pixels of {shape[0]}x{shape[1]} images")
         return shape
 
-    def draw(self, rng: np.random.Generator, count: int, shape: Shape) -> Array:
-        return rng.integers(0, 2 * self.padding + 1, (count, 2))  # rows, columns from the top left of the padded image
+    def draw(self, rng: np.random.Generator, pick: Pick) -> Array:
+        return rng.integers(
+            0, 2 * self.padding + 1, (len(pick), 2)
+        )  # rows, columns from the top left of the padded image
 
     def apply(self, images: Array, options: Array) -> Array:
         count, height, width, channels = images.shape
-        padded = self._padded(images)
+        padded = pad(images, self.padding, self.mode)
         rows, columns = padded.shape[1:3]
         # Every run of `width` pixels as one element of an overlapping view: a crop is then `height` elements an image.
         run = np.dtype((np.void, width * channels))
@@ -88,17 +137,19 @@ class RandomCrop(Transform):
         cropped: Array = runs[first_row * columns + options[:, 1:]]  # (N, H)
         return cropped.view(np.uint8).reshape(images.shape)
 
-    def _padded(self, images: Array) -> Array:
-        p = self.padding
-        count, height, width, channels = images.shape
-        out = np.zeros((count, height + 2 * p, width + 2 * p, channels), np.uint8)
-        out[:, p:-p, p:-p] = images
-        if self.mode == "reflect":  # as `2 1 | 0 1 2 3 | 2 1`: columns first, then whole rows
-            out[:, p:-p, :p] = images[:, :, p:0:-1]
-            out[:, p:-p, -p:] = images[:, :, -2 : -p - 2 : -1]
-            out[:, :p] = out[:, 2 * p : p : -1]
-            out[:, -p:] = out[:, -p - 2 : -2 * p - 2 : -1]
-        return out
+
+def pad(images: Array, padding: int, mode: Literal["zeros", "reflect"]) -> Array:
+    """Uint8 images ``(N, H, W, C)`` with ``padding`` more pixels on each side: black, or as ``2 1 | 0 1 2 3 | 2 1``."""
+    p = padding
+    count, height, width, channels = images.shape
+    out = np.zeros((count, height + 2 * p, width + 2 * p, channels), np.uint8)
+    out[:, p:-p, p:-p] = images
+    if mode == "reflect":  # columns first, then whole rows
+        out[:, p:-p, :p] = images[:, :, p:0:-1]
+        out[:, p:-p, -p:] = images[:, :, -2 : -p - 2 : -1]
+        out[:, :p] = out[:, 2 * p : p : -1]
+        out[:, -p:] = out[:, -p - 2 : -2 * p - 2 : -1]
+    return out
 
 
 @transforms.register("center_crop")
@@ -113,8 +164,8 @@ class CenterCrop(Transform):
     def out_shape(self, shape: Shape) -> Shape:
         return center(np.empty((0, *shape), np.uint8), self.size).shape[1:]
 
-    def draw(self, rng: np.random.Generator, count: int, shape: Shape) -> Array:
-        return np.empty((count, 0), np.int64)
+    def draw(self, rng: np.random.Generator, pick: Pick) -> Array:
+        return np.empty((len(pick), 0), np.int64)
 
     def apply(self, images: Array, options: Array) -> Array:
         return center(images, self.size).copy(order="C")
@@ -135,8 +186,8 @@ class Cutout(Transform):
         self.size = size
         self.fill = fill
 
-    def draw(self, rng: np.random.Generator, count: int, shape: Shape) -> Array:
-        return rng.integers(0, shape[:2], (count, 2))  # row and column of the square's centre
+    def draw(self, rng: np.random.Generator, pick: Pick) -> Array:
+        return rng.integers(0, pick.shape[:2], (len(pick), 2))  # row and column of the square's centre
 
     def apply(self, images: Array, options: Array) -> Array:
         first = options - self.size // 2

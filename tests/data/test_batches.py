@@ -3,7 +3,7 @@ import pytest
 
 from cnnlite import engine
 from cnnlite.data import Batches, Images, Normalizer, Transform, sequential
-from cnnlite.data.transforms import CenterCrop, Cutout, RandomCrop, RandomFlip
+from cnnlite.data.transforms import AlternatingFlip, CenterCrop, Cutout, RandomCrop, RandomFlip
 from cnnlite.errors import ConfigError
 
 RAW = Normalizer(np.zeros(3), np.ones(3))
@@ -88,6 +88,17 @@ def test_augmentation_differs_between_epochs() -> None:
     source = Batches(numbered(1), 1, seed=0, transforms=[RandomCrop(2)], normalizer=RAW)
     seen = {source.batch(step)[0].tobytes() for step in range(40)}
     assert len(seen) > 10
+
+
+def test_alternating_flip_shows_both_sides_of_each_image_in_two_epochs() -> None:
+    source = Batches(numbered(23), 5, seed=0, transforms=[AlternatingFlip()], normalizer=RAW)
+    sides: list[dict[int, bool]] = [{}, {}, {}]
+    for step in range(15):
+        for x, label in zip(*source.batch(step), strict=True):
+            sides[step // 5][int(label)] = bool((x != source.images.images[label]).any())
+    assert all(sides[0][label] is not sides[1][label] for label in range(23))
+    assert sides[2] == sides[0]
+    assert len(set(sides[0].values())) == 2
 
 
 def test_augmentation_leaves_the_dataset_alone() -> None:

@@ -1,8 +1,10 @@
+from typing import Any
+
 import numpy as np
 import pytest
 
 from cnnlite.data import transforms
-from cnnlite.data.transforms import CenterCrop, Cutout, RandomCrop, RandomFlip, Transform
+from cnnlite.data.transforms import AlternatingFlip, CenterCrop, Cutout, Pick, RandomCrop, RandomFlip, Transform
 from cnnlite.types import Array
 
 SHAPES = [(1, 5, 5, 1), (7, 8, 6, 3), (4, 6, 9, 2), (3, 5, 7, 4), (64, 32, 32, 3)]
@@ -10,6 +12,10 @@ SHAPES = [(1, 5, 5, 1), (7, 8, 6, 3), (4, 6, 9, 2), (3, 5, 7, 4), (64, 32, 32, 3
 
 def some_images(shape: tuple[int, ...]) -> Array:
     return np.random.default_rng(sum(shape)).integers(0, 256, shape, dtype=np.uint8)
+
+
+def pick(count: int, shape: tuple[int, ...] = (8, 8, 3), epoch: int = 0, seed: int = 0) -> Pick:
+    return Pick(np.arange(count), count, shape, epoch, seed)
 
 
 def naive(transform: Transform, image: Array, option: Array) -> Array:
@@ -21,7 +27,7 @@ def naive(transform: Transform, image: Array, option: Array) -> Array:
     out = np.zeros_like(image)
     for row in range(height):
         for column in range(width):
-            if isinstance(transform, RandomFlip):
+            if isinstance(transform, RandomFlip | AlternatingFlip):
                 out[row, column] = image[row, width - 1 - column if option else column]
             elif isinstance(transform, Cutout):
                 low_row, low_column = option[0] - transform.size // 2, option[1] - transform.size // 2
@@ -41,6 +47,7 @@ def naive(transform: Transform, image: Array, option: Array) -> Array:
 ALL = [
     RandomFlip(),
     RandomFlip(1.0),
+    AlternatingFlip(),
     RandomCrop(1),
     RandomCrop(4),
     RandomCrop(40),
@@ -60,7 +67,7 @@ ALL = [
 def test_transform_equals_a_loop_over_pixels(transform: Transform, shape: tuple[int, ...]) -> None:
     images = some_images(shape)
     before = images.copy()
-    options = transform.draw(np.random.default_rng(0), shape[0], shape[1:])
+    options = transform.draw(np.random.default_rng(0), pick(shape[0], shape[1:]))
     out = transform.apply(images, options)
     np.testing.assert_array_equal(out, [naive(transform, *pair) for pair in zip(images, options, strict=True)])
     np.testing.assert_array_equal(images, before)
@@ -72,7 +79,7 @@ def test_transform_equals_a_loop_over_pixels(transform: Transform, shape: tuple[
 @pytest.mark.parametrize("transform", ALL, ids=lambda t: f"{type(t).__name__}-{'-'.join(map(str, vars(t).values()))}")
 def test_slices_of_a_batch_give_slices_of_the_result(transform: Transform) -> None:
     images = some_images((9, 8, 8, 3))
-    options = transform.draw(np.random.default_rng(1), 9, (8, 8, 3))
+    options = transform.draw(np.random.default_rng(1), pick(9))
     whole = transform.apply(images, options)
     for part in (slice(0, 4), slice(4, 9), slice(3, 3)):
         np.testing.assert_array_equal(transform.apply(images[part], options[part]), whole[part])
@@ -84,15 +91,48 @@ def test_every_registered_transform_is_checked_here() -> None:
 
 def test_draws_reach_all_choices_evenly() -> None:
     rng = np.random.default_rng(2)
-    assert abs(RandomFlip(0.25).draw(rng, 20000, (8, 8, 3)).mean() - 0.25) < 0.015
+    assert abs(RandomFlip(0.25).draw(rng, pick(20000)).mean() - 0.25) < 0.015
     for options, choices in (
-        (RandomCrop(2).draw(rng, 20000, (8, 8, 3)), (5, 5)),
-        (Cutout(3).draw(rng, 20000, (4, 7, 3)), (4, 7)),
+        (RandomCrop(2).draw(rng, pick(20000)), (5, 5)),
+        (Cutout(3).draw(rng, pick(20000, (4, 7, 3))), (4, 7)),
     ):
         for axis, count in enumerate(choices):
             shares = np.bincount(options[:, axis], minlength=count) / len(options)
             np.testing.assert_allclose(shares, 1 / count, atol=0.015)
         assert abs(np.corrcoef(options.T)[0, 1]) < 0.03
+
+
+def test_alternating_flip_mirrors_half_of_the_images_and_in_the_next_epoch_the_others() -> None:
+    rng = np.random.default_rng(0)
+    draws = [AlternatingFlip().draw(rng, pick(2000, epoch=epoch)) for epoch in range(4)]
+    assert abs(draws[0].mean() - 0.5) < 0.05
+    np.testing.assert_array_equal(draws[1], ~draws[0])
+    np.testing.assert_array_equal(draws[2:], draws[:2])
+    other = AlternatingFlip().draw(rng, pick(2000, seed=1))
+    assert abs((other == draws[0]).mean() - 0.5) < 0.05
+
+
+def test_alternating_flip_belongs_to_the_image_whatever_batch_it_is_in() -> None:
+    rng = np.random.default_rng(0)
+    order = rng.permutation(50)
+    whole = AlternatingFlip().draw(rng, pick(50))
+    for part in (order[:20], order[20:]):
+        np.testing.assert_array_equal(AlternatingFlip().draw(rng, Pick(part, 50, (8, 8, 3), 0, 0)), whole[part])
+
+
+def test_flip_and_reflected_crop_are_those_of_the_speedrun(torch: Any) -> None:
+    images = some_images((40, 32, 32, 3))
+    flip, crop = AlternatingFlip(), RandomCrop(2, "reflect")
+    rng = np.random.default_rng(0)
+    shifts = crop.draw(rng, pick(40))
+    for epoch in (0, 1):
+        sides = flip.draw(rng, pick(40, epoch=epoch))
+        ours = crop.apply(flip.apply(images, sides), shifts)
+        theirs = torch.tensor(images).permute(0, 3, 1, 2).float()
+        theirs = torch.where(torch.tensor(sides)[:, None, None, None], theirs.flip(-1), theirs)
+        padded = torch.nn.functional.pad(theirs, (2, 2, 2, 2), "reflect")
+        cut = [image[:, y : y + 32, x : x + 32] for image, (y, x) in zip(padded, shifts.tolist(), strict=True)]
+        np.testing.assert_array_equal(ours, torch.stack(cut).permute(0, 2, 3, 1).numpy())
 
 
 @pytest.mark.parametrize(
