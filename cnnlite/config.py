@@ -12,7 +12,7 @@ import yaml
 import cnnlite.layers  # noqa: F401 - registers all layers
 from cnnlite.annotations import options_of, show
 from cnnlite.builder import Problems, construct
-from cnnlite.data import Source, Transform, default_root
+from cnnlite.data import Source, Transform, Views, default_root
 from cnnlite.data.dataset import Validation
 from cnnlite.draft import Draft
 from cnnlite.errors import ConfigError, Problem
@@ -115,6 +115,7 @@ class TrainSettings:
         clip_norm: largest length of the gradient of all parameters together.
         validate_every: steps, or epochs, between validations.
         checkpoint_every: steps, or epochs, between checkpoints.
+        tta: views of each test image, whose logits are averaged: none but itself, mirror, or mirror_translate.
     """
 
     optimizer: Optimizer
@@ -126,6 +127,7 @@ class TrainSettings:
     clip_norm: Annotated[float, positive] | None = None
     validate_every: Interval = Interval(1, "epochs")
     checkpoint_every: Interval = Interval(1, "epochs")
+    tta: Views = "none"
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.iterations is None):

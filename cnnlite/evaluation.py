@@ -12,7 +12,7 @@ import numpy as np
 from cnnlite import __version__
 from cnnlite.checkpoint import Checkpoint, load_checkpoint
 from cnnlite.config import Config, config_from_data
-from cnnlite.data import Dataset, Images, Normalizer, load_dataset, sequential
+from cnnlite.data import Dataset, Images, Normalizer, Views, load_dataset, sequential, views_of
 from cnnlite.errors import CheckpointError, ConfigError, DataError, DivergedError
 from cnnlite.losses import Loss
 from cnnlite.metrics import ConfusionMatrix, Mean
@@ -43,18 +43,22 @@ def evaluate(
     loss: Loss,
     classes: Sequence[str],
     *,
+    views: Views = "none",
     check: Callable[[], None] = lambda: None,
 ) -> Evaluation:
     """Run all images through the network; ``check`` is called after each batch and may raise to end early.
 
-    Raises DivergedError if the loss is not finite.
+    The logits of an image are the mean of those of its ``views``. Raises DivergedError if the loss is not finite.
     """
     loss = copy.deepcopy(loss)  # a loss remembers its last batch, and training may be about to go backward
     confusion = ConfusionMatrix(len(classes))
     mean = Mean()
+    weights, sides = zip(*views_of(images.images, views), strict=True)
+    batches = [sequential(Images(side, images.labels), BATCH_SIZE, normalizer) for side in sides]
     with np.errstate(all="ignore"):
-        for x, labels in sequential(images, BATCH_SIZE, normalizer):
-            logits = network.forward(x, training=False)
+        for batch in zip(*batches, strict=True):
+            labels = batch[0][1]
+            logits = sum(w * network.forward(x, training=False) for w, (x, _) in zip(weights, batch, strict=True))
             mean.add(loss.forward(logits, labels) * len(labels), len(labels))
             confusion.add(labels, logits.argmax(axis=1))
             check()
@@ -67,12 +71,12 @@ def evaluate(
 
 
 def evaluate_checkpoint(
-    path: Path, split: str, root: str | None = None
+    path: Path, split: str, root: str | None = None, views: Views | None = None
 ) -> tuple[Evaluation, dict[str, Any], list[str]]:
     """Evaluate a checkpoint with what it holds, on the part of its dataset called ``split``.
 
-    ``root`` is another folder to look for the dataset in. Returns the evaluation, the same as an object for programs,
-    and warnings.
+    ``root`` is another folder to look for the dataset in, ``views`` are others than those of its config. Returns the
+    evaluation, the same as an object for programs, and warnings.
     """
     checkpoint = load_checkpoint(path)
     config, network, normalizer, classes = restore(checkpoint, path)
@@ -82,7 +86,8 @@ def evaluate_checkpoint(
     warnings = []
     if checkpoint.meta.get("dataset", {}).get("digest") != dataset.digest:
         warnings.append(f"the images of {dataset.name} here are not those that {path} was trained on")
-    found = evaluate(network, split_of(dataset, split), normalizer, config.train.loss, classes)
+    images = split_of(dataset, split)
+    found = evaluate(network, images, normalizer, config.train.loss, classes, views=views or config.train.tta)
     return found, {"checkpoint": str(path), "dataset": dataset.name, "split": split, **asdict(found)}, warnings
 
 

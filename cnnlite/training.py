@@ -10,7 +10,7 @@ import numpy as np
 from cnnlite import __version__
 from cnnlite.checkpoint import Checkpoint
 from cnnlite.config import Config
-from cnnlite.data import Batches, Dataset, Images, Normalizer
+from cnnlite.data import Batches, Dataset, Images, Normalizer, Views
 from cnnlite.diagnosis import first_not_finite
 from cnnlite.errors import CheckpointError, DivergedError, StorageError
 from cnnlite.evaluation import Evaluation, evaluate, state_of
@@ -160,7 +160,7 @@ class Training:
         found = None
         if validation is not None:
             self.reporter.activity("validate", self.progress.step)
-            found = self._evaluation_of(validation)
+            found = self._evaluation_of(validation, "none")
             self.reporter.activity("train", self.progress.step)
         progress.seconds = time.perf_counter() - self._started
         row = {
@@ -183,10 +183,9 @@ class Training:
             progress.best_step, progress.best_accuracy = progress.step, found.accuracy
             self.run.save("best", self.checkpoint())
 
-    def _evaluation_of(self, images: Images) -> Evaluation:
-        return evaluate(
-            self.network, images, self.normalizer, self.config.train.loss, self.dataset.classes, check=self.stop.check
-        )
+    def _evaluation_of(self, images: Images, views: Views) -> Evaluation:
+        loss, classes = self.config.train.loss, self.dataset.classes
+        return evaluate(self.network, images, self.normalizer, loss, classes, views=views, check=self.stop.check)
 
     def _test(self) -> Result:
         """Evaluate the test images, with the parameters of the best checkpoint where validation chose one."""
@@ -200,7 +199,7 @@ class Training:
                 progress = Progress.from_meta(best.meta["progress"])
             except CheckpointError as error:
                 self.reporter.warn(f"warning: {error}; testing with the last parameters instead")
-        test = self._evaluation_of(self.dataset.test)
+        test = self._evaluation_of(self.dataset.test, self.config.train.tta)
         return dataclasses.replace(
             self._result("complete"),
             best_step=progress.best_step or progress.step,

@@ -147,6 +147,9 @@ def test_eval_prints_each_class_and_json_for_programs() -> None:
     assert f"accuracy {test_accuracy:.2%}" in plain.stdout
     assert "crescent" in plain.stdout
     facts = json.loads(run("eval", checkpoint, "--json").stdout)
+    mirrored = json.loads(run("eval", checkpoint, "--json", "--tta", "mirror").stdout)
+    assert mirrored.keys() == facts.keys()
+    assert mirrored["loss"] != facts["loss"]
     assert facts["accuracy"] == test_accuracy
     assert facts["checkpoint"] == checkpoint
     assert sum(map(sum, facts["confusion"])) == facts["images"] == 40

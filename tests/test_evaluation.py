@@ -56,6 +56,19 @@ def test_figures_are_those_of_all_images_at_once_whatever_the_batches(count: int
         assert sum(found.confusion[index]) == len(right)
 
 
+def test_views_are_judged_by_the_mean_of_their_logits(dataset: Dataset) -> None:
+    normalizer = Normalizer.fit(dataset.train.images, "per_pixel")
+    network = Network(tiny().model, (32, 32, 3), seed=3, classes=10)
+    images = dataset.test.images
+    sides = [network.forward(normalizer(view), training=False) for view in (images, images[:, :, ::-1])]
+    logits = (sides[0] + sides[1]) / 2
+    found = evaluate(network, dataset.test, normalizer, CrossEntropy(), dataset.classes, views="mirror")
+    assert found.accuracy == (logits.argmax(axis=1) == dataset.test.labels).mean()
+    assert found.loss == pytest.approx(CrossEntropy().forward(logits, dataset.test.labels), rel=1e-5)
+    alone = evaluate(network, dataset.test, normalizer, CrossEntropy(), dataset.classes)
+    assert alone.loss != pytest.approx(found.loss, rel=1e-3)
+
+
 def test_evaluation_changes_neither_network_nor_loss(dataset: Dataset) -> None:
     network = Network(tiny().model, (32, 32, 3), seed=0)
     before = {name: array.copy() for name, array in network.state().items()}

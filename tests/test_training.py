@@ -164,6 +164,16 @@ def test_the_test_images_are_looked_at_once_and_with_the_best_parameters(
         np.testing.assert_array_equal(array, best[name])
 
 
+def test_a_run_tests_with_the_views_of_its_config_and_so_does_its_checkpoint(tmp_path: Path, dataset: Dataset) -> None:
+    result = start(tiny(epochs=1, tta="mirror_translate"), tmp_path, dataset)
+    best = tmp_path / "checkpoints/best.npz"
+    found, _, _ = evaluate_checkpoint(best, "test")
+    assert (found.accuracy, found.loss) == (result.test_accuracy, result.test_loss)
+    assert evaluate_checkpoint(best, "test", views="none")[0].loss != found.loss
+    validated, _, _ = evaluate_checkpoint(best, "validation", views="none")
+    assert validated.accuracy == result.best_validation_accuracy
+
+
 def test_without_validation_the_last_is_the_best(tmp_path: Path, dataset: Dataset) -> None:
     everything = Dataset("shapes", dataset.train, None, dataset.test, dataset.classes, dataset.digest)
     result = start(tiny(), tmp_path, everything)

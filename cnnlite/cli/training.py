@@ -11,7 +11,7 @@ from cnnlite.errors import CheckpointError
 from cnnlite.stopping import StopFlag
 
 if TYPE_CHECKING:
-    from cnnlite.data import DatasetMissing
+    from cnnlite.data import DatasetMissing, Views
 
 
 @cli.command()
@@ -76,11 +76,22 @@ def _fraction(_: click.Context, __: click.Parameter, value: float | None) -> flo
 @click.argument("checkpoint", type=PATH)
 @click.option("--split", type=click.Choice(["test", "validation", "train"]), default="test", show_default=True)
 @click.option("--data", metavar="DIR", help="Folder of the dataset.  [default: as in training]")
+@click.option(
+    "--tta",
+    type=click.Choice(["none", "mirror", "mirror_translate"]),
+    help="Views of each image, whose logits are averaged.  [default: the config's train.tta]",
+)
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads to compute on.  [default: one per core]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--min-accuracy", type=float, callback=_fraction, help="Fail (exit code 3) below this fraction.")
 def evaluate(
-    checkpoint: Path, split: str, data: str | None, threads: int | None, as_json: bool, min_accuracy: float | None
+    checkpoint: Path,
+    split: str,
+    data: str | None,
+    tta: "Views | None",
+    threads: int | None,
+    as_json: bool,
+    min_accuracy: float | None,
 ) -> None:
     """Evaluate a checkpoint: accuracy, loss, and the accuracy of each class."""
     import json
@@ -90,7 +101,7 @@ def evaluate(
     from cnnlite.streams import say
 
     engine.set_threads(threads)
-    found, facts, warnings = evaluate_checkpoint(checkpoint, split, data)
+    found, facts, warnings = evaluate_checkpoint(checkpoint, split, data, tta)
     for warning in warnings:
         complain(f"warning: {warning}")
     say(json.dumps(facts, allow_nan=False) if as_json else describe(found, f"{facts['dataset']} {split}"))

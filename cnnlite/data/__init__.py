@@ -6,6 +6,7 @@ from cnnlite.data.batches import Batches, sequential
 from cnnlite.data.dataset import Dataset, DatasetMissing, Images, Source, default_root, load_dataset, sources
 from cnnlite.data.normalize import Normalizer
 from cnnlite.data.transforms import Transform, transforms
+from cnnlite.data.views import Views, views_of
 
 __all__ = [
     "Batches",
@@ -15,11 +16,13 @@ __all__ = [
     "Normalizer",
     "Source",
     "Transform",
+    "Views",
     "default_root",
     "load_dataset",
     "sequential",
     "sources",
     "transforms",
+    "views_of",
 ]
 
 del _cifar, _shapes
