@@ -63,3 +63,8 @@ class StorageError(CnnliteError):
     """A file cannot be written (disk full, no permission), or memory is exhausted."""
 
     exit_code = 5
+
+
+def missing_extra(what: str, extra: str) -> ConfigError:
+    """Make the error for ``what`` needing an optional part of cnnlite that is not installed."""
+    return ConfigError(f'{what} needs more than is installed: pip install "cnnlite[{extra}]"')

@@ -10,6 +10,11 @@ import yaml
 
 from cnnlite.checkpoint import load_checkpoint
 from cnnlite.config import Config, config_from_data
+from cnnlite.evaluation import load_data
+from cnnlite.progress import Reporter
+from cnnlite.runs import RunDirectory
+from cnnlite.stopping import StopFlag
+from cnnlite.training import train
 from cnnlite.types import Array
 
 STEPS_PER_EPOCH = 7
@@ -38,6 +43,14 @@ def tiny(**train: Any) -> Config:
     data = yaml.safe_load(TINY)
     data["train"].update(train)
     return config_from_data(data, "tiny")
+
+
+def trained(folder: Path, config: Config) -> Path:
+    """Train in the empty ``folder``; returns the best checkpoint."""
+    run = RunDirectory.create_at(folder)
+    train(config, run, dataset=load_data(config), reporter=Reporter(quiet=True), stop=StopFlag())
+    run.close()
+    return run.checkpoint_path("best")
 
 
 def figures(run: Path) -> tuple[list[dict[str, str]], dict[str, Any]]:

@@ -24,18 +24,22 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 ROOMS = (
     {"errors", "registry", "randomness", "types", "stopping", "streams"},
     {"engine", "files", "losses", "schedules", "yaml_reader"},
+    {"pictures"},
     {"data", "kernels", "checkpoint", "machine", "metrics", "progress"},
     {"layers", "runs", "results"},
     {"annotations", "network"},
     {"builder", "draft", "diagnosis", "optimizers"},
     {"config"},
     {"evaluation"},
-    {"training", "bench", "doctor"},
+    {"training", "bench", "doctor", "prediction"},
     {"launch"},
     {"cli"},
     {"__main__"},
 )
 """A room imports only rooms of earlier lines; CONTRIBUTING.md shows the same list from its other end."""
+
+EXTRAS = {"PIL": "pictures"}
+"""The one room that may import each package beyond the required ones, when it is used."""
 
 
 def run_python(*arguments: str, folder: Path, path: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -74,8 +78,19 @@ def test_required_packages_are_these_four() -> None:
 
 def test_the_package_imports_nothing_but_the_standard_library_and_its_requirements() -> None:
     allowed = {*sys.stdlib_module_names, "cnnlite", "numpy", "click", "yaml", "tqdm"}
-    used = {imported.split(".")[0] for tree in modules().values() for imported in imports(tree)}
-    assert used <= allowed
+    used = {(room(name), imported.split(".")[0]) for name, tree in modules().items() for imported in imports(tree)}
+    beyond = {(package, user) for user, package in used if package not in allowed}
+    assert beyond <= set(EXTRAS.items())
+
+
+def test_extras_are_imported_only_where_they_are_used() -> None:
+    for name, tree in modules().items():
+        at_once = [
+            node for node in tree.body if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+        ]
+        for node in at_once:
+            if not isinstance(node, ast.ClassDef | ast.FunctionDef):
+                assert not {imported.split(".")[0] for imported in imports(node)} & EXTRAS.keys(), name
 
 
 def test_the_version_is_in_the_changelog() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from cnnlite import engine
 from cnnlite.errors import ConfigError, DataError, Problem
+from cnnlite.pictures import Frame
 from cnnlite.randomness import stream
 from cnnlite.registry import Registry
 from cnnlite.types import Array, Shape
@@ -70,7 +71,7 @@ class Dataset:
 class Source(ABC):
     """Where a dataset comes from; the constructor takes the options a config may set."""
 
-    in_shape: ClassVar[Shape | None] = None
+    in_shape: Shape | None = None
     """Shape of an image, (H, W, C), where it is known without the files: a network is checked against it before."""
     class_count: ClassVar[int | None] = None
     """Number of classes, where it is known without the files."""
@@ -85,6 +86,11 @@ class Source(ABC):
     @abstractmethod
     def default_validation(self, images: int) -> int:
         """How many of ``images`` training images, the last ones, are for validation unless a config says otherwise."""
+
+    @property
+    def frame(self) -> Frame | None:
+        """How pictures from elsewhere become as large as these images; None if only the files tell their size."""
+        return None if self.in_shape is None else Frame(self.in_shape[0], self.in_shape[1])
 
 
 sources: Registry[Source] = Registry("dataset", Source)  # type: ignore[type-abstract]

@@ -1,0 +1,49 @@
+"""Commands that put a trained network to use."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cnnlite.cli.group import PATH, cli
+from cnnlite.errors import DataError
+
+if TYPE_CHECKING:
+    from cnnlite.data import Views
+
+
+@cli.command()
+@click.argument("checkpoint", type=PATH)
+@click.argument("images", type=PATH, nargs=-1, required=True, metavar="IMAGE...")
+@click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="How many classes to name.")
+@click.option(
+    "--tta",
+    type=click.Choice(["none", "mirror", "mirror_translate"]),
+    help="Views of each picture, whose logits are averaged.  [default: the config's train.tta]",
+)
+@click.option("--threads", type=click.IntRange(1, 1024), help="Threads to compute on.  [default: one per core]")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def predict(
+    checkpoint: Path, images: tuple[Path, ...], top: int, tta: "Views | None", threads: int | None, as_json: bool
+) -> None:
+    """Name the most probable classes of pictures: files of any size, or folders of them."""
+    import json
+
+    from cnnlite import engine
+    from cnnlite.prediction import Model, predict_files
+    from cnnlite.streams import say
+
+    engine.set_threads(threads)
+    model = Model.load(checkpoint)
+    model.views = tta or model.views
+    predictions, faults = [], []
+    for prediction in predict_files(model, images, top):
+        predictions.append(prediction.facts())
+        if prediction.fault:
+            faults.append(f"{prediction.image}: {prediction.fault}")
+        elif not as_json:
+            say(prediction.describe())
+    if as_json:
+        say(json.dumps({"checkpoint": str(checkpoint), "predictions": predictions}, allow_nan=False))
+    if faults:
+        raise DataError("\n".join(faults))
