@@ -12,7 +12,7 @@ import yaml
 import cnnlite.layers  # noqa: F401 - registers all layers
 from cnnlite.annotations import options_of, show
 from cnnlite.builder import Problems, construct
-from cnnlite.data import Source, Transform, Views, default_root
+from cnnlite.data import Mixing, Source, Transform, Views, default_root
 from cnnlite.data.dataset import Validation
 from cnnlite.draft import Draft
 from cnnlite.errors import ConfigError, Problem
@@ -87,6 +87,7 @@ class DataSettings:
         root: folder that holds the downloaded datasets.
         normalize: subtract the mean and divide by the deviation of each channel, of each value, or do neither.
         augment: random changes to the training images, in this order.
+        mix: mix each training image, and its label, with another one of the batch.
         validation: which training images are held back: the dataset's default, none, a fraction, or a number of images.
         center_crop: side of the square to cut from the middle of each image.
         drop_last: leave out an epoch's last batch if it is smaller than the others.
@@ -96,6 +97,7 @@ class DataSettings:
     root: str = field(default_factory=lambda: str(default_root()))
     normalize: Literal["per_channel", "per_pixel", "none"] = "per_channel"
     augment: list[Transform] = field(default_factory=list)
+    mix: Mixing | None = None
     validation: Annotated[Validation, split_exists] = "default"
     center_crop: Annotated[int, positive] | None = None
     drop_last: bool = False

@@ -14,7 +14,7 @@ from cnnlite.data import Batches, Dataset, Images, Normalizer, Views
 from cnnlite.diagnosis import first_not_finite
 from cnnlite.errors import CheckpointError, DivergedError, StorageError
 from cnnlite.evaluation import Evaluation, evaluate, state_of
-from cnnlite.metrics import Mean, MetricsFile
+from cnnlite.metrics import Mean, MetricsFile, hits
 from cnnlite.network import Network
 from cnnlite.progress import Reporter
 from cnnlite.results import Progress, Result, describe_row
@@ -73,6 +73,8 @@ class Training:
             transforms=config.data.augment,
             normalizer=self.normalizer,
             drop_last=config.data.drop_last,
+            mix=config.data.mix,
+            classes=len(dataset.classes),
         )
         epoch = self.batches.steps_per_epoch
         # An epoch count such as 0.3 must not become one step more for its last bits.
@@ -128,12 +130,12 @@ class Training:
         try:
             for step in range(progress.step, end):
                 self.stop.check()
-                x, labels = self.batches.batch(step)
+                x, targets = self.batches.batch(step)
                 logits = network.forward(x, training=True, step=step)
-                batch_loss = loss.forward(logits, labels)
+                batch_loss = loss.forward(logits, targets)
                 if not math.isfinite(batch_loss):
                     raise self._diverged(step, "loss", x)
-                correct = int(np.count_nonzero(logits.argmax(axis=1) == labels))
+                correct = hits(logits, targets)
                 network.backward(loss.backward())
                 norm = optimizer.gradient_norm()
                 if not math.isfinite(norm):
@@ -141,7 +143,7 @@ class Training:
                 if clip_norm is not None and norm > clip_norm:
                     optimizer.scale_gradients(clip_norm / norm)
                 optimizer.step(step, factor(step, self.total_steps, epoch))
-                count = len(labels)
+                count = len(targets)
                 progress.loss.add(batch_loss * count, count)
                 progress.accuracy.add(correct, count)
                 progress.step = step + 1

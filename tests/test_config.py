@@ -104,6 +104,7 @@ def test_left_out_settings_have_the_documented_defaults(tmp_path: Path, monkeypa
         "root": "data",
         "normalize": "per_channel",
         "augment": [],
+        "mix": None,
         "validation": "default",
         "center_crop": None,
         "drop_last": False,
@@ -113,6 +114,7 @@ def test_left_out_settings_have_the_documented_defaults(tmp_path: Path, monkeypa
     assert list(train["schedule"]) == ["constant"]
     assert (train["batch_size"], train["clip_norm"]) == (64, None)
     assert train["validate_every"] == train["checkpoint_every"] == "1 epoch"
+    assert train["tta"] == "none"
     assert config.resolved["seed"] == 0
 
 

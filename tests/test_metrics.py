@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from cnnlite.errors import StorageError
-from cnnlite.metrics import COLUMNS, ConfusionMatrix, Mean, MetricsFile
+from cnnlite.metrics import COLUMNS, ConfusionMatrix, Mean, MetricsFile, hits
 
 
 def row(step: int) -> dict[str, float | None]:
@@ -18,6 +18,12 @@ def test_a_short_last_batch_counts_for_what_it_is() -> None:
     mean.add(0.0, 1)
     assert mean.value == 0.8
     assert Mean().value is None
+
+
+def test_hits_count_right_predictions_and_of_mixed_images_the_share_of_the_predicted_class() -> None:
+    logits = np.array([[0.0, 2, 1], [3, 1, 2], [0, 1, 5]], np.float32)
+    assert hits(logits, np.array([1, 2, 2])) == 2
+    assert hits(logits, np.array([[0, 0.25, 0.75], [0.5, 0.5, 0], [0, 0, 1]], np.float32)) == 1.75
 
 
 def test_confusion_counts_truth_by_row() -> None:

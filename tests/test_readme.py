@@ -13,7 +13,7 @@ import yaml
 from cnnlite.annotations import options_of, to_plain
 from cnnlite.cli import cli
 from cnnlite.config import load_config
-from cnnlite.data import sources, transforms
+from cnnlite.data import mixings, sources, transforms
 from cnnlite.layers import layers
 from cnnlite.losses import losses
 from cnnlite.network import Network
@@ -82,6 +82,7 @@ def test_every_config_builds(text: str, tmp_path: Path) -> None:
         ("optimizer", optimizers),
         ("schedule", schedules),
         ("augmentation", transforms),
+        ("mixing", mixings),
         ("dataset", sources),
     ],
 )

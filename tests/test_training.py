@@ -1,3 +1,4 @@
+import dataclasses
 import errno
 import json
 import os
@@ -9,7 +10,7 @@ import pytest
 
 from cnnlite.checkpoint import load_checkpoint
 from cnnlite.config import Config
-from cnnlite.data import Dataset
+from cnnlite.data import Dataset, mixings
 from cnnlite.errors import CheckpointError, DivergedError, StorageError
 from cnnlite.evaluation import evaluate_checkpoint, load_data
 from cnnlite.network import Network
@@ -250,6 +251,19 @@ def test_layers_that_draw_at_random_are_told_each_step(
     monkeypatch.setattr(Network, "forward", watched)
     start(tiny(epochs=2), tmp_path, dataset)
     assert steps == list(range(14))
+
+
+@pytest.mark.parametrize("mix", ["mixup", "cutmix"])
+def test_a_run_with_mixed_images_goes_on_with_the_same_bits(mix: str, tmp_path: Path, dataset: Dataset) -> None:
+    config = tiny(epochs=1)
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, mix=mixings[mix]()))
+    start(config, tmp_path / "whole", dataset)
+    with pytest.raises(Stopped):
+        start(config, tmp_path / "stopped", dataset, StopAt(4))
+    resume(config, tmp_path / "stopped", dataset)
+    assert_same_run(tmp_path / "whole", tmp_path / "stopped")
+    start(tiny(epochs=1), tmp_path / "plain", dataset)
+    assert figures(tmp_path / "plain")[0][0]["train_loss"] != figures(tmp_path / "whole")[0][0]["train_loss"]
 
 
 def test_gradients_are_clipped_to_the_norm_together(tmp_path: Path, dataset: Dataset) -> None:

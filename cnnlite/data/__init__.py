@@ -4,6 +4,7 @@ from cnnlite.data import cifar as _cifar  # registers the sources
 from cnnlite.data import shapes as _shapes
 from cnnlite.data.batches import Batches, sequential
 from cnnlite.data.dataset import Dataset, DatasetMissing, Images, Source, default_root, load_dataset, sources
+from cnnlite.data.mixing import Mixing, mixings
 from cnnlite.data.normalize import Normalizer
 from cnnlite.data.transforms import Transform, transforms
 from cnnlite.data.views import Views, views_of
@@ -13,12 +14,14 @@ __all__ = [
     "Dataset",
     "DatasetMissing",
     "Images",
+    "Mixing",
     "Normalizer",
     "Source",
     "Transform",
     "Views",
     "default_root",
     "load_dataset",
+    "mixings",
     "sequential",
     "sources",
     "transforms",

@@ -7,6 +7,7 @@ import numpy as np
 
 from cnnlite import engine
 from cnnlite.data.dataset import Images
+from cnnlite.data.mixing import Mixing, soft_targets
 from cnnlite.data.normalize import Normalizer
 from cnnlite.data.transforms import Pick, Transform
 from cnnlite.errors import ConfigError, Problem
@@ -18,7 +19,8 @@ class Batches:
     """The training images in random order, augmented and normalised.
 
     Each epoch shows every image once, in an order of its own; the last batch of an epoch is shorter if the images do
-    not divide evenly, or left out with ``drop_last``. What ``batch(step)`` returns depends on the arguments of the
+    not divide evenly, or left out with ``drop_last``. With ``mix`` each image is mixed with another of its batch, and
+    labels become probabilities for that many ``classes``. What ``batch(step)`` returns depends on the arguments of the
     constructor and on the step, and on nothing that happened before.
 
     Raises ConfigError if a batch is larger than the data, or if an augmentation does not fit the images.
@@ -33,6 +35,8 @@ class Batches:
         transforms: Sequence[Transform],
         normalizer: Normalizer,
         drop_last: bool = False,
+        mix: Mixing | None = None,
+        classes: int = 0,
     ):
         count = len(images)
         if not 1 <= batch_size <= count:
@@ -42,6 +46,8 @@ class Batches:
         self.seed = seed
         self.transforms = tuple(transforms)
         self.normalizer = normalizer
+        self.mix = mix
+        self.classes = classes
         self.steps_per_epoch = count // batch_size if drop_last else -(-count // batch_size)
         self._check_shapes()
         self._order: tuple[int, Array] | None = None
@@ -60,7 +66,10 @@ class Batches:
                 raise ConfigError([Problem(f"data.augment[{index}]", str(error))]) from None
 
     def batch(self, step: int) -> tuple[Array, Array]:
-        """Inputs, float32 ``(n, H, W, C)``, and labels, int64 ``(n,)``, of training step ``step``, counted from 0."""
+        """Inputs and targets of training step ``step``, counted from 0.
+
+        Inputs are float32 ``(n, H, W, C)``, targets are labels, int64 ``(n,)``, or probabilities, float32 ``(n, K)``.
+        """
         epoch, place = divmod(step, self.steps_per_epoch)
         chosen = self._permutation(epoch)[place * self.batch_size : (place + 1) * self.batch_size]
         source = self.images.images
@@ -70,15 +79,31 @@ class Batches:
         pick = Pick(chosen, len(source), shape, epoch, self.seed)
         options = [transform.draw(rng, pick) for transform in self.transforms]
 
-        def prepare(_block: int, start: int, stop: int) -> None:
-            images = source[chosen[start:stop]]
+        def write(which: Array | slice, x: Array) -> None:
+            images = source[chosen[which]]
             for transform, option in zip(self.transforms, options, strict=True):
-                images = transform.apply(images, option[start:stop])
-            self.normalizer.write(images, out[start:stop])
+                images = transform.apply(images, option[which])
+            self.normalizer.write(images, x)
 
+        labels = self.images.labels[chosen]
         # Counted are the floats alone: blocks of fewer images would spend their time on calls, not on pixels.
-        engine.for_blocks(prepare, len(chosen), 4 * math.prod(shape))
-        return out, self.images.labels[chosen]
+        size = 4 * math.prod(shape)
+        if self.mix is None:
+            engine.for_blocks(lambda _, start, stop: write(slice(start, stop), out[start:stop]), len(chosen), size)
+            return out, labels
+        mix, rng = self.mix, stream(self.seed, "mix", step)
+        partner = rng.permutation(len(chosen))
+        mixed = mix.draw(rng, len(chosen), shape)
+
+        def write_mixed(_block: int, start: int, stop: int) -> None:
+            x = out[start:stop]
+            other = engine.scratch("batches.other", x.shape, np.float32)
+            write(slice(start, stop), x)
+            write(partner[start:stop], other)  # once more: a block, or a part of a batch, needs no other one
+            mix.apply(x, other, mixed[start:stop])
+
+        engine.for_blocks(write_mixed, len(chosen), size)
+        return out, soft_targets(labels, partner, mix.shares(mixed, shape), self.classes)
 
     def _permutation(self, epoch: int) -> Array:
         known = self._order

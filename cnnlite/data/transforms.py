@@ -192,13 +192,16 @@ class Cutout(Transform):
     def apply(self, images: Array, options: Array) -> Array:
         first = options - self.size // 2
         count, height, width, channels = images.shape
-        rows = self._covered(first[:, 0], np.arange(height))
-        columns = self._covered(first[:, 1], np.repeat(np.arange(width), channels))
+        stop = first + self.size
+        rows = between(np.arange(height), first[:, 0], stop[:, 0])
+        columns = between(np.repeat(np.arange(width), channels), first[:, 1], stop[:, 1])
         out = images.copy(order="C")
         flat = out.reshape(count, height, width * channels)
         np.copyto(flat, self.fill, where=rows[:, :, None] & columns[:, None, :], casting="unsafe")
         return out
 
-    def _covered(self, first: Array, places: Array) -> Array:
-        covered: Array = (places >= first[:, None]) & (places < first[:, None] + self.size)
-        return covered
+
+def between(places: Array, first: Array, stop: Array) -> Array:
+    """Which of the ``(P,)`` places are in each of N ranges: boolean ``(N, P)``."""
+    inside: Array = (places >= first[:, None]) & (places < stop[:, None])
+    return inside
