@@ -5,23 +5,24 @@ The file is an uncompressed zip of .npy members, which ``np.load(path, allow_pic
 checksums of the zip format itself let some changes pass.
 """
 
+import contextlib
 import hashlib
 import json
 import math
 import os
 import stat
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.lib import format as npy
 
 from cnnlite.errors import CheckpointError, DivergedError
 from cnnlite.files import replacing
-from cnnlite.types import Array
+from cnnlite.types import Array, DType, Shape
 
 FORMAT = "cnnlite checkpoint"
 VERSION = 1
@@ -44,7 +45,7 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint, previous: Path | None = None) -> None:
-    """Write the file atomically; what was at ``path`` moves to ``previous`` where one is given.
+    """Write the file atomically; what was at ``path`` is kept as ``previous`` where one is given.
 
     Raises DivergedError if an array holds NaN or infinity (nothing is written then), StorageError if the file
     cannot be written (what was at ``path`` is intact then).
@@ -70,12 +71,23 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, previous: Path | None = 
 
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read and verify a checkpoint; CheckpointError says what is wrong with it. Nothing is ever unpickled."""
+    with open_checkpoint(path) as file:
+        return file.read()
+
+
+@contextlib.contextmanager
+def open_checkpoint(path: Path) -> Iterator["CheckpointFile"]:
+    """Open a checkpoint with its digest and all that it announces verified, but none of its arrays read yet.
+
+    Whatever goes wrong with the file inside the block becomes a CheckpointError that names it.
+    """
     try:
         # A FIFO would block in open() for ever without O_NONBLOCK, which regular files ignore.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         with open(descriptor, "rb") as file:
             size = _verified_size(file)
-            return _parse(file, size)
+            with zipfile.ZipFile(file) as archive:
+                yield CheckpointFile(archive, size)
     except IsADirectoryError:
         raise CheckpointError(f"{path}: is a directory; name a file, such as checkpoints/best.npz in a run") from None
     except OSError as error:
@@ -84,6 +96,51 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path}: {error}") from None
     except (zipfile.BadZipFile, ValueError, KeyError, RuntimeError, EOFError) as error:
         raise CheckpointError(f"{path}: is not a cnnlite checkpoint ({error})") from None
+
+
+class Announced(NamedTuple):
+    """What the header of an array says, which is as many bytes as are there."""
+
+    shape: Shape
+    dtype: DType
+
+
+class CheckpointFile:
+    """An open file whose bytes are as written, though perhaps by somebody unfriendly."""
+
+    def __init__(self, archive: zipfile.ZipFile, size: int):
+        self._archive = archive
+        self._members: dict[str, tuple[zipfile.ZipInfo, Announced]] = {}
+        members = archive.infolist()
+        if sum(member.file_size for member in members) > size:
+            raise _BadFileError("is not a cnnlite checkpoint (its members overlap or are compressed)")
+        for member in members:
+            name = member.filename.removesuffix(".npy")
+            if name in self._members or member.compress_type != zipfile.ZIP_STORED:
+                raise _BadFileError(f"is not a cnnlite checkpoint ({member.filename!r} is compressed or there twice)")
+            with archive.open(member) as stream:
+                self._members[name] = member, _read_header(stream, member)
+        self.meta = _read_meta(self._read("meta") if "meta" in self._members else None)
+
+    @property
+    def announced(self) -> dict[str, Announced]:
+        """Shapes and dtypes of all arrays, by name."""
+        return {name: announced for name, (_, announced) in self._members.items() if name != "meta"}
+
+    def read(self) -> Checkpoint:
+        """Read everything into memory of its own."""
+        arrays = {name: self._read(name) for name in self.announced}
+        bad = _first_not_finite(arrays)
+        if bad:
+            raise _BadFileError(f"{bad} holds NaN or infinity")
+        return Checkpoint(arrays, self.meta)
+
+    def _read(self, name: str) -> Array:
+        member, (shape, dtype) = self._members[name]
+        with self._archive.open(member) as stream:
+            _read_header(stream, member)
+            array: Array = np.frombuffer(bytearray(stream.read()), dtype=dtype, count=math.prod(shape)).reshape(shape)
+        return array
 
 
 class _BadFileError(Exception):
@@ -118,28 +175,8 @@ def _sha256(file: BinaryIO, count: int) -> bytes:
     return digest.hexdigest().encode()
 
 
-def _parse(file: BinaryIO, size: int) -> Checkpoint:
-    """Read a file whose bytes are as written, though perhaps by somebody unfriendly."""
-    arrays: dict[str, Array] = {}
-    with zipfile.ZipFile(file) as archive:
-        members = archive.infolist()
-        if sum(member.file_size for member in members) > size:
-            raise _BadFileError("is not a cnnlite checkpoint (its members overlap or are compressed)")
-        for member in members:
-            name = member.filename.removesuffix(".npy")
-            if name in arrays or member.compress_type != zipfile.ZIP_STORED:
-                raise _BadFileError(f"is not a cnnlite checkpoint ({member.filename!r} is compressed or there twice)")
-            with archive.open(member) as stream:
-                arrays[name] = _read_array(stream, member)  # type: ignore[arg-type]
-    meta = _read_meta(arrays.pop("meta", None))
-    bad = _first_not_finite(arrays)
-    if bad:
-        raise _BadFileError(f"{bad} holds NaN or infinity")
-    return Checkpoint(arrays, meta)
-
-
-def _read_array(stream: BinaryIO, member: zipfile.ZipInfo) -> Array:
-    """One .npy member; its header must announce exactly the bytes that are there before anything is allocated."""
+def _read_header(stream: IO[bytes], member: zipfile.ZipInfo) -> Announced:
+    """Read the header of a .npy member up to the data, of which there must be exactly as much as it announces."""
     version = npy.read_magic(stream)
     if version == (1, 0):
         shape, fortran_order, dtype = npy.read_array_header_1_0(stream)
@@ -152,8 +189,7 @@ def _read_array(stream: BinaryIO, member: zipfile.ZipInfo) -> Array:
     count = math.prod(shape)
     if min(shape, default=0) < 0 or count * dtype.itemsize != member.file_size - stream.tell():
         raise _BadFileError(f"{member.filename} has shape {shape} but not that many bytes")
-    array: Array = np.frombuffer(bytearray(stream.read()), dtype=dtype, count=count).reshape(shape)
-    return array
+    return Announced(shape, dtype)
 
 
 def _read_meta(array: Array | None) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,17 +10,19 @@ from typing import Any
 import numpy as np
 
 from cnnlite import __version__
-from cnnlite.checkpoint import Checkpoint, load_checkpoint
+from cnnlite.checkpoint import Checkpoint, open_checkpoint
 from cnnlite.config import Config, config_from_data
 from cnnlite.data import Dataset, Images, Normalizer, Views, load_dataset, sequential, views_of
 from cnnlite.errors import CheckpointError, ConfigError, DataError, DivergedError
 from cnnlite.losses import Loss
 from cnnlite.metrics import ConfusionMatrix, Mean
-from cnnlite.network import Network
+from cnnlite.network import Described, Network, check_arrays
 from cnnlite.types import Array
 
 BATCH_SIZE = 250
 """The same everywhere: the last bits of a matrix product may depend on its size."""
+
+_STATE = ("param/", "buffer/")
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,7 @@ def evaluate_checkpoint(
     ``root`` is another folder to look for the dataset in, ``views`` are others than those of its config. Returns the
     evaluation, the same as an object for programs, and warnings.
     """
-    checkpoint = load_checkpoint(path)
-    config, network, normalizer, classes = restore(checkpoint, path)
+    checkpoint, config, network, normalizer, classes = load_network(path)
     dataset = load_data(config, root)
     if dataset.classes != classes or dataset.train.images.shape[1:] != network.in_shape:
         raise DataError(f"{path}: was trained on other classes or image sizes than {dataset.name} has here")
@@ -91,28 +92,53 @@ def evaluate_checkpoint(
     return found, {"checkpoint": str(path), "dataset": dataset.name, "split": split, **asdict(found)}, warnings
 
 
+def load_network(path: Path) -> tuple[Checkpoint, Config, Network, Normalizer, tuple[str, ...]]:
+    """Read a checkpoint and rebuild what it holds, as `restore` does; only arrays that fit the network are read."""
+    with open_checkpoint(path) as file:
+        config, network, classes = _rebuild(file.meta, file.announced, path)
+        checkpoint = file.read()
+    network.load_state(state_of(checkpoint))
+    return checkpoint, config, network, _normalizer_of(checkpoint, path), classes
+
+
 def restore(checkpoint: Checkpoint, path: Path) -> tuple[Config, Network, Normalizer, tuple[str, ...]]:
     """Rebuild what a checkpoint, read from ``path``, holds: config, network, normalisation and class names.
 
     CheckpointError if it does not describe a whole network.
     """
+    config, network, classes = _rebuild(checkpoint.meta, checkpoint.arrays, path)
+    network.load_state(state_of(checkpoint))
+    return config, network, _normalizer_of(checkpoint, path), classes
+
+
+def _rebuild(
+    meta: dict[str, Any], arrays: Mapping[str, Described], path: Path
+) -> tuple[Config, Network, tuple[str, ...]]:
+    """Build the network that ``meta`` describes, as yet without training; CheckpointError if ``arrays`` do not fit."""
     try:
-        config = config_from_data(checkpoint.meta["config"])
-        classes = tuple(map(str, checkpoint.meta["classes"]))
-        in_shape = tuple(map(int, checkpoint.meta["in_shape"]))
-        normalizer = Normalizer.from_state(checkpoint.arrays)
+        config = config_from_data(meta["config"])
+        classes = tuple(map(str, meta["classes"]))
+        in_shape = tuple(map(int, meta["in_shape"]))
         network = Network(config.model, in_shape, seed=config.seed, classes=len(classes))
-        network.load_state(state_of(checkpoint))
+        own = {name: array for name, array in arrays.items() if name.startswith(_STATE)}
+        check_arrays(network.state(), own, "network")
     except KeyError as error:
         raise CheckpointError(f"{path}: holds no {error.args[0]!r}, so it is not a whole network") from None
     except (ConfigError, CheckpointError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: does not describe a network of cnnlite {__version__}: {error}") from None
-    return config, network, normalizer, classes
+    return config, network, classes
+
+
+def _normalizer_of(checkpoint: Checkpoint, path: Path) -> Normalizer:
+    try:
+        return Normalizer.from_state(checkpoint.arrays)
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"{path}: holds no normalization of images ({error})") from None
 
 
 def state_of(checkpoint: Checkpoint) -> dict[str, Array]:
     """Select the arrays of a checkpoint that belong to the network."""
-    return {name: array for name, array in checkpoint.arrays.items() if name.startswith(("param/", "buffer/"))}
+    return {name: array for name, array in checkpoint.arrays.items() if name.startswith(_STATE)}
 
 
 def check_model(config: Config) -> Network | None:

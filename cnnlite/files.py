@@ -18,8 +18,8 @@ def unwritable(path: Path, error: OSError) -> StorageError:
 def replacing(path: Path, previous: Path | None = None) -> Iterator[BinaryIO]:
     """Open a file that takes the place of ``path``, complete and on disk, if the block ends without an error.
 
-    What was at ``path`` moves to ``previous`` where one is given. After an error ``path`` is what it was and the
-    temporary file is gone; a process killed half-way leaves a temporary file for ``remove_temporary``. Raises
+    What was at ``path`` is kept as ``previous`` where one is given. After an error ``path`` is what it was and the
+    temporary file is gone; a process killed half-way leaves temporary files for ``remove_temporary``. Raises
     StorageError.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -29,8 +29,7 @@ def replacing(path: Path, previous: Path | None = None) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         if previous is not None:
-            with contextlib.suppress(FileNotFoundError):
-                os.replace(path, previous)
+            _keep(path, previous)
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except BaseException as error:
@@ -52,6 +51,20 @@ def remove_temporary(folder: Path) -> None:
     for leftover in folder.glob(".*.tmp"):
         with contextlib.suppress(OSError):
             leftover.unlink()
+
+
+def _keep(path: Path, previous: Path) -> None:
+    """Make ``previous`` another name of the file at ``path``, which is there all the time."""
+    spare = previous.with_name(f".{previous.name}.{os.getpid()}.tmp")
+    try:
+        os.link(path, spare)
+        os.replace(spare, previous)
+    except OSError:  # a file system without hard links, or there is nothing at the path yet
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(path, previous)
+    finally:
+        with contextlib.suppress(OSError):
+            spare.unlink()  # a replace does nothing where both names are of one file already
 
 
 def _sync_folder(folder: Path) -> None:

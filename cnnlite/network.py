@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from cnnlite import engine
 from cnnlite.errors import CheckpointError, ConfigError, Problem
 from cnnlite.layers.base import Layer
 from cnnlite.randomness import stream
-from cnnlite.types import Array, Shape
+from cnnlite.types import Array, DType, Shape
 
 
 @dataclass(frozen=True)
@@ -95,22 +95,39 @@ class Network:
         """Copy ``arrays``, named as in `state`, into the network.
 
         Raises:
-            CheckpointError: naming every array that is missing, left over or of another shape; nothing is changed then.
+            CheckpointError: naming all arrays missing, left over or of another shape or dtype; nothing is changed then.
         """
         load_arrays(self.state(), arrays, "network")
 
 
-def load_arrays(own: Mapping[str, Array], given: Mapping[str, Array], owner: str) -> None:
-    """Copy ``given`` into ``own``, name by name; CheckpointError for every name or shape that differs."""
+class Described(Protocol):
+    """What has a shape and a dtype: an array, or what a file says about one."""
+
+    @property
+    def shape(self) -> Shape:
+        """Its shape."""
+
+    @property
+    def dtype(self) -> DType:
+        """What kind of numbers it holds."""
+
+
+def check_arrays(own: Mapping[str, Array], given: Mapping[str, Described], owner: str) -> None:
+    """Compare ``given`` with ``own``; CheckpointError for every name, shape or dtype that differs."""
     faults = [f"{name} is missing" for name in own if name not in given]
     faults += [f"{name} is not in the {owner}" for name in given if name not in own]
-    faults += [
-        f"{name} has shape {given[name].shape}, not {array.shape}"
-        for name, array in own.items()
-        if name in given and given[name].shape != array.shape
-    ]
+    for name, array in own.items():
+        if name in given and given[name].shape != array.shape:
+            faults.append(f"{name} has shape {given[name].shape}, not {array.shape}")
+        elif name in given and given[name].dtype != array.dtype:
+            faults.append(f"{name} is {given[name].dtype}, not {array.dtype}")
     if faults:
         raise CheckpointError(f"does not fit the {owner}: {'; '.join(faults)}")
+
+
+def load_arrays(own: Mapping[str, Array], given: Mapping[str, Array], owner: str) -> None:
+    """Copy ``given`` into ``own``, name by name; CheckpointError, and nothing changed, unless all of them fit."""
+    check_arrays(own, given, owner)
     for name, array in own.items():
         np.copyto(array, given[name])
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cnnlite.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from cnnlite.checkpoint import Checkpoint, CheckpointFile, load_checkpoint, save_checkpoint
 from cnnlite.data import Dataset, Images, Normalizer
 from cnnlite.errors import CheckpointError, ConfigError, DataError, DivergedError
 from cnnlite.evaluation import describe, describe_model, evaluate, evaluate_checkpoint, load_data
@@ -153,12 +153,19 @@ def test_an_array_that_is_missing_or_misshapen_is_named(name: str, trained: Path
             evaluate_checkpoint(tmp_path / "a.npz", "test")
 
 
-def test_an_array_too_many_is_named(trained: Path, tmp_path: Path) -> None:
+def test_all_that_does_not_fit_is_named_before_any_array_is_read(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     checkpoint: Checkpoint = load_checkpoint(trained)
     checkpoint.arrays["param/99.weight"] = np.zeros(3, np.float32)
+    checkpoint.arrays["param/6.bias"] = np.zeros(10, np.float64)
+    del checkpoint.arrays["param/0.weight"]
     save_checkpoint(tmp_path / "a.npz", checkpoint)
-    with pytest.raises(CheckpointError, match=r"99\.weight"):
+    monkeypatch.delattr(CheckpointFile, "read")
+    with pytest.raises(CheckpointError) as caught:
         evaluate_checkpoint(tmp_path / "a.npz", "test")
+    for fault in ("99.weight is not in", "6.bias is float64, not float32", "0.weight is missing"):
+        assert fault in str(caught.value)
 
 
 def test_the_description_holds_every_class(dataset: Dataset) -> None:

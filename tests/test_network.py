@@ -162,6 +162,7 @@ def test_loading_names_everything_that_does_not_fit_and_changes_nothing() -> Non
     del given["param/0.weight"], given["buffer/1.running_var"]
     given["param/9.weight"] = np.zeros(3)
     given["param/5.bias"] = np.zeros(4, np.float32)
+    given["buffer/1.running_mean"] = given["buffer/1.running_mean"].astype(np.float64)
     with pytest.raises(CheckpointError) as caught:
         built.load_state(given)
     for part in (
@@ -169,6 +170,7 @@ def test_loading_names_everything_that_does_not_fit_and_changes_nothing() -> Non
         "buffer/1.running_var is missing",
         "param/9.weight is not in the network",
         "param/5.bias has shape (4,), not (3,)",
+        "buffer/1.running_mean is float64, not float32",
     ):
         assert part in str(caught.value)
     for name, array in built.state().items():

@@ -137,58 +137,6 @@ def test_without_a_whole_checkpoint_there_is_nothing_to_resume(tmp_path: Path) -
     run.close()
 
 
-KILLED = """
-import os, sys
-from pathlib import Path
-import numpy as np
-from cnnlite import files
-from cnnlite.checkpoint import Checkpoint
-from cnnlite.runs import RunDirectory
-
-run = RunDirectory.open(Path(sys.argv[1]))
-countdown = int(sys.argv[2])
-
-def counted(function):
-    def call(*arguments, **options):
-        global countdown
-        countdown -= 1
-        if countdown == 0:
-            os.kill(os.getpid(), 9)
-        return function(*arguments, **options)
-    return call
-
-class CountedOs:
-    def __getattr__(self, name):
-        value = getattr(os, name)
-        return counted(value) if callable(value) else value
-
-files.os = CountedOs()
-run.save("last", Checkpoint({"param/w": np.full(3, 3, dtype=np.float32)}, {"step": 3}))
-print("saved")
-"""
-
-
-def test_killed_at_any_moment_of_a_save_a_checkpoint_remains(tmp_path: Path) -> None:
-    run = RunDirectory.create_at(tmp_path / "run")
-    for step in (1, 2):
-        run.save("last", checkpoint(step))
-    run.close()
-    found = []
-    for countdown in range(1, 20):
-        done = subprocess.run([sys.executable, "-c", KILLED, str(run.path), str(countdown)], capture_output=True)
-        run = RunDirectory.open(run.path)
-        assert not list(run.checkpoints.glob(".*"))
-        found.append(run.newest_checkpoint()[0].meta["step"])
-        run.close()
-        if done.returncode == 0:
-            break
-        assert done.returncode == -9, done.stderr
-    assert found[0] == 2
-    assert found[-1] == 3
-    assert found == sorted(found)
-    assert len(found) >= 5
-
-
 def test_the_environment_names_what_figures_depend_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
     facts: dict[str, Any] = json.loads(json.dumps(environment()))
