@@ -10,6 +10,7 @@ from cnnlite import engine
 from cnnlite.kernels.rows import row_length
 from cnnlite.layers.activations import Activation
 from cnnlite.layers.base import Layer, layers
+from cnnlite.randomness import stream
 from cnnlite.types import Array, DType, Shape
 
 MOST_LAYERS = 10_000
@@ -75,6 +76,7 @@ class Parallel(Layer):
         self.branches = branches
         self.count = 1 + sum(branch.count for branch in branches)
         self.merge = merge
+        self.factors = [1.0] * len(branches)  # of the outputs of this training step; one that is 0 leaves a branch out
         self.activation: Activation | None = None
         self._y: Array | None = None
 
@@ -110,7 +112,9 @@ class Parallel(Layer):
             branch.skip_dx()
 
     def forward(self, x: Array, *, training: bool) -> Array:
-        outputs = [branch.forward(x, training=training) for branch in self.branches]
+        factors = self.factors if training else [1.0] * len(self.branches)
+        pairs = zip(self.branches, factors, strict=True)
+        outputs = [_times(branch.forward(x, training=training), factor) for branch, factor in pairs if factor]
         if self.merge == "sum":
             y = _sum(outputs, self.activation)
             self._y = y if training and self.activation is not None else None
@@ -123,8 +127,11 @@ class Parallel(Layer):
             y, self._y = self.kept(self._y), None
             dy = self.activation.backward_from(dy, y, y)
         gradients = []
-        for index, branch in enumerate(self.branches):
-            part = dy
+        for index, (branch, factor) in enumerate(zip(self.branches, self.factors, strict=True)):
+            if not factor:
+                _clear_gradients(branch)
+                continue
+            part = _times(dy, factor)
             if self.merge == "concat" and len(self.branches) > 1:
                 view = dy[..., self.edges[index] : self.edges[index + 1]]
                 part = engine.empty(view.shape, view.dtype)
@@ -132,6 +139,23 @@ class Parallel(Layer):
             gradients.append(branch.backward(part))
         needed = [gradient for gradient in gradients if gradient is not None]
         return _sum(needed) if self.needs_dx else None
+
+
+def _times(array: Array, factor: float) -> Array:
+    """The product, in a new array; the array itself if the factor is 1."""
+    if factor == 1:
+        return array
+    y, number = engine.empty(array.shape, array.dtype), array.dtype.type(factor)
+    engine.for_blocks(
+        lambda _, start, stop: np.multiply(array[start:stop], number, out=y[start:stop]), len(y), 2 * array[0].nbytes
+    )
+    return y
+
+
+def _clear_gradients(layer: Layer) -> None:
+    for _, part in layer.walk():
+        for gradient in part.grads.values():
+            gradient[...] = 0
 
 
 def _sum(arrays: Sequence[Array], activation: Activation | None = None) -> Array:
@@ -164,17 +188,31 @@ class Residual(Parallel):
     Args:
         body: layers whose output is added to the shortcut's.
         shortcut: layers from the input to the sum; the input itself if left out.
+        drop_probability: of leaving the body out of a training step, in which it then costs nothing (stochastic depth,
+            Huang et al. 2016, arXiv:1603.09382). In the other steps body(x) counts 1 / (1 - drop_probability) times;
+            the paper scales it in evaluation instead.
 
     Parameters are called ``body.*`` and ``shortcut.*``.
     """
 
-    def __init__(self, body: Layer, shortcut: Layer | None = None):
+    def __init__(self, body: Layer, shortcut: Layer | None = None, drop_probability: float = 0.0):
         super().__init__([body, shortcut or Sequential([])], merge="sum")
+        if not 0 <= drop_probability < 1:
+            raise ValueError(f"drop_probability must be in [0, 1), not {drop_probability}")
+        self.drop_probability = drop_probability
 
     def branch_name(self, index: int) -> str:
         return ("body", "shortcut")[index]
 
+    def start_step(self, step: int) -> None:
+        super().start_step(step)
+        if self.drop_probability:
+            dropped = stream(self._seed, "residual", step).random() < self.drop_probability
+            self.factors[0] = 0.0 if dropped else 1 / (1 - self.drop_probability)
+
     def build(self, in_shape: Shape, rng: np.random.Generator, dtype: DType) -> Shape:
+        if self.drop_probability:
+            self._seed = int(rng.integers(2**63))  # differs from block to block, follows from the network's seed
         try:
             return super().build(in_shape, rng, dtype)
         except ValueError as error:
