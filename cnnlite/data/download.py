@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cnnlite.data.archive import extract, md5
+from cnnlite.data.archive import LARGEST_ARCHIVE, extract, md5
 from cnnlite.data.fetch import Progress, check_url, discard, fetch
 from cnnlite.errors import ConfigError, DataError, StorageError
 from cnnlite.registry import did_you_mean
@@ -47,8 +47,6 @@ ARCHIVES = {
     ),
 }
 
-_LARGEST_ARCHIVE = 400 * 1024 * 1024
-
 
 def download_cifar(
     root: Path,
@@ -87,7 +85,7 @@ def download_cifar(
         return target
     if from_file is not None:
         if not from_file.is_file():
-            raise DataError(f"{from_file}: no such file")
+            raise DataError(f"{from_file}: {'not a file' if from_file.exists() else 'no such file'}")
         say(f"unpacking {from_file}")
         _install(from_file, target, archive, progress, say)
     else:
@@ -119,13 +117,13 @@ def _download(
     check_url(url)
     resumed = part.exists()
     say(f"{'going on with' if resumed else 'downloading'} {url}")
-    fetch(url, part, limit=_LARGEST_ARCHIVE, progress=progress, timeout=timeout)
+    fetch(url, part, limit=LARGEST_ARCHIVE, progress=progress, timeout=timeout)
     if md5(part) == archive.md5:
         return
     if resumed:  # perhaps the file on the server changed in between
         say("the checksum of the whole is wrong: starting over")
         discard(part)
-        fetch(url, part, limit=_LARGEST_ARCHIVE, progress=progress, timeout=timeout)
+        fetch(url, part, limit=LARGEST_ARCHIVE, progress=progress, timeout=timeout)
     if md5(part) == archive.md5:
         return
     if url == archive.url:

@@ -1,5 +1,7 @@
 import gzip
+import os
 import tarfile
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -105,6 +107,18 @@ def with_huge_member() -> bytes:
     return gzip.compress(large.tobuf(tarfile.GNU_FORMAT))
 
 
+def raw_tar(*entries: tuple[bytes, bytes]) -> Callable[[], bytes]:
+    """Members that are only kind and content, with a header that tarfile would not write."""
+    blocks = (member("x", content, kind)[0].tobuf(tarfile.USTAR_FORMAT) + content for kind, content in entries)
+    return lambda: gzip.compress(b"".join(blocks))
+
+
+def with_negative_size() -> bytes:
+    entry = tarfile.TarInfo(f"{FOLDER}/x")
+    entry.size = -512
+    return gzip.compress(entry.tobuf(tarfile.GNU_FORMAT))
+
+
 def changed_files(**changes: bytes) -> Callable[[], bytes]:
     return lambda: files.pack(members(FILES | changes))
 
@@ -140,8 +154,14 @@ BAD_ARCHIVES: dict[str, tuple[Callable[[], bytes], str]] = {
     "device": (with_member(member(f"{FOLDER}/x", kind=DEVICE)), "is a link or a device"),
     "fifo": (with_member(member(f"{FOLDER}/x", kind=FIFO)), "is a link or a device"),
     "duplicate": (with_member(member(f"{FOLDER}/test_batch", FILES["test_batch"])), "test_batch twice"),
+    "chain of headers": (raw_tar(*[(b"x", b"")] * 5000), "larger than any CIFAR archive"),
+    "header that takes for ever to search": (raw_tar((b"x", b"1" * 10 * 2**20)), "no .tar.gz archive"),
+    "sparse file": (raw_tar((b"S", b"1" * 512)), "is a link or a device"),
+    "negative size": (with_negative_size, "larger than any CIFAR archive"),
+    "name that is many lines": (lambda: files.pack([member("a\nb\nc", b"x")]), "data_batch_1 is missing"),
+    "streams of nothing": (lambda: gzip.compress(b"") * 100_000, "ends too soon"),
     "huge member": (with_huge_member, "larger than any CIFAR archive"),
-    "many members": (with_member(*(member(f"x/{n}") for n in range(200))), "larger than any CIFAR archive"),
+    "many members": (with_member(*(member(f"x/{n}") for n in range(250))), "larger than any CIFAR archive"),
 }
 
 
@@ -151,8 +171,10 @@ def test_bad_archive_is_refused_and_nothing_is_left(case: str, tmp_path: Path) -
     path = tmp_path / "given.tar.gz"
     path.write_bytes(make())
     root = tmp_path / "root"
+    started = time.perf_counter()
     with pytest.raises(DataError, match=message) as raised:
         download_cifar(root, from_file=path)
+    assert time.perf_counter() - started < 5
     assert str(path) in str(raised.value)
     assert "\n" not in str(raised.value)
     assert content(root) == []
@@ -172,6 +194,29 @@ def test_archive_that_unpacks_to_too_much_is_refused(
         download_cifar(tmp_path / "root", from_file=path)
 
 
+def test_a_sparse_file_of_terabytes_is_refused_unread(packed: Path, tmp_path: Path) -> None:
+    with packed.open("r+b") as file:
+        file.truncate(2**42)
+    with pytest.raises(DataError, match="4,398,046,511,104 bytes are more than any CIFAR archive has"):
+        download_cifar(tmp_path / "data", from_file=packed)
+
+
+@pytest.mark.parametrize("size", [1000, 512 * 1024])
+def test_archive_in_many_streams_and_with_zeros_behind_is_unpacked(size: int, packed: Path, tmp_path: Path) -> None:
+    plain = gzip.decompress(PACKED)
+    packed.write_bytes(b"".join(gzip.compress(plain[n : n + size]) for n in range(0, len(plain), size)) + bytes(999))
+    folder = download_cifar(tmp_path / "data", from_file=packed)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == FILES
+
+
+def test_archive_with_long_names_and_records_about_members_is_unpacked(packed: Path, tmp_path: Path) -> None:
+    extra = [member(f"{FOLDER}/{'n' * 300}", b"x"), *members(FILES)]
+    for entry, _ in extra:
+        entry.pax_headers = {"mtime": "1.5"}
+    packed.write_bytes(files.pack(extra))
+    assert content(download_cifar(tmp_path / "data", from_file=packed)) == sorted(FILES)
+
+
 def test_members_of_other_names_are_left_out(tmp_path: Path) -> None:
     path = tmp_path / "given.tar.gz"
     others = [member("data_batch_1", b"x"), member("other/data_batch_1", b"x"), member(f"{FOLDER}/a/test_batch", b"x")]
@@ -187,10 +232,12 @@ def test_remains_of_a_killed_run_are_cleaned_up(packed: Path, tmp_path: Path) ->
     assert content(root) == [FOLDER]
 
 
-@pytest.mark.parametrize("given", ["nothing", "folder"])
+@pytest.mark.parametrize("given", ["nothing", "folder", "pipe", "loop", "/dev/zero"])
 def test_given_archive_must_be_a_file(tmp_path: Path, given: str) -> None:
     (tmp_path / "folder").mkdir()
-    with pytest.raises(DataError, match=f"{given}: no such file"):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match=f"{given}: (no such|not a) file"):
         download_cifar(tmp_path / "data", from_file=tmp_path / given)
 
 
