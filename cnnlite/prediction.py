@@ -52,10 +52,10 @@ class Model:
 
         ValueError for other images, DivergedError if the network's outputs are not finite.
         """
-        return softmax(self.logits(images))
+        return softmax(self.logits(images, self.views))
 
-    def logits(self, images: Array) -> Array:
-        """What the network gives for images as `predict` takes them, float32 (N, classes)."""
+    def logits(self, images: Array, views: Views) -> Array:
+        """What the network gives for images as `predict` takes them, float32 (N, classes), on average over views."""
         if images.dtype != np.uint8 or images.shape[1:] != self.image_shape:
             height, width, channels = self.image_shape
             wanted = f"images must be uint8 of shape (N, {height}, {width}, {channels})"
@@ -66,8 +66,8 @@ class Model:
                 part = images[start : start + BATCH_SIZE]
                 if self.crop is not None:
                     part = center(part, self.crop)
-                views = views_of(part, self.views)
-                logits = (weight * self.network.forward(self.normalizer(x), training=False) for weight, x in views)
+                sides = views_of(part, views)
+                logits = (weight * self.network.forward(self.normalizer(x), training=False) for weight, x in sides)
                 out[start : start + BATCH_SIZE] = sum(logits)
         if not np.isfinite(out).all():
             raise DivergedError("what the network gives is not finite: its parameters have grown too large")

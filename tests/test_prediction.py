@@ -93,7 +93,7 @@ def test_views_are_averaged_as_config_or_command_says(checkpoint: Path, dataset:
     save_checkpoint(tmp_path / "mirror.npz", content)
     images = dataset.test.images[:1]
     one = Model.load(checkpoint)
-    averaged = softmax((one.logits(images) + one.logits(images[:, :, ::-1])) / 2)[0]
+    averaged = softmax((one.logits(images, "none") + one.logits(images[:, :, ::-1], "none")) / 2)[0]
     Image.fromarray(images[0]).save(tmp_path / "a.png")
     for path, options in ((tmp_path / "mirror.npz", []), (checkpoint, ["--tta", "mirror"])):
         found = json.loads(run(path, tmp_path / "a.png", *options, "--json").stdout)

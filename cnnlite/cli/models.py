@@ -47,3 +47,20 @@ def predict(
         say(json.dumps({"checkpoint": str(checkpoint), "predictions": predictions}, allow_nan=False))
     if faults:
         raise DataError("\n".join(faults))
+
+
+@cli.command()
+@click.argument("checkpoint", type=PATH)
+@click.argument("out", type=PATH, metavar="OUT.onnx")
+@click.option("--data", metavar="DIR", help="Folder of the dataset, for the check.  [default: as in training]")
+@click.option("--force", is_flag=True, help="Replace OUT.onnx if it exists.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Threads to compute on.  [default: one per core]")
+def export(checkpoint: Path, out: Path, data: str | None, force: bool, threads: int | None) -> None:
+    """Write a checkpoint as an ONNX file that takes raw images, and check it with onnxruntime."""
+    from cnnlite import engine
+    from cnnlite.export import export
+    from cnnlite.streams import say
+
+    engine.set_threads(threads)
+    size, check = export(checkpoint, out, root=data, force=force)
+    say(f"{out}: {size / 2**20:.1f} MiB; {check}")
