@@ -50,13 +50,13 @@ def choose(windows: Windows, filters: int, transform: float = TRANSFORM) -> Algo
     return min(costs, key=lambda name: costs[name])
 
 
-def columns_to_keep(x: Array, windows: Windows, filters: int, algorithm: Algorithm = "auto") -> Array | None:
-    """What `forward` and `weight_gradient` can share if the batch is small and both unfold it; else None."""
+def room_for_columns(x: Array, windows: Windows, filters: int, algorithm: Algorithm = "auto") -> Array | None:
+    """Memory for what `forward` and `weight_gradient` can share if the batch is small and both unfold it; else None."""
     if algorithm == "auto":
         algorithm = choose(windows, filters)
         if algorithm != choose(windows, filters, GRADIENT_TRANSFORM):
             return None
-    return unfold.columns_to_keep(x, windows, filters) if algorithm == "unfold" else None
+    return unfold.room_for_columns(x, windows) if algorithm == "unfold" else None
 
 
 def forward(
@@ -65,7 +65,7 @@ def forward(
     bias: Array | None,
     windows: Windows,
     algorithm: Algorithm = "auto",
-    kept_columns: Array | None = None,
+    kept: Array | None = None,
 ) -> Array:
     """y[n, i, j, f] = bias[f] + sum over r, s, c of x[n, i*stride + r, j*stride + s, c] * weight[r, s, c, f].
 
@@ -76,7 +76,7 @@ def forward(
         bias: (F,) or None.
         windows: the geometry.
         algorithm: one that fits the geometry.
-        kept_columns: what `columns_to_keep` gave for this ``x``.
+        kept: what `room_for_columns` gave for this ``x``, to be filled.
 
     Returns:
         (N, out_h, out_w, F).
@@ -87,7 +87,7 @@ def forward(
         return winograd.forward(x, weight, bias, windows)
     if algorithm == "unfold_rows":
         return unfold.forward_rows(x, weight, bias, windows)
-    return unfold.forward(x, weight, bias, windows, kept_columns)
+    return unfold.forward(x, weight, bias, windows, kept)
 
 
 def input_gradient(dy: Array, weight: Array, windows: Windows, algorithm: Algorithm = "auto") -> Array:
@@ -145,9 +145,9 @@ def weight_gradient(
     windows: Windows,
     dweight: Array,
     algorithm: Algorithm = "auto",
-    kept_columns: Array | None = None,
+    kept: Array | None = None,
 ) -> None:
-    """Write the gradient for the weights to ``dweight``."""
+    """Write the gradient for the weights to ``dweight``; ``kept`` is what `forward` filled."""
     if algorithm == "auto":
         algorithm = choose(windows, dweight.shape[3], GRADIENT_TRANSFORM)
     if algorithm == "winograd":
@@ -155,7 +155,7 @@ def weight_gradient(
     elif algorithm == "unfold_rows":
         unfold.weight_gradient_rows(x, dy, windows, dweight)
     else:
-        unfold.weight_gradient(x, dy, windows, dweight, kept_columns)
+        unfold.weight_gradient(x, dy, windows, dweight, kept)
 
 
 def bias_gradient(dy: Array, dbias: Array) -> None:

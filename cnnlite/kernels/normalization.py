@@ -4,8 +4,6 @@ Ioffe & Szegedy 2015, arXiv:1502.03167. ``x`` is (N, ..., C); statistics are ove
 """
 
 import math
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -14,7 +12,7 @@ from cnnlite import engine
 from cnnlite.kernels import pooling
 from cnnlite.kernels.rows import channel_dots, channel_sums, per_row, row_length
 from cnnlite.kernels.windows import Windows
-from cnnlite.types import Array
+from cnnlite.types import Array, DType, Shape
 
 CANCELLATION = 8.0
 """Where mean^2 exceeds this many variances, E[x^2] - E[x]^2 would lose more than a digit."""
@@ -53,7 +51,7 @@ def moments(x: Array) -> tuple[Array, Array]:
         deviations = channel_dots(rows, rows, channels) - count * mean * mean
         if (count * mean * mean > CANCELLATION * deviations).any():
             centred = engine.scratch("normalization.centred", rows.shape, rows.dtype)
-            np.subtract(rows, per_row(mean, length), out=centred)
+            np.subtract(rows, per_row(length, x.dtype, mean), out=centred)
             # The mean of a float32 sum is off by a little; what is left of it belongs to the mean, not to the squares.
             rest = channel_sums(centred, channels) / count
             deviations = channel_dots(centred, centred, channels) - count * rest * rest
@@ -71,123 +69,115 @@ def moments(x: Array) -> tuple[Array, Array]:
     return mean, np.maximum(variance, 0)
 
 
-@dataclass(frozen=True)
 class Transform:
-    """What is done to each block once the statistics are known: y = pool(f(z)), z = x * scale + shift."""
+    """What is done to each block once the statistics are known: y = f(x * scale + shift).
 
-    scale: Array
-    """gamma * inv_std, (C,), where inv_std = 1 / sqrt(variance + eps)."""
-    shift: Array
-    """beta - mean * scale, (C,)."""
-    activation: Elementwise | None
-    pool: Windows | None
-    """Windows of a max pooling."""
-    length: int
-    """Numbers in a row of the input."""
+    Args:
+        scale: gamma * inv_std, (C,) in float64, where inv_std = 1 / sqrt(variance + eps).
+        shift: beta - mean * scale, (C,) in float64.
+        activation: f, or None.
+        sample_shape: of ``x`` without its first axis.
+        dtype: of ``x``.
+    """
 
-    @cached_property
-    def rows(self) -> tuple[Array, Array]:
-        """Scale and shift, repeated to rows."""
-        return per_row(self.scale, self.length), per_row(self.shift, self.length)
+    def __init__(
+        self, scale: Array, shift: Array, activation: Elementwise | None, sample_shape: Shape, dtype: DType
+    ) -> None:
+        self.scale, self.activation = scale, activation
+        self.length = row_length(sample_shape)
+        self.scales, self.shifts = per_row(self.length, dtype, scale, shift)
+
+    def apply(self, x: Array, out: Array, *, activated: bool = True) -> None:
+        """Write y of a block to ``out``, or what the activation is applied to."""
+        flat = out.reshape(-1, self.length)
+        np.multiply(x.reshape(flat.shape), self.scales, out=flat)
+        flat += self.shifts
+        if activated and self.activation is not None:
+            self.activation.apply(flat, flat)
 
 
 def forward(x: Array, transform: Transform) -> Array:
-    """``y`` for a batch ``x`` (N, ..., C); what is pooled never leaves the cache."""
-    pool = transform.pool
-    y = engine.empty(x.shape if pool is None else (len(x), *pool.out, pool.channels), x.dtype)
-    rows = transform.rows
-
-    def block(_: int, start: int, stop: int) -> None:
-        part = x[start:stop]
-        out = y[start:stop] if pool is None else engine.scratch("normalization.y", part.shape, x.dtype)
-        _activated(part, rows, transform.activation, out)
-        if pool is not None:
-            pooling.max_of_block(out, pool, y[start:stop])
-
-    engine.for_blocks(block, len(x), 2 * x[0].nbytes)
+    """``y`` for a batch ``x`` (N, ..., C)."""
+    y = engine.empty(x.shape, x.dtype)
+    engine.for_blocks(lambda _, start, stop: transform.apply(x[start:stop], y[start:stop]), len(x), 2 * x[0].nbytes)
     return y
 
 
-def _activated(x: Array, rows: tuple[Array, Array], activation: Elementwise | None, out: Array) -> None:
-    """Write f(x * scale + shift) of a block to ``out``."""
-    scales, shifts = rows
-    flat = out.reshape(-1, len(scales))
-    np.multiply(x.reshape(flat.shape), scales, out=flat)
-    flat += shifts
-    if activation is not None:
-        activation.apply(flat, flat)
-
-
 def backward(
-    dy: Array, x: Array, y: Array, transform: Transform, mean: Array, inv_std: Array
+    dy: Array,
+    x: Array,
+    pooled: Array,
+    y: Array,
+    transform: Transform,
+    windows: Windows | None,
+    mean: Array,
+    inv_std: Array,
 ) -> tuple[Array, Array, Array]:
     """Gradients for the input, the scale gamma and the shift beta.
 
-    With dz the gradient for z and m numbers a channel: dbeta = sum dz, dgamma = sum dz * xhat,
-    dx = gamma * inv_std * (dz - dbeta / m - xhat * dgamma / m), which is dz * scale + x * slope + offset.
+    With dz the gradient for what the activation was applied to, and m numbers a channel in the batch:
+    dbeta = sum dz, dgamma = sum dz * xhat, dx = gamma * inv_std * (dz - dbeta / m - xhat * dgamma / m), which is
+    dz * scale + x * slope + offset. Behind a max pooling, only the greatest of each window have a dz.
 
     Args:
         dy: gradient for the output of `forward`.
-        x: its input, (N, ..., C).
-        y: its output.
+        x: input of the layer, (N, ..., C).
+        pooled: input of `forward`: ``x``, or the result of max pooling.
+        y: output of `forward`.
         transform: what it did.
+        windows: of the max pooling, or None.
         mean: batch mean, (C,) in float64.
         inv_std: (C,) in float64.
 
     Returns:
         dx like ``x``; dgamma and dbeta (C,) in float64.
     """
-    channels, length = x.shape[-1], transform.length
-    sample_bytes = 3 * x[0].nbytes
-    bounds = engine.blocks(len(x), sample_bytes)
-    sums = np.empty((len(bounds), channels), np.float64)
-    dots = np.empty((len(bounds), channels), np.float64)
+    dz, dbeta, dots = _gradient_for_z(dy, pooled, y, transform)
+    dgamma = (dots - mean * dbeta) * inv_std
+    m = x.size // x.shape[-1]
+    factor = transform.scale / -m
+    slope = factor * inv_std * dgamma
+    offset = factor * dbeta - mean * slope
+    length = row_length(x.shape[1:])
+    slopes, offsets = per_row(length, x.dtype, slope, offset)
     dx = engine.empty(x.shape, x.dtype)
-    rows = transform.rows
-    is_plain = transform.activation is None and transform.pool is None  # then dz is dy
 
-    def first_pass(index: int, start: int, stop: int) -> None:
-        dz = dy[start:stop]
-        if not is_plain:
-            dz = dx[start:stop]
-            _gradient_for_z(dy[start:stop], x[start:stop], y[start:stop], transform, rows, dz)
-        flat = dz.reshape(-1, length)
-        sums[index] = channel_sums(flat, channels)
-        dots[index] = channel_dots(flat, x[start:stop].reshape(-1, length), channels)
-
-    engine.for_blocks(first_pass, len(x), sample_bytes)
-    dbeta = sums.sum(axis=0)
-    dgamma = (dots.sum(axis=0) - mean * dbeta) * inv_std
-    m = x.size // channels
-    slope = -transform.scale * inv_std * dgamma / m
-    offset = -transform.scale * dbeta / m - mean * slope
-    slopes = per_row(slope.astype(x.dtype), length)
-    offsets = per_row(offset.astype(x.dtype), length)
-
-    def second_pass(_: int, start: int, stop: int) -> None:
+    def block(_: int, start: int, stop: int) -> None:
         out = dx[start:stop].reshape(-1, length)
-        np.multiply(dy[start:stop].reshape(-1, length) if is_plain else out, rows[0], out=out)
-        part = engine.scratch("normalization.part", out.shape, out.dtype)
-        np.multiply(x[start:stop].reshape(-1, length), slopes, out=part)
-        out += part
+        part = engine.scratch("normalization.part", dz[start:stop].shape, dz.dtype)
+        scaled = out if windows is None else part.reshape(-1, transform.length)
+        np.multiply(dz[start:stop].reshape(scaled.shape), transform.scales, out=scaled)
+        if windows is not None:
+            pooling.max_gradient_of_block(part, x[start:stop], pooled[start:stop], windows, dx[start:stop])
+        sloped = engine.scratch("normalization.sloped", out.shape, out.dtype)
+        np.multiply(x[start:stop].reshape(-1, length), slopes, out=sloped)
+        out += sloped
         out += offsets
 
-    engine.for_blocks(second_pass, len(x), sample_bytes)
+    engine.for_blocks(block, len(x), 3 * x[0].nbytes)
     return dx, dgamma, dbeta
 
 
-def _gradient_for_z(dy: Array, x: Array, y: Array, transform: Transform, rows: tuple[Array, Array], dz: Array) -> None:
-    """Write the gradient for z of a block to ``dz``, computing again what the forward pass did not store."""
-    activation, pool, length = transform.activation, transform.pool, transform.length
-    if pool is not None:
-        y = engine.scratch("normalization.y", x.shape, x.dtype)
-        _activated(x, rows, activation, y)
-        pooled = dz if activation is None else engine.scratch("normalization.dy", x.shape, x.dtype)
-        pooling.max_gradient_of_block(dy, y, pool, pooled)
-        dy = pooled
-    if activation is not None:
-        z = x
-        if not activation.from_output:
-            z = engine.scratch("normalization.z", x.shape, x.dtype)
-            _activated(x, rows, None, z)
-        activation.gradient(*(array.reshape(-1, length) for array in (dy, z, y, dz)))
+def _gradient_for_z(dy: Array, x: Array, y: Array, transform: Transform) -> tuple[Array, Array, Array]:
+    """The gradient dz, in the shape of ``x``, and for each channel sum dz and sum dz * x, (C,) in float64."""
+    channels, length, activation = x.shape[-1], transform.length, transform.activation
+    sample_bytes = 3 * x[0].nbytes
+    count = len(engine.blocks(len(x), sample_bytes))
+    sums = np.empty((count, 2, channels), np.float64)
+    dz = dy if activation is None else engine.empty(dy.shape, dy.dtype)
+
+    def block(index: int, start: int, stop: int) -> None:
+        part, z = x[start:stop].reshape(-1, length), x[start:stop]
+        out = dz[start:stop].reshape(-1, length)
+        if activation is not None:
+            if not activation.from_output:
+                z = engine.scratch("normalization.z", z.shape, z.dtype)
+                transform.apply(x[start:stop], z, activated=False)
+            dy_, z, y_ = (array.reshape(-1, length) for array in (dy[start:stop], z, y[start:stop]))
+            activation.gradient(dy_, z, y_, out)
+        sums[index, 0] = channel_sums(out, channels)
+        sums[index, 1] = channel_dots(out, part, channels)
+
+    engine.for_blocks(block, len(x), sample_bytes)
+    dbeta, dots = np.add.reduce(sums, axis=0)
+    return dz, dbeta, dots

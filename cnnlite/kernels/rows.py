@@ -26,17 +26,19 @@ def row_length(sample_shape: Shape) -> int:
     return length
 
 
-def per_row(channels: Array, length: int) -> Array:
-    """A (C,) operand repeated to rows of ``length``."""
-    row = np.empty((length // len(channels), len(channels)), channels.dtype)
-    row[...] = channels
-    return row.reshape(-1)
+def per_row(length: int, dtype: DType, *operands: Array) -> Array:
+    """Each of the (C,) operands repeated to a row, (operands, length)."""
+    count = len(operands[0])
+    rows = np.empty((len(operands), length // count, count), dtype)
+    for row, operand in zip(rows, operands, strict=True):
+        row[...] = operand
+    return rows.reshape(-1, length)
 
 
 def add_per_channel(y: Array, channels: Array) -> None:
     """Add (C,) to each pixel of a contiguous block (n, ..., C), in place."""
     length = row_length(y.shape[1:])
-    y.reshape(-1, length)[...] += per_row(channels, length)
+    y.reshape(-1, length)[...] += per_row(length, y.dtype, channels)
 
 
 def channel_sums(rows: Array, channels: int) -> Array:
@@ -56,5 +58,6 @@ def channel_dots(a: Array, b: Array, channels: int) -> Array:
 
 def add_folds(row: Array, channels: int) -> Array:
     """The sum of the stretches of ``channels`` numbers in one row, (length,) -> (C,)."""
-    total: Array = np.add.reduce(row.reshape(-1, channels), axis=0)
+    folds = row.reshape(-1, channels)
+    total: Array = np.matmul(_ones(len(folds), row.dtype), folds)
     return total

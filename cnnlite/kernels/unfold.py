@@ -26,28 +26,32 @@ CHUNKS = 16
 CHUNK_BYTES = 32 * 2**20
 """What the unfolded images of a chunk of samples may take where they are unfolded before being multiplied."""
 
+KEPT_BYTES = 2**20
+"""Unfolded images that take more are unfolded again for the gradient: that costs less than reading them from memory."""
+
 Product: TypeAlias = Callable[[Array, Array, Windows, Array], None]
 
 
-def columns(x: Array, windows: Windows, *, keep: bool = False) -> Array:
+def columns(x: Array, windows: Windows, out: Array | None = None) -> Array:
     """Windows of a block as rows: (n * out_h * out_w, kernel_h * kernel_w * C).
 
-    Where they are not a view of ``x``, they are in scratch memory, or in memory of their own, to ``keep``.
+    They are written to ``out``, or to scratch memory if there is none; or they are a view of ``x`` where they can be.
     """
     count = len(x) * math.prod(windows.out)
     if windows.is_reshape:
         return x.reshape(count, -1)
-    shape = (count, math.prod(windows.kernel) * windows.channels)
-    matrix = engine.empty(shape, x.dtype) if keep else engine.scratch("unfold.columns", shape, x.dtype)
-    windows.copy(windows.pad(x), matrix)
-    return matrix
+    if out is None:
+        out = engine.scratch("unfold.columns", (count, math.prod(windows.kernel) * windows.channels), x.dtype)
+    windows.copy(windows.pad(x), out)
+    return out
 
 
-def columns_to_keep(x: Array, windows: Windows, filters: int) -> Array | None:
-    """The columns of a batch so small that it is one block, for use forward and backward; None for a larger batch."""
-    if len(engine.blocks(len(x), _sample_bytes(windows, filters, x.itemsize))) > 1:
+def room_for_columns(x: Array, windows: Windows) -> Array | None:
+    """Memory for the columns of a small batch, which `forward` fills for `weight_gradient`; None for a larger batch."""
+    shape = (len(x) * math.prod(windows.out), math.prod(windows.kernel) * windows.channels)
+    if windows.is_reshape or math.prod(shape) * x.itemsize > KEPT_BYTES:
         return None
-    return columns(x, windows, keep=True)
+    return engine.empty(shape, x.dtype)
 
 
 def rows(x: Array, windows: Windows) -> Array:
@@ -77,16 +81,17 @@ def fold(matrix: Array, windows: Windows, dx: Array) -> None:
         dx[...] = windows.inside(image)
 
 
-def forward(x: Array, weight: Array, bias: Array | None, windows: Windows, kept_columns: Array | None = None) -> Array:
-    """The convolution of ``x`` with ``weight``, by whole windows."""
+def forward(x: Array, weight: Array, bias: Array | None, windows: Windows, kept: Array | None = None) -> Array:
+    """The convolution of ``x`` with ``weight``, by whole windows, which are written to ``kept`` if it is given."""
     filters = weight.shape[3]
     matrix = weight.reshape(-1, filters)
+    pixels = math.prod(windows.out)
     y = engine.empty((len(x), *windows.out, filters), x.dtype)
 
     def block(_: int, start: int, stop: int) -> None:
         out = y[start:stop].reshape(-1, filters)
-        block_columns = columns(x[start:stop], windows) if kept_columns is None else kept_columns
-        matmul_rows(block_columns, matrix, out)
+        kept_part = None if kept is None else kept[start * pixels : stop * pixels]
+        matmul_rows(columns(x[start:stop], windows, kept_part), matrix, out)
         if bias is not None:
             add_per_channel(y[start:stop], bias)
 
@@ -134,10 +139,10 @@ def input_gradient(dy: Array, weight: Array, windows: Windows) -> Array:
     return dx
 
 
-def weight_gradient(x: Array, dy: Array, windows: Windows, dweight: Array, kept_columns: Array | None = None) -> None:
-    """Write the gradient for the weights to ``dweight``, by whole windows."""
-    if kept_columns is not None:
-        _product(kept_columns, dy, dweight)
+def weight_gradient(x: Array, dy: Array, windows: Windows, dweight: Array, kept: Array | None = None) -> None:
+    """Write the gradient for the weights to ``dweight``, by whole windows: those in ``kept`` if it is given."""
+    if kept is not None:
+        _product(kept, dy, dweight)
     elif dweight.nbytes > LARGE_WEIGHTS:
         _large_weight_gradient(x, dy, windows, dweight)
     else:

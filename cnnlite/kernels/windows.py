@@ -111,16 +111,20 @@ class Windows:
 
     def taps(self, image: Array) -> Array:
         """Each place of all windows side by side: (kernel_h * kernel_w, n, out_h, out_w, C), in scratch memory."""
+        shape = (math.prod(self.kernel), len(image), *self.out, image.shape[3])
+        taps = engine.scratch("windows.taps", shape, image.dtype)
+        self.copy_taps(taps, image)
+        return taps
+
+    def copy_taps(self, taps: Array, image: Array, *, back: bool = False) -> None:
+        """Copy padded images (n, H, W, C) to ``taps``, shaped as in `taps`, or ``back``."""
         sn, sy, sx, sc = image.strides
         (oh, ow), (kh, kw), (sh, sw), c = self.out, self.kernel, self.stride, image.shape[3]
-        taps = engine.scratch("windows.taps", (kh * kw, len(image), oh, ow, c), image.dtype)
         pixel = np.dtype((np.void, c * sc))  # copied as one element, see `copy`
-        strides = (sy, sx, sn, sy * sh, sx * sw)
-        np.copyto(
-            np.ndarray((kh, kw, len(image), oh, ow), pixel, taps),
-            np.ndarray((kh, kw, len(image), oh, ow), pixel, image, 0, strides),
-        )
-        return taps
+        shape = (kh, kw, len(image), oh, ow)
+        there = np.ndarray(shape, pixel, image, 0, (sy, sx, sn, sy * sh, sx * sw))
+        here = np.ndarray(shape, pixel, taps)
+        np.copyto(there, here) if back else np.copyto(here, there)
 
     def copy(self, image: Array, out: Array) -> None:
         """Copy all windows of padded images into ``out``, of n * out_h * out_w * kernel_h * kernel_w * C numbers.

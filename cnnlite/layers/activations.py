@@ -16,6 +16,8 @@ class Activation(Layer):
 
     from_output = True
     """Whether `gradient` needs the output ``y`` only; then the input is not kept."""
+    never_falls = True
+    """Whether f(a) <= f(b) for all a < b."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -166,6 +168,7 @@ class SiLU(Activation):
     """y = x * sigmoid(x) (Elfwing, Uchibe & Doya 2017, arXiv:1702.03118)."""
 
     from_output = False
+    never_falls = False
 
     def apply(self, x: Array, out: Array) -> None:
         np.multiply(x, _sigmoid(x, engine.scratch("activation.part", x.shape, x.dtype)), out=out)
@@ -184,6 +187,7 @@ class GELU(Activation):
     """y = x * (1 + tanh(u)) / 2, u = sqrt(2 / pi) * (x + 0.044715 * x^3): the tanh form of Hendrycks & Gimpel 2016, arXiv:1606.08415."""  # noqa: E501
 
     from_output = False
+    never_falls = False
     SCALE = math.sqrt(2 / math.pi)
     CUBIC = 0.044715
 

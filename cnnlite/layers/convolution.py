@@ -73,7 +73,7 @@ class Conv2d(Layer):
     def forward(self, x: Array, *, training: bool) -> Array:
         columns = None
         if training:
-            columns = convolution.columns_to_keep(x, self.windows, self.out_channels, self.algorithm)
+            columns = convolution.room_for_columns(x, self.windows, self.out_channels, self.algorithm)
         self._kept = (x, columns) if training else None
         weight, bias = self.params["weight"], self.params.get("bias")
         return convolution.forward(x, weight, bias, self.windows, self.algorithm, columns)

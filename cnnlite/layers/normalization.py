@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 
-from cnnlite.kernels import normalization
+from cnnlite.kernels import normalization, pooling
 from cnnlite.kernels.normalization import Transform
-from cnnlite.kernels.rows import row_length
+from cnnlite.kernels.windows import Windows
 from cnnlite.layers.activations import Activation
 from cnnlite.layers.base import Layer, layers
 from cnnlite.layers.pooling import MaxPool2d
@@ -39,13 +39,19 @@ class BatchNorm(Layer):
         self.affine = affine
         self.activation: Activation | None = None
         self.pool: MaxPool2d | None = None
-        self._kept: tuple[Array, Array, Transform, Array, Array] | None = None
+        self._kept: tuple[Array, Array, Array, Transform, Windows | None, Array, Array] | None = None
 
     def absorb(self, following: Layer) -> bool:
-        """Take on an activation, then a max pooling: both work on blocks that have just been normalized."""
-        if self.pool is None and isinstance(following, MaxPool2d):
+        """Take on an activation, applied to blocks that have just been normalized, and a max pooling.
+
+        Scale, shift and an activation that never falls keep the order of numbers, or turn it round: so the pooling can
+        come first, and all that follows has less to do.
+        """
+        if isinstance(following, MaxPool2d) and self.pool is None:
+            if self.activation is not None and not self.activation.never_falls:
+                return False
             self.pool = following
-        elif self.pool is None and self.activation is None and isinstance(following, Activation):
+        elif isinstance(following, Activation) and self.activation is None:
             self.activation = following
         else:
             return False
@@ -70,18 +76,21 @@ class BatchNorm(Layer):
         scale = inv_std * self.params["gamma"] if self.affine else inv_std
         shift = self.params["beta"] - mean * scale if self.affine else -mean * scale
         windows = None if self.pool is None else self.pool.windows
-        transform = Transform(
-            scale.astype(x.dtype), shift.astype(x.dtype), self.activation, windows, row_length(x.shape[1:])
-        )
-        y = normalization.forward(x, transform)
-        self._kept = (x, y, transform, mean, inv_std) if training else None
+        pooled = x
+        if windows is not None:
+            signs = np.where(scale < 0, -1, 1).astype(x.dtype) if scale.min() < 0 else None
+            pooled = pooling.max_forward(x, windows, signs)
+        transform = Transform(scale, shift, self.activation, pooled.shape[1:], x.dtype)
+        y = normalization.forward(pooled, transform)
+        self._kept = (x, pooled, y, transform, windows, mean, inv_std) if training else None
         return y
 
     def _update_running(self, mean: Array, variance: Array, count: int) -> None:
-        unbiased = variance * (count / max(count - 1, 1))
-        for name, value in (("running_mean", mean), ("running_var", unbiased)):
+        unbias = count / max(count - 1, 1)
+        for name, value, factor in (("running_mean", mean, 1.0), ("running_var", variance, unbias)):
             running = self.buffers[name]
-            running[...] = (1 - self.momentum) * running + self.momentum * value
+            running *= 1 - self.momentum
+            running += value * (self.momentum * factor)
 
     def backward(self, dy: Array) -> Array | None:
         kept, self._kept = self.kept(self._kept), None

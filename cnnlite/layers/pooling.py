@@ -41,15 +41,16 @@ class MaxPool2d(_Pool2d):
 
     def __init__(self, kernel_size: Pair, stride: Pair | None = None, padding: Padding = 0, exact: bool = False):
         super().__init__(kernel_size, stride, padding, exact)
-        self._x: Array | None = None
+        self._kept: tuple[Array, Array] | None = None
 
     def forward(self, x: Array, *, training: bool) -> Array:
-        self._x = x if training else None
-        return pooling.max_forward(x, self.windows)
+        y = pooling.max_forward(x, self.windows)
+        self._kept = (x, y) if training else None
+        return y
 
     def backward(self, dy: Array) -> Array | None:
-        x, self._x = self.kept(self._x), None
-        return pooling.max_backward(dy, x, self.windows)
+        (x, y), self._kept = self.kept(self._kept), None
+        return pooling.max_backward(dy, x, y, self.windows)
 
 
 @layers.register("avg_pool2d")

@@ -40,7 +40,7 @@ def test_max_pooling_is_what_loops_say(
     expected_y, expected_dx = max_pool_by_loops(x, dy, windows)
     y = pooling.max_forward(x, windows)
     np.testing.assert_array_equal(y, expected_y)
-    np.testing.assert_allclose(pooling.max_backward(dy, x, windows), expected_dx, rtol=1e-13, atol=1e-13)
+    np.testing.assert_allclose(pooling.max_backward(dy, x, y, windows), expected_dx, rtol=1e-13, atol=1e-13)
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -63,7 +63,7 @@ def test_the_gradient_of_max_pooling_is_neither_lost_nor_doubled(padding: Paddin
     rng = np.random.default_rng(0)
     x = np.maximum(rng.standard_normal((40, 32, 31, 20), np.float32), 0)  # windows of zeros alone
     dy = rng.integers(1, 9, (40, *windows.out, 20)).astype(np.float32)
-    dx = pooling.max_backward(dy, x, windows)
+    dx = pooling.max_backward(dy, x, pooling.max_forward(x, windows), windows)
     assert dx.sum(dtype=np.float64) == dy.sum(dtype=np.float64)
     assert (dx >= 0).all()
 
