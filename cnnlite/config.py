@@ -1,5 +1,6 @@
 """Configs: YAML files read into checked, typed settings."""
 
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -135,6 +136,11 @@ class TrainSettings:
         if (self.epochs is None) == (self.iterations is None):
             given = "neither" if self.epochs is None else "both"
             raise ValueError(f"expected one of epochs and iterations, got {given}")
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """How many updates the training makes, at least 1."""
+        # An epoch count such as 0.3 must not become one step more for its last bits.
+        return max(1, self.iterations or math.ceil((self.epochs or 0) * steps_per_epoch - 1e-6))
 
 
 @dataclass(frozen=True)

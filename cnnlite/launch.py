@@ -7,22 +7,19 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from cnnlite import __version__, machine
-from cnnlite.checkpoint import Checkpoint, load_checkpoint
+from cnnlite import machine
+from cnnlite.checkpoint import load_checkpoint
 from cnnlite.config import Config, load_config, render
 from cnnlite.data import Dataset, DatasetMissing
-from cnnlite.errors import CheckpointError, ConfigError, DataError, Problem
+from cnnlite.errors import ConfigError, DataError, StorageError
 from cnnlite.evaluation import check_model, load_data
 from cnnlite.progress import Reporter
 from cnnlite.results import Result
-from cnnlite.runs import RunDirectory, environment, versions
+from cnnlite.resuming import check_same, fact
+from cnnlite.runs import RunDirectory, environment
 from cnnlite.stopping import StopFlag, Stopped
 from cnnlite.training import train
-
-MAY_CHANGE = ("train.epochs", "train.iterations", "train.validate_every", "train.checkpoint_every", "data.root")
-"""Places in the config that may differ when a run is resumed: how long, how often, where; not what is computed."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +58,11 @@ def launch(request: Request, reporter: Reporter, stop: StopFlag, offer: Offer) -
         raise ConfigError("nothing to train: give --config (see `cnnlite configs list`) or --resume")
     config = request.load_config(request.config)
     dataset = _load(config, offer)
-    run = RunDirectory.create_at(request.run_dir) if request.run_dir else RunDirectory.create(config.name)
-    with _held(run, request):
+    with contextlib.ExitStack() as stack:
+        with stop.deferred():  # or a signal might leave a directory that nobody holds
+            run = RunDirectory.create_at(request.run_dir) if request.run_dir else RunDirectory.create(config.name)
+            stack.enter_context(_held(run, request))
+        stop.check()
         run.write_text("config.yaml", render(config))
         run.write_json("environment.json", environment())
         reporter.open_log(run.file("log.txt"))
@@ -84,12 +84,12 @@ def _resume(request: Request, path: Path, reporter: Reporter, stop: StopFlag, of
             reporter.warn(f"warning: {warning}")
         name = request.config or run.file("config.yaml")
         config = dataclasses.replace(request.load_config(name), name=str(checkpoint.meta.get("name", path.name)))
-        changes = _check_same(config, checkpoint, reporter)
+        changes = check_same(config, checkpoint, reporter)
         if not changes and not named and (result := _finished(run)):
             reporter.warn(f"{run.path}: this run is complete; train on with a larger --epochs")
             return result, run.path
         dataset = _load(config, offer)
-        if checkpoint.meta.get("dataset", {}).get("digest") != dataset.digest:
+        if fact(checkpoint, "dataset", dict).get("digest") != dataset.digest:
             raise DataError(f"{config.data.root}: not the images that {run.path} was trained on; point --data to those")
         run.write_text("config.yaml", render(config))
         reporter.open_log(run.file("log.txt"))
@@ -106,9 +106,13 @@ def _held(run: RunDirectory, request: Request) -> Iterator[None]:
     except BaseException as error:
         if not run.has_results():
             run.discard()
-        elif isinstance(error, Stopped):
-            data = f" --data {shlex.quote(request.data)}" if request.data else ""
-            error.hint = f"continue with: cnnlite train --resume {shlex.quote(str(run.path))}{data}"
+            raise
+        data = f" --data {shlex.quote(request.data)}" if request.data else ""
+        way_on = f"continue with: cnnlite train --resume {shlex.quote(str(run.path))}{data}"
+        if isinstance(error, StorageError):
+            raise StorageError(f"{error}\nthe last checkpoint is whole; {way_on}") from error
+        if isinstance(error, Stopped):
+            error.hint = way_on
         raise
     finally:
         run.close()
@@ -145,45 +149,3 @@ def _finished(run: RunDirectory) -> Result | None:
     except (OSError, ValueError, TypeError):
         return None
     return result if result.status == "complete" else None
-
-
-def _check_same(config: Config, checkpoint: Checkpoint, reporter: Reporter) -> list[Problem]:
-    """Compare config and versions with the checkpoint's; returns the changes that may be, ConfigError for others."""
-    before = _flat(checkpoint.meta.get("config"))
-    now = _flat(json.loads(json.dumps(config.resolved)))
-    changes = [
-        Problem(place, f"was {_shown(before, place)}, is {_shown(now, place)}")
-        for place in sorted(before.keys() | now.keys())
-        if before.get(place) != now.get(place)
-    ]
-    refused = [change for change in changes if change.path not in MAY_CHANGE]
-    if refused:
-        allowed = f"a resumed run may change only {', '.join(MAY_CHANGE)}; start a new run for more"
-        raise ConfigError([*refused, Problem("", allowed)])
-    then = checkpoint.meta.get("versions", {})
-    if then.get("cnnlite") != __version__:
-        wrote = then.get("cnnlite")
-        raise CheckpointError(
-            f"the run was made by cnnlite {wrote}, this is {__version__}; install {wrote} to resume it"
-        )
-    for change in changes:
-        reporter.line(f"changed: {change}")
-    for package, version in versions().items():
-        if then.get(package) != version:
-            reporter.warn(f"warning: {package} was {then.get(package)}, is {version}; last digits may differ")
-    return changes
-
-
-def _shown(flat: dict[str, Any], place: str) -> str:
-    return json.dumps(flat[place]) if place in flat else "not there"
-
-
-def _flat(data: Any, place: str = "") -> dict[str, Any]:
-    """Turn nested data into ``{"train.optimizer.sgd.lr": 0.1}``."""
-    if isinstance(data, dict) and data:
-        items = [(f"{place}.{key}" if place else str(key), value) for key, value in data.items()]
-    elif isinstance(data, list) and data:
-        items = [(f"{place}[{index}]", value) for index, value in enumerate(data)]
-    else:
-        return {place: data}
-    return {name: leaf for key, value in items for name, leaf in _flat(value, key).items()}

@@ -26,8 +26,13 @@ class Progress:
 
     @classmethod
     def from_meta(cls, data: dict[str, Any]) -> "Progress":
-        """Undo `dataclasses.asdict`."""
-        return cls(**{**data, "loss": Mean(**data["loss"]), "accuracy": Mean(**data["accuracy"])})
+        """Undo `dataclasses.asdict`; KeyError or TypeError if it is not that."""
+        progress = cls(**{**data, "loss": Mean(**data["loss"]), "accuracy": Mean(**data["accuracy"])})
+        kinds = (int, int, int | float, Mean, Mean, int | None, float | None)
+        for name, kind in zip(vars(progress), kinds, strict=True):
+            if not isinstance(value := getattr(progress, name), kind):
+                raise TypeError(f"{name} {value!r:.40}")
+        return progress
 
 
 @dataclass(frozen=True)

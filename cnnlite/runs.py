@@ -142,10 +142,10 @@ class RunDirectory:
     def newest_checkpoint(self) -> tuple[Checkpoint, list[str]]:
         """Load the newest checkpoint that is whole; also return warnings about newer ones, which are set aside.
 
-        CheckpointError if there is none.
+        The best one is as good as any to go on from, if older. CheckpointError if there is none.
         """
         warnings: list[str] = []
-        for kind in ("last", "previous"):
+        for kind in ("last", "previous", "best"):
             path = self.checkpoint_path(kind)
             if not path.exists():
                 continue

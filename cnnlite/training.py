@@ -77,9 +77,7 @@ class Training:
             classes=len(dataset.classes),
         )
         epoch = self.batches.steps_per_epoch
-        # An epoch count such as 0.3 must not become one step more for its last bits.
-        steps = settings.iterations or math.ceil((settings.epochs or 0) * epoch - 1e-6)
-        self.total_steps = max(1, steps)
+        self.total_steps = settings.total_steps(epoch)
         self.validate_every = settings.validate_every.steps(epoch)
         self.checkpoint_every = settings.checkpoint_every.steps(epoch)
         self.metrics = MetricsFile(run.file("metrics.csv"))
@@ -197,9 +195,10 @@ class Training:
         else:
             try:
                 best = self.run.load("best")
+                found = Progress.from_meta(best.meta["progress"])
                 self.network.load_state(state_of(best))
-                progress = Progress.from_meta(best.meta["progress"])
-            except CheckpointError as error:
+                progress = found
+            except (CheckpointError, KeyError, TypeError) as error:
                 self.reporter.warn(f"warning: {error}; testing with the last parameters instead")
         test = self._evaluation_of(self.dataset.test, self.config.train.tta)
         return dataclasses.replace(

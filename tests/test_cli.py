@@ -192,6 +192,7 @@ def test_a_run_may_be_made_longer_and_is_told_so() -> None:
     result = run("train", "--resume", "runs/tiny", "--epochs", "2")
     assert result.exit_code == 0, result.output
     assert "train.epochs: was 1.0, is 2.0" in result.stderr
+    assert "cosine now spans 14 steps instead of 7" in result.stderr
     rows, final = figures(Path("runs/tiny"))
     assert final["epochs"] == 2
     assert [row["step"] for row in rows] == ["5", "7", "10", "14"]
@@ -211,7 +212,7 @@ def test_a_resumed_run_may_change_nothing_that_is_computed() -> None:
 def test_a_run_of_another_version_or_other_images_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     trained("--epochs", "1")
     with monkeypatch.context() as patch:
-        patch.setattr("cnnlite.launch.__version__", "9.9")
+        patch.setattr("cnnlite.resuming.__version__", "9.9")
         result = run("train", "--resume", "runs/tiny", "--epochs", "2")
         assert (result.exit_code, "9.9" in result.stderr) == (3, True)
     monkeypatch.setattr("cnnlite.data.shapes.digest", lambda *_: "other")

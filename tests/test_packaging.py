@@ -30,7 +30,7 @@ ROOMS = (
     {"annotations", "network"},
     {"builder", "draft", "diagnosis", "optimizers"},
     {"config"},
-    {"evaluation"},
+    {"evaluation", "resuming"},
     {"training", "bench", "doctor", "prediction"},
     {"launch", "export"},
     {"cli"},

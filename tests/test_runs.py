@@ -127,6 +127,18 @@ def test_a_corrupt_last_checkpoint_is_set_aside(tmp_path: Path) -> None:
     run.close()
 
 
+def test_the_best_checkpoint_is_the_last_resort(tmp_path: Path) -> None:
+    run = RunDirectory.create_at(tmp_path / "run")
+    run.save("best", checkpoint(1))
+    for step in (2, 3):
+        run.save("last", checkpoint(step))
+    for kind in ("last", "previous"):
+        run.checkpoint_path(kind).write_bytes(b"PK")
+    newest, warnings = run.newest_checkpoint()
+    assert (newest.meta["step"], len(warnings)) == (1, 2)
+    run.close()
+
+
 def test_without_a_whole_checkpoint_there_is_nothing_to_resume(tmp_path: Path) -> None:
     run = RunDirectory.create_at(tmp_path / "run")
     with pytest.raises(CheckpointError, match="no checkpoint"):

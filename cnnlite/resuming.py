@@ -1,0 +1,86 @@
+"""What may change when a run goes on, what may not, and what a change does to the learning rate."""
+
+import json
+from typing import Any
+
+from cnnlite import __version__
+from cnnlite.checkpoint import Checkpoint
+from cnnlite.config import Config, config_from_data
+from cnnlite.errors import CheckpointError, ConfigError, Problem
+from cnnlite.progress import Reporter
+from cnnlite.runs import versions
+
+MAY_CHANGE = ("train.epochs", "train.iterations", "train.validate_every", "train.checkpoint_every", "data.root")
+"""Places in the config that may differ when a run is resumed: how long, how often, where; not what is computed."""
+
+
+def check_same(config: Config, checkpoint: Checkpoint, reporter: Reporter) -> list[Problem]:
+    """Compare config and versions with the checkpoint's, and say what differs.
+
+    Returns the changes that may be, ConfigError or CheckpointError for others.
+    """
+    before = _flat(fact(checkpoint, "config", dict))
+    now = _flat(json.loads(json.dumps(config.resolved)))
+    changes = [
+        Problem(place, f"was {_shown(before, place)}, is {_shown(now, place)}")
+        for place in sorted(before.keys() | now.keys())
+        if before.get(place) != now.get(place)
+    ]
+    refused = [change for change in changes if change.path not in MAY_CHANGE]
+    if refused:
+        allowed = f"a resumed run may change only {', '.join(MAY_CHANGE)}; start a new run for more"
+        raise ConfigError([*refused, Problem("", allowed)])
+    then = fact(checkpoint, "versions", dict)
+    if then.get("cnnlite") != __version__:
+        wrote = then.get("cnnlite")
+        raise CheckpointError(
+            f"the run was made by cnnlite {wrote}, this is {__version__}; install {wrote} to resume it"
+        )
+    for change in changes:
+        reporter.line(f"changed: {change}")
+    if {change.path for change in changes} & {"train.epochs", "train.iterations"}:
+        reporter.line(f"changed: {describe_schedule(config, checkpoint)}")
+    for package, version in versions().items():
+        if then.get(package) != version:
+            reporter.warn(f"warning: {package} was {then.get(package)}, is {version}; last digits may differ")
+    return changes
+
+
+def describe_schedule(config: Config, checkpoint: Checkpoint) -> str:
+    """Say what another length of the training does to the learning rate from the checkpoint on."""
+    step, epochs = fact(checkpoint, "step", int), fact(checkpoint, "epoch", float)
+    epoch = max(1, round(step / epochs)) if epochs else 1
+    before = config_from_data(fact(checkpoint, "config", dict)).train
+    was, total = before.total_steps(epoch), config.train.total_steps(epoch)
+    name = next(iter(_flat(config.resolved["train"]["schedule"]))).partition(".")[0]
+    factor, lr = config.train.schedule.factor, float(config.train.optimizer.options["lr"])
+    if all(factor(i, was, epoch) == factor(i, total, epoch) for i in range(min(was, total))):
+        return f"{total} steps instead of {was}; the learning rates of the schedule {name} stay what they were"
+    now, then = lr * factor(min(step, total - 1), total, epoch), lr * factor(min(step, was - 1), was, epoch)
+    return (
+        f"the schedule {name} now spans {total} steps instead of {was}: at step {step} the learning rate is {now:.3g}, "
+        f"not {then:.3g}; the run will not be the same as one of {total} steps from the start"
+    )
+
+
+def fact(checkpoint: Checkpoint, name: str, kind: type) -> Any:
+    """Look up something that every checkpoint of a run says; CheckpointError if it is not there or of another kind."""
+    value = checkpoint.meta.get(name)
+    if not isinstance(value, kind):
+        raise CheckpointError(f"the checkpoint is not one of a run: {name} is {value!r:.40}; start a new run instead")
+    return value
+
+
+def _shown(flat: dict[str, Any], place: str) -> str:
+    return json.dumps(flat[place]) if place in flat else "not there"
+
+
+def _flat(data: Any, place: str = "") -> dict[str, Any]:
+    """Turn nested data into ``{"train.optimizer.sgd.lr": 0.1}``."""
+    if isinstance(data, dict) and data:
+        items = [(f"{place}.{key}" if place else str(key), value) for key, value in data.items()]
+    elif isinstance(data, list) and data:
+        items = [(f"{place}[{index}]", value) for index, value in enumerate(data)]
+    else:
+        return {place: data}
+    return {name: leaf for key, value in items for name, leaf in _flat(value, key).items()}
