@@ -187,11 +187,10 @@ def measure_layers(step: Step, steps: int | None = None) -> tuple[list[LayerTimi
         inside = sum(last(_join(name, child), way) for child in layer.children)
         return max(0.0, float(np.median(last(name, way) - inside)) * 1e3)
 
-    kinds = {registry[name]: name for name in registry}
     rows = []
     for name, layer, absorbed in _working(model, lambda name: bool(seconds[name, "forward"])):
         if absorbed or not isinstance(layer, Sequential):
-            kind = " + ".join(kinds.get(type(part), type(part).__name__) for part in (layer, *absorbed))
+            kind = " + ".join(registry.name_of(type(part)) for part in (layer, *absorbed))
             rows.append(LayerTiming(name, kind, *(own_ms(name, layer, way) for way in _WAYS)))
     rest = whole - last("", "forward") - last("", "backward")
     return rows, float(np.median(rest)) * 1e3

@@ -55,7 +55,7 @@ class Network:
         self.in_shape = in_shape
         self.dtype = np.dtype(dtype)
         try:
-            self.out_shape = self.model.build(in_shape, stream(seed, "weights"), self.dtype)
+            self.out_shape = self.model.out_shape = self.model.build(in_shape, stream(seed, "weights"), self.dtype)
         except ValueError as error:
             raise ConfigError([Problem(model.path or "model", str(error))]) from None
         except MemoryError as error:

@@ -51,6 +51,10 @@ class Registry(Generic[T]):
             hint = did_you_mean(name, self._classes) or f"; known: {', '.join(self)}"
             raise ValueError(f"unknown {self.kind} {name!r}{hint}") from None
 
+    def name_of(self, cls: type) -> str:
+        """What configs call a class; its own name if it is not registered."""
+        return next((name for name, known in self._classes.items() if known is cls), cls.__name__)
+
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._classes))
 

@@ -31,6 +31,7 @@ ROOMS = (
     {"builder", "draft", "diagnosis", "optimizers"},
     {"config"},
     {"evaluation", "resuming"},
+    {"summary"},
     {"training", "bench", "doctor", "prediction"},
     {"launch", "export"},
     {"cli"},

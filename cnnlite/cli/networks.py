@@ -22,6 +22,26 @@ def validate(config: str, overrides: tuple[str, ...]) -> None:
 @cli.command()
 @click.argument("config")
 @click.option("-o", "--override", "overrides", multiple=True, metavar="KEY=VALUE", help="As in train.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def summary(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Show the layers of a network: output shapes, parameters, multiply-adds, memory.
+
+    Memory is that of the layers' outputs, as if each wrote an output of its own. A layer that holds others shows
+    the sum of them.
+    """
+    import json
+
+    from cnnlite.config import load_config
+    from cnnlite.streams import say
+    from cnnlite.summary import summarize
+
+    found = summarize(load_config(config, overrides))
+    say(json.dumps({"config": config, **found.facts()}) if as_json else found.describe(config))
+
+
+@cli.command()
+@click.argument("config")
+@click.option("-o", "--override", "overrides", multiple=True, metavar="KEY=VALUE", help="As in train.")
 @click.option("--batch-size", type=click.IntRange(1), help="Images in a step.  [default: as in the config]")
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads to compute on.  [default: one per core]")
 @click.option("--steps", type=click.IntRange(1), help="Steps to time.  [default: two seconds of them]")

@@ -32,6 +32,8 @@ class Layer(ABC):
     """False where nobody uses the gradient for the input, as in a network's first layers."""
     multiply_adds: int = 0
     """Multiplications and additions, counted as one, of the forward pass for one sample; set by ``build``."""
+    out_shape: Shape = ()
+    """Shape of an output sample; noted for each layer of a network when it is built."""
     count: int = 1
     """How many layers this is, with those inside it."""
 
@@ -80,9 +82,10 @@ class Layer(ABC):
         """Build ``child`` as part of this layer; its parameters are called ``name.*``. Errors say whose they are."""
         self.children[name] = child
         try:
-            return child.build(in_shape, rng, dtype)
+            child.out_shape = child.build(in_shape, rng, dtype)
         except ValueError as error:
             raise ConfigError([Problem(child.path, str(error))]) from None
+        return child.out_shape
 
     def walk(self, prefix: str = "") -> Iterator[tuple[str, "Layer"]]:
         """This layer and all below it, depth first, each with its dotted name (``3.body.0``)."""
