@@ -150,7 +150,7 @@ def _cells(row: Row, depth: int, label: str = "") -> Iterator[tuple[str, ...]]:
     while position < len(row.inside):
         first = row.inside[position]
         alike = 1
-        while row.repeated and position + alike < len(row.inside) and False:
+        while row.repeated and position + alike < len(row.inside) and row.inside[position + alike] == first:
             alike += 1
         last = row.inside[position + alike - 1].label
         yield from _cells(first, depth + 1, f"{first.label} to {last}, each:" if alike > 1 else "")
