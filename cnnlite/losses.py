@@ -53,14 +53,18 @@ class CrossEntropy(Loss):
     def forward(self, logits: Array, targets: Array) -> float:
         """The mean over the batch of the formula above."""
         count, classes = logits.shape
-        q = np.full(logits.shape, self.label_smoothing / classes, logits.dtype)  # (N, K)
+        share = self.label_smoothing / classes
+        q = np.full(logits.shape, share, logits.dtype)  # (N, K)
         if targets.ndim == 1:
-            q[np.arange(count), targets] += 1 - self.label_smoothing
+            q[np.arange(count), targets] = 1 - self.label_smoothing + share
         else:
             q += np.multiply(targets, 1 - self.label_smoothing, dtype=logits.dtype)
         log_p = log_softmax(logits)
-        self._dlogits = (np.exp(log_p) - q) / count
-        return float(-np.sum(log_p * q, dtype=np.float64) / count)
+        self._dlogits = np.exp(log_p)
+        self._dlogits -= q
+        self._dlogits *= 1 / count
+        log_p *= q
+        return float(-np.add.reduce(log_p, axis=None, dtype=np.float64) / count)
 
     def backward(self) -> Array:
         """``(softmax(z) - q) / N``."""

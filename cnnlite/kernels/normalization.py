@@ -49,7 +49,7 @@ def moments(x: Array) -> tuple[Array, Array]:
         count = rows.size // channels
         mean = channel_sums(rows, channels) / count
         deviations = channel_dots(rows, rows, channels) - count * mean * mean
-        if (count * mean * mean > CANCELLATION * deviations).any():
+        if np.logical_or.reduce(mean * mean > CANCELLATION / count * deviations):
             centred = engine.scratch("normalization.centred", rows.shape, rows.dtype)
             np.subtract(rows, per_row(length, x.dtype, mean), out=centred)
             # The mean of a float32 sum is off by a little; what is left of it belongs to the mean, not to the squares.

@@ -78,7 +78,7 @@ class BatchNorm(Layer):
         windows = None if self.pool is None else self.pool.windows
         pooled = x
         if windows is not None:
-            signs = np.where(scale < 0, -1, 1).astype(x.dtype) if scale.min() < 0 else None
+            signs = np.where(scale < 0, -1, 1).astype(x.dtype) if np.minimum.reduce(scale) < 0 else None
             pooled = pooling.max_forward(x, windows, signs)
         transform = Transform(scale, shift, self.activation, pooled.shape[1:], x.dtype)
         y = normalization.forward(pooled, transform)
