@@ -33,7 +33,7 @@ ROOMS = (
     {"evaluation", "resuming"},
     {"summary"},
     {"training", "bench", "doctor", "prediction"},
-    {"launch", "export"},
+    {"launch", "rehearsal", "export"},
     {"cli"},
     {"__main__"},
 )

@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from cnnlite.cli.group import cli, complain
+from cnnlite.stopping import StopFlag
 
 
 @cli.command()
@@ -60,3 +61,26 @@ def bench(config: str, overrides: tuple[str, ...], threads: int | None, as_json:
     if pinned := machine.pinned():
         complain(f"warning: {pinned}")
     say(json.dumps(report.facts(), allow_nan=False) if as_json else report.describe(config))
+
+
+@cli.command(name="verify-resume")
+@click.argument("config")
+@click.option("-o", "--override", "overrides", multiple=True, metavar="KEY=VALUE", help="As in train.")
+@click.option("--steps", type=click.IntRange(2), default=6, show_default=True, help="Steps of the run to interrupt.")
+@click.option("--data", metavar="DIR", help="Folder of the downloaded datasets.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Threads to compute on.  [default: one per core]")
+@click.pass_obj
+def verify_resume(
+    stop: StopFlag, /, config: str, overrides: tuple[str, ...], steps: int, data: str | None, threads: int | None
+) -> None:
+    """Interrupt and resume a short run of a config, and compare every bit with an uninterrupted one."""
+    from cnnlite import engine
+    from cnnlite.config import load_config
+    from cnnlite.evaluation import check_model, load_data
+    from cnnlite.rehearsal import rehearse
+    from cnnlite.streams import say
+
+    engine.set_threads(threads)
+    settings = load_config(config, overrides, data=data)
+    check_model(settings)
+    say(f"{config}: {rehearse(settings, load_data(settings), steps, stop)}")
