@@ -188,7 +188,7 @@ def measure_layers(step: Step, steps: int | None = None) -> tuple[list[LayerTimi
         return max(0.0, float(np.median(last(name, way) - inside)) * 1e3)
 
     rows = []
-    for name, layer, absorbed in _working(model, lambda name: bool(seconds[name, "forward"])):
+    for name, layer, absorbed in working_layers(model, lambda name: bool(seconds[name, "forward"])):
         if absorbed or not isinstance(layer, Sequential):
             kind = " + ".join(registry.name_of(type(part)) for part in (layer, *absorbed))
             rows.append(LayerTiming(name, kind, *(own_ms(name, layer, way) for way in _WAYS)))
@@ -201,7 +201,7 @@ def _enough_steps(warm_up: list[float]) -> int:
     return max(10, min(2000, round(_SECONDS / warm_up[-1])))
 
 
-def _working(
+def working_layers(
     layer: Layer, works: Callable[[str], bool], name: str = "", absorbed: tuple[Layer, ...] = ()
 ) -> Iterator[tuple[str, Layer, tuple[Layer, ...]]]:
     """Layers that are called, depth first, with their names and with the layers that they do the work of.
@@ -218,7 +218,7 @@ def _working(
             absorbed = (*absorbed, child)
     yield name, layer, absorbed
     for child_name, child, done_by_it in groups:
-        yield from _working(child, works, child_name, tuple(done_by_it))
+        yield from working_layers(child, works, child_name, tuple(done_by_it))
 
 
 def _join(name: str, child: str) -> str:

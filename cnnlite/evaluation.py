@@ -155,6 +155,17 @@ def check_model(config: Config) -> Network | None:
     return Network(config.model, in_shape, seed=config.seed, classes=source.class_count)
 
 
+def build_model(config: Config) -> Network:
+    """Build the network as `check_model` does, reading the dataset only where nothing else tells what its images are.
+
+    ConfigError if it cannot be built, DataError if the images are needed and not there.
+    """
+    if (network := check_model(config)) is not None:
+        return network
+    dataset = load_data(config)
+    return Network(config.model, dataset.train.images.shape[1:], seed=config.seed, classes=len(dataset.classes))
+
+
 def split_of(dataset: Dataset, split: str) -> Images:
     """Find the images called ``train``, ``validation`` or ``test``; ConfigError if there are none."""
     images: Images | None = getattr(dataset, split)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cnnlite.config import Config
-from cnnlite.evaluation import check_model, load_data
+from cnnlite.evaluation import build_model
 from cnnlite.layers.base import Layer
 from cnnlite.layers.base import layers as registry
 from cnnlite.layers.containers import Parallel, Repeat, Sequential
@@ -100,16 +100,8 @@ class Summary:
 
 
 def summarize(config: Config) -> Summary:
-    """Build the network of a config and list its layers.
-
-    The dataset is read only where nothing else tells the shape of its images. ConfigError if the network cannot be
-    built, DataError if the images are needed and not there.
-    """
-    network = check_model(config)
-    if network is None:
-        dataset = load_data(config)
-        shape = dataset.train.images.shape[1:]
-        network = Network(config.model, shape, seed=config.seed, classes=len(dataset.classes))
+    """Build the network of a config and list its layers; see `build_model` for errors."""
+    network = build_model(config)
     parameter_bytes = sum(parameter.value.nbytes for parameter in network.parameters.values())
     return Summary(network.in_shape, _row(network.model, network), config.train.batch_size, parameter_bytes)
 

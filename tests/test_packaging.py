@@ -33,6 +33,7 @@ ROOMS = (
     {"evaluation", "resuming"},
     {"summary"},
     {"training", "bench", "doctor", "prediction"},
+    {"gradcheck"},
     {"launch", "rehearsal", "export"},
     {"cli"},
     {"__main__"},

@@ -43,6 +43,25 @@ def summary(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
 @cli.command()
 @click.argument("config")
 @click.option("-o", "--override", "overrides", multiple=True, metavar="KEY=VALUE", help="As in train.")
+@click.pass_context
+def gradcheck(context: click.Context, config: str, overrides: tuple[str, ...]) -> None:
+    """Compare the gradients of each layer, and of the whole network, with differences.
+
+    Everything is computed in float64, with random inputs and along random directions. The exit code is 1 if a
+    gradient is wrong.
+    """
+    from cnnlite.config import load_config
+    from cnnlite.gradcheck import check, describe
+    from cnnlite.streams import say
+
+    checks = check(load_config(config, overrides))
+    say(describe(checks))
+    context.exit(0 if all(found.right for found in checks) else 1)
+
+
+@cli.command()
+@click.argument("config")
+@click.option("-o", "--override", "overrides", multiple=True, metavar="KEY=VALUE", help="As in train.")
 @click.option("--batch-size", type=click.IntRange(1), help="Images in a step.  [default: as in the config]")
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads to compute on.  [default: one per core]")
 @click.option("--steps", type=click.IntRange(1), help="Steps to time.  [default: two seconds of them]")
