@@ -22,7 +22,7 @@ from cnnlite.losses import CrossEntropy, Loss, losses
 from cnnlite.optimizers import Optimizer, optimizers
 from cnnlite.registry import did_you_mean
 from cnnlite.schedules import Constant, Schedule, schedules
-from cnnlite.yaml_reader import MAX_NODES, Steps, clip, read_text, read_yaml, resolve
+from cnnlite.yaml_reader import MAX_NODES, Document, Steps, clip, read_text, read_yaml, resolve
 
 
 def positive(number: float) -> None:
@@ -162,13 +162,17 @@ FLAGS: Mapping[str, tuple[str, ...]] = {"seed": ("seed",), "data": ("data", "roo
 """Command-line options that stand for a place in the config."""
 
 
-def load_config(name: str | Path, overrides: Sequence[str] = (), **flags: Any) -> Config:
-    """Read a config file, a path or a bundled name; ``overrides`` are ``PLACE=VALUE``, ``flags`` those of ``FLAGS``.
+def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), **flags: Any) -> Config:
+    """Read a config: a path, a bundled name, or plain data.
 
-    The later wins: file, overrides, flags that are not None. Raises ConfigError with all problems.
+    ``overrides`` are ``PLACE=VALUE``, ``flags`` those of ``FLAGS``. The later wins: source, overrides, flags that are
+    not None. Raises ConfigError with all problems.
     """
-    path = find_config(str(name))
-    document = read_yaml(path)
+    if isinstance(source, Mapping):
+        path, document = Path("config"), Document(dict(source), {}, "")
+    else:
+        path = find_config(str(source))
+        document = read_yaml(path)
     if not isinstance(document.data, dict):
         message = f"expected the keys {', '.join(options_of(Config))}, got {show(document.data)}"
         if document.data is None:

@@ -4,9 +4,10 @@ import contextlib
 import dataclasses
 import json
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cnnlite import machine
 from cnnlite.checkpoint import load_checkpoint
@@ -24,9 +25,10 @@ from cnnlite.training import train
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line asks for."""
+    """What the command line or a program asks for."""
 
-    config: str | None = None
+    config: str | Mapping[str, Any] | None = None
+    """A file, the name of a bundled config, or plain data."""
     overrides: Sequence[str] = ()
     run_dir: Path | None = None
     resume: Path | None = None
@@ -35,12 +37,12 @@ class Request:
     data: str | None = None
     epochs: float | None = None
 
-    def load_config(self, name: str | Path) -> Config:
+    def load_config(self, source: str | Path | Mapping[str, Any]) -> Config:
         """Read the config and apply all that was asked for."""
         overrides = list(self.overrides)
         if self.epochs is not None:
             overrides += [f"train.epochs={self.epochs:g}", "train.iterations=null"]
-        return load_config(name, overrides, seed=self.seed, data=self.data)
+        return load_config(source, overrides, seed=self.seed, data=self.data)
 
 
 Offer = Callable[[DatasetMissing], bool]

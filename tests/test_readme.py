@@ -4,6 +4,7 @@ import ast
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -104,9 +105,18 @@ def test_the_tables_have_every_registered_name_with_its_options_and_their_defaul
 
 def test_the_layer_it_shows_works(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layers, "_classes", dict(layers._classes))
-    (code,) = blocks("python")
+    (code,) = (block for block in blocks("python") if "class " in block)
     exec(compile(ast.parse(code), "README.md", "exec"), {"__name__": "readme"})
     layer = layers["channel_scale"](start=0.5)  # type: ignore[call-arg]
     rng = np.random.default_rng(0)
     assert layer.build((4, 3, 2), rng, np.dtype(np.float64)) == (4, 3, 2)
     assert_layer_gradients(layer, rng.standard_normal((5, 4, 3, 2)), rng)
+
+
+def test_the_program_it_shows_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (code,) = (block for block in blocks("python") if "import cnnlite" in block)
+    names: dict[str, Any] = {"images": np.zeros((2, 32, 32, 3), np.uint8)}
+    exec(compile(code.replace("epochs=1", "epochs=0.01"), "README.md", "exec"), names)
+    assert names["probabilities"].shape == (2, 10)
+    assert len(names["names"]) == 2

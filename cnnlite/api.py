@@ -1,0 +1,67 @@
+"""What `import cnnlite` offers to programs: training, and trained networks. Everything else is internal."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cnnlite import engine
+from cnnlite.launch import Request, launch
+from cnnlite.prediction import Model
+from cnnlite.progress import Reporter
+from cnnlite.results import Result
+from cnnlite.stopping import StopFlag
+
+
+@dataclass(frozen=True)
+class Trained(Result):
+    """What a run came to, and where it is."""
+
+    run: Path
+    """The run directory."""
+
+    @property
+    def checkpoint(self) -> Path:
+        """The network that was best on the validation images; `load` reads it."""
+        return self.run / "checkpoints" / "best.npz"
+
+
+def load(checkpoint: str | os.PathLike[str], *, threads: int | None = None) -> Model:
+    """Read a checkpoint, to predict with it on ``threads`` threads, or on one per core; CheckpointError if it is none.
+
+    Networks share the threads: the last call decides how many, and one prediction runs at a time.
+    """
+    engine.set_threads(threads)
+    return Model.load(Path(checkpoint))
+
+
+def train(
+    config: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    run_dir: str | os.PathLike[str] | None = None,
+    resume: str | os.PathLike[str] | None = None,
+    seed: int | None = None,
+    data: str | os.PathLike[str] | None = None,
+    epochs: float | None = None,
+    threads: int | None = None,
+    quiet: bool = False,
+) -> Trained:
+    """Train as the command ``cnnlite train`` does, with the same arguments, and test.
+
+    ``config`` is a file, the name of a bundled config, or its content as plain data. Raises one of the errors in
+    ``cnnlite.errors``. KeyboardInterrupt ends at once; ``resume`` goes on from the last checkpoint then.
+    """
+    engine.set_threads(threads)
+    request = Request(
+        config=config if config is None or isinstance(config, Mapping) else os.fspath(config),
+        overrides=overrides,
+        run_dir=None if run_dir is None else Path(run_dir),
+        resume=None if resume is None else Path(resume),
+        seed=seed,
+        data=None if data is None else os.fspath(data),
+        epochs=epochs,
+    )
+    result, run = launch(request, Reporter(quiet=quiet), StopFlag(), lambda missing: False)
+    return Trained(**asdict(result), run=run)
