@@ -32,6 +32,7 @@ ROOMS = (
     {"config"},
     {"evaluation", "resuming"},
     {"summary"},
+    {"schema"},
     {"training", "bench", "doctor", "prediction"},
     {"gradcheck"},
     {"launch", "rehearsal", "export"},

@@ -57,3 +57,18 @@ def _bundled(name: str) -> Path:
         if candidate in bundled_configs():
             return bundled_folder() / candidate
     raise ConfigError(f"no bundled config {name!r}{did_you_mean(name, bundled_configs())} See `cnnlite configs list`.")
+
+
+@cli.command()
+def schema() -> None:
+    """Print a JSON Schema of configs, with which editors complete and check them.
+
+    Save it to a file, and name the file in the first line of a config:
+    # yaml-language-server: $schema=cnnlite.schema.json
+    """
+    import json
+
+    from cnnlite.schema import schema
+    from cnnlite.streams import say
+
+    say(json.dumps(schema(), indent=2))
