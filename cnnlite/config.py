@@ -204,6 +204,17 @@ def render(config: Config) -> str:
     )
 
 
+def flatten(data: Any, place: str = "") -> dict[str, Any]:
+    """Turn nested data into one level: ``{"train.optimizer.sgd.lr": 0.1}``."""
+    if isinstance(data, dict) and data:
+        items = [(f"{place}.{key}" if place else str(key), value) for key, value in data.items()]
+    elif isinstance(data, list) and data:
+        items = [(f"{place}[{index}]", value) for index, value in enumerate(data)]
+    else:
+        return {place: data}
+    return {name: leaf for key, value in items for name, leaf in flatten(value, key).items()}
+
+
 def bundled_folder() -> Path:
     """Find the configs that come with cnnlite: inside the installed package, or at the top of a checkout."""
     inside = Path(__file__).parent / "configs"

@@ -5,7 +5,7 @@ from typing import Any
 
 from cnnlite import __version__
 from cnnlite.checkpoint import Checkpoint
-from cnnlite.config import Config, config_from_data
+from cnnlite.config import Config, config_from_data, flatten
 from cnnlite.errors import CheckpointError, ConfigError, Problem
 from cnnlite.progress import Reporter
 from cnnlite.runs import versions
@@ -19,8 +19,8 @@ def check_same(config: Config, checkpoint: Checkpoint, reporter: Reporter) -> li
 
     Returns the changes that may be, ConfigError or CheckpointError for others.
     """
-    before = _flat(fact(checkpoint, "config", dict))
-    now = _flat(json.loads(json.dumps(config.resolved)))
+    before = flatten(fact(checkpoint, "config", dict))
+    now = flatten(json.loads(json.dumps(config.resolved)))
     changes = [
         Problem(place, f"was {_shown(before, place)}, is {_shown(now, place)}")
         for place in sorted(before.keys() | now.keys())
@@ -52,7 +52,7 @@ def describe_schedule(config: Config, checkpoint: Checkpoint) -> str:
     epoch = max(1, round(step / epochs)) if epochs else 1
     before = config_from_data(fact(checkpoint, "config", dict)).train
     was, total = before.total_steps(epoch), config.train.total_steps(epoch)
-    name = next(iter(_flat(config.resolved["train"]["schedule"]))).partition(".")[0]
+    name = next(iter(flatten(config.resolved["train"]["schedule"]))).partition(".")[0]
     factor, lr = config.train.schedule.factor, float(config.train.optimizer.options["lr"])
     if all(factor(i, was, epoch) == factor(i, total, epoch) for i in range(min(was, total))):
         return f"{total} steps instead of {was}; the learning rates of the schedule {name} stay what they were"
@@ -73,14 +73,3 @@ def fact(checkpoint: Checkpoint, name: str, kind: type) -> Any:
 
 def _shown(flat: dict[str, Any], place: str) -> str:
     return json.dumps(flat[place]) if place in flat else "not there"
-
-
-def _flat(data: Any, place: str = "") -> dict[str, Any]:
-    """Turn nested data into ``{"train.optimizer.sgd.lr": 0.1}``."""
-    if isinstance(data, dict) and data:
-        items = [(f"{place}.{key}" if place else str(key), value) for key, value in data.items()]
-    elif isinstance(data, list) and data:
-        items = [(f"{place}[{index}]", value) for index, value in enumerate(data)]
-    else:
-        return {place: data}
-    return {name: leaf for key, value in items for name, leaf in _flat(value, key).items()}

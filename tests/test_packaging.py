@@ -33,7 +33,7 @@ ROOMS = (
     {"evaluation", "resuming"},
     {"summary"},
     {"schema"},
-    {"training", "bench", "doctor", "prediction"},
+    {"training", "bench", "doctor", "prediction", "report"},
     {"gradcheck"},
     {"launch", "rehearsal", "export"},
     {"api"},
@@ -42,7 +42,7 @@ ROOMS = (
 )
 """A room imports only rooms of earlier lines; CONTRIBUTING.md shows the same list from its other end."""
 
-EXTRAS = {"PIL": "pictures", "onnx": "export", "onnxruntime": "export"}
+EXTRAS = {"PIL": "pictures", "matplotlib": "report", "onnx": "export", "onnxruntime": "export"}
 """The one room that may import each package beyond the required ones, when it is used."""
 
 

@@ -1,0 +1,101 @@
+"""Commands that look back at runs."""
+
+from pathlib import Path
+
+import click
+
+from cnnlite.cli.group import PATH, cli, complain
+
+
+@cli.command()
+@click.argument("run", type=PATH)
+@click.option("--data", metavar="DIR", help="Folder of the dataset.  [default: as in training]")
+@click.option("--out", type=PATH, metavar="DIR", help="Folder for the page and its pictures.  [default: RUN/report]")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Threads to compute on.  [default: one per core]")
+def report(run: Path, data: str | None, out: Path | None, threads: int | None) -> None:
+    r"""Write a page about a run: curves, confusions, mistakes, and a look inside the network.
+
+    Takes a finished run or one on its way, and needs the extra plot: pip install "cnnlite[plot]". The page opens in any
+    browser, from disk.
+
+    \b
+    Examples:
+      cnnlite report runs/small
+      cnnlite report runs/small --out small-report
+    """
+    from cnnlite import engine
+    from cnnlite.report.build import write_report
+    from cnnlite.report.record import read_record
+    from cnnlite.streams import say
+
+    engine.set_threads(threads)
+    say(str(write_report(read_record(run), out or run / "report", data, complain)))
+
+
+@cli.command()
+@click.argument("run", type=PATH, required=False)
+@click.option("--data", metavar="DIR", help="Folder of the dataset.  [default: as in training]")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Threads to compute on.  [default: one per core]")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--rules", is_flag=True, help="List what is looked for, with all thresholds.")
+def explain(run: Path | None, data: str | None, threads: int | None, as_json: bool, rules: bool) -> None:
+    r"""Say in plain words what the curves of a run show, and what to try.
+
+    \b
+    Examples:
+      cnnlite explain runs/small
+      cnnlite explain --rules
+    """
+    import json
+
+    from cnnlite import engine
+    from cnnlite.report.explain import describe_rules
+    from cnnlite.report.explain import explain as explain_run
+    from cnnlite.report.record import read_record
+    from cnnlite.streams import say
+
+    if run is None or rules:
+        if not rules:
+            raise click.UsageError("name a run, such as runs/small, or ask for --rules")
+        say(describe_rules())
+        return
+    engine.set_threads(threads)
+    found = explain_run(read_record(run), data)
+    say(json.dumps(found.facts(), allow_nan=False) if as_json else found.describe())
+
+
+def _picture(_: click.Context, __: click.Parameter, value: Path | None) -> Path | None:
+    if value is not None and value.suffix not in (".html", ".png", ".svg"):
+        raise click.BadParameter(f"{value} should end in .html, .png or .svg")
+    return value
+
+
+@cli.command()
+@click.argument("runs", type=PATH, nargs=-1, required=True, metavar="RUN RUN...")
+@click.option("--out", type=PATH, metavar="FILE", callback=_picture, help="Draw the curves into a .html, .png or .svg.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def compare(runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
+    r"""Put runs side by side: their figures, and what their configs differ in.
+
+    Runs that differ in their seeds only are summed up too, with mean and standard deviation. Curves need the
+    extra plot: pip install "cnnlite[plot]".
+
+    \b
+    Examples:
+      cnnlite compare runs/small runs/small-2
+      cnnlite compare runs/small runs/small-2 --out small.html
+    """
+    import json
+
+    from cnnlite.report.compare import compare as compare_runs
+    from cnnlite.report.compare import write_comparison
+    from cnnlite.report.record import read_record
+    from cnnlite.streams import say
+
+    if len(runs) < 2:
+        raise click.UsageError("name at least two runs, such as runs/small runs/small-2")
+    records = [read_record(run) for run in runs]
+    found = compare_runs(records)
+    if out is not None:
+        write_comparison(found, records, out)
+    say(json.dumps(found.facts(), allow_nan=False) if as_json else found.describe())

@@ -1,0 +1,137 @@
+"""What rules are made of: what they look at, what they find, and the list that they stand in."""
+
+import math
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cnnlite.losses import CrossEntropy
+from cnnlite.report.inside import DeadUnits
+from cnnlite.report.record import Record
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the rules look at."""
+
+    record: Record
+    classes: int | None = None
+    """Number of classes; None if neither the dataset's name nor a checkpoint tells."""
+    dead: Sequence[DeadUnits] = ()
+
+    def option(self, place: str) -> Any:
+        """The value at a dotted place below ``train`` in the config; None if there is none."""
+        node: Any = self.record.config.resolved["train"]
+        for word in place.split("."):
+            node = node.get(word) if isinstance(node, dict) else None
+        return node
+
+    @property
+    def optimizer(self) -> str:
+        """Name of the optimizer."""
+        return str(next(iter(self.option("optimizer"))))
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the config."""
+        return float(self.option(f"optimizer.{self.optimizer}.lr"))
+
+    @property
+    def weight_decay(self) -> float:
+        """The weight decay of the config; 0 if there is none."""
+        return float(self.option(f"optimizer.{self.optimizer}.weight_decay") or 0)
+
+    @property
+    def schedule(self) -> str:
+        """Name of the schedule."""
+        schedule = self.option("schedule")
+        return str(next(iter(schedule)) if isinstance(schedule, dict) else schedule)
+
+    @property
+    def smoothing(self) -> float:
+        """The label smoothing of the config; 0 if its loss has none."""
+        loss = self.record.config.train.loss
+        return loss.label_smoothing if isinstance(loss, CrossEntropy) else 0.0
+
+    def lr_override(self, factor: float) -> str:
+        """The override that multiplies the learning rate."""
+        return f"train.optimizer.{self.optimizer}.lr={self.lr * factor:.2g}"
+
+    def longer(self) -> str:
+        """The override that doubles the training."""
+        train = self.record.config.train
+        if train.iterations is not None:
+            return f"train.iterations={2 * train.iterations}"
+        return f"train.epochs={2 * (train.epochs or 0):g}"
+
+    def values(self, *columns: str) -> list[list[float]]:
+        """The values of some columns of the metrics."""
+        return [self.record.values(column) for column in columns]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that the curves show."""
+
+    rule: str
+    title: str
+    text: str
+    command: str = ""
+    """What to type to try another way; empty if there is nothing to change."""
+
+
+Judgement = tuple[str, str, Sequence[str]] | None
+"""Title, text and overrides to try; or None if the rule does not apply."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A name, the condition in words, and the function that finds out."""
+
+    name: str
+    condition: str
+    judge: Callable[[Evidence], Judgement]
+
+
+RULES: list[Rule] = []
+"""In the order in which they are told."""
+
+
+def rule(condition: str) -> Callable[[Callable[[Evidence], Judgement]], Callable[[Evidence], Judgement]]:
+    """Append a function to the rules; ``condition`` says with all thresholds when it finds something."""
+
+    def register(function: Callable[[Evidence], Judgement]) -> Callable[[Evidence], Judgement]:
+        RULES.append(Rule(function.__name__, condition, function))
+        return function
+
+    return register
+
+
+def finding(evidence: Evidence, applied: Rule) -> Finding | None:
+    """Apply a rule; None if it does not hold."""
+    judgement = applied.judge(evidence)
+    if judgement is None:
+        return None
+    title, text, overrides = judgement
+    path = evidence.record.path
+    command = ""
+    if applied.name == "interrupted":
+        command = f"cnnlite train --resume {shlex.quote(str(path))}"
+    elif overrides:
+        options = " ".join(f"-o {shlex.quote(override)}" for override in overrides)
+        command = f"cnnlite train --config {shlex.quote(str(path / 'config.yaml'))} {options}"
+    return Finding(applied.name, title, text, command)
+
+
+def points(fraction: float) -> str:
+    """A difference of two percentages in words: 0.1 is 10 points."""
+    number = f"{100 * fraction:.1f}".removesuffix(".0")
+    return f"{number} point{'' if number == '1' else 's'}"
+
+
+def late_gain(values: Sequence[float]) -> float:
+    """Mean of the last quarter of the values less that of as many before: one lucky row cannot make such a rise."""
+    count = math.ceil(len(values) / 4)
+    last, before = values[-count:], values[-2 * count : -count]
+    return sum(last) / len(last) - sum(before) / len(before)

@@ -1,0 +1,165 @@
+"""What a run directory tells: config, curves, result, and the network with images to look at."""
+
+import csv
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cnnlite.checkpoint import Checkpoint, load_checkpoint
+from cnnlite.config import Config, load_config
+from cnnlite.data import Dataset, Images, Normalizer
+from cnnlite.errors import CheckpointError, CnnliteError, ConfigError, DataError
+from cnnlite.evaluation import load_data, restore
+from cnnlite.network import Network
+
+Row = dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Record:
+    """A run as its files tell it, finished or not."""
+
+    path: Path
+    config: Config
+    rows: list[Row]
+    """Of metrics.csv; empty before the first validation."""
+    result: dict[str, Any]
+    """Of result.json; empty if the run has none yet."""
+    environment: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The directory's name."""
+        return self.path.resolve().name
+
+    @property
+    def status(self) -> str:
+        """As in result.json, or ``unfinished``: training now, or killed."""
+        return str(self.result.get("status", "unfinished"))
+
+    @property
+    def steps_per_epoch(self) -> int | None:
+        """Steps of an epoch, as far as the curves tell."""
+        return next((round(row["step"] / row["epoch"]) for row in self.rows if row["step"] and row["epoch"]), None)
+
+    @property
+    def total_steps(self) -> int | None:
+        """How many steps the config asks for; None if that takes a row of metrics, and there is none."""
+        train = self.config.train
+        if train.iterations is not None:
+            return train.iterations
+        return train.total_steps(self.steps_per_epoch) if self.steps_per_epoch else None
+
+    def column(self, name: str) -> tuple[list[float], list[float]]:
+        """Epochs and values of a column of the metrics, where it has finite values."""
+        points = [(row.get("epoch"), row.get(name)) for row in self.rows]
+        known = [(x, y) for x, y in points if x is not None and y is not None and math.isfinite(y)]
+        return [x for x, _ in known], [y for _, y in known]
+
+    def values(self, name: str) -> list[float]:
+        """The values of a column, without the epochs."""
+        return self.column(name)[1]
+
+
+def read_record(path: Path) -> Record:
+    """Read a run directory; ConfigError if it is none."""
+    if not (path / "config.yaml").is_file():
+        raise ConfigError(f"{path}: is not a run directory (it has no config.yaml); name one such as runs/small")
+    rows = _rows(path / "metrics.csv")
+    result = _json(path / "result.json")
+    if rows and result.get("steps", 0) < (rows[-1]["step"] or 0):
+        result = {}  # of an earlier sitting: the run has gone on since
+    return Record(path, load_config(path / "config.yaml"), rows, result, _json(path / "environment.json"))
+
+
+def _rows(path: Path) -> list[Row]:
+    """Rows of metrics.csv, less what a killed process left unfinished."""
+    try:
+        with open(path, encoding="utf-8", errors="replace", newline="") as file:
+            header, *lines = list(csv.reader(file)) or [[]]
+    except OSError:
+        return []
+    rows = []
+    for line in lines:
+        try:
+            row = {name: float(text) if text else None for name, text in zip(header, line, strict=True)}
+        except ValueError:
+            continue
+        if row.get("step") is not None and row.get("epoch") is not None:
+            rows.append(row)
+    return rows
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The network of a run's best checkpoint."""
+
+    file: Path
+    step: int
+    network: Network
+    normalizer: Normalizer
+    classes: tuple[str, ...]
+    digest: str
+    """Of the dataset that it was trained on."""
+    config: Config
+
+
+def load_trained(record: Record) -> Trained:
+    """Load the best checkpoint, or the last where there is no best one; CheckpointError if none is whole."""
+    folder = record.path / "checkpoints"
+    problem = CheckpointError(f"{folder}: no checkpoint yet")
+    for kind in ("best", "last", "previous"):
+        file = folder / f"{kind}.npz"
+        if file.exists():
+            try:
+                return _trained(file, load_checkpoint(file))
+            except CheckpointError as error:
+                problem = error
+    raise problem
+
+
+def _trained(file: Path, checkpoint: Checkpoint) -> Trained:
+    config, network, normalizer, classes = restore(checkpoint, file)
+    digest = str(checkpoint.meta.get("dataset", {}).get("digest"))
+    return Trained(file, int(checkpoint.meta.get("step", 0)), network, normalizer, classes, digest, config)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The images that a report shows the network."""
+
+    split: str
+    images: Images
+    train: Images
+
+
+def load_seen(record: Record, trained: Trained, root: str | None = None) -> Seen:
+    """Find images that may be looked at: the validation images.
+
+    Without them the test images if the run is complete, so that its test is over, else the training images. ``root``
+    is another folder to look for the dataset in. DataError if it is not there, or not what the run was trained on.
+    """
+    try:
+        dataset = load_data(record.config, root)
+    except (CnnliteError, OSError) as error:
+        raise DataError(str(error)) from None
+    if dataset.digest != trained.digest or dataset.classes != trained.classes:
+        raise DataError(f"the images of {dataset.name} here are not those that the run was trained on")
+    split, images = _choose(dataset, record.status)
+    return Seen(split, images, dataset.train)
+
+
+def _choose(dataset: Dataset, status: str) -> tuple[str, Images]:
+    if dataset.validation is not None:
+        return "validation", dataset.validation
+    return ("test", dataset.test) if status == "complete" else ("training", dataset.train)

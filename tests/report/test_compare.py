@@ -1,0 +1,83 @@
+from pathlib import Path
+
+import pytest
+
+from cnnlite.config import config_from_data
+from cnnlite.report.compare import compare, write_comparison
+from tests.report.runs import made_up
+from tests.small_runs import tiny
+
+
+def test_runs_stand_side_by_side_with_what_they_differ_in(tmp_path: Path) -> None:
+    one = made_up(tmp_path / "one", validation_accuracy=[0.5, 0.7, 0.6], config=tiny(epochs=3))
+    two = made_up(tmp_path / "two", train_accuracy=[0.5], status=None, config=tiny(epochs=3, batch_size=8))
+    found = compare([one, two])
+    assert found.differences == {"train.batch_size": {"one": 16, "two": 8}}
+    first, second = found.entries
+    assert (first.best_validation_accuracy, first.test_accuracy, first.steps, first.seconds) == (0.7, 0.5, 30, 20)
+    assert (second.best_validation_accuracy, second.test_accuracy, second.status) == (None, None, "unfinished")
+    text = found.describe()
+    assert "train.batch_size: 16 (one), 8 (two)" in text
+    assert "70.0%" in text
+
+
+def test_options_that_one_run_does_not_have_are_none(tmp_path: Path) -> None:
+    one = made_up(tmp_path / "one", train_loss=[1.0])
+    two = made_up(tmp_path / "two", train_loss=[1.0], config=tiny(epochs=1, schedule={"step": {"every": 2}}))
+    found = compare([one, two])
+    assert found.differences["train.schedule.step.every"] == {"two": 2.0}
+    assert "train.schedule.step.every: none (one), 2.0 (two)" in found.describe()
+
+
+def test_models_of_other_layers_are_outlined(tmp_path: Path) -> None:
+    data = tiny(epochs=1).resolved
+    other = config_from_data({**data, "model": ["flatten", {"linear": {"out_features": 10}}]})
+    one, two = made_up(tmp_path / "one", train_loss=[1.0]), made_up(tmp_path / "two", train_loss=[1.0], config=other)
+    assert compare([one, two]).differences == {
+        "model": {
+            "one": "1 conv2d, 1 batch_norm, 1 relu, 1 max_pool2d, 1 dropout, 1 flatten, 1 linear",
+            "two": "1 flatten, 1 linear",
+        }
+    }
+
+
+def test_an_option_of_a_layer_is_a_difference_of_its_own(tmp_path: Path) -> None:
+    data = tiny(epochs=1).resolved
+    data["model"][4] = {"dropout": {"p": 0.3}}
+    one = made_up(tmp_path / "one", train_loss=[1.0])
+    two = made_up(tmp_path / "two", train_loss=[1.0], config=config_from_data(data))
+    assert compare([one, two]).differences == {"model[4].dropout.p": {"one": 0.2, "two": 0.3}}
+
+
+def test_seeds_of_one_config_are_summed_up(tmp_path: Path) -> None:
+    records = []
+    for seed, accuracy in enumerate((0.5, 0.6, 0.7)):
+        config = config_from_data({**tiny(epochs=1).resolved, "seed": seed})
+        records.append(made_up(tmp_path / f"s{seed}", validation_accuracy=[accuracy], config=config))
+    found = compare(records)
+    assert found.differences == {}
+    (group,) = found.groups
+    assert group.validation == pytest.approx((0.6, 0.1))
+    assert group.test == pytest.approx((0.5, 0))
+    assert "3 seeds of one config (s0, s1, s2): validation 60.0% +- 10.0, test 50.0% +- 0.0" in found.describe()
+    assert "configs are the same" in found.describe()
+    assert compare([records[0], records[0]]).groups == []
+
+
+def test_runs_of_the_same_name_are_called_by_their_paths(tmp_path: Path) -> None:
+    one, two = made_up(tmp_path / "a" / "run", train_loss=[1.0]), made_up(tmp_path / "b" / "run", train_loss=[1.0])
+    assert [entry.run for entry in compare([one, two]).entries] == [str(one.path), str(two.path)]
+
+
+def test_curves_go_into_a_page_or_a_picture(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    one = made_up(tmp_path / "<one>", validation_accuracy=[0.5, 0.7], validation_loss=[2.0, 1.0])
+    two = made_up(tmp_path / "two", train_accuracy=[0.5], train_loss=[3.0])
+    found = compare([one, two])
+    for name in ("out.html", "out.png", "out.svg"):
+        write_comparison(found, [one, two], tmp_path / name)
+    assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
+    assert "two, training" in (tmp_path / "out.svg").read_text(encoding="utf-8")
+    page = (tmp_path / "out.html").read_text(encoding="utf-8")
+    assert "&lt;one&gt;" in page
+    assert "<one>" not in page

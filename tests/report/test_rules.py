@@ -1,0 +1,238 @@
+"""Each rule finds what it is for in figures that were made up, and is silent just below its threshold."""
+
+import itertools
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cnnlite.config import Config, config_from_data, load_config
+from cnnlite.report.evidence import RULES, Evidence, finding, late_gain, points
+from cnnlite.report.explain import describe_rules, judge
+from cnnlite.report.inside import DeadUnits
+from cnnlite.report.rules_fit import lowest_loss
+from tests.report.runs import made_up
+from tests.small_runs import TINY, tiny
+
+FALLING = [2.0, 1.5, 1.2, 1.0, 0.9, 0.85]
+RISING = [0.3, 0.5, 0.6, 0.7, 0.75, 0.8]
+
+
+def constant(**train: Any) -> Config:
+    return tiny(schedule="constant", **train)
+
+
+def no_augmentation() -> Config:
+    data = yaml.safe_load(TINY)
+    data["data"]["augment"] = []
+    return config_from_data(data)
+
+
+def smoothed() -> Config:
+    return tiny(loss={"cross_entropy": {"label_smoothing": 0.1}})
+
+
+Case = tuple[str, dict[str, Any], tuple[str, ...]]
+
+HOLDS: list[Case] = [
+    ("no_rows", {"status": None}, ()),
+    ("diverged", {"status": "diverged", "train_loss": [2.0]}, ("train.optimizer.adam.lr=0.001", "train.clip_norm=1.0")),
+    ("diverged", {"status": "diverged", "config": tiny(clip_norm=2.0)}, ("train.optimizer.adam.lr=0.001",)),
+    ("interrupted", {"status": "interrupted", "train_loss": FALLING, "config": tiny(epochs=7)}, ("--resume",)),
+    ("interrupted", {"status": None, "train_loss": FALLING, "config": tiny(epochs=7)}, ("--resume",)),
+    ("learns_nothing", {"train_accuracy": [0.1, 0.12, 0.149]}, ("train.optimizer.adam.lr=0.0003",)),
+    ("lr_too_high", {"train_loss": [2.0, 1.5, 1.7, 1.4, 1.6, 1.5]}, ("train.optimizer.adam.lr=0.001",)),
+    ("lr_too_high", {"train_loss": [2.0, 1.0, 1.05, 1.1, 1.15, 1.21]}, ("train.optimizer.adam.lr=0.001",)),
+    (
+        "lr_too_low",
+        {"train_loss": [2.3, 2.2, 2.1, 2.01, 1.93], "train_accuracy": [0.1, 0.2, 0.22, 0.24, 0.26]},
+        ("train.optimizer.adam.lr=0.009",),
+    ),
+    (
+        "restless",
+        {"config": constant(), "validation_accuracy": [0.5, 0.6, 0.5, 0.6, 0.55, 0.6, 0.55, 0.6]},
+        ("train.schedule=cosine",),
+    ),
+    ("still_improving", {"validation_accuracy": RISING, "train_accuracy": RISING}, ("train.epochs=12",)),
+    ("still_improving", {"train_accuracy": RISING}, ("train.epochs=12",)),
+    ("few_rows", {"train_loss": [2.0, 1.5, 1.2]}, ("train.validate_every=0.25 epochs",)),
+    (
+        "overfitting",
+        {
+            "train_accuracy": [0.5, 0.7, 0.8, 0.9],
+            "validation_accuracy": [0.5, 0.7, 0.75, 0.79],
+            "train_loss": FALLING[:4],
+            "validation_loss": FALLING[:4],
+            "config": no_augmentation(),
+        },
+        ("data.augment=[random_flip, random_crop]",),
+    ),
+    (
+        "overfitting",
+        {
+            "train_accuracy": [0.5, 0.7, 0.75, 0.8],
+            "validation_accuracy": [0.5, 0.7, 0.75, 0.75],
+            "train_loss": FALLING[:4],
+            "validation_loss": [1.0, 0.9, 0.95, 1.0],
+        },
+        ("train.optimizer.adam.weight_decay=0.004", "train.loss={cross_entropy: {label_smoothing: 0.1}}"),
+    ),
+    (
+        "underfitting",
+        {"train_accuracy": [0.3] + [0.4] * 7, "config": constant()},
+        ("train.schedule=cosine",),
+    ),
+    ("underfitting", {"train_accuracy": [0.3] + [0.4] * 7}, ("model.0.conv2d.out_channels=12",)),
+    ("smoothed_loss", {"train_loss": FALLING, "config": smoothed()}, ()),
+    ("validation_ahead", {"train_accuracy": [0.5, 0.6], "validation_accuracy": [0.5, 0.62]}, ()),
+]
+
+SILENT: list[Case] = [
+    ("no_rows", {"train_loss": [2.0]}, ()),
+    ("no_rows", {"status": "diverged"}, ()),
+    ("diverged", {"train_loss": FALLING}, ()),
+    ("interrupted", {"status": None, "train_loss": FALLING}, ()),
+    ("interrupted", {"status": "complete", "train_loss": FALLING, "config": tiny(epochs=7)}, ()),
+    ("learns_nothing", {"train_accuracy": [0.1, 0.12, 0.151]}, ()),
+    ("learns_nothing", {"train_accuracy": [0.1]}, ()),
+    ("lr_too_high", {"train_loss": [2.0, 1.5, 1.7, 1.4, 1.5, 1.5]}, ()),
+    ("lr_too_high", {"train_loss": [2.0, 1.0, 1.05, 1.1, 1.15, 1.19]}, ()),
+    ("lr_too_low", {"train_loss": FALLING, "train_accuracy": RISING}, ()),
+    ("lr_too_low", {"train_loss": [2.3, 2.2, 2.1, 2.01], "train_accuracy": [0.1] * 4}, ()),
+    ("lr_too_low", {"train_loss": [2.3, 2.2, 2.1, 2.01, 1.93], "train_accuracy": [0.1, 0.5, 0.8, 0.9, 0.91]}, ()),
+    (
+        "lr_too_low",
+        {"train_loss": [2.3, 2.2, 2.1, 2.01, 1.93], "train_accuracy": [0.2] * 5, "lr": [1.0, 0.6, 0.3, 0.2, 0.1]},
+        (),
+    ),
+    ("restless", {"validation_accuracy": [0.5, 0.6, 0.5, 0.6, 0.55, 0.6, 0.55, 0.6]}, ()),
+    ("restless", {"config": constant(), "validation_accuracy": [0.5, 0.6, 0.5, 0.6, 0.55, 0.56, 0.57, 0.58]}, ()),
+    ("restless", {"config": constant(), "validation_accuracy": [0.5, 0.6] * 3}, ()),
+    ("still_improving", {"validation_accuracy": [0.3, 0.5, 0.6, 0.69, 0.69, 0.695, 0.695]}, ()),
+    ("still_improving", {"validation_accuracy": RISING, "train_accuracy": [*RISING[:-1], 0.9]}, ()),
+    ("still_improving", {"validation_accuracy": RISING, "status": "interrupted"}, ()),
+    ("few_rows", {"train_loss": [2.0, 1.5, 1.2, 1.1]}, ()),
+    (
+        "overfitting",
+        {
+            "train_accuracy": [0.5, 0.7, 0.8, 0.9],
+            "validation_accuracy": [0.5, 0.7, 0.75, 0.81],
+            "train_loss": FALLING[:4],
+            "validation_loss": [1.0, 0.9, 0.95, 0.98],
+        },
+        (),
+    ),
+    (
+        "overfitting",
+        {
+            "train_accuracy": [0.5, 0.7, 0.75, 0.8],
+            "validation_accuracy": [0.5, 0.7, 0.75, 0.75],
+            "train_loss": [2.0, 1.0, 1.2, 1.1],
+            "validation_loss": [1.0, 0.9, 0.95, 1.0],
+        },
+        (),
+    ),
+    ("overfitting", {"train_accuracy": [0.5, 0.7, 0.8, 0.99]}, ()),
+    ("underfitting", {"train_accuracy": [0.3, 0.4, 0.45, 0.5] * 2}, ()),
+    ("underfitting", {"train_accuracy": [0.95] * 8}, ()),
+    ("underfitting", {"train_accuracy": [0.1] * 8}, ()),
+    ("underfitting", {"train_accuracy": [0.4] * 8, "validation_accuracy": [0.34] * 8}, ()),
+    ("smoothed_loss", {"train_loss": FALLING}, ()),
+    ("validation_ahead", {"train_accuracy": [0.5, 0.6], "validation_accuracy": [0.5, 0.605]}, ()),
+]
+
+
+def found(name: str, evidence: Evidence) -> Any:
+    (rule,) = [rule for rule in RULES if rule.name == name]
+    return finding(evidence, rule)
+
+
+@pytest.mark.parametrize(("name", "figures", "commands"), HOLDS)
+def test_a_rule_finds_what_it_is_for(
+    name: str, figures: dict[str, Any], commands: tuple[str, ...], tmp_path: Path
+) -> None:
+    result = found(name, Evidence(made_up(tmp_path / "run", **figures), classes=10))
+    assert result is not None
+    assert result.title
+    assert "nan" not in result.text
+    assert bool(result.command) == bool(commands)
+    for command in commands:
+        assert command in result.command
+
+
+@pytest.mark.parametrize(("name", "figures", "_"), SILENT)
+def test_a_rule_is_silent_below_its_threshold(name: str, figures: dict[str, Any], _: Any, tmp_path: Path) -> None:
+    assert found(name, Evidence(made_up(tmp_path / "run", **figures), classes=10)) is None
+
+
+def test_every_rule_is_tried_both_ways() -> None:
+    names = {rule.name for rule in RULES}
+    assert {name for name, _, _ in HOLDS} == names - {"dead_relus"}  # which has a test of its own
+    assert {name for name, _, _ in SILENT} == names - {"dead_relus"}
+
+
+@pytest.mark.parametrize(
+    ("dead", "command"),
+    [
+        ([DeadUnits("model[2].relu", 13, 64)], "-o model.2=leaky_relu"),
+        (
+            [DeadUnits("model[2].relu", 13, 64), DeadUnits("model[4].residual.body[1].relu", 9, 10)],
+            "-o train.optimizer.adam.lr=0.001",
+        ),
+        ([DeadUnits("model[4].residual.body[1].relu", 9, 10)], "-o model.4.residual.body.1=leaky_relu"),
+    ],
+)
+def test_dead_relus_are_named(dead: list[DeadUnits], command: str, tmp_path: Path) -> None:
+    result = found("dead_relus", Evidence(made_up(tmp_path, train_loss=FALLING), 10, dead))
+    assert result.command.endswith(command)
+    assert f"{dead[-1].place} ({dead[-1].dead} of {dead[-1].units})" in result.text
+
+
+def test_few_dead_units_are_nothing_to_mention(tmp_path: Path) -> None:
+    evidence = Evidence(made_up(tmp_path, train_loss=FALLING), 10, [DeadUnits("model[2].relu", 12, 60)])
+    assert found("dead_relus", evidence) is None
+
+
+@pytest.mark.parametrize(("name", "figures", "commands"), [case for case in HOLDS if case[2]])
+def test_what_a_rule_tells_to_try_is_a_config(
+    name: str, figures: dict[str, Any], commands: tuple[str, ...], tmp_path: Path
+) -> None:
+    words = shlex.split(found(name, Evidence(made_up(tmp_path / "a run", **figures), classes=10)).command)
+    if "--resume" in words:
+        assert words[-1] == str(tmp_path / "a run")
+        return
+    overrides = [word for option, word in itertools.pairwise(words) if option == "-o"]
+    assert overrides
+    before = load_config(tmp_path / "a run" / "config.yaml").resolved
+    assert load_config(words[words.index("--config") + 1], overrides).resolved != before
+
+
+def test_a_run_with_nothing_to_change_is_called_sound(tmp_path: Path) -> None:
+    record = made_up(tmp_path, train_accuracy=[0.5, 0.8, 0.95, 0.97], train_loss=FALLING[:4])
+    (only,) = judge(record)
+    assert only.rule == "sound"
+    assert not only.command
+
+
+def test_rules_are_listed_with_their_thresholds() -> None:
+    text = describe_rules()
+    assert len(text.splitlines()) == len(RULES)
+    assert "10 points" in text
+    assert "{" not in text
+
+
+def test_smoothed_labels_have_the_entropy_that_remains() -> None:
+    assert lowest_loss(0.0, 10) == 0
+    assert lowest_loss(0.1, 10) == pytest.approx(0.50029, abs=1e-5)  # -0.91 ln 0.91 - 9 * 0.01 ln 0.01
+    assert lowest_loss(0.5, 2) == pytest.approx(0.56234, abs=1e-5)  # -0.75 ln 0.75 - 0.25 ln 0.25
+
+
+def test_late_gain_compares_two_quarters() -> None:
+    assert late_gain([0, 0, 0, 0, 1, 3, 4, 8]) == 4
+    assert late_gain([1, 5]) == 4
+
+
+def test_points() -> None:
+    assert [points(value) for value in (0.01, 0.1, 0.0123, 1)] == ["1 point", "10 points", "1.2 points", "100 points"]
