@@ -106,7 +106,10 @@ def _scatter(taps: Array, windows: Windows, dx: Array) -> None:
     """Write the sum of what all ``taps`` (kernel_h * kernel_w, n, out_h, out_w, C) bring to their pixels to ``dx``."""
     bordered = windows.padded != windows.size
     image = engine.scratch("pooling.image", (len(dx), *windows.padded, windows.channels), dx.dtype) if bordered else dx
-    if windows.kernel == windows.stride and windows.covered == windows.padded:  # each pixel is in one window
+    if windows.kernel == windows.stride:  # each pixel is in one window at the most
+        height, width = windows.covered
+        image[:, height:] = 0
+        image[:, :height, width:] = 0
         windows.copy_taps(taps, image, back=True)
     else:
         image[...] = 0

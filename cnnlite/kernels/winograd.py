@@ -38,8 +38,12 @@ _OUTPUT = np.kron(_AT, _AT)  # (16, 36)
 TAPS, OUTPUTS = 36, 16
 LOCAL_WEIGHTS = 128 * 256
 """Up to this many channels times filters, a core does all steps of a block by itself, in its own cache."""
-LOCAL_TILES = 128
+LOCAL_NUMBERS = 128 * 128
+"""Tiles times channels and filters of such a block."""
+LEAST_TILES, MOST_TILES = 48, 128
 """Tiles of such a block: enough rows for the matrix products."""
+PARTIAL_BYTES = 16 * 2**20
+"""What the partial sums of a gradient for weights may take."""
 CHUNK_BYTES = 24 * 2**20
 """What the tiles of a chunk may take where all cores do one step of it after the other."""
 WEIGHTS = 512
@@ -78,7 +82,7 @@ def forward(x: Array, weight: Array, bias: Array | None, windows: Windows) -> Ar
         matmul_rows(inputs, transformed, products)
         _transform_output(products, bias, windows, y[start:stop])
 
-    engine.for_blocks(block, len(x), engine.BLOCK_BYTES * per_sample // LOCAL_TILES)
+    engine.for_blocks(block, len(x), _local_bytes(per_sample, channels, filters))
     return y
 
 
@@ -102,9 +106,42 @@ def weight_gradient(x: Array, dy: Array, windows: Windows, dweight: Array) -> No
 
     dU[tap] = V[tap]^T Z[tap], summed over all tiles, for transformed inputs V and transformed gradients Z.
     """
-    channels, filters = dweight.shape[2:]
+    gradient = engine.empty((TAPS, *dweight.shape[2:]), x.dtype)
+    is_local = math.prod(dweight.shape[2:]) <= LOCAL_WEIGHTS
+    (_local_gradient if is_local else _gradient_by_chunks)(x, dy, windows, gradient)
+    _for_weights(_WEIGHT.T, gradient.reshape(TAPS, -1), dweight.reshape(9, -1))
+
+
+def _local_gradient(x: Array, dy: Array, windows: Windows, gradient: Array) -> None:
+    """Write dU to ``gradient`` (36, C, F): each core adds up what blocks in its own cache give."""
+    _, channels, filters = gradient.shape
     per_sample = math.prod(tile_counts(windows))
-    gradient = engine.empty((TAPS, channels, filters), x.dtype)
+    block_bytes = _local_bytes(per_sample, channels, filters)
+    parts = max(4, min(16, PARTIAL_BYTES // gradient.nbytes))
+    chunks = engine.even(len(x), min(parts, len(engine.blocks(len(x), block_bytes))))
+    sums = engine.empty((len(chunks), *gradient.shape), x.dtype)
+
+    def chunk(index: int) -> None:
+        first, last = chunks[index]
+        for start, stop in engine.cache_blocks(last - first, block_bytes):
+            tiles = (stop - start) * per_sample
+            inputs = engine.scratch("winograd.inputs", (TAPS, tiles, channels), x.dtype)
+            outputs = engine.scratch("winograd.products", (TAPS, tiles, filters), x.dtype)
+            _transform_input(x[first + start : first + stop], windows, inputs)
+            _transform_output_gradient(dy[first + start : first + stop], windows, outputs)
+            part = engine.scratch("winograd.part", gradient.shape, x.dtype) if start else sums[index]
+            np.matmul(inputs.transpose(0, 2, 1), outputs, out=part)
+            if start:
+                sums[index] += part
+
+    engine.run(chunk, len(chunks))
+    np.add.reduce(sums, axis=0, out=gradient)
+
+
+def _gradient_by_chunks(x: Array, dy: Array, windows: Windows, gradient: Array) -> None:
+    """Write dU to ``gradient`` (36, C, F): each step for a chunk of samples before the next, products shared by tap."""
+    _, channels, filters = gradient.shape
+    per_sample = math.prod(tile_counts(windows))
     for first, last in _chunks(len(x), per_sample * (channels + filters), x.itemsize):
         tiles = (last - first) * per_sample
         inputs = engine.empty((TAPS, tiles, channels), x.dtype)
@@ -112,7 +149,6 @@ def weight_gradient(x: Array, dy: Array, windows: Windows, dweight: Array) -> No
         _for_tiles(_transform_input, x[first:last], windows, inputs)
         _for_tiles(_transform_output_gradient, dy[first:last], windows, outputs)
         engine.run(partial(_add_product, inputs, outputs, gradient, first > 0), TAPS)
-    _for_weights(_WEIGHT.T, gradient.reshape(TAPS, -1), dweight.reshape(9, -1))
 
 
 def _add_product(inputs: Array, outputs: Array, gradient: Array, add: bool, tap: int) -> None:
@@ -207,6 +243,12 @@ def _pad_to_tiles(x: Array, top_left: tuple[int, int], overlap: int, windows: Wi
     image[:, top:bottom, right:] = 0
     image[:, top:bottom, left:right] = x
     return image
+
+
+def _local_bytes(per_sample: int, channels: int, filters: int) -> int:
+    """What a sample counts for where a core does all steps of a block by itself."""
+    tiles = max(LEAST_TILES, min(MOST_TILES, LOCAL_NUMBERS // (channels + filters)))
+    return engine.BLOCK_BYTES * per_sample // tiles
 
 
 def _chunks(count: int, numbers_per_tap: int, itemsize: int) -> tuple[tuple[int, int], ...]:
