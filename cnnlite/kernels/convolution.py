@@ -14,9 +14,10 @@ from cnnlite.types import Array
 
 Algorithm: TypeAlias = Literal["auto", "unfold", "unfold_rows", "winograd"]
 
-COPY = 8
-TRANSFORM, GRADIENT_TRANSFORM = 1.6, 2.5
+COPY, TRANSFORM = 8, 1.6
 """Costs in `choose`, measured."""
+FEW_CHANNELS = 16
+"""With at most so many, adding up windows pixel by pixel takes longer than multiplying by zeros."""
 
 
 def fits(algorithm: Algorithm, windows: Windows) -> bool:
@@ -27,11 +28,11 @@ def fits(algorithm: Algorithm, windows: Windows) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def choose(windows: Windows, filters: int, transform: float = TRANSFORM) -> Algorithm:
+def choose(windows: Windows, filters: int) -> Algorithm:
     """The algorithm that should take the least time.
 
     Costs are multiply-adds of a large matrix product per image; copying one number costs as much as `COPY` of them, and
-    the small products of Winograd's transforms run at 1 / ``transform`` of the speed of large ones.
+    the small products of Winograd's transforms run at 1 / `TRANSFORM` of the speed of large ones.
     """
     kh, kw = windows.kernel
     channels, pixels = windows.channels, math.prod(windows.out)
@@ -46,7 +47,7 @@ def choose(windows: Windows, filters: int, transform: float = TRANSFORM) -> Algo
         tiles = math.prod(winograd.tile_counts(windows))
         transforms = 36 * 36 * channels + 16 * 36 * filters
         copies = 36 * channels + 16 * filters + 36 * filters
-        costs["winograd"] = tiles * (36 * channels * filters + transform * transforms + COPY * copies)
+        costs["winograd"] = tiles * (36 * channels * filters + TRANSFORM * transforms + COPY * copies)
     return min(costs, key=lambda name: costs[name])
 
 
@@ -54,8 +55,6 @@ def room_for_columns(x: Array, windows: Windows, filters: int, algorithm: Algori
     """Memory for what `forward` and `weight_gradient` can share if the batch is small and both unfold it; else None."""
     if algorithm == "auto":
         algorithm = choose(windows, filters)
-        if algorithm != choose(windows, filters, GRADIENT_TRANSFORM):
-            return None
     return unfold.room_for_columns(x, windows) if algorithm == "unfold" else None
 
 
@@ -91,15 +90,21 @@ def forward(
 
 
 def input_gradient(dy: Array, weight: Array, windows: Windows, algorithm: Algorithm = "auto") -> Array:
-    """The gradient for ``x``: a convolution of ``dy``, where the stride divides the kernel size.
+    """The gradient for ``x``: a convolution of ``dy``.
 
     On the padded image, dx[i*s + a] = sum over r of dy[i - r] * weight[r*s + a] for each phase a < s (of each axis):
     for all phases together one convolution of stride 1 with the kernel turned by 180 degrees and s * s * C outputs.
+    Zeros make up the kernel where the stride does not divide its size; with many channels that is more work than adding
+    each window's gradient to its pixels.
     """
     turned = None if windows.is_reshape else _turned(windows, weight.shape[3])
     if turned is None:
         return unfold.input_gradient(dy, weight, windows)
     (kh, kw), (sh, sw), (channels, filters) = turned.kernel, windows.stride, weight.shape[2:]
+    if (kh * sh, kw * sw) != windows.kernel:
+        whole = np.zeros((kh * sh, kw * sw, channels, filters), weight.dtype)
+        whole[: windows.kernel[0], : windows.kernel[1]] = weight
+        weight = whole
     phases = weight.reshape(kh, sh, kw, sw, channels, filters)[::-1, :, ::-1].transpose(0, 2, 5, 1, 3, 4)
     kernel = np.ascontiguousarray(phases).reshape(kh, kw, filters, -1)
     z = forward(dy, kernel, None, turned, algorithm if fits(algorithm, turned) else "auto")
@@ -121,17 +126,20 @@ def input_gradient(dy: Array, weight: Array, windows: Windows, algorithm: Algori
 
 @lru_cache(maxsize=1024)
 def _turned(windows: Windows, filters: int) -> Windows | None:
-    """The geometry of the convolution in `input_gradient`; None if the stride does not divide the kernel size."""
+    """The geometry of the convolution in `input_gradient`; None if that is not the way."""
     kernel, before, after, out = [], [], [], []
     for axis in range(2):
-        k, remainder = divmod(windows.kernel[axis], windows.stride[axis])
+        k, remainder = divmod(windows.kernel[axis] + windows.stride[axis] - 1, windows.stride[axis])
+        is_divided = remainder == windows.stride[axis] - 1
+        if windows.stride[axis] > windows.kernel[axis] or (windows.channels > FEW_CHANNELS and not is_divided):
+            return None
         first = windows.top_left[axis] // windows.stride[axis]
         end = -(-(windows.top_left[axis] + windows.size[axis]) // windows.stride[axis])
         kernel.append(k)
         before.append(k - 1 - first)
         after.append(end - windows.out[axis])
         out.append(end - first)
-        if remainder or min(before[axis], after[axis]) < 0:
+        if min(before[axis], after[axis]) < 0:
             return None
     return Windows(
         windows.out, filters, (kernel[0], kernel[1]), (1, 1),
@@ -149,7 +157,7 @@ def weight_gradient(
 ) -> None:
     """Write the gradient for the weights to ``dweight``; ``kept`` is what `forward` filled."""
     if algorithm == "auto":
-        algorithm = choose(windows, dweight.shape[3], GRADIENT_TRANSFORM)
+        algorithm = choose(windows, dweight.shape[3])
     if algorithm == "winograd":
         winograd.weight_gradient(x, dy, windows, dweight)
     elif algorithm == "unfold_rows":
