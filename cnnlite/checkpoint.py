@@ -52,7 +52,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, previous: Path | None = 
     """
     bad = _first_not_finite(checkpoint.arrays)
     if bad:
-        raise DivergedError(f"{bad} holds NaN or infinity, so no checkpoint is written; a smaller lr may help")
+        raise DivergedError(f"{bad} holds NaN or infinity, so no checkpoint is written")
     meta = {"format": FORMAT, "version": VERSION, **checkpoint.meta}
     text = json.dumps(meta, allow_nan=False, ensure_ascii=False).encode()
     members = {"meta": np.frombuffer(text, dtype=np.uint8), **checkpoint.arrays}

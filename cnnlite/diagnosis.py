@@ -1,45 +1,75 @@
-"""Where numbers stopped being finite, for the message that ends a diverged run."""
+"""Where numbers stopped being finite and what to try next, for the message that ends a diverged run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
 from cnnlite.layers.base import Layer
+from cnnlite.losses import Loss
 from cnnlite.network import Network
 from cnnlite.types import Array
 
 
-def first_not_finite(network: Network, x: Array, step: int) -> str:
-    """Name the first thing that holds NaN or infinity: the input, a parameter, a layer's output, or a gradient.
+def first_not_finite(network: Network, loss: Loss, x: Array, targets: Array, step: int) -> str:
+    """Name the first thing that holds NaN or infinity, in the order of the computation.
 
-    Runs the forward pass of training step ``step`` on the batch ``x`` once more; the network is of no use afterwards.
+    That is the input, a parameter, the output of a layer, the loss, its gradient, or what the backward pass of a layer
+    wrote. Makes training step ``step`` on the batch once more; the network is of no use afterwards.
     """
+    return next(_suspects(network, loss, x, targets, step), "the loss itself")
+
+
+def _suspects(network: Network, loss: Loss, x: Array, targets: Array, step: int) -> Iterator[str]:
     if not np.isfinite(x).all():
-        return "the input"
+        yield "the input"
     for name, parameter in network.parameters.items():
         if not np.isfinite(parameter.value).all():
-            return f"parameter {name}, changed by an earlier update"
+            yield f"parameter {name}, changed by an earlier update"
+    # For faults that do not come again. A backward pass goes from the end to the start.
+    gradients = reversed(network.parameters.items())
+    before = [name for name, parameter in gradients if not np.isfinite(parameter.grad).all()]
     found: list[str] = []
-    for _, layer in network.model.walk():
-        if not layer.children:
-            _watch(layer, found)
-    network.forward(x, training=True, step=step)
-    if found:
-        return f"the output of {found[0]}"
-    for name, parameter in reversed(network.parameters.items()):  # the backward pass goes from the end to the start
-        if not np.isfinite(parameter.grad).all():
-            return f"the gradient of parameter {name}"
-    return "the loss itself"
+    for name, layer in network.model.walk():
+        _watch(layer, name, found)
+    logits = network.forward(x, training=True, step=step)
+    yield from found
+    if np.isfinite(loss.forward(logits, targets)):
+        gradient = loss.backward()
+        if not np.isfinite(gradient).all():
+            yield "the gradient of the loss (backward)"
+        network.backward(gradient)
+        yield from found
+        yield from (f"the gradient of parameter {name} (backward)" for name in before)
 
 
-def _watch(layer: Layer, found: list[str]) -> None:
-    """Make the layer report an output that is not finite."""
+def _watch(layer: Layer, name: str, found: list[str]) -> None:
+    """Make the layer report an output or a gradient that is not finite; inner layers come before outer ones."""
     forward: Callable[..., Array] = layer.forward
+    backward: Callable[..., Array | None] = layer.backward
+    place = layer.path or type(layer).__name__
 
-    def watched(x: Array, *, training: bool) -> Array:
+    def watched_forward(x: Array, *, training: bool) -> Array:
         y = forward(x, training=training)
         if not np.isfinite(y).all():
-            found.append(layer.path or type(layer).__name__)
+            found.append(f"the output of {place} (forward)")
         return y
 
-    layer.forward = watched  # type: ignore[method-assign]
+    def watched_backward(dy: Array) -> Array | None:
+        dx = backward(dy)
+        for key, grad in layer.grads.items():
+            if not np.isfinite(grad).all():
+                found.append(f"the gradient of parameter {name}.{key}, in {place} (backward)")
+        if dx is not None and not np.isfinite(dx).all():
+            found.append(f"the gradient for the input of {place} (backward)")
+        return dx
+
+    layer.forward = watched_forward  # type: ignore[method-assign]
+    layer.backward = watched_backward  # type: ignore[method-assign]
+
+
+def advice(train: Mapping[str, Any]) -> str:
+    """Say which overrides to try, from the part ``train`` of a resolved config whose training diverged."""
+    ((name, options),) = train["optimizer"].items()
+    clip = " or -o train.clip_norm=1" if train["clip_norm"] is None else ""
+    return f"start again with -o train.optimizer.{name}.lr={options['lr'] / 10:g}{clip}"

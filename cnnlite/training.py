@@ -11,7 +11,7 @@ from cnnlite import __version__
 from cnnlite.checkpoint import Checkpoint
 from cnnlite.config import Config
 from cnnlite.data import Batches, Dataset, Images, Normalizer, Views
-from cnnlite.diagnosis import first_not_finite
+from cnnlite.diagnosis import advice, first_not_finite
 from cnnlite.errors import CheckpointError, DivergedError, StorageError
 from cnnlite.evaluation import Evaluation, evaluate, state_of
 from cnnlite.metrics import Mean, MetricsFile, hits
@@ -99,9 +99,12 @@ class Training:
                 self._save_last()
                 self._write_result(self._result("interrupted"))
             raise
-        except DivergedError:
+        except DivergedError as error:
             self._write_result(self._result("diverged"))
-            raise
+            step = self.progress.step
+            place = f"step {step}, learning rate {self._lr(min(step, self.total_steps - 1)):g}"
+            way_out = advice(self.config.resolved["train"])
+            raise DivergedError(f"{place}: {error}\nnothing of it is saved; {way_out}") from None
         self._write_result(result)
         return result
 
@@ -132,12 +135,12 @@ class Training:
                 logits = network.forward(x, training=True, step=step)
                 batch_loss = loss.forward(logits, targets)
                 if not math.isfinite(batch_loss):
-                    raise self._diverged(step, "loss", x)
+                    raise self._diverged("loss", x, targets)
                 correct = hits(logits, targets)
                 network.backward(loss.backward())
                 norm = optimizer.gradient_norm()
                 if not math.isfinite(norm):
-                    raise self._diverged(step, "gradient", x)
+                    raise self._diverged("gradient", x, targets)
                 if clip_norm is not None and norm > clip_norm:
                     optimizer.scale_gradients(clip_norm / norm)
                 optimizer.step(step, factor(step, self.total_steps, epoch))
@@ -275,9 +278,6 @@ class Training:
         factor = schedule.factor(step, self.total_steps, self.batches.steps_per_epoch)
         return float(self.optimizer.options["lr"] * factor)
 
-    def _diverged(self, step: int, what: str, x: Array) -> DivergedError:
-        where = first_not_finite(self.network, x, step)
-        return DivergedError(
-            f"the {what} is not finite at step {step} with learning rate {self._lr(step):g}, first in {where}; "
-            "nothing of it is saved; a lower lr, clip_norm or a warm-up may help"
-        )
+    def _diverged(self, what: str, x: Array, targets: Array) -> DivergedError:
+        where = first_not_finite(self.network, self.loss, x, targets, self.progress.step)
+        return DivergedError(f"the {what} is not finite, first in {where}")

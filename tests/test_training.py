@@ -2,6 +2,7 @@ import dataclasses
 import errno
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -211,8 +212,11 @@ def test_a_diverging_run_names_step_rate_and_place_and_saves_nothing_of_it(
     config = tiny(optimizer=optimizer, schedule="constant", checkpoint_every=1, validate_every=1000)
     with pytest.raises(DivergedError) as caught:
         start(config, tmp_path, dataset)
-    assert "step" in str(caught.value)
+    name, options = next(iter(optimizer.items()))
+    assert re.match(r"step \d+, learning rate 1e\+3\d: the (loss|gradient) is not finite, first in ", str(caught.value))
     assert "parameter" in str(caught.value) or "model[" in str(caught.value)
+    way_out = f"start again with -o train.optimizer.{name}.lr={options['lr'] / 10:g} or -o train.clip_norm=1"
+    assert str(caught.value).splitlines()[1] == f"nothing of it is saved; {way_out}"
     assert json.loads((tmp_path / "result.json").read_text())["status"] == "diverged"
     for path in tmp_path.glob("checkpoints/*.npz"):
         load_checkpoint(path)  # which refuses NaN and infinity
@@ -232,7 +236,7 @@ def test_a_gradient_that_is_not_finite_changes_no_parameter(
     monkeypatch.setattr(Network, "steps_taken", 0, raising=False)
     monkeypatch.setattr(Network, "backward", broken)
     config = tiny(checkpoint_every=1, schedule="constant")
-    with pytest.raises(DivergedError, match=r"gradient.* step 5 .*rate 0\.003.* gradient of parameter 6\.weight"):
+    with pytest.raises(DivergedError, match=r"^step 5, .*rate 0\.003: .* gradient of parameter 6\.weight"):
         start(config, tmp_path, dataset)
     assert state(tmp_path, "last")[1]["step"] == 5
 
