@@ -164,8 +164,10 @@ def measure(step: Step, steps: int | None = None) -> Timing:
 
 
 def training_multiply_adds(network: Network) -> int:
-    """Multiply-adds of a training step for one sample: forward, and once each for the two gradients that are needed."""
-    return sum(layer.multiply_adds * (3 if layer.needs_dx else 2) for _, layer in network.model.walk())
+    """Multiply-adds of a training step for one sample: forward, and once each for the gradients that are needed."""
+    return sum(
+        layer.multiply_adds * (1 + ("weight" in layer.params) + layer.needs_dx) for _, layer in network.model.walk()
+    )
 
 
 def measure_layers(step: Step, steps: int | None = None) -> tuple[list[LayerTiming], float]:

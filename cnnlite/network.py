@@ -1,7 +1,7 @@
 """The built network: a model with its shapes checked, its parameters named, and its state in one place."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -85,6 +85,11 @@ class Network:
     def backward(self, dy: Array) -> None:
         """From the gradient for the outputs, write the gradients of all parameters."""
         self.model.backward(dy)
+
+    def fit(self, images: Array, normalize: Callable[[Array], Array]) -> None:
+        """Let layers that are computed from data, not trained, see the first of the training ``images``."""
+        if count := self.model.most_fit_images:
+            self.model.fit(normalize(images[:count]))
 
     def state(self) -> dict[str, Array]:
         """All that training changes: live arrays under ``param/NAME`` and ``buffer/NAME``."""

@@ -42,7 +42,9 @@ def train(
     """
     try:
         training = Training(config, run, dataset, reporter, stop)
-        if resume is not None:
+        if resume is None:
+            training.begin()
+        else:
             training.restore(resume)
         with np.errstate(all="ignore"), stop.deferred():
             return training.complete()
@@ -85,6 +87,10 @@ class Training:
         self._saved: tuple[int, int] | None = None
         self._trained_images, self._trained_seconds = 0, 0.0
         self._shown = 0.0
+
+    def begin(self) -> None:
+        """Do what a new run needs before its first step; one that goes on has it from its checkpoint."""
+        self.network.fit(self.dataset.train.images, self.normalizer)
 
     def complete(self) -> Result:
         """Train to the end, write the result, return it; on the way out by a signal or divergence write that."""

@@ -13,7 +13,9 @@ from cnnlite.layers.dropout import Dropout
 from cnnlite.layers.linear import Linear
 from cnnlite.layers.normalization import BatchNorm
 from cnnlite.layers.pooling import AvgPool2d, GlobalAvgPool2d, MaxPool2d
+from cnnlite.layers.scale import Scale
 from cnnlite.layers.shape import Flatten
+from cnnlite.layers.whitening import WhiteningConv2d
 
 
 def _geometry(windows: Windows) -> dict[str, Any]:
@@ -24,7 +26,7 @@ def _geometry(windows: Windows) -> dict[str, Any]:
     }
 
 
-@exports(Conv2d)
+@exports(Conv2d, WhiteningConv2d)
 def conv2d(graph: Graph, layer: Any, x: str, name: str) -> str:
     """Conv with filters (out, in, kernel_h, kernel_w)."""
     arrays = layer.params | layer.buffers
@@ -71,6 +73,12 @@ def linear(graph: Graph, layer: Linear, x: str, name: str) -> str:
     """Gemm: x @ weight + bias."""
     inputs = [graph.constant(f"{name}.{key}", layer.params[key]) for key in ("weight", "bias") if key in layer.params]
     return graph.add("Gemm", x, *inputs, name=name)
+
+
+@exports(Scale)
+def scale(graph: Graph, layer: Scale, x: str, name: str) -> str:
+    """Mul with the factor."""
+    return graph.add("Mul", x, graph.constant(f"{name}.factor", layer.factor), name=name)
 
 
 @exports(act.ReLU, act.Sigmoid, act.Tanh)

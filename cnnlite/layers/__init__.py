@@ -1,6 +1,17 @@
 """The layers, one family a file; importing this package registers them all."""
 
-from cnnlite.layers import activations, containers, convolution, dropout, linear, normalization, pooling, shape
+from cnnlite.layers import (
+    activations,
+    containers,
+    convolution,
+    dropout,
+    linear,
+    normalization,
+    pooling,
+    scale,
+    shape,
+    whitening,
+)
 from cnnlite.layers.base import Layer, layers
 
 __all__ = [
@@ -13,5 +24,7 @@ __all__ = [
     "linear",
     "normalization",
     "pooling",
+    "scale",
     "shape",
+    "whitening",
 ]

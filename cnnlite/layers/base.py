@@ -34,6 +34,8 @@ class Layer(ABC):
     """Multiplications and additions, counted as one, of the forward pass for one sample; set by ``build``."""
     out_shape: Shape = ()
     """Shape of an output sample; noted for each layer of a network when it is built."""
+    fit_images: int = 0
+    """How many training images the layer wants to see before training begins; see `fit`."""
     count: int = 1
     """How many layers this is, with those inside it."""
 
@@ -73,6 +75,17 @@ class Layer(ABC):
     def skip_dx(self) -> None:
         """Tell the layer that nobody uses the gradient for its input."""
         self.needs_dx = False
+
+    def fit(self, x: Array) -> None:  # noqa: B027 (most layers need nothing)
+        """Work out buffers from ``x``, the layer's inputs for the first training images; called once, before training.
+
+        A resumed run and an evaluation have the buffers from their checkpoint.
+        """
+
+    @property
+    def most_fit_images(self) -> int:
+        """The most that this layer, or one below it, wants to see in `fit`; 0 if none does."""
+        return max(layer.fit_images for _, layer in self.walk())
 
     def absorb(self, following: "Layer") -> bool:
         """Whether this layer does the work of the ``following`` one in its own passes over memory, from now on."""

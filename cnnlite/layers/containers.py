@@ -40,6 +40,13 @@ class Sequential(Layer):
                 self._steps.append(layer)
         return shape
 
+    def fit(self, x: Array) -> None:
+        last = max((index for index, layer in enumerate(self._steps) if layer.most_fit_images), default=-1)
+        for index, layer in enumerate(self._steps[: last + 1]):
+            layer.fit(x)
+            if index < last:
+                x = layer.forward(x, training=False)
+
     def skip_dx(self) -> None:
         for layer in self._steps:
             layer.skip_dx()
@@ -105,6 +112,10 @@ class Parallel(Layer):
     def branch_name(self, index: int) -> str:
         """What the parameters of a branch are called."""
         return str(index)
+
+    def fit(self, x: Array) -> None:
+        for branch in self.branches:
+            branch.fit(x)
 
     def skip_dx(self) -> None:
         super().skip_dx()

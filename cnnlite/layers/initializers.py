@@ -8,7 +8,7 @@ import numpy as np
 
 from cnnlite.types import Array, Shape
 
-Initializer: TypeAlias = Literal["he", "glorot", "normal"]
+Initializer: TypeAlias = Literal["he", "glorot", "normal", "unit", "dirac"]
 
 
 def he(rng: np.random.Generator, shape: Shape, fan_in: int, fan_out: int) -> Array:
@@ -27,8 +27,36 @@ def normal(rng: np.random.Generator, shape: Shape, fan_in: int, fan_out: int) ->
     return rng.standard_normal(shape) * 0.01
 
 
+def unit(rng: np.random.Generator, shape: Shape, fan_in: int, fan_out: int) -> Array:
+    """Uniform around 0, scaled so that the standard deviation of just these numbers is 1 (Jordan 2024, airbench94)."""
+    draws = rng.uniform(-1, 1, shape)
+    return draws / draws.std(ddof=1) if draws.size > 1 else draws
+
+
+def within_fan_in(rng: np.random.Generator, shape: Shape, fan_in: int, fan_out: int) -> Array:
+    """Uniform in +-1 / sqrt(fan_in): the variance is 1 / (3 fan_in) (LeCun et al. 1998)."""
+    limit = 1 / math.sqrt(fan_in)
+    return rng.uniform(-limit, limit, shape)
+
+
+def dirac(rng: np.random.Generator, shape: Shape, fan_in: int, fan_out: int) -> Array:
+    """Outputs copy inputs: filter c passes on channel c; filters without a channel are `within_fan_in`.
+
+    ``shape`` is (kernel_h, kernel_w, in, out) or (in, out). Source: Zagoruyko & Komodakis 2017, arXiv:1706.00388; for
+    filters beyond the channels Jordan 2024, arXiv:2404.00498, section 3.3.
+    """
+    weight = within_fan_in(rng, shape, fan_in, fan_out)
+    copies = min(shape[-2:])
+    weight[..., :copies] = 0
+    centre = tuple(size // 2 for size in shape[:-2])
+    weight[centre][range(copies), range(copies)] = 1
+    return weight
+
+
 initializers: dict[str, Callable[[np.random.Generator, Shape, int, int], Array]] = {
     "he": he,
     "glorot": glorot,
     "normal": normal,
+    "unit": unit,
+    "dirac": dirac,
 }

@@ -16,7 +16,7 @@ class Linear(Layer):
     Args:
         out_features: how many numbers come out.
         bias: whether a number is added to each.
-        init: ``he``, ``glorot``, or ``normal`` (standard deviation 0.01).
+        init: ``he``, ``glorot``, ``normal`` (deviation 0.01), ``unit`` (deviation 1), or ``dirac`` (copies the input).
 
     Parameters: ``weight`` (in_features, out_features), ``bias`` (out_features,).
     """

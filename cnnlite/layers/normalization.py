@@ -24,11 +24,12 @@ class BatchNorm(Layer):
         momentum: weight of a new batch in the running statistics: running = (1 - momentum) * running + momentum * batch.
         eps: added to the variance, in training and in evaluation.
         affine: whether gamma and beta are trained; without, y is the normalized x.
+        scale: whether there is a gamma beside beta; without, it is 1.
 
     Parameters: ``gamma``, ``beta`` (C,). Buffers: ``running_mean``, ``running_var`` (C,), the latter unbiased.
     """  # noqa: E501
 
-    def __init__(self, momentum: float = 0.1, eps: float = 1e-5, affine: bool = True):
+    def __init__(self, momentum: float = 0.1, eps: float = 1e-5, affine: bool = True, scale: bool = True):
         super().__init__()
         if not 0 < momentum <= 1:
             raise ValueError(f"momentum must be in (0, 1], not {momentum}")
@@ -37,6 +38,7 @@ class BatchNorm(Layer):
         self.momentum = momentum
         self.eps = eps
         self.affine = affine
+        self.scale = affine and scale
         self.activation: Activation | None = None
         self.pool: MaxPool2d | None = None
         self._kept: tuple[Array, Array, Array, Transform, Windows | None, Array, Array] | None = None
@@ -61,7 +63,8 @@ class BatchNorm(Layer):
         channels = in_shape[-1]
         self.activation = self.pool = None
         if self.affine:
-            self.params = {"gamma": np.ones(channels, dtype), "beta": np.zeros(channels, dtype)}
+            gamma = {"gamma": np.ones(channels, dtype)} if self.scale else {}
+            self.params = gamma | {"beta": np.zeros(channels, dtype)}
             self.grads = {name: np.zeros_like(value) for name, value in self.params.items()}
         self.buffers = {"running_mean": np.zeros(channels, dtype), "running_var": np.ones(channels, dtype)}
         return in_shape
@@ -73,7 +76,7 @@ class BatchNorm(Layer):
         else:
             mean, variance = self.buffers["running_mean"], self.buffers["running_var"].astype(np.float64)
         inv_std = 1 / np.sqrt(variance + self.eps)
-        scale = inv_std * self.params["gamma"] if self.affine else inv_std
+        scale = inv_std * self.params["gamma"] if self.scale else inv_std
         shift = self.params["beta"] - mean * scale if self.affine else -mean * scale
         windows = None if self.pool is None else self.pool.windows
         pooled = x
@@ -95,7 +98,8 @@ class BatchNorm(Layer):
     def backward(self, dy: Array) -> Array | None:
         kept, self._kept = self.kept(self._kept), None
         dx, dgamma, dbeta = normalization.backward(dy, *kept)
-        if self.affine:
+        if self.scale:
             self.grads["gamma"][...] = dgamma
+        if self.affine:
             self.grads["beta"][...] = dbeta
         return dx

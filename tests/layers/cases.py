@@ -139,7 +139,10 @@ TABLE: dict[str, list[Row]] = {
         *((shape, {}) for shape in ANY_SHAPE),
         ((5,), {"eps": 0.1, "momentum": 1.0}),
         ((3, 4, 2), {"affine": False}),
+        ((3, 4, 2), {"scale": False}),
     ],
+    "scale": [((5, 3, 2), {"factor": -0.3}), ((9,), {"factor": 2.0})],
+    "whitening_conv2d": [((6, 5, 3), {}), ((4, 4, 1), {"kernel_size": (3, 2)}), ((5, 3, 2), {"kernel_size": 1})],
     "leaky_relu": [((5, 3, 2), {"slope": 0.3}), ((9,), {})],
     "elu": [((5, 3, 2), {"alpha": 0.7}), ((9,), {}), ((9,), {"alpha": 2.5})],
     "dropout": [((5, 3, 2), {"p": 0.3}), ((9,), {}), ((9,), {"p": 0.0})],
@@ -161,7 +164,7 @@ TABLE: dict[str, list[Row]] = {
     "repeat": [((4, 5, 3), {"times": 3, "body": _blocks()}), ((3,), {"times": 1, "body": Tanh()})],
 }
 
-KEEPS_NOTHING = {"avg_pool2d", "flatten", "global_avg_pool2d"}
+KEEPS_NOTHING = {"avg_pool2d", "flatten", "global_avg_pool2d", "scale", "whitening_conv2d"}
 """Layers whose gradient is a function of dy alone: they have no use for what forward could keep."""
 
 

@@ -39,10 +39,18 @@ def _conv2d(torch: Any, layer: Any, x: Tensor, params: Mapping[str, Tensor]) -> 
     weight = params["weight"].permute(3, 2, 0, 1).contiguous()
     return _images(
         lambda z: torch.nn.functional.conv2d(
-            _bordered(torch, layer, z, 0), weight, params.get("bias"), stride=layer.stride
+            _bordered(torch, layer, z, 0), weight, params.get("bias"), stride=layer.windows.stride
         ),
         x,
     )
+
+
+def _scale(torch: Any, layer: Any, x: Tensor, params: Mapping[str, Tensor]) -> Tensor:
+    return x * layer.factor
+
+
+def _whitening_conv2d(torch: Any, layer: Layer, x: Tensor, params: Mapping[str, Tensor]) -> Tensor:
+    return _conv2d(torch, layer, x, {**params, "weight": torch.tensor(layer.buffers["weight"])})
 
 
 def _max_pool2d(torch: Any, layer: Any, x: Tensor, params: Mapping[str, Tensor]) -> Tensor:
@@ -83,6 +91,8 @@ COUNTERPARTS: dict[str, Counterpart] = {
     "avg_pool2d": _avg_pool2d,
     "global_avg_pool2d": lambda torch, layer, x, params: x.mean(dim=(1, 2)),
     "batch_norm": _batch_norm,
+    "scale": _scale,
+    "whitening_conv2d": _whitening_conv2d,
     "linear": lambda torch, layer, x, params: torch.nn.functional.linear(x, params["weight"].T, params.get("bias")),
     "flatten": lambda torch, layer, x, params: x.flatten(1),
     "relu": _elementwise("relu"),
