@@ -1,9 +1,10 @@
 """Configs: YAML files read into checked, typed settings."""
 
+import copy
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -136,6 +137,12 @@ class TrainSettings:
         if (self.epochs is None) == (self.iterations is None):
             given = "neither" if self.epochs is None else "both"
             raise ValueError(f"expected one of epochs and iterations, got {given}")
+
+    def rates(self, total_steps: int, steps_per_epoch: int) -> Callable[[int], float]:
+        """Find the learning rate of each step, counted from 0, in a training of so many steps."""
+        optimizer = copy.deepcopy(self.optimizer)
+        optimizer.plan(total_steps, steps_per_epoch)
+        return lambda step: optimizer.rate(step, self.schedule.factor(step, total_steps, steps_per_epoch))
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """How many updates the training makes, at least 1."""

@@ -53,10 +53,10 @@ def describe_schedule(config: Config, checkpoint: Checkpoint) -> str:
     before = config_from_data(fact(checkpoint, "config", dict)).train
     was, total = before.total_steps(epoch), config.train.total_steps(epoch)
     name = next(iter(flatten(config.resolved["train"]["schedule"]))).partition(".")[0]
-    factor, lr = config.train.schedule.factor, float(config.train.optimizer.options["lr"])
-    if all(factor(i, was, epoch) == factor(i, total, epoch) for i in range(min(was, total))):
+    rate, rate_before = config.train.rates(total, epoch), config.train.rates(was, epoch)
+    if all(rate_before(i) == rate(i) for i in range(min(was, total))):
         return f"{total} steps instead of {was}; the learning rates of the schedule {name} stay what they were"
-    now, then = lr * factor(min(step, total - 1), total, epoch), lr * factor(min(step, was - 1), was, epoch)
+    now, then = rate(min(step, total - 1)), rate_before(min(step, was - 1))
     return (
         f"the schedule {name} now spans {total} steps instead of {was}: at step {step} the learning rate is {now:.3g}, "
         f"not {then:.3g}; the run will not be the same as one of {total} steps from the start"

@@ -80,6 +80,7 @@ class Training:
         )
         epoch = self.batches.steps_per_epoch
         self.total_steps = settings.total_steps(epoch)
+        self.optimizer.plan(self.total_steps, epoch)
         self.validate_every = settings.validate_every.steps(epoch)
         self.checkpoint_every = settings.checkpoint_every.steps(epoch)
         self.metrics = MetricsFile(run.file("metrics.csv"))
@@ -280,9 +281,8 @@ class Training:
         self._saved = (self.progress.step, self.progress.evaluated)
 
     def _lr(self, step: int) -> float:
-        schedule = self.config.train.schedule
-        factor = schedule.factor(step, self.total_steps, self.batches.steps_per_epoch)
-        return float(self.optimizer.options["lr"] * factor)
+        factor = self.config.train.schedule.factor(step, self.total_steps, self.batches.steps_per_epoch)
+        return self.optimizer.rate(step, factor)
 
     def _diverged(self, what: str, x: Array, targets: Array) -> DivergedError:
         where = first_not_finite(self.network, self.loss, x, targets, self.progress.step)

@@ -19,6 +19,9 @@ SHAPES: dict[str, Shape] = {
     "2.bias": (3,),
 }
 
+FOR_ANY_SHAPE = [name for name in optimizers if name not in ("composite", "muon")]
+"""Optimizers that take all parameters and need no options but a learning rate; the others have tests of their own."""
+
 
 class Holder(Layer):
     """Holds one parameter."""

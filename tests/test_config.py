@@ -200,7 +200,7 @@ momentum: 0.9
         "a.yaml:12: model[2].linear.out_features: expected a whole number, got the text 'ten'",
         "a.yaml:13: model[3].dropout",
         "a.yaml:15: train.epochs: 08 starts with 0",
-        "a.yaml:16: train.lr: unknown option; it belongs at train.optimizer, among the options of adam, adamw, sgd",
+        "a.yaml:16: train.lr: unknown option; it belongs at train.optimizer, among the options of adam, adamw, muon,",
         "a.yaml:17: train.batch_size: expected a whole number, got 2.5",
         "a.yaml:18: train: the key 'batch_size' stands here twice, first in line 17",
         "a.yaml:19: train.optimizer.sgd.lr: expected a number, got the text '0.1'; write it without quotes",

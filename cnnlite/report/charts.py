@@ -137,11 +137,11 @@ def lr_chart(record: Record) -> Chart:
     """The learning rate: the schedule's curve where the number of steps is known, and the rows of the metrics."""
     chart = Chart("Learning rate")
     epoch, total = record.steps_per_epoch, record.total_steps
-    rate = record.config.train.optimizer.options["lr"]
     if epoch and total:
+        rate = record.config.train.rates(total, epoch)
         steps = np.unique(np.linspace(0, total - 1, min(total, 400)).astype(int))
-        factors = [record.config.train.schedule.factor(int(step), total, epoch) for step in steps]
-        chart.axes.plot((steps + 1) / epoch, np.multiply(rate, factors), color=COLOURS[2], label="schedule")
+        rates = [rate(int(step)) for step in steps]
+        chart.axes.plot((steps + 1) / epoch, rates, color=COLOURS[2], label="schedule")
     _curve(chart.axes, *record.column("lr"), "when validated", COLOURS[0], "none")
     chart.axes.set_ylim(bottom=0)
     _finish(chart.axes, "learning rate")

@@ -29,9 +29,59 @@ class Group:
     slots: dict[str, Array]
 
 
-@dataclass(eq=False)
 class Optimizer(ABC):
-    """Changes parameters by their gradients, in place.
+    """Changes parameters by their gradients, in place."""
+
+    path: str = "train.optimizer"  # the builder writes the whole place in the config
+    bound: list[Group]
+    """The parameters in its charge, since `bind`."""
+
+    @abstractmethod
+    def bind(self, parameters: Sequence[Parameter]) -> None:
+        """Take charge of ``parameters``, with state at zero; ConfigError if they do not fit the options."""
+
+    def plan(self, total_steps: int, steps_per_epoch: int) -> None:  # noqa: B027 (most need not know)
+        """Learn how long the training is to be; without, nothing depends on it."""
+
+    @abstractmethod
+    def step(self, step: int, factor: float) -> None:
+        """Make update ``step`` (counted from 0) with ``factor`` times every learning rate."""
+
+    @abstractmethod
+    def rate(self, step: int, factor: float) -> float:
+        """The learning rate that update ``step`` has with ``factor``, for the metrics."""
+
+    def gradient_norm(self) -> float:
+        """The L2 norm of all gradients together; infinite or NaN if a gradient is."""
+        pieces = [g.grads[i:j] for g in self.bound for i, j in engine.blocks(g.grads.size, g.grads.itemsize)]
+        total = sum(float(np.vdot(piece, piece)) for piece in pieces)  # where np.dot would warn of an overflow
+        if math.isinf(total):  # perhaps only beyond float32
+            total = sum(float(np.einsum("i,i", piece, piece, dtype=np.float64)) for piece in pieces)
+        return math.sqrt(total)
+
+    def scale_gradients(self, factor: float) -> None:
+        """Multiply all gradients by ``factor``."""
+        for group in self.bound:
+            group.grads *= float(factor)
+
+    def state(self) -> dict[str, Array]:
+        """Live views of all state, ``"<slot>/<parameter name>"``, in the parameters' shapes."""
+        views = {}
+        for group in self.bound:
+            edges = np.cumsum([parameter.value.size for parameter in group.parameters])[:-1]
+            for slot, flat in group.slots.items():
+                for parameter, piece in zip(group.parameters, np.split(flat, edges), strict=True):
+                    views[f"{slot}/{parameter.name}"] = piece.reshape(parameter.value.shape)
+        return views
+
+    def load_state(self, arrays: Mapping[str, Array]) -> None:
+        """Copy ``arrays`` into the state; CheckpointError, and nothing changed, unless names and shapes agree."""
+        load_arrays(self.state(), arrays, "optimizer")
+
+
+@dataclass(eq=False)
+class Rule(Optimizer):
+    """One update rule for all parameters.
 
     A subclass adds its options as fields, names its ``slots`` of state, and writes ``update``, the rule for a piece of
     the flat arrays; or ``step_group``, where the rule needs whole matrices.
@@ -41,7 +91,6 @@ class Optimizer(ABC):
     regular expression searched for in the parameter's name. A ``weight_decay`` there goes to all that it matches.
     """
 
-    path: ClassVar[str] = "train.optimizer"  # the builder writes the whole place in the config
     slots: ClassVar[tuple[str, ...]] = ()
     """Names of the arrays of state; one called like an option is left out where that option is 0."""
 
@@ -84,7 +133,7 @@ class Optimizer(ABC):
             why = f"matches no parameter that is left (names: {', '.join(p.name for p in parameters[:4])}, ...)"
             problems = [Problem(f"{self.path}.groups[{i}].match", f"{match!r} {why}") for i, match in unused.items()]
             raise ConfigError(problems)
-        self.bound: list[Group] = []
+        self.bound = []
         for items, group in members.items():
             values, grads = pack(group)
             kept = [slot for slot in self.slots if dict(items).get(slot, True)]
@@ -101,9 +150,13 @@ class Optimizer(ABC):
         """
 
     def step(self, step: int, factor: float) -> None:
-        """Make update ``step`` (counted from 0) with ``factor`` times every learning rate."""
+        """Update one group after the other."""
         for group in self.bound:
             self.step_group(group, {**group.options, "lr": float(group.options["lr"] * factor), "step": step})
+
+    def rate(self, step: int, factor: float) -> float:
+        """``factor`` times the option ``lr``."""
+        return float(self.options["lr"] * factor)
 
     def step_group(self, group: Group, options: Options) -> None:
         """Update a group piece by piece, so that every array passes through the cache once."""
@@ -116,36 +169,13 @@ class Optimizer(ABC):
         # Larger pieces than fit in L2: in passes shorter than ~20 us, threads wait for the interpreter lock instead.
         engine.for_blocks(task, group.values.size, 2 * group.values.itemsize)
 
-    def gradient_norm(self) -> float:
-        """The L2 norm of all gradients together; infinite or NaN if a gradient is."""
-        pieces = [g.grads[i:j] for g in self.bound for i, j in engine.blocks(g.grads.size, g.grads.itemsize)]
-        total = sum(float(np.vdot(piece, piece)) for piece in pieces)  # where np.dot would warn of an overflow
-        if math.isinf(total):  # perhaps only beyond float32
-            total = sum(float(np.einsum("i,i", piece, piece, dtype=np.float64)) for piece in pieces)
-        return math.sqrt(total)
-
-    def scale_gradients(self, factor: float) -> None:
-        """Multiply all gradients by ``factor``."""
-        for group in self.bound:
-            group.grads *= float(factor)
-
-    def state(self) -> dict[str, Array]:
-        """Live views of all state, ``"<slot>/<parameter name>"``, in the parameters' shapes."""
-        views = {}
-        for group in self.bound:
-            edges = np.cumsum([parameter.value.size for parameter in group.parameters])[:-1]
-            for slot, flat in group.slots.items():
-                for parameter, piece in zip(group.parameters, np.split(flat, edges), strict=True):
-                    views[f"{slot}/{parameter.name}"] = piece.reshape(parameter.value.shape)
-        return views
-
-    def load_state(self, arrays: Mapping[str, Array]) -> None:
-        """Copy ``arrays`` into the state; CheckpointError, and nothing changed, unless names and shapes agree."""
-        load_arrays(self.state(), arrays, "optimizer")
-
 
 def _checked(name: str, value: Any, example: Any) -> Any:
     """``value`` as what ``example`` is, a bool, a tuple of numbers or a float; ValueError if it is not or too large."""
+    if name == "iterations" and type(value) is int and 1 <= value <= 100:
+        return value
+    if name == "iterations":
+        raise ValueError(f"iterations {value!r} is not a whole number in [1, 100]")
     if isinstance(example, list | tuple) and isinstance(value, list | tuple) and len(value) == len(example):
         return tuple(_checked(name, *pair) for pair in zip(value, example, strict=True))
     if isinstance(example, bool) and isinstance(value, bool):
@@ -159,88 +189,3 @@ def _checked(name: str, value: Any, example: Any) -> Any:
 
 
 optimizers: Registry[Optimizer] = Registry("optimizer", Optimizer)  # type: ignore[type-abstract]
-
-
-@optimizers.register("sgd")
-@dataclass(eq=False)
-class SGD(Optimizer):
-    """Stochastic gradient descent with momentum: ``m = momentum * m + g``, ``w -= lr * m``, where ``g`` includes decay.
-
-    With ``nesterov``, ``w -= lr * (g + momentum * m)`` (Sutskever et al. 2013).
-    """
-
-    slots = ("momentum",)
-    lr: float
-    momentum: float = 0.0
-    nesterov: bool = False
-    weight_decay: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.nesterov and not self.momentum:
-            raise ValueError("nesterov needs a momentum above 0")
-
-    def update(self, values: Array, grads: Array, slots: Mapping[str, Array], scratch: Array, options: Options) -> None:
-        """One step of the formula above."""
-        lr, momentum, direction = options["lr"], options["momentum"], grads
-        if options["weight_decay"]:
-            direction = np.multiply(values, options["weight_decay"], out=scratch)
-            direction += grads
-        if momentum:
-            total = slots["momentum"]
-            total *= momentum
-            total += direction
-            if options["nesterov"]:
-                values -= np.multiply(direction, lr, out=scratch)
-                lr *= momentum
-            direction = total
-        values -= np.multiply(direction, lr, out=scratch)
-
-
-@optimizers.register("adam")
-@dataclass(eq=False)
-class Adam(Optimizer):
-    """Adam (Kingma & Ba 2015, arXiv:1412.6980) with L2 regularization: ``g`` includes ``weight_decay * w``.
-
-    ``m = b1 m + (1 - b1) g``, ``v = b2 v + (1 - b2) g^2``, ``w -= lr * m' / (sqrt(v') + eps)``, where
-    ``m' = m / (1 - b1^t)`` and ``v' = v / (1 - b2^t)`` at update ``t``, counted from 1.
-    """
-
-    slots = ("m", "v")
-    decoupled: ClassVar[bool] = False
-    lr: float = 1e-3
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    weight_decay: float = 0.0
-
-    def update(self, values: Array, grads: Array, slots: Mapping[str, Array], scratch: Array, options: Options) -> None:
-        """One step of the formulas above; ``scratch`` holds each intermediate in turn."""
-        m, v, lr, decay = slots["m"], slots["v"], options["lr"], options["weight_decay"]
-        (b1, b2), t, direction = options["betas"], options["step"] + 1, grads
-        if decay and self.decoupled:
-            values *= 1 - lr * decay
-        elif decay:
-            direction = np.multiply(values, decay, out=scratch)
-            direction += grads
-        np.multiply(direction, 1 - b1, out=scratch)
-        m *= b1
-        m += scratch
-        np.square(scratch, out=scratch)
-        scratch *= (1 - b2) / (1 - b1) ** 2
-        v *= b2
-        v += scratch
-        np.sqrt(v, out=scratch)
-        unbias = math.sqrt(1 - b2**t)  # m' / (sqrt(v') + eps), times and divided by this to save a pass
-        scratch += options["eps"] * unbias
-        np.divide(m, scratch, out=scratch)
-        scratch *= lr * unbias / (1 - b1**t)
-        values -= scratch
-
-
-@optimizers.register("adamw")
-@dataclass(eq=False)
-class AdamW(Adam):
-    """Adam with decoupled weight decay (Loshchilov & Hutter 2019, arXiv:1711.05101): ``w -= lr * weight_decay * w``."""
-
-    decoupled = True
-    weight_decay: float = 0.01

@@ -1,0 +1,109 @@
+"""Several optimizers, each for parameters of its own."""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cnnlite.errors import ConfigError, Problem
+from cnnlite.network import Parameter
+from cnnlite.optimizers.base import Optimizer, optimizers
+from cnnlite.schedules import Schedule
+
+
+@dataclass(frozen=True)
+class Member:
+    """Part of a `Composite`.
+
+    Args:
+        match: regular expression searched for in a parameter's name, such as ``3.body.0.weight``.
+        optimizer: the update rule for the parameters that match.
+        schedule: factor for its learning rate; that of the training if left out.
+        epochs: train them for so long only, with the schedule over this time; to the end if left out.
+    """
+
+    match: str
+    optimizer: Optimizer
+    schedule: Schedule | None = None
+    epochs: float | None = None
+
+    def __post_init__(self) -> None:
+        try:
+            re.compile(self.match)
+        except re.error as error:
+            raise ValueError(f"match: {self.match!r} is not a regular expression: {error}") from None
+        if isinstance(self.optimizer, Composite):
+            raise ValueError("optimizer: a composite is not a member of another; list its members here")
+        if self.epochs is not None and not 0 < self.epochs < math.inf:
+            raise ValueError(f"epochs: must be above 0, not {self.epochs}")
+        if self.epochs is not None and self.schedule is None:
+            raise ValueError("epochs: needs a schedule of its own beside it, such as constant")
+
+
+@optimizers.register("composite")
+class Composite(Optimizer):
+    """Gives each parameter to the first of several optimizers whose ``match`` finds its name.
+
+    Args:
+        members: ``{match: "bias$", optimizer: {sgd: {...}}, schedule: linear, epochs: 3}``; the last two are optional.
+    """
+
+    def __init__(self, members: list[Member]):
+        if not members:
+            raise ValueError("members: needs at least one")
+        self.members = members
+        self._main = members[-1]
+        self._plan: tuple[int, int] | None = None
+
+    def bind(self, parameters: Sequence[Parameter]) -> None:
+        """Divide ``parameters`` among the members; ConfigError if one is left over, or a member without any."""
+        shares: list[list[Parameter]] = [[] for _ in self.members]
+        left: list[Parameter] = []
+        for parameter in parameters:
+            found = [re.search(member.match, parameter.name) is not None for member in self.members]
+            (shares[found.index(True)] if any(found) else left).append(parameter)
+        problems = []
+        names = ", ".join(parameter.name for parameter in parameters[:4])
+        for index, (member, share) in enumerate(zip(self.members, shares, strict=True)):
+            if not share:
+                message = f"{member.match!r} matches no parameter that is left (names: {names}, ...)"
+                problems.append(Problem(f"{self.path}.members[{index}].match", message))
+        if left:
+            names = f"{', '.join(parameter.name for parameter in left[:4])}{', ...' if len(left) > 4 else ''}"
+            message = f"none matches {names}; add a last member with match: ."
+            problems.append(Problem(f"{self.path}.members", message))
+        if problems:
+            raise ConfigError(problems)
+        for member, share in zip(self.members, shares, strict=True):
+            member.optimizer.bind(share)
+        self.bound = [group for member in self.members for group in member.optimizer.bound]
+        counts = [sum(parameter.value.size for parameter in share) for share in shares]
+        self._main = self.members[counts.index(max(counts))]
+
+    def plan(self, total_steps: int, steps_per_epoch: int) -> None:
+        """Lay out the members' schedules."""
+        self._plan = total_steps, steps_per_epoch
+
+    def step(self, step: int, factor: float) -> None:
+        """Let each member make its update, with ``factor`` or that of its own schedule."""
+        for member in self.members:
+            own = self._factor(member, step, factor)
+            if own is not None:
+                member.optimizer.step(step, own)
+
+    def rate(self, step: int, factor: float) -> float:
+        """The learning rate of the member that trains most numbers; of the last one before `bind`."""
+        own = self._factor(self._main, step, factor)
+        return 0.0 if own is None else self._main.optimizer.rate(step, own)
+
+    def _factor(self, member: Member, step: int, factor: float) -> float | None:
+        """The factor for a member's learning rate; None if its time is over."""
+        if self._plan is None:
+            return factor
+        total_steps, steps_per_epoch = self._plan
+        if member.epochs is not None:
+            # As for the training: an epoch count such as 0.3 must not become one step more for its last bits.
+            total_steps = math.ceil(member.epochs * steps_per_epoch - 1e-6)
+            if step >= total_steps:
+                return None
+        return factor if member.schedule is None else member.schedule.factor(step, total_steps, steps_per_epoch)
