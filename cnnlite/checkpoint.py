@@ -35,7 +35,7 @@ class Checkpoint:
     """All that a run needs to go on, or a network to be used elsewhere."""
 
     arrays: dict[str, Array]
-    """``param/...``, ``buffer/...``, ``optimizer/<slot>/...``, ``normalize/mean`` and ``normalize/std``."""
+    """``param/...``, ``buffer/...``, ``optimizer/<slot>/...``, ``average/param/...``, ``normalize/mean``..."""
     meta: dict[str, Any] = field(default_factory=dict)
     """Facts that JSON can hold: step, resolved config, class names and the like."""
 

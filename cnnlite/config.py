@@ -13,6 +13,7 @@ import yaml
 
 import cnnlite.layers  # noqa: F401 - registers all layers
 from cnnlite.annotations import options_of, show
+from cnnlite.averaging import Averaging
 from cnnlite.builder import Problems, construct
 from cnnlite.data import Mixing, Source, Transform, Views, default_root
 from cnnlite.data.dataset import Validation
@@ -116,6 +117,7 @@ class TrainSettings:
         batch_size: images in a step.
         loss: what to make small.
         schedule: factor for the learning rate over the training.
+        averaging: average of the weights to validate and test with.
         clip_norm: largest length of the gradient of all parameters together.
         validate_every: steps, or epochs, between validations.
         checkpoint_every: steps, or epochs, between checkpoints.
@@ -128,6 +130,7 @@ class TrainSettings:
     batch_size: Annotated[int, positive] = 64
     loss: Loss = field(default_factory=CrossEntropy)
     schedule: Schedule = field(default_factory=Constant)
+    averaging: Averaging | None = None
     clip_norm: Annotated[float, positive] | None = None
     validate_every: Interval = Interval(1, "epochs")
     checkpoint_every: Interval = Interval(1, "epochs")

@@ -23,6 +23,7 @@ BATCH_SIZE = 250
 """The same everywhere: the last bits of a matrix product may depend on its size."""
 
 _STATE = ("param/", "buffer/")
+_AVERAGE = "average/"
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def load_network(path: Path) -> tuple[Checkpoint, Config, Network, Normalizer, t
     with open_checkpoint(path) as file:
         config, network, classes = _rebuild(file.meta, file.announced, path)
         checkpoint = file.read()
-    network.load_state(state_of(checkpoint))
+    network.load_state(averaged_state_of(checkpoint))
     return checkpoint, config, network, _normalizer_of(checkpoint, path), classes
 
 
@@ -107,7 +108,7 @@ def restore(checkpoint: Checkpoint, path: Path) -> tuple[Config, Network, Normal
     CheckpointError if it does not describe a whole network.
     """
     config, network, classes = _rebuild(checkpoint.meta, checkpoint.arrays, path)
-    network.load_state(state_of(checkpoint))
+    network.load_state(averaged_state_of(checkpoint))
     return config, network, _normalizer_of(checkpoint, path), classes
 
 
@@ -122,6 +123,8 @@ def _rebuild(
         network = Network(config.model, in_shape, seed=config.seed, classes=len(classes))
         own = {name: array for name, array in arrays.items() if name.startswith(_STATE)}
         check_arrays(network.state(), own, "network")
+        averages = {name[len(_AVERAGE) :]: array for name, array in arrays.items() if name.startswith(_AVERAGE)}
+        check_arrays(network.state(), own | averages, "network")
     except KeyError as error:
         raise CheckpointError(f"{path}: holds no {error.args[0]!r}, so it is not a whole network") from None
     except (ConfigError, CheckpointError, TypeError, ValueError) as error:
@@ -139,6 +142,11 @@ def _normalizer_of(checkpoint: Checkpoint, path: Path) -> Normalizer:
 def state_of(checkpoint: Checkpoint) -> dict[str, Array]:
     """Select the arrays of a checkpoint that belong to the network."""
     return {name: array for name, array in checkpoint.arrays.items() if name.startswith(_STATE)}
+
+
+def averaged_state_of(checkpoint: Checkpoint) -> dict[str, Array]:
+    """Select what to evaluate with: the network's arrays, or the averages of them where the training kept some."""
+    return state_of(checkpoint) | checkpoint.part("average")
 
 
 def check_model(config: Config) -> Network | None:

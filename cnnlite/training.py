@@ -8,14 +8,15 @@ import time
 import numpy as np
 
 from cnnlite import __version__
+from cnnlite.averaging import NoAveraging
 from cnnlite.checkpoint import Checkpoint
 from cnnlite.config import Config
 from cnnlite.data import Batches, Dataset, Images, Normalizer, Views
 from cnnlite.diagnosis import advice, first_not_finite
 from cnnlite.errors import CheckpointError, DivergedError, StorageError
-from cnnlite.evaluation import Evaluation, evaluate, state_of
+from cnnlite.evaluation import Evaluation, averaged_state_of, evaluate, state_of
 from cnnlite.metrics import Mean, MetricsFile, hits
-from cnnlite.network import Network
+from cnnlite.network import Network, load_arrays
 from cnnlite.progress import Reporter
 from cnnlite.results import Progress, Result, describe_row
 from cnnlite.runs import RunDirectory, versions
@@ -81,6 +82,7 @@ class Training:
         epoch = self.batches.steps_per_epoch
         self.total_steps = settings.total_steps(epoch)
         self.optimizer.plan(self.total_steps, epoch)
+        self.averaging = copy.deepcopy(settings.averaging) or NoAveraging()
         self.validate_every = settings.validate_every.steps(epoch)
         self.checkpoint_every = settings.checkpoint_every.steps(epoch)
         self.metrics = MetricsFile(run.file("metrics.csv"))
@@ -92,6 +94,7 @@ class Training:
     def begin(self) -> None:
         """Do what a new run needs before its first step; one that goes on has it from its checkpoint."""
         self.network.fit(self.dataset.train.images, self.normalizer)
+        self.averaging.bind(self.network.state())
 
     def complete(self) -> Result:
         """Train to the end, write the result, return it; on the way out by a signal or divergence write that."""
@@ -151,6 +154,7 @@ class Training:
                 if clip_norm is not None and norm > clip_norm:
                     optimizer.scale_gradients(clip_norm / norm)
                 optimizer.step(step, factor(step, self.total_steps, epoch))
+                self.averaging.update(step)
                 count = len(targets)
                 progress.loss.add(batch_loss * count, count)
                 progress.accuracy.add(correct, count)
@@ -170,7 +174,8 @@ class Training:
         found = None
         if validation is not None:
             self.reporter.activity("validate", self.progress.step)
-            found = self._evaluation_of(validation, "none")
+            with self.averaging.applied():
+                found = self._evaluation_of(validation, "none")
             self.reporter.activity("train", self.progress.step)
         progress.seconds = time.perf_counter() - self._started
         row = {
@@ -202,11 +207,12 @@ class Training:
         progress = self.progress
         if progress.best_step is None:
             self.run.save("best", self.checkpoint())
-        else:
+        self.network.load_state(averaged_state_of(self.checkpoint()))
+        if progress.best_step is not None:
             try:
                 best = self.run.load("best")
                 found = Progress.from_meta(best.meta["progress"])
-                self.network.load_state(state_of(best))
+                self.network.load_state(averaged_state_of(best))
                 progress = found
             except (CheckpointError, KeyError, TypeError) as error:
                 self.reporter.warn(f"warning: {error}; testing with the last parameters instead")
@@ -250,6 +256,7 @@ class Training:
         """All that a resumed run needs, and all that an evaluation elsewhere needs."""
         arrays: dict[str, Array] = {**self.network.state(), **self.normalizer.state()}
         arrays |= {f"optimizer/{name}": array for name, array in self.optimizer.state().items()}
+        arrays |= {f"average/{name}": array for name, array in self.averaging.state().items()}
         progress = self.progress
         return Checkpoint(
             arrays,
@@ -271,6 +278,8 @@ class Training:
         """Go back to where the checkpoint was made; CheckpointError if it does not fit."""
         self.network.load_state(state_of(checkpoint))
         self.optimizer.load_state(checkpoint.part("optimizer"))
+        self.averaging.bind(self.network.state())
+        load_arrays(self.averaging.state(), checkpoint.part("average"), "averages")
         try:
             self.progress = Progress.from_meta(checkpoint.meta["progress"])
         except (KeyError, TypeError) as error:

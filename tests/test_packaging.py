@@ -25,7 +25,7 @@ ROOMS = (
     {"errors", "registry", "randomness", "types", "stopping", "streams"},
     {"engine", "files", "losses", "schedules", "yaml_reader"},
     {"pictures"},
-    {"data", "kernels", "checkpoint", "machine", "metrics", "progress"},
+    {"averaging", "data", "kernels", "checkpoint", "machine", "metrics", "progress"},
     {"layers", "runs", "results"},
     {"annotations", "network"},
     {"builder", "draft", "diagnosis", "optimizers"},

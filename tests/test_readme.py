@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from cnnlite.annotations import options_of, to_plain
+from cnnlite.averaging import averagings
 from cnnlite.cli import cli
 from cnnlite.config import load_config
 from cnnlite.data import mixings, sources, transforms
@@ -82,6 +83,7 @@ def test_every_config_builds(text: str, tmp_path: Path) -> None:
         ("loss", losses),
         ("optimizer", optimizers),
         ("schedule", schedules),
+        ("averaging", averagings),
         ("augmentation", transforms),
         ("mixing", mixings),
         ("dataset", sources),
