@@ -17,7 +17,7 @@ import numpy as np
 from cnnlite import __version__, engine, machine
 from cnnlite.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from cnnlite.errors import CheckpointError, ConfigError, StorageError
-from cnnlite.files import remove_temporary, unwritable, write_text
+from cnnlite.files import lock, remove_temporary, unwritable, write_text
 
 _LOCK = ".lock"
 _ENVIRONMENT_VARIABLES = (
@@ -101,7 +101,7 @@ class RunDirectory:
         """Take the lock, and find out now rather than at the first save whether files can be written here."""
         try:
             self._lock = open(self.path / _LOCK, "ab")  # noqa: SIM115 - held open for the life of the run
-            if not _lock(self._lock):
+            if not lock(self._lock):
                 self._lock.close()
                 raise ConfigError(f"{self.path}: another process is training in this run directory; name another one")
             self.checkpoints.mkdir(exist_ok=True)
@@ -180,24 +180,6 @@ class RunDirectory:
         for folder in self._made:
             with contextlib.suppress(OSError):  # somebody else's by now
                 folder.rmdir()
-
-
-def _lock(file: IO[bytes]) -> bool:
-    """Lock the file for this process; False if another process holds it."""
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
-    except OSError:
-        return True  # a file system without locks: better to train than to refuse
-    return True
 
 
 def versions() -> dict[str, str]:

@@ -1,13 +1,18 @@
 """Gets the CIFAR datasets: download, check, unpack."""
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from cnnlite.data.archive import LARGEST_ARCHIVE, extract, md5
-from cnnlite.data.fetch import Progress, check_url, discard, fetch
+from cnnlite.data.fetch import Progress, check_url, discard, fetch, size
 from cnnlite.errors import ConfigError, DataError, StorageError
+from cnnlite.files import locked_folder
 from cnnlite.registry import did_you_mean
+from cnnlite.stopping import Stopped
+
+_LARGEST_FILE = 200 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -83,22 +88,20 @@ def download_cifar(
     if is_complete(target, archive):
         say(f"{target}: complete and verified already, nothing to do")
         return target
-    if from_file is not None:
-        if not from_file.is_file():
-            raise DataError(f"{from_file}: {'not a file' if from_file.exists() else 'no such file'}")
-        say(f"unpacking {from_file}")
-        _install(from_file, target, archive, progress, say)
-    else:
-        _make_folder(root)
-        part = root / f"{archive.folder}.tar.gz.part"
-        _download(url or archive.url, part, archive, progress, say, timeout)
-        say("unpacking")
-        try:
-            _install(part, target, archive, progress, say)
-        except DataError as error:
-            discard(part)
-            raise DataError(f"{error}; the download is removed, run the same command again") from None
-        discard(part)
+    if from_file is not None and not from_file.is_file():
+        raise DataError(f"{from_file}: {'not a file' if from_file.exists() else 'no such file'}")
+    _make_folder(root)
+    with locked_folder(root) as alone:
+        if not alone:
+            raise DataError(f"{root}: another process is downloading into this folder; wait until it is done")
+        if target.exists() and is_complete(target, archive):
+            say(f"{target}: complete and verified by another process")
+            return target
+        if from_file is not None:
+            say(f"unpacking {from_file}")
+            _install(from_file, target, archive, progress, say)
+        else:
+            _download_and_install(url or archive.url, target, archive, progress, say, timeout)
     say(f"{target}: complete and verified")
     return target
 
@@ -106,9 +109,30 @@ def download_cifar(
 def is_complete(folder: Path, archive: Archive) -> bool:
     """Whether all files of the dataset are in ``folder``, byte for byte."""
     try:
-        return all(md5(folder / name) == checksum for name, checksum in archive.members.items())
+        # What is no file of the right kind of size (a pipe, a device) might be read for ever.
+        fit = all(os.path.isfile(folder / name) and size(folder / name) < _LARGEST_FILE for name in archive.members)
+        return fit and all(md5(folder / name) == checksum for name, checksum in archive.members.items())
     except OSError:
         return False
+
+
+def _download_and_install(
+    url: str, target: Path, archive: Archive, progress: Progress, say: Callable[[str], None], timeout: float
+) -> None:
+    part = target.with_name(f"{target.name}.tar.gz.part")
+    try:
+        _download(url, part, archive, progress, say, timeout)
+        say("unpacking")
+        try:
+            _install(part, target, archive, progress, say)
+        except DataError as error:
+            discard(part)
+            raise DataError(f"{error}; the download is removed, run the same command again") from None
+    except Stopped as stopped:
+        if part.exists():
+            stopped.hint = f"{size(part):,} bytes are kept, run the same command again to go on"
+        raise
+    discard(part)
 
 
 def _download(

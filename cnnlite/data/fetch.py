@@ -14,10 +14,13 @@ from typing import IO, Any, Protocol
 from urllib.parse import urlsplit
 
 from cnnlite import __version__
+from cnnlite.data.connection import SLOWEST, Handler, SlowError
 from cnnlite.errors import ConfigError, DataError, StorageError
 
 _CHUNK = 256 * 1024
 _WORTH_RETRYING = {408, 425, 429, 500, 502, 503, 504}
+_PROGRESS = 1024 * 1024
+"""Bytes; an attempt that brings so many has not failed."""
 
 
 class Progress(Protocol):
@@ -34,12 +37,18 @@ class _InterruptedError(Exception):
 class Redirects(urllib.request.HTTPRedirectHandler):
     """Follows redirects, but never from https to something less protected."""
 
+    def http_error_302(self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any) -> Any:
+        fp.close()  # else all of the page that comes with it would be read, however long
+        return super().http_error_302(req, fp, code, msg, headers)
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+
     def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
-        old, new = urlsplit(req.full_url).scheme, urlsplit(newurl).scheme
-        if new not in ("http", "https") or (old == "https" and new != "https"):
-            raise DataError(f"{req.full_url}: refused to follow a redirect from {old} to {newurl}")
+        old = urlsplit(req.full_url).scheme
+        if not _is_address(newurl) or (old == "https" and urlsplit(newurl).scheme != "https"):
+            raise DataError(f"{req.full_url}: refused to follow a redirect from {old} to {_shown(newurl)}")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -58,9 +67,10 @@ class _Note:
     @classmethod
     def read(cls, part: Path) -> "_Note | None":
         try:
-            content = json.loads(cls.path(part).read_text("utf-8"))
+            with cls.path(part).open("rb") as file:
+                content = json.loads(file.read(100_000))
             return cls(str(content["url"]), str(content["validator"]))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
 
     def write(self, part: Path) -> None:
@@ -75,12 +85,17 @@ def discard(part: Path) -> None:
 
 def check_url(url: str) -> None:
     """Raises ConfigError if ``url`` is not an http or https address."""
+    if not _is_address(url):
+        shown = _shown(url)
+        raise ConfigError(f"--url {shown}: not an http or https address; for a file on this machine use --from-file")
+
+
+def _is_address(url: str) -> bool:
     with contextlib.suppress(ValueError):
         address = urlsplit(url)
         printable = url.isascii() and url.isprintable() and " " not in url
-        if address.scheme in ("http", "https") and address.hostname and address.port != 0 and printable:
-            return
-    raise ConfigError(f"--url {url}: not an http or https address; for a file on this machine use --from-file")
+        return bool(address.scheme in ("http", "https") and address.hostname and address.port != 0 and printable)
+    return False
 
 
 def fetch(
@@ -95,23 +110,35 @@ def fetch(
 ) -> None:
     """Download ``url`` to ``part``, continuing with what an earlier attempt left there.
 
-    A connection that breaks, or says nothing for ``timeout`` seconds, is tried again, ``attempts`` times in all, after
-    ``pause`` seconds at first and twice as long each time. What arrived is kept for the next call.
+    A connection that breaks, says nothing for ``timeout`` seconds, or next to nothing for longer, is tried again: after
+    ``pause`` seconds at first and twice as long each time, ``attempts`` times without progress. What arrived is kept
+    for the next call.
 
     Raises DataError if the file cannot be had or has more than ``limit`` bytes, StorageError if it cannot be written.
     """
     check_url(url)
-    reason = ""
-    for attempt in range(attempts):
-        if attempt:
-            time.sleep(pause * 2 ** (attempt - 1))
+    for path in (part, _Note.path(part)):
+        if path.exists() and not path.is_file():
+            raise StorageError(f"{path}: is in the way of the download and not a file; remove it")
+    reason, failed, furthest = "", 0, size(part)
+    while failed < attempts:
+        if failed:
+            time.sleep(pause * 2 ** (failed - 1))
         try:
             _attempt(url, part, limit, progress, timeout)
             return
         except _InterruptedError as interruption:
             reason = str(interruption)
-    kept = f"; {part.stat().st_size:,} bytes are kept, run the same command again to go on" if part.exists() else ""
+        failed += 1
+        if size(part) >= furthest + _PROGRESS:
+            failed, furthest = 1, size(part)
+    kept = f"; {size(part):,} bytes are kept, run the same command again to go on" if part.exists() else ""
     raise DataError(f"{url}: {reason}{kept}")
+
+
+def size(part: Path) -> int:
+    """Bytes of a partial file; 0 if there is none."""
+    return part.stat().st_size if part.exists() else 0
 
 
 def _attempt(url: str, part: Path, limit: int, progress: Progress, timeout: float) -> None:
@@ -119,7 +146,7 @@ def _attempt(url: str, part: Path, limit: int, progress: Progress, timeout: floa
     if note is not None and note.url != url:
         discard(part)
         note = None
-    offset = part.stat().st_size if part.exists() else 0
+    offset = size(part)
     try:
         with _open(url, offset, note, timeout) as response:
             start, total = _place(response, offset, part)
@@ -133,6 +160,8 @@ def _attempt(url: str, part: Path, limit: int, progress: Progress, timeout: floa
         _judge(error, url, offset, part)
     except (OSError, http.client.HTTPException) as error:
         raise _InterruptedError(_reason(error, timeout)) from None
+    except ValueError as error:  # an address in a redirect
+        raise DataError(f"{url}: the server sends what is no HTTP: {_shown(str(error))}") from None
 
 
 def _open(url: str, offset: int, note: _Note | None, timeout: float) -> http.client.HTTPResponse:
@@ -142,7 +171,7 @@ def _open(url: str, offset: int, note: _Note | None, timeout: float) -> http.cli
         headers["Range"] = f"bytes={offset}-"
         if note is not None and note.validator:
             headers["If-Range"] = note.validator
-    opener = urllib.request.build_opener(Redirects)
+    opener = urllib.request.build_opener(Redirects, Handler)
     request = urllib.request.Request(url, headers=headers)  # noqa: S310 (check_url and Redirects see to the scheme)
     response: http.client.HTTPResponse = opener.open(request, timeout=timeout)
     return response
@@ -150,13 +179,13 @@ def _open(url: str, offset: int, note: _Note | None, timeout: float) -> http.cli
 
 def _judge(error: urllib.error.HTTPError, url: str, offset: int, part: Path) -> None:
     """An answer that is an error: fine if it says that nothing is left to send."""
-    with error:
+    with contextlib.closing(error):
         if error.code == 416 and offset:
             if error.headers.get("Content-Range", "").replace(" ", "") == f"bytes*/{offset}":
                 return
             discard(part)
             raise _InterruptedError("the server has no such part of the file")
-        reason = f"the server answers {error.code} {error.reason}"
+        reason = f"the server answers {error.code} {_shown(str(error.reason))}"
         if error.code in _WORTH_RETRYING:
             raise _InterruptedError(reason)
         raise DataError(f"{url}: {reason}")
@@ -165,15 +194,17 @@ def _judge(error: urllib.error.HTTPError, url: str, offset: int, part: Path) -> 
 def _place(response: http.client.HTTPResponse, offset: int, part: Path) -> tuple[int, int | None]:
     """Where in the file the answer begins, and how long the file is."""
     if response.status == 206:
-        found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", response.headers.get("Content-Range", "").strip())
+        found = re.fullmatch(
+            r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", response.headers.get("Content-Range", "").strip()
+        )
         if not offset or not found or int(found[1]) != offset:
             discard(part)
             raise _InterruptedError("the server sent another part of the file than it was asked for")
         return offset, None if found[3] == "*" else int(found[3])
     if response.status != 200:
-        raise _InterruptedError(f"the server answers {response.status} {response.reason}")
+        raise _InterruptedError(f"the server answers {response.status} {_shown(response.reason)}")
     length = response.headers.get("Content-Length", "")
-    return 0, int(length) if length.isdecimal() else None
+    return 0, int(length) if re.fullmatch(r"\d{1,18}", length, re.ASCII) else None
 
 
 def _validator(response: http.client.HTTPResponse) -> str:
@@ -194,7 +225,7 @@ def _receive(
         raise DataError(f"{note.url}: {total:,} bytes are more than the {limit:,} this file may have")
     done = start
     with _writing(part):
-        file = part.open("ab" if start else "wb")
+        file = part.open("ab" if start else "wb", buffering=0)  # nothing is left to write when it is closed
     with file:
         with _writing(part):
             note.write(part)
@@ -202,13 +233,14 @@ def _receive(
             if done == 0 and chunk.lstrip()[:1] == b"<":
                 discard(part)
                 raise DataError(f"{note.url}: the server sent a web page instead of the file")
-            with _writing(part):
-                file.write(chunk)
-                file.flush()
             done += len(chunk)
             if done > limit:
                 discard(part)
                 raise DataError(f"{note.url}: more than the {limit:,} bytes this file may have")
+            with _writing(part):
+                rest = memoryview(chunk)
+                while rest:
+                    rest = rest[file.write(rest) :]
             progress(done, total)
     if total is not None and done < total:
         raise _InterruptedError(f"the connection closed after {done:,} of {total:,} bytes")
@@ -223,13 +255,22 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StorageError(f"{path}: cannot be written: {error.strerror}") from None
+        kept = f"; {size(path):,} bytes are kept, run the same command again to go on" if size(path) else ""
+        raise StorageError(f"{path}: cannot be written: {error.strerror}{kept}") from None
 
 
 def _reason(error: Exception, timeout: float) -> str:
     cause = error.reason if isinstance(error, urllib.error.URLError) else error
+    if isinstance(cause, SlowError):
+        return f"less than {SLOWEST:,} bytes a second for {timeout:g} s"
     if isinstance(cause, TimeoutError):
         return f"no answer for {timeout:g} s"
     if isinstance(cause, http.client.IncompleteRead):
         return "the connection closed too soon"
-    return f"no connection ({getattr(cause, 'strerror', None) or cause or type(cause).__name__})"
+    return f"no connection ({_shown(getattr(cause, 'strerror', None) or str(cause) or type(cause).__name__)})"
+
+
+def _shown(text: str) -> str:
+    """What a server said, as part of a message: short, on one line, without codes that terminals obey."""
+    line = " ".join(text.split())
+    return "".join(character if character.isprintable() else "?" for character in line[:100])

@@ -143,6 +143,31 @@ def silent(server: Server, handler: Any) -> None:
     server.closing.wait()
 
 
+def drips(head: bool) -> Callable[[Server, Any], None]:
+    """Sends byte after byte of the file, or of the lines before it, each before any timeout."""
+
+    def answer(server: Server, handler: Any) -> None:
+        if head:
+            handler.wfile.write(b"HTTP/1.0 200 OK\r\nX-Slow: ")
+        else:
+            send(handler, 200, b"", len(server.content), server.tag)
+        while not server.closing.wait(0.02):
+            handler.wfile.write(b"x")
+
+    return answer
+
+
+def raw(answer: bytes, again: bytes = b"") -> Callable[[Server, Any], None]:
+    """Just these bytes; then those of ``again`` for as long as anybody reads."""
+
+    def write(server: Server, handler: Any) -> None:
+        handler.wfile.write(answer)
+        while again and not server.closing.is_set():
+            handler.wfile.write(again)
+
+    return write
+
+
 def stalls(server: Server, handler: Any) -> None:
     """Falls silent after a hundred bytes."""
     send(handler, 200, server.content[:100], len(server.content), server.tag)
@@ -158,6 +183,14 @@ def web_page(typed: bool) -> Callable[[Server, Any], None]:
 def status(code: int) -> Callable[[Server, Any], None]:
     """An error."""
     return lambda server, handler: send(handler, code, b"no")
+
+
+def shorter_part(server: Server, handler: Any) -> None:
+    """A part that begins where it should, and ends before the end of the file."""
+    start, total = _asked(server, handler), len(server.content)
+    body = server.content[start : start + 50_000]
+    place = f"bytes {start}-{start + len(body) - 1}/{total}"
+    send(handler, 206, body, tag=server.tag, Content_Range=place)
 
 
 def redirect(to: str) -> Callable[[Server, Any], None]:

@@ -1,5 +1,7 @@
 import email.message
 import io
+import os
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -88,8 +90,9 @@ def test_complete_part_is_not_downloaded_again(serve: Serve, tmp_path: Path) -> 
         (servers.status(416), servers.good),
         (servers.status(503), servers.status(429), servers.good),
         (servers.no_length,),
+        (servers.shorter_part, servers.shorter_part, servers.good),
     ],
-    ids=["ignores-range", "wrong-range", "no-content-range", "416", "503-429", "no-length"],
+    ids=["ignores-range", "wrong-range", "no-content-range", "416", "503-429", "no-length", "shorter"],
 )
 def test_rest_of_a_broken_download_is_right_whatever_the_server_does(
     serve: Serve, tmp_path: Path, answers: tuple[Answer, ...]
@@ -180,13 +183,108 @@ def test_unwritable_part_is_a_storage_error(serve: Serve, tmp_path: Path) -> Non
         fetch(serve(), tmp_path / "nowhere" / "part")
 
 
-def test_full_disk_is_a_storage_error(serve: Serve, tmp_path: Path) -> None:
-    full = Path("/dev/full")
-    if not full.exists():
-        pytest.skip("this system has no /dev/full")
-    (tmp_path / "part").symlink_to(full)
-    with pytest.raises(StorageError, match="No space left on device"):
-        fetch(serve(servers.ignores_range), tmp_path / "part")
+def test_full_disk_keeps_the_part_and_is_not_tried_again(serve: Serve, tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    server = serve()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(StorageError, match=r"File too large; 100,000 bytes are kept, run the same command again"):
+            fetch(server, tmp_path / "part")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert len(server.requests) == 1
+    fetch(server, tmp_path / "part")
+    assert server.ranges() == [None, "bytes=100000-"]
+    assert (tmp_path / "part").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("name", ["part", "part.json"])
+def test_what_is_in_the_way_of_the_part_is_not_opened(serve: Serve, tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(StorageError, match=f"{name}: is in the way of the download and not a file"):
+        fetch(serve(), tmp_path / "part")
+
+
+@pytest.mark.parametrize("head", [True, False])
+def test_slow_drip_ends(serve: Serve, tmp_path: Path, head: bool) -> None:
+    server = serve(servers.drips(head))
+    with pytest.raises(DataError, match=r"less than 1,000 bytes a second for 0\.2 s"):
+        fetch(server, tmp_path / "part", timeout=0.2, attempts=2)
+    assert len(server.requests) == 2
+
+
+def test_slow_drip_is_kept_and_goes_on(serve: Serve, tmp_path: Path) -> None:
+    server = serve(servers.drips(head=False), servers.good, content=b"x" * 600_000)
+    fetch(server, tmp_path / "part", timeout=0.2)
+    assert (tmp_path / "part").read_bytes() == b"x" * 600_000
+    assert server.ranges()[1] not in (None, "bytes=0-")
+
+
+def test_connection_that_breaks_often_is_tried_as_long_as_it_brings_something(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "_PROGRESS", 50_000)
+    server = serve(servers.partly(60_000))
+    fetch(server, tmp_path / "part", attempts=2)
+    assert (tmp_path / "part").read_bytes() == CONTENT
+    server = serve(servers.partly(40_000))
+    with pytest.raises(DataError, match="120,000 bytes are kept"):
+        fetch(server, tmp_path / "other", attempts=2)
+
+
+def test_file_that_begins_again_and_again_ends(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "_PROGRESS", 50_000)
+
+    def whole_but_cut(server: Server, handler: Any) -> None:
+        servers.send(handler, 200, server.content[:60_000], len(server.content))
+
+    with pytest.raises(DataError):
+        fetch(serve(whole_but_cut), tmp_path / "part")
+
+
+LONG = b"HTTP/1.1 206 Partial\r\n"
+NONSENSE = {
+    "no HTTP": servers.raw(b"SSH-2.0-OpenSSH\r\n"),
+    "codes of terminals": servers.raw(b"HTTP/1.0 404 \x1b[31mred\x07" + b"!" * 5000 + b"\r\n\r\n"),
+    "line without end": servers.raw(b"HTTP/1.0 200 OK\r\nX: ", b"x" * 10_000),
+    "endless 100 Continue": servers.raw(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 1000),
+    "length of 5,000 digits": servers.raw(b"HTTP/1.0 200 OK\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n<"),
+    "negative length": servers.raw(b"HTTP/1.0 200 OK\r\nContent-Length: -5\r\n\r\n<"),
+    "range of 5,000 digits": servers.raw(LONG + b"Content-Range: bytes 5-9/" + b"9" * 5000 + b"\r\n\r\nx"),
+    "bad chunks": servers.raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\nxx\r\n"),
+    "chunk cut short": servers.raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffff\r\nxx"),
+    "redirect to no address": servers.raw(b"HTTP/1.0 302 Found\r\nLocation: http://[x\r\n\r\n"),
+    "redirect to nowhere": servers.raw(b"HTTP/1.0 302 Found\r\n\r\n"),
+    "redirect with codes": servers.raw(b"HTTP/1.0 302 Found\r\nLocation: ftp://a/\x1b[31m\r\n\r\n"),
+    "redirect to no port": servers.raw(b"HTTP/1.0 302 Found\r\nLocation: http://127.0.0.1:99999999/\r\n\r\n"),
+}
+
+
+@pytest.mark.parametrize("case", NONSENSE)
+def test_nonsense_of_a_server_is_one_printable_line(serve: Serve, tmp_path: Path, case: str) -> None:
+    started = time.monotonic()
+    with pytest.raises(DataError) as raised:
+        fetch(serve(NONSENSE[case]), tmp_path / "part", attempts=2, timeout=1.0)
+    assert time.monotonic() - started < 5
+    assert str(raised.value).isprintable()
+    assert len(str(raised.value)) < 300
+
+
+def test_redirects_in_a_circle_are_one_line(serve: Serve, tmp_path: Path) -> None:
+    server = serve()
+    server.answers = [servers.redirect(server.url)]
+    with pytest.raises(DataError, match=r"the server answers 302 .*infinite loop") as raised:
+        fetch(server, tmp_path / "part")
+    assert str(raised.value).isprintable()
+    assert len(server.requests) < 20
+
+
+def test_page_that_comes_with_a_redirect_is_not_read(serve: Serve, tmp_path: Path) -> None:
+    target = serve()
+    head = f"HTTP/1.0 302 Found\r\nLocation: {target.url}\r\n\r\n".encode()
+    fetch(serve(servers.raw(head, b"x" * 10_000)), tmp_path / "part")
+    assert (tmp_path / "part").read_bytes() == CONTENT
 
 
 def test_redirect_within_http_is_followed(serve: Serve, tmp_path: Path) -> None:
