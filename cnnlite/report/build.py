@@ -60,7 +60,7 @@ def report_page(record: Record, root: str | None, say: Callable[[str], None]) ->
     except DataError as error:
         left_out.append(f"{_WITHOUT_IMAGES}: {error}")
     if seen is not None:
-        page.add("<p></p>", note("Which images these are", _SPLITS[seen.split]))
+        page.add(note("Which images these are", _SPLITS[seen.split]))
     sections.findings(page, judge(record, trained, seen))
     if record.rows:
         sections.curves(page, record)

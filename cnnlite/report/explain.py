@@ -1,5 +1,6 @@
 """What the curves of a run say, in plain words, with an override to try."""
 
+import textwrap
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -28,7 +29,7 @@ class Explanation:
         """The same for readers."""
         blocks = []
         for found in self.findings:
-            block = f"{found.title}\n  {found.text}"
+            block = f"{found.title}\n{textwrap.fill(found.text, 100, initial_indent='  ', subsequent_indent='  ')}"
             blocks.append(f"{block}\n  try: {found.command}" if found.command else block)
         return "\n\n".join([*blocks, *filter(None, [self.left_out])])
 

@@ -140,7 +140,6 @@ class Seen:
 
     split: str
     images: Images
-    train: Images
 
 
 def load_seen(record: Record, trained: Trained, root: str | None = None) -> Seen:
@@ -156,7 +155,7 @@ def load_seen(record: Record, trained: Trained, root: str | None = None) -> Seen
     if dataset.digest != trained.digest or dataset.classes != trained.classes:
         raise DataError(f"the images of {dataset.name} here are not those that the run was trained on")
     split, images = _choose(dataset, record.status)
-    return Seen(split, images, dataset.train)
+    return Seen(split, images)
 
 
 def _choose(dataset: Dataset, status: str) -> tuple[str, Images]:

@@ -39,14 +39,14 @@ def overfitting(evidence: Evidence) -> Judgement:
 
 
 @rule(
-    f"at least {FEWEST_ROWS} rows, training accuracy below {GOOD:.0%} at the end though better than guessing, its "
-    f"last quarter on average less than {points(CLIMBING)} above the quarter before, and at most {points(GAP / 2)} "
-    "above validation accuracy"
+    f"at least {FEWEST_ROWS} rows, training and validation accuracy below {GOOD:.0%} at the end though better than "
+    f"guessing, that of training in its last quarter on average less than {points(CLIMBING)} above the quarter before, "
+    f"and at most {points(GAP / 2)} above that of validation"
 )
 def underfitting(evidence: Evidence) -> Judgement:
     """Cannot even fit what it is shown."""
     train, validation = evidence.values("train_accuracy", "validation_accuracy")
-    if len(train) < FEWEST_ROWS or train[-1] >= GOOD or late_gain(train) >= CLIMBING:
+    if len(train) < FEWEST_ROWS or max(train[-1:] + validation[-1:]) >= GOOD or late_gain(train) >= CLIMBING:
         return None
     if (validation and train[-1] - validation[-1] > GAP / 2) or max(train) < CHANCE / (evidence.classes or math.inf):
         return None
@@ -115,7 +115,7 @@ def validation_ahead(evidence: Evidence) -> Judgement:
         return None
     text = (
         f"Training accuracy ({train[-1]:.1%}) is below validation accuracy ({validation[-1]:.1%}). That is no fault: "
-        "it is a mean over the steps since the last row, with augmentation and dropout if there are any; the "
-        "other is of the end alone."
+        "it is a mean over the steps since the last row, with augmentation, mixed images and dropout if there are "
+        "any; the other is of the end alone."
     )
     return "Validation is ahead of training", text, ()

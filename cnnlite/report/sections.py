@@ -95,8 +95,8 @@ def by_class(page: Page, seen: Behaviour, split: str, classes: Sequence[str]) ->
         "is a pair that the network mixes up, such as cats and dogs. Shades are square roots, so that rare "
         "confusions show."
     )
-    page.add(figure(page.image("confusion.svg", chart.svg().encode(), alt), caption, scrolls=True))
-    header = ("class", "images", "accuracy", "precision", "most often taken for")
+    picture = figure(page.image("confusion.svg", chart.svg().encode(), alt), caption, scrolls=True)
+    header = ("class", "images", "accuracy", "precision", "often taken for")
     cells = (
         (
             row.name,
@@ -107,11 +107,11 @@ def by_class(page: Page, seen: Behaviour, split: str, classes: Sequence[str]) ->
         )
         for row in rows
     )
-    page.add("<p></p>", table(header, cells, text=[4]))
-    page.add(
+    meaning = (
         '<p class="soft">Accuracy (recall): of the images of the class, how many were found. Precision: of the images '
         "called so, how many are.</p>"
     )
+    page.add(grid([picture, f"<div>{table(header, cells, text=[4])}{meaning}</div>"]))
 
 
 def mistakes(page: Page, seen: Behaviour, images: Images, split: str, classes: Sequence[str]) -> None:
@@ -219,7 +219,7 @@ def features(page: Page, trained: Trained, seen: Seen) -> str:
         image = page.image(
             f"features-{number + 1}.png", tiles.png(tiles.stage_picture(stage, list(images.images))), alt
         )
-        page.add(figure(image, caption, scrolls=True), "<p></p>")
+        page.add(figure(image, caption, scrolls=True))
     return ""
 
 

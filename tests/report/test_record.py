@@ -1,10 +1,14 @@
+import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from cnnlite.errors import CheckpointError, ConfigError
-from cnnlite.report.record import load_trained, read_record
+from cnnlite.evaluation import load_data
+from cnnlite.report import record as records
+from cnnlite.report.record import Record, load_seen, load_trained, read_record
 from tests.report.runs import made_up
 from tests.small_runs import tiny
 
@@ -53,6 +57,37 @@ def test_a_damaged_result_is_no_result(content: str | None, tmp_path: Path) -> N
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="not a run directory"):
         read_record(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("validates", "status", "split"),
+    [
+        (True, "complete", "validation"),
+        (True, "unfinished", "validation"),
+        (False, "complete", "test"),
+        (False, "interrupted", "training"),
+    ],
+)
+def test_test_images_are_looked_at_only_after_the_test_and_if_there_are_no_others(
+    validates: bool, status: str, split: str, run: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = load_data(run.config)
+    if not validates:
+        dataset = dataclasses.replace(dataset, validation=None)
+    monkeypatch.setattr(records, "load_data", lambda *_: dataset)
+    seen = load_seen(dataclasses.replace(run, result={"status": status}), load_trained(run))
+    parts = {"validation": dataset.validation, "test": dataset.test, "training": dataset.train}
+    assert seen.split == split
+    assert seen.images is parts[split]
+
+
+def test_a_damaged_best_checkpoint_gives_way_to_the_last(run: Record, tmp_path: Path) -> None:
+    shutil.copytree(run.path, tmp_path / "run")
+    record = read_record(tmp_path / "run")
+    assert load_trained(record).file.name == "best.npz"
+    (tmp_path / "run" / "checkpoints" / "best.npz").write_bytes(b"PK")
+    trained = load_trained(record)
+    assert (trained.file.name, trained.step) == ("last.npz", 14)
 
 
 def test_a_run_without_checkpoints_says_so(tmp_path: Path) -> None:

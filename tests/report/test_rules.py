@@ -137,6 +137,7 @@ SILENT: list[Case] = [
     ("overfitting", {"train_accuracy": [0.5, 0.7, 0.8, 0.99]}, ()),
     ("underfitting", {"train_accuracy": [0.3, 0.4, 0.45, 0.5] * 2}, ()),
     ("underfitting", {"train_accuracy": [0.95] * 8}, ()),
+    ("underfitting", {"train_accuracy": [0.6] * 8, "validation_accuracy": [0.92] * 8}, ()),
     ("underfitting", {"train_accuracy": [0.1] * 8}, ()),
     ("underfitting", {"train_accuracy": [0.4] * 8, "validation_accuracy": [0.34] * 8}, ()),
     ("smoothed_loss", {"train_loss": FALLING}, ()),
