@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cnnlite.config import flatten
 from cnnlite.losses import CrossEntropy
 from cnnlite.report.inside import DeadUnits
 from cnnlite.report.record import Record
@@ -32,15 +33,21 @@ class Evidence:
         """Name of the optimizer."""
         return str(next(iter(self.option("optimizer"))))
 
-    @property
-    def lr(self) -> float:
-        """The learning rate of the config."""
-        return float(self.option(f"optimizer.{self.optimizer}.lr"))
+    def _rates(self) -> dict[str, float]:
+        """The learning rates of the optimizer, or of each member of a composite, by their places."""
+        leaves = flatten(self.option("optimizer"), "train.optimizer")
+        return {place: lr for place, lr in leaves.items() if place.endswith(".lr") and ".groups" not in place}
 
     @property
-    def weight_decay(self) -> float:
-        """The weight decay of the config; 0 if there is none."""
-        return float(self.option(f"optimizer.{self.optimizer}.weight_decay") or 0)
+    def lr(self) -> str:
+        """The learning rates of the config, as text."""
+        return ", ".join(f"{lr:g}" for lr in self._rates().values())
+
+    @property
+    def weight_decay(self) -> float | None:
+        """The weight decay of the config; None for a composite, whose members have their own."""
+        decay = self.option(f"optimizer.{self.optimizer}.weight_decay")
+        return None if decay is None else float(decay)
 
     @property
     def schedule(self) -> str:
@@ -54,9 +61,9 @@ class Evidence:
         loss = self.record.config.train.loss
         return loss.label_smoothing if isinstance(loss, CrossEntropy) else 0.0
 
-    def lr_override(self, factor: float) -> str:
-        """The override that multiplies the learning rate."""
-        return f"train.optimizer.{self.optimizer}.lr={self.lr * factor:.2g}"
+    def scaled_lr(self, factor: float) -> list[str]:
+        """The overrides that multiply the learning rates."""
+        return [f"{place}={lr * factor:.2g}" for place, lr in self._rates().items()]
 
     def longer(self) -> str:
         """The override that doubles the training."""

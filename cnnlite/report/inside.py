@@ -13,7 +13,6 @@ from cnnlite.layers.activations import Activation, ReLU
 from cnnlite.layers.base import Layer, layers
 from cnnlite.layers.containers import Parallel
 from cnnlite.layers.convolution import Conv2d
-from cnnlite.layers.linear import Linear
 from cnnlite.losses import softmax
 from cnnlite.network import Network
 from cnnlite.types import Array
@@ -75,16 +74,16 @@ def first_filters(network: Network) -> Filters | str:
     if channels not in (1, 3):
         return f"the images have {channels} channels, which are not colours"
     for _, layer in network.model.walk():
-        if isinstance(layer, Conv2d):
-            weight = layer.params["weight"]
+        weight = {**layer.buffers, **layer.params}.get("weight")  # filters for whitening are not trained
+        if weight is None or weight.ndim not in (2, 4):
+            continue
+        if weight.ndim == 4:
             if weight.shape[2] != channels:
                 return f"the first convolution sees {weight.shape[2]} channels, not pixels"
             return Filters(layer.path, weight.transpose(3, 0, 1, 2), False)
-        if isinstance(layer, Linear):
-            weight = layer.params["weight"]
-            if len(weight) != height * width * channels:
-                return "the first layer with weights does not see the pixels one by one"
-            return Filters(layer.path, weight.T.reshape(-1, height, width, channels), True)
+        if len(weight) != height * width * channels:
+            return "the first layer with weights does not see the pixels one by one"
+        return Filters(layer.path, weight.T.reshape(-1, height, width, channels), True)
     return "the network has neither a convolution nor a linear layer"
 
 

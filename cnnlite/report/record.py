@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cnnlite.checkpoint import Checkpoint, load_checkpoint
 from cnnlite.config import Config, load_config
 from cnnlite.data import Dataset, Images, Normalizer
 from cnnlite.errors import CheckpointError, CnnliteError, ConfigError, DataError
-from cnnlite.evaluation import load_data, restore
+from cnnlite.evaluation import load_data, load_network
 from cnnlite.network import Network
 
 Row = dict[str, float | None]
@@ -122,14 +121,14 @@ def load_trained(record: Record) -> Trained:
         file = folder / f"{kind}.npz"
         if file.exists():
             try:
-                return _trained(file, load_checkpoint(file))
+                return _trained(file)
             except CheckpointError as error:
                 problem = error
     raise problem
 
 
-def _trained(file: Path, checkpoint: Checkpoint) -> Trained:
-    config, network, normalizer, classes = restore(checkpoint, file)
+def _trained(file: Path) -> Trained:
+    checkpoint, config, network, normalizer, classes = load_network(file)
     digest = str(checkpoint.meta.get("dataset", {}).get("digest"))
     return Trained(file, int(checkpoint.meta.get("step", 0)), network, normalizer, classes, digest, config)
 

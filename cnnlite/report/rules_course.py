@@ -29,10 +29,10 @@ def diverged(evidence: Evidence) -> Judgement:
         return None
     text = (
         f"After step {record.result.get('steps')} the loss or a gradient was no longer a finite number: the steps were "
-        f"too long. The learning rate was {evidence.lr:g}; try a third of it, and a limit for the gradient's length."
+        f"too long. The learning rate was {evidence.lr}; try a third of it, and a limit for the gradient's length."
     )
     clip = () if evidence.option("clip_norm") is not None else ("train.clip_norm=1.0",)
-    return "The training diverged", text, (evidence.lr_override(1 / 3), *clip)
+    return "The training diverged", text, [*evidence.scaled_lr(1 / 3), *clip]
 
 
 @rule("the last row is before the last step of the config, and result.json says neither complete nor diverged")
@@ -59,10 +59,10 @@ def learns_nothing(evidence: Evidence) -> Judgement:
         return None
     text = (
         f"The best training accuracy is {max(accuracies):.1%}; guessing among {evidence.classes} classes gives "
-        f"{1 / evidence.classes:.1%}. The learning rate ({evidence.lr:g}) is far too high or far too low. Try a "
+        f"{1 / evidence.classes:.1%}. The learning rate ({evidence.lr}) is far too high or far too low. Try a "
         "tenth of it; if the loss then falls, but slowly and in a straight line, try ten times as much instead."
     )
-    return "The network learns nothing", text, (evidence.lr_override(0.1),)
+    return "The network learns nothing", text, evidence.scaled_lr(0.1)
 
 
 @rule(
@@ -81,9 +81,9 @@ def lr_too_high(evidence: Evidence) -> Judgement:
     text = (
         f"The training loss should fall; here it jumped up {jumps} time{'' if jumps == 1 else 's'} and ended "
         f"{rise:.0%} above its lowest. Steps that are too long throw a network out of the valley it is in. The "
-        f"learning rate is {evidence.lr:g}."
+        f"learning rate is {evidence.lr}."
     )
-    return "The learning rate looks too high", text, (evidence.lr_override(1 / 3),)
+    return "The learning rate looks too high", text, evidence.scaled_lr(1 / 3)
 
 
 @rule(
@@ -105,9 +105,9 @@ def lr_too_low(evidence: Evidence) -> Judgement:
     text = (
         f"The training loss falls in nearly a straight line: by {falls[0]:.3f} in the first interval, by "
         f"{falls[-1]:.3f} in the last. With a well chosen rate it falls fast at first, then flattens. The learning "
-        f"rate is {evidence.lr:g}."
+        f"rate is {evidence.lr}."
     )
-    return "The learning rate looks too low", text, (evidence.lr_override(3),)
+    return "The learning rate looks too low", text, evidence.scaled_lr(3)
 
 
 @rule(

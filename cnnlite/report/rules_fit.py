@@ -31,11 +31,11 @@ def overfitting(evidence: Evidence) -> Judgement:
     )
     if not evidence.record.config.data.augment:
         return "Overfitting", text + " Augmentation makes more of them.", ("data.augment=[random_flip, random_crop]",)
-    decay = evidence.weight_decay
-    text += f" Weight decay (now {decay:g}) and smoothed labels hold that back."
-    more = f"train.optimizer.{evidence.optimizer}.weight_decay={max(4 * decay, 5e-4):g}"
-    smoothing = () if evidence.smoothing else ("train.loss={cross_entropy: {label_smoothing: 0.1}}",)
-    return "Overfitting", text, (more, *smoothing)
+    text += " Weight decay and smoothed labels hold that back."
+    ways_out = [] if evidence.smoothing else ["train.loss={cross_entropy: {label_smoothing: 0.1}}"]
+    if (decay := evidence.weight_decay) is not None:
+        ways_out.insert(0, f"train.optimizer.{evidence.optimizer}.weight_decay={max(4 * decay, 5e-4):g}")
+    return "Overfitting", text, ways_out
 
 
 @rule(
@@ -82,7 +82,7 @@ def dead_relus(evidence: Evidence) -> Judgement:
         "Long steps kill units; a leaky ReLU keeps a slope on which they come back."
     )
     place = dying[0].place.removesuffix(".relu").replace("[", ".").replace("]", "")
-    return "Dead ReLUs", text, (f"{place}=leaky_relu",) if len(dying) == 1 else (evidence.lr_override(1 / 3),)
+    return "Dead ReLUs", text, [f"{place}=leaky_relu"] if len(dying) == 1 else evidence.scaled_lr(1 / 3)
 
 
 @rule("label smoothing is on")

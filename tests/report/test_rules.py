@@ -168,6 +168,26 @@ def test_a_rule_is_silent_below_its_threshold(name: str, figures: dict[str, Any]
     assert found(name, Evidence(made_up(tmp_path / "run", **figures), classes=10)) is None
 
 
+def test_each_member_of_a_composite_gets_its_share(tmp_path: Path) -> None:
+    members = [
+        {"match": "bias$", "optimizer": {"sgd": {"lr": 0.3, "groups": [{"match": "9", "lr": 5.0}]}}},
+        {"match": ".", "optimizer": {"muon": {"lr": 0.06}}},
+    ]
+    config = tiny(optimizer={"composite": {"members": members}})
+    record = made_up(tmp_path, status="diverged", config=config)
+    result = found("diverged", Evidence(record, classes=10))
+    assert "was 0.3, 0.06" in result.text
+    overrides = shlex.split(result.command)[5::2]
+    resolved = load_config(tmp_path / "config.yaml", overrides).resolved["train"]
+    rates = [next(iter(member["optimizer"].values()))["lr"] for member in resolved["optimizer"]["composite"]["members"]]
+    assert rates == [0.1, 0.02]
+    assert resolved["clip_norm"] == 1
+    steep: dict[str, Any] = {"train_accuracy": [0.9] * 4, "validation_accuracy": [0.5] * 4}
+    steep |= {"train_loss": FALLING[:4], "validation_loss": FALLING[:4]}
+    command = found("overfitting", Evidence(made_up(tmp_path / "b", config=config, **steep), 10)).command
+    assert command.endswith("label_smoothing: 0.1}}'")
+
+
 def test_every_rule_is_tried_both_ways() -> None:
     names = {rule.name for rule in RULES}
     assert {name for name, _, _ in HOLDS} == names - {"dead_relus"}  # which has a test of its own
