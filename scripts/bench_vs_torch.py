@@ -37,7 +37,7 @@ _PARITY_BATCH = 16
 _ROUND_SECONDS = 2.0
 _PATIENCE = 30
 """Seconds for a side to end when it is told to."""
-_BEGIN, _END = "<!-- figures -->", "<!-- end of figures -->"
+MARKS = ("<!-- figures -->", "<!-- end of figures -->")
 
 
 def config_of(name: str) -> Config:
@@ -235,16 +235,17 @@ def describe(results: Sequence[Comparison], threads: int, rounds: int) -> Iterat
     yield f"- {rounds} rounds of {', '.join(str(len(result.ours[0])) for result in results)} steps for these networks."
 
 
-def write(out: Path, figures: str) -> None:
+def write(out: Path, figures: str, marks: tuple[str, str] = MARKS) -> None:
     """Put the figures between the marks in the file, or into a new file."""
-    block = f"{_BEGIN}\n{figures}\n{_END}"
+    first, last = marks
+    block = f"{first}\n{figures}\n{last}"
     if not out.exists():
         out.write_text(f"{block}\n", encoding="utf-8")
         return
-    before, begin, rest = out.read_text(encoding="utf-8").partition(_BEGIN)
-    _, end, after = rest.partition(_END)
+    before, begin, rest = out.read_text(encoding="utf-8").partition(first)
+    _, end, after = rest.partition(last)
     if not (begin and end):
-        raise click.ClickException(f"{out}: has no lines {_BEGIN} and {_END} to write between")
+        raise click.ClickException(f"{out}: has no lines {first} and {last} to write between")
     out.write_text(f"{before}{block}{after}", encoding="utf-8")
 
 

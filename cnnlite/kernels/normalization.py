@@ -154,7 +154,8 @@ def backward(
         out += sloped
         out += offsets
 
-    engine.for_blocks(block, len(x), 3 * x[0].nbytes)
+    arrays = 3 if windows is None else 5
+    engine.for_blocks(block, len(x), arrays * x[0].nbytes)
     return dx, dgamma, dbeta
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from cnnlite import engine
 from cnnlite.kernels.products import matmul_rows, sum_of_products
 from cnnlite.kernels.rows import add_per_channel
-from cnnlite.kernels.windows import Windows, strided
+from cnnlite.kernels.windows import Windows
 from cnnlite.types import Array
 
 LARGE_WEIGHTS = 512 * 1024
@@ -59,11 +59,11 @@ def rows(x: Array, windows: Windows) -> Array:
     image = windows.pad(x)
     sn, sy, sx, sc = image.strides
     (padded_h, _), (_, out_w), (_, kw), c = windows.padded, windows.out, windows.kernel, windows.channels
-    shape = (len(x), padded_h, out_w, kw, c)
-    view = strided(image, shape, (sn, sy, sx * windows.stride[1], sx, sc))
-    copy = engine.scratch("unfold.rows", shape, x.dtype)
-    np.copyto(copy, view)
-    return copy.reshape(len(x), padded_h, out_w, kw * c)
+    copy = engine.scratch("unfold.rows", (len(x), padded_h, out_w, kw * c), x.dtype)
+    row = np.dtype((np.void, kw * c * sc))  # copied as one element, as in Windows.copy
+    shape = (len(x), padded_h, out_w)
+    np.copyto(np.ndarray(shape, row, copy), np.ndarray(shape, row, image, 0, (sn, sy, sx * windows.stride[1])))
+    return copy
 
 
 def fold(matrix: Array, windows: Windows, dx: Array) -> None:

@@ -22,11 +22,6 @@ def pair(value: Pair, name: str, least: int = 1) -> tuple[int, int]:
     return height, width
 
 
-def strided(array: Array, shape: tuple[int, ...], strides: tuple[int, ...]) -> Array:
-    """A view of a contiguous array with other strides, in bytes; NumPy's as_strided takes ten times as long."""
-    return np.ndarray(shape, array.dtype, array, 0, strides)
-
-
 @dataclass(frozen=True)
 class Windows:
     """Where windows of ``kernel`` size lie on a padded image, ``stride`` apart, and how many: ``out``."""

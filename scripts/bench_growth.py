@@ -1,0 +1,104 @@
+#!/usr/bin/env python3
+"""Measure how training steps grow: with threads, with the batch, and how little of them preparing batches takes.
+
+Needs an idle machine and no data. Writes its figures between the marks in docs/benchmarks.md.
+"""
+
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import numpy as np
+from bench_vs_torch import write
+
+from cnnlite import engine
+from cnnlite.bench import WARM_UP_STEPS, prepare
+from cnnlite.config import load_config
+from cnnlite.data import Batches, Images, Normalizer
+
+OUT = Path(__file__).parent.parent / "docs/benchmarks.md"
+BATCHES = (64, 128, 256, 512)
+MARKS = ("<!-- growth -->", "<!-- end of growth -->")
+
+
+def thread_speedups(name: str, counts: tuple[int, int], rounds: int, steps: int) -> list[float]:
+    """How many times as fast the second number of threads is as the first, round by round."""
+    step = prepare(load_config(name))
+    ratios = []
+    for _ in range(rounds):
+        medians = []
+        for count in counts:
+            engine.set_threads(count)
+            step.seconds(1)
+            medians.append(statistics.median(step.seconds(steps)))
+        ratios.append(medians[0] / medians[1])
+    return ratios
+
+
+def batch_times(name: str, rounds: int) -> dict[int, float]:
+    """Median milliseconds of a step for each image, by batch size; the sizes take turns."""
+    found: dict[int, list[float]] = {size: [] for size in BATCHES}
+    for _ in range(rounds):
+        for size in BATCHES:
+            step = prepare(load_config(name), size)
+            step.seconds(WARM_UP_STEPS)
+            found[size] += step.seconds(max(3, 1024 // size))
+            del step
+            engine.release()
+    return {size: statistics.median(seconds) / size * 1e3 for size, seconds in found.items()}
+
+
+def preparation_share(name: str, steps: int) -> tuple[float, float]:
+    """Median milliseconds that making a batch takes, and that the training step with it takes."""
+    config = load_config(name)
+    rng = np.random.default_rng(0)
+    count = 4096
+    images = Images(rng.integers(256, size=(count, 32, 32, 3), dtype=np.uint8), rng.integers(10, size=count))
+    normalizer = Normalizer.fit(images.images, config.data.normalize)
+    batches = Batches(
+        images, config.train.batch_size, seed=0, transforms=config.data.augment, normalizer=normalizer, drop_last=True
+    )
+    step = prepare(config)
+    step.seconds(WARM_UP_STEPS)
+    making = []
+    training = []
+    for number in range(steps):
+        start = time.perf_counter()
+        step.x, step.labels = batches.batch(number)
+        making.append(time.perf_counter() - start)
+        training += step.seconds(1)
+    return statistics.median(making) * 1e3, statistics.median(training) * 1e3
+
+
+def figures(rounds: int) -> Iterator[str]:
+    """The figures as lines of Markdown."""
+    cores = engine.available_cores()
+    ratios = thread_speedups("vgg11", (1, cores), rounds, 3)
+    yield f"- Threads: `vgg11` (128) is **{statistics.median(ratios):.2f}** times as fast on {cores} threads as on 1"
+    yield f"  ({min(ratios):.2f} to {max(ratios):.2f} in {rounds} rounds)."
+    engine.set_threads(None)
+    for name in ("small", "vgg11"):
+        times = batch_times(name, rounds)
+        yield f"- Batches: milliseconds an image in a step of `{name}`, by batch size:"
+        yield f"  {', '.join(f'{size}: {ms:.3f}' for size, ms in times.items())}"
+        yield f"  (largest over least {max(times.values()) / min(times.values()):.2f})."
+    making, training = preparation_share("small", 200)
+    share = making / (making + training)
+    yield f"- Batches of `small` are made in {making:.2f} ms each (order, flips, crops, normalization), before steps of"
+    yield f"  {training:.1f} ms: **{share:.1%}** of the time."
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), default=OUT)
+def main(rounds: int, out: Path) -> None:
+    """Measure, print, and write to --out."""
+    text = "\n".join(figures(rounds))
+    click.echo(text)
+    write(out, text, MARKS)
+
+
+if __name__ == "__main__":
+    main()
