@@ -86,8 +86,8 @@ class DataSettings:
     """Which images, how they are split, and what is done to them.
 
     Args:
-        dataset: cifar10, cifar100 or shapes.
-        root: folder that holds the downloaded datasets.
+        dataset: cifar10, cifar100, shapes, or folder.
+        root: folder that holds the downloaded datasets, or the pictures.
         normalize: subtract the mean and divide by the deviation of each channel, of each value, or do neither.
         augment: random changes to the training images, in this order.
         mix: mix each training image, and its label, with another one of the batch.

@@ -12,7 +12,7 @@ import numpy as np
 from cnnlite import __version__
 from cnnlite.checkpoint import Checkpoint, open_checkpoint
 from cnnlite.config import Config, config_from_data
-from cnnlite.data import Dataset, Images, Normalizer, Views, load_dataset, sequential, views_of
+from cnnlite.data import Dataset, Images, Normalizer, Views, load_dataset, views_of
 from cnnlite.errors import CheckpointError, ConfigError, DataError, DivergedError
 from cnnlite.losses import Loss
 from cnnlite.metrics import ConfusionMatrix, Mean
@@ -56,12 +56,10 @@ def evaluate(
     loss = copy.deepcopy(loss)  # a loss remembers its last batch, and training may be about to go backward
     confusion = ConfusionMatrix(len(classes))
     mean = Mean()
-    weights, sides = zip(*views_of(images.images, views), strict=True)
-    batches = [sequential(Images(side, images.labels), BATCH_SIZE, normalizer) for side in sides]
     with np.errstate(all="ignore"):
-        for batch in zip(*batches, strict=True):
-            labels = batch[0][1]
-            logits = sum(w * network.forward(x, training=False) for w, (x, _) in zip(weights, batch, strict=True))
+        for start in range(0, len(images), BATCH_SIZE):
+            part = images.take(slice(start, start + BATCH_SIZE))
+            labels, logits = part.labels, mean_logits(network, part.images, normalizer, views)
             mean.add(loss.forward(logits, labels) * len(labels), len(labels))
             confusion.add(labels, logits.argmax(axis=1))
             check()
@@ -71,6 +69,12 @@ def evaluate(
         raise DivergedError("the loss in evaluation is not finite: the parameters have grown too large")
     per_class = dict(zip(classes, confusion.per_class(), strict=True))
     return Evaluation(mean.count, confusion.accuracy, mean.value, per_class, confusion.counts.tolist())
+
+
+def mean_logits(network: Network, images: Array, normalizer: Normalizer, views: Views) -> Array:
+    """What the network gives for a batch of uint8 images ``(N, H, W, C)``, on average over their views."""
+    sides = views_of(images, views)
+    return np.asarray(sum(weight * network.forward(normalizer(x), training=False) for weight, x in sides))
 
 
 def evaluate_checkpoint(

@@ -10,10 +10,10 @@ import numpy as np
 
 from cnnlite.checkpoint import load_checkpoint
 from cnnlite.config import Config
-from cnnlite.data import Normalizer, Views, views_of
+from cnnlite.data import Normalizer, Views
 from cnnlite.data.dataset import center
 from cnnlite.errors import DataError, DivergedError
-from cnnlite.evaluation import BATCH_SIZE, restore
+from cnnlite.evaluation import BATCH_SIZE, mean_logits, restore
 from cnnlite.losses import softmax
 from cnnlite.network import Network
 from cnnlite.pictures import SUFFIXES, Frame, read_pictures
@@ -66,9 +66,7 @@ class Model:
                 part = images[start : start + BATCH_SIZE]
                 if self.crop is not None:
                     part = center(part, self.crop)
-                sides = views_of(part, views)
-                logits = (weight * self.network.forward(self.normalizer(x), training=False) for weight, x in sides)
-                out[start : start + BATCH_SIZE] = sum(logits)
+                out[start : start + BATCH_SIZE] = mean_logits(self.network, part, self.normalizer, views)
         if not np.isfinite(out).all():
             raise DivergedError("what the network gives is not finite: its parameters have grown too large")
         return out

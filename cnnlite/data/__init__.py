@@ -1,6 +1,7 @@
 """Datasets, augmentation and batches: everything between the files on disk and the first layer."""
 
 from cnnlite.data import cifar as _cifar  # registers the sources
+from cnnlite.data import folder as _folder
 from cnnlite.data import shapes as _shapes
 from cnnlite.data.batches import Batches, sequential
 from cnnlite.data.dataset import Dataset, DatasetMissing, Images, Source, default_root, load_dataset, sources
@@ -28,4 +29,4 @@ __all__ = [
     "views_of",
 ]
 
-del _cifar, _shapes
+del _cifar, _folder, _shapes

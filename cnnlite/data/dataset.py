@@ -1,6 +1,7 @@
 """What a dataset is, the registry that configs find sources in, and how one is split for training."""
 
 import hashlib
+import mmap
 import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
@@ -75,6 +76,8 @@ class Source(ABC):
     """Shape of an image, (H, W, C), where it is known without the files: a network is checked against it before."""
     class_count: ClassVar[int | None] = None
     """Number of classes, where it is known without the files."""
+    in_random_order: ClassVar[bool] = False
+    """Whether the training images come in random order, so that the last ones may stand for any."""
 
     @abstractmethod
     def load(self, root: Path) -> Dataset:
@@ -110,7 +113,7 @@ def load_dataset(
         source: Where the images come from.
         root: Folder of the downloaded datasets.
         validation: ``default`` for the source's own choice, ``none``, a count of images taken from the end, or a
-            fraction in (0, 1) drawn at random.
+            fraction in (0, 1) drawn at random, or taken from the end too of images that are in random order.
         center_crop: Side in pixels of the centre square to keep.
         seed: Chooses the images of a validation fraction.
 
@@ -145,7 +148,7 @@ def _split(images: Images, source: Source, validation: Validation, seed: int) ->
         count = round(validation * total)
     if not 0 < count < total:
         raise _refused(f"{count} of {total} training images leaves none on one side")
-    if not isinstance(validation, float):
+    if source.in_random_order or not isinstance(validation, float):
         return images.take(slice(total - count)), images.take(slice(total - count, total))
     order = stream(seed, "split").permutation(total)
     return images.take(np.sort(order[count:])), images.take(np.sort(order[:count]))
@@ -160,7 +163,16 @@ def _crop(images: Images, size: int) -> Images:
         cropped = center(images.images, size)
     except ValueError as error:
         raise ConfigError([Problem("data.center_crop", str(error))]) from None
-    return Images(np.ascontiguousarray(cropped), images.labels)
+    # What is mapped from a file stays there, however large it is.
+    return Images(cropped if _is_mapped(images.images) else np.ascontiguousarray(cropped), images.labels)
+
+
+def _is_mapped(array: Array) -> bool:
+    """Whether an array is a view of a file that is mapped into memory."""
+    base: object = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    return isinstance(base, mmap.mmap)
 
 
 def center(images: Array, size: int) -> Array:

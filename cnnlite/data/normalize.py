@@ -1,6 +1,7 @@
 """Normalisation: from the bytes of images to float32 with zero mean and unit spread."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -12,6 +13,9 @@ Mode: TypeAlias = Literal["per_channel", "per_pixel", "none"]
 
 # Sums of this many squares of bytes stay below 2^24, so float32 holds them exactly: 256 * 255^2 < 2^24.
 _EXACT = 256
+_PIECE_BYTES = 64 * 2**20
+_LEAST = 64
+"""Images in a block: each block has sums of its own, which take the room of 16 images."""
 _FULL_RANGE = 255.0
 
 
@@ -42,7 +46,7 @@ class Normalizer:
             return cls(np.zeros(shape[-1:]), np.full(shape[-1:], _FULL_RANGE))
         if not len(images):
             raise ValueError("cannot take statistics of no images")
-        total, squares = (sums.reshape(shape) for sums in _sums(images.reshape(len(images), -1)))
+        total, squares = (sums.reshape(shape) for sums in _sums(images))
         count = len(images)
         if mode == "per_channel":
             total, squares = total.sum(axis=(0, 1)), squares.sum(axis=(0, 1))
@@ -88,20 +92,35 @@ class Normalizer:
         return cls(arrays["normalize/mean"], arrays["normalize/std"])
 
 
-def _sums(rows: Array) -> tuple[Array, Array]:
-    """Sums and sums of squares of the columns of uint8 ``(N, pixels)``, exact, as float64."""
+def _sums(images: Array) -> tuple[Array, Array]:
+    """Sums and sums of squares of the values of uint8 images ``(N, H, W, C)``, exact, as float64 (H * W * C,).
+
+    Exact, so the order of adding does not matter; piece by piece, so memory does not grow with the number of images.
+    """
+    size = math.prod(images.shape[1:])
+    total, squares = np.zeros(size), np.zeros(size)
+    step = max(1, _PIECE_BYTES // size)
+    for start in range(0, len(images), step):
+        for partial in _sums_of_blocks(images[start : start + step].reshape(-1, size)):
+            total += partial[0]
+            squares += partial[1]
+    return total, squares
+
+
+def _sums_of_blocks(rows: Array) -> Iterable[tuple[Array, Array]]:
+    at_once = min(_EXACT, max(1, _PIECE_BYTES // 64 // rows.shape[1]))
     partial: dict[int, tuple[Array, Array]] = {}
 
     def add_up(block: int, start: int, stop: int) -> None:
         total = np.zeros(rows.shape[1])
         squares = np.zeros(rows.shape[1])
-        for first in range(start, stop, _EXACT):
-            values = rows[first : min(first + _EXACT, stop)].astype(np.float32)
+        for first in range(start, stop, at_once):
+            values = rows[first : min(first + at_once, stop)].astype(np.float32)
             ones = np.ones(len(values), np.float32)
             total += ones @ values
             np.multiply(values, values, out=values)
             squares += ones @ values
         partial[block] = total, squares
 
-    engine.for_blocks(add_up, len(rows), 5 * rows.shape[1])
-    return sum(p[0] for p in partial.values()), sum(p[1] for p in partial.values())  # type: ignore[return-value]
+    engine.for_blocks(add_up, len(rows), 5 * rows.shape[1], least=_LEAST)
+    return partial.values()

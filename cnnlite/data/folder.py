@@ -1,0 +1,180 @@
+"""Pictures in folders named after their classes, as ImageNet has them, of any size and number."""
+
+import hashlib
+import itertools
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from cnnlite.data.cache import read_cache, write_cache
+from cnnlite.data.dataset import Dataset, Images, Source, sources
+from cnnlite.data.listing import Listing, Pictures, list_pictures
+from cnnlite.errors import DataError, StorageError
+from cnnlite.pictures import Frame, read_pictures
+from cnnlite.streams import say
+
+_CHUNK_BYTES = 16 * 2**20
+_ENOUGH_FAULTS = 100
+_NAMED = 10
+_TELL_SECONDS = 10.0
+
+
+@sources.register("folder")
+class Folder(Source):
+    """Folders of pictures, one for each class, in ``data.root``; or such folders in ``train``, ``val`` and ``test``.
+
+    The pictures are decoded once, scaled and cut to one size, into a cache file that is then mapped into memory; it is
+    made again when names, sizes or times of the files change. Without ``test``, what to test with is ``val``; without
+    both, ``test_fraction`` of all. Validation images are those in ``val`` if there is ``test`` too, else a tenth of
+    those to train on; a count or a fraction is taken from the same end.
+
+    Args:
+        size: side of the square images, in pixels.
+        resize: the shorter side is scaled to this before the centre is cut out; to ``size`` if left out.
+        stretch: scale to the square whatever the proportions, and cut nothing off.
+        corrupt: ``refuse`` pictures that cannot be read, naming them, or ``skip`` them.
+        test_fraction: share of the pictures to test with where no folder says which.
+        cache: folder for the cache file; ``.cnnlite`` in the folder of the pictures if left out.
+    """
+
+    in_random_order = True
+
+    def __init__(
+        self,
+        size: int,
+        resize: int | None = None,
+        stretch: bool = False,
+        corrupt: Literal["refuse", "skip"] = "refuse",
+        test_fraction: float = 0.1,
+        cache: str | None = None,
+    ):
+        if size < 1:
+            raise ValueError(f"size must be at least 1, not {size}")
+        if resize is not None and (stretch or resize < size):
+            raise ValueError(f"resize: must be at least size, {size}, and goes without stretch; not {resize}")
+        if not 0 < test_fraction < 1:
+            raise ValueError(f"test_fraction must be in (0, 1), not {test_fraction}")
+        self.size = size
+        self.resize = resize
+        self.stretch = stretch
+        self.corrupt = corrupt
+        self.test_fraction = test_fraction
+        self.cache = cache
+        self.in_shape = (size, size, 3)
+        self._validation = 0
+
+    @property
+    def frame(self) -> Frame:
+        return Frame(self.size, self.size, self.resize, self.stretch)
+
+    def load(self, root: Path) -> Dataset:
+        listing = list_pictures(root, self.test_fraction)
+        path = self.cache_path(root)
+        try:
+            train, test, facts = read_cache(path)
+            if facts["listing"] != listing.digest:
+                raise DataError(f"{root}: pictures were added, removed or changed")
+        except (FileNotFoundError, DataError) as reason:
+            if isinstance(reason, DataError):
+                say(f"{reason}; reading all pictures again", error=True)
+            self._build(path, listing)
+            train, test, facts = read_cache(path)
+        if facts["skipped"]:
+            say(f"warning: {root}: skipped {_told(facts['skipped'], facts['skipped_count'])}", error=True)
+        self._validation = facts["validation"]
+        return Dataset(root.resolve().name, train, None, test, tuple(facts["classes"]), facts["digest"])
+
+    def default_validation(self, images: int) -> int:
+        return self._validation or max(1, images // 10)
+
+    def cache_path(self, root: Path) -> Path:
+        """Where the cache file for these options is; different options have different files."""
+        options = (str(root.resolve()) if self.cache else "", self.frame, self.corrupt, self.test_fraction)
+        name = f"{self.size}-{hashlib.sha256(repr(options).encode()).hexdigest()[:12]}.images"
+        return (root / ".cnnlite" if self.cache is None else Path(self.cache)) / name
+
+    def _build(self, path: Path, listing: Listing) -> None:
+        root = listing.root
+        say(f"{root}: reading {len(listing.train) + len(listing.test):,} pictures, once, into {path}", error=True)
+        for text in listing.left_out[:_NAMED]:
+            say(f"left out: {root / text}", error=True)
+        if (more := len(listing.left_out) - _NAMED) > 0:
+            say(f"left out: something in {more} other folders", error=True)
+        reading = _Reading(listing, self.frame, refuse=self.corrupt == "refuse")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_cache(path, reading.parts(), (self.size, self.size, 3), reading.facts)
+        except (OSError, StorageError) as error:
+            raise StorageError(f"{error}; -o data.dataset.folder.cache=DIR puts the cache elsewhere") from None
+
+
+class _Reading:
+    """The pictures of a listing on their way into a cache."""
+
+    def __init__(self, listing: Listing, frame: Frame, *, refuse: bool):
+        self.listing = listing
+        self.frame = frame
+        self.refuse = refuse
+        self.facts: dict[str, Any] = {
+            "classes": listing.classes,
+            "listing": listing.digest,
+            "validation": listing.validation,
+            "skipped": [],
+            "skipped_count": 0,
+        }
+        """What the cache keeps beside the images; ``skipped`` has the first names with reasons."""
+        self._done = 0
+        self._told = time.monotonic()
+
+    def parts(self) -> tuple[Iterator[Images], Iterator[Images]]:
+        """Training images and test images, chunk by chunk; DataError after the last if pictures are to be refused."""
+        return self._images(self.listing.train), itertools.chain(self._images(self.listing.test), self._verdict())
+
+    def _images(self, pictures: Pictures) -> Iterator[Images]:
+        step = max(1, _CHUNK_BYTES // (3 * self.frame.height * self.frame.width))
+        for start in range(0, len(pictures), step):
+            files = pictures.files[start : start + step]
+            images, faults = read_pictures([self.listing.root / file for file in files], self.frame)
+            if faults:
+                self._note(pictures, {start + index: fault for index, fault in faults.items()})
+            labels = np.array(pictures.labels[start : start + step], np.int64)
+            kept = np.array([index not in faults for index in range(len(files))])
+            yield Images(images, labels).take(kept) if faults else Images(images, labels)
+            self._tell(len(files))
+
+    def _note(self, pictures: Pictures, faults: dict[int, str]) -> None:
+        facts = self.facts
+        facts["skipped"] += [[pictures.files[index], fault] for index, fault in faults.items()]
+        del facts["skipped"][_NAMED:]
+        facts["skipped_count"] += len(faults)
+        if pictures is self.listing.train:
+            first = len(pictures) - self.listing.validation
+            facts["validation"] -= sum(index >= first for index in faults)
+        if self.refuse and facts["skipped_count"] >= _ENOUGH_FAULTS:
+            raise self._refusal("at least ")
+
+    def _verdict(self) -> Iterator[Images]:
+        if self.refuse and self.facts["skipped_count"]:
+            raise self._refusal()
+        yield from ()
+
+    def _refusal(self, at_least: str = "") -> DataError:
+        lines = [f"{self.listing.root / file}: {fault}" for file, fault in self.facts["skipped"]]
+        way_out = "mend or remove them, or leave them out with -o data.dataset.folder.corrupt=skip"
+        lines.append(f"{at_least}{self.facts['skipped_count']} pictures cannot be read; {way_out}")
+        return DataError("\n".join(lines))
+
+    def _tell(self, count: int) -> None:
+        self._done += count
+        if time.monotonic() - self._told > _TELL_SECONDS:
+            self._told = time.monotonic()
+            total = len(self.listing.train) + len(self.listing.test)
+            say(f"{self.listing.root}: {self._done:,} of {total:,} pictures", error=True)
+
+
+def _told(skipped: list[list[str]], count: int) -> str:
+    named = ", ".join(f"{file} ({fault})" for file, fault in skipped[:3])
+    return f"{count} pictures: {named}" + ", ..." * (count > 3)

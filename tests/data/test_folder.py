@@ -1,0 +1,418 @@
+"""A folder of pictures trains as the same images in arrays do, whatever else lies in it."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import unicodedata
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from cnnlite import engine
+from cnnlite.checkpoint import load_checkpoint
+from cnnlite.cli import cli
+from cnnlite.config import config_from_data
+from cnnlite.data import Dataset, Images, Normalizer, load_dataset
+from cnnlite.data.cifar import Cifar10
+from cnnlite.data.folder import Folder
+from cnnlite.data.listing import list_pictures
+from cnnlite.data.shapes import Shapes
+from cnnlite.errors import DataError, StorageError
+from cnnlite.progress import Reporter
+from cnnlite.runs import RunDirectory
+from cnnlite.stopping import StopFlag
+from cnnlite.training import train
+from cnnlite.types import Array
+from tests.small_runs import TINY, assert_same_run
+
+Image: Any = pytest.importorskip("PIL.Image", reason="the extra `images` is not installed")
+
+
+def write(folder: Path, images: Images, classes: tuple[str, ...]) -> None:
+    """One PNG an image, named by its index."""
+    for index, (image, label) in enumerate(zip(images.images, images.labels, strict=True)):
+        place = folder / classes[label]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(place / f"{index:05}.png", compress_level=1)
+
+
+def indices(files: list[str]) -> Array:
+    return np.array([int(Path(file).stem) for file in files])
+
+
+def noise(*shape: int, seed: int = 0) -> Array:
+    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+
+
+def fill(folder: Path, count: int = 4, classes: tuple[str, ...] = ("ant", "bee"), size: int = 8) -> Path:
+    """A small dataset: ``count`` pictures for each class."""
+    labels = np.repeat(np.arange(len(classes)), count)
+    write(folder, Images(noise(len(labels), size, size, 3, seed=len(str(folder))), labels), classes)
+    return folder
+
+
+def only(path: Path, pattern: str = "*.images") -> Path:
+    (found,) = path.glob(pattern)
+    return found
+
+
+@pytest.fixture(scope="module")
+def shapes() -> Dataset:
+    return Shapes(train_images=126, test_images=40).load(Path())
+
+
+@pytest.fixture(scope="module")
+def tree(shapes: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("shapes")
+    write(root / "train", shapes.train, shapes.classes)
+    write(root / "test", shapes.test, shapes.classes)
+    return root
+
+
+def as_arrays(root: Path, source: Dataset) -> Dataset:
+    """The images of a dataset in the order in which the folder that was written from it has them."""
+    listing = list_pictures(root, 0.1)
+    order = np.array([source.classes.index(name) for name in listing.classes]).argsort()
+    parts = [
+        Images(part.images[where], order[part.labels[where]])
+        for part, where in ((source.train, indices(listing.train.files)), (source.test, indices(listing.test.files)))
+    ]
+    return Dataset("arrays", parts[0], None, parts[1], listing.classes, "")
+
+
+def assert_same_images(found: Images | None, expected: Images | None) -> None:
+    assert found is not None
+    assert expected is not None
+    np.testing.assert_array_equal(found.images, expected.images)
+    np.testing.assert_array_equal(found.labels, expected.labels)
+
+
+def test_training_from_a_folder_is_training_from_arrays_bit_for_bit(
+    tree: Path, shapes: Dataset, tmp_path: Path
+) -> None:
+    data = yaml.safe_load(TINY)
+    data["data"] |= {"dataset": {"folder": {"size": 32}}, "root": str(tree), "validation": 20}
+    config = config_from_data(data, "folder")
+    found = load_dataset(config.data.dataset, tree, validation=20)
+    arrays = as_arrays(tree, shapes)
+    arrays = replace(arrays, train=arrays.train.take(slice(106)), validation=arrays.train.take(slice(106, None)))
+    for part in ("train", "validation", "test"):
+        assert_same_images(getattr(found, part), getattr(arrays, part))
+    arrays = replace(arrays, name=found.name, digest=found.digest)
+    for name, dataset in (("folder", found), ("arrays", arrays)):
+        run = RunDirectory.create_at(tmp_path / name)
+        train(config, run, dataset=dataset, reporter=Reporter(quiet=True), stop=StopFlag())
+        run.close()
+    assert_same_run(tmp_path / "folder", tmp_path / "arrays")
+
+
+@pytest.mark.skipif("CNNLITE_DATA" not in os.environ, reason="CNNLITE_DATA does not name a folder with CIFAR-10")
+def test_cifar_10_as_pictures_is_cifar_10(tmp_path: Path) -> None:
+    whole = Cifar10().load(Path(os.environ["CNNLITE_DATA"]))
+    some = replace(whole, train=whole.train.take(slice(800)), test=whole.test.take(slice(200)))
+    for part in ("train", "test"):
+        write(tmp_path / part, getattr(some, part), some.classes)
+    found, arrays = Folder(32).load(tmp_path), as_arrays(tmp_path, some)
+    assert found.classes == whole.classes
+    assert_same_images(found.train, arrays.train)
+    assert_same_images(found.test, arrays.test)
+
+
+def test_the_command_trains_evaluates_and_predicts(tree: Path, tmp_path: Path) -> None:
+    data = yaml.safe_load(TINY)
+    data["data"] = {"dataset": {"folder": {"size": 24, "resize": 28}}, "validation": 0.2}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(data))
+    run = str(tmp_path / "run")
+    best = f"{run}/checkpoints/best.npz"
+    for command in (
+        ["train", "-c", str(tmp_path / "mine.yaml"), "--data", str(tree), "--run-dir", run, "--epochs", "1", "-q"],
+        ["eval", best],
+        ["predict", best, str(tree / "test" / "disc")],
+    ):
+        result = CliRunner().invoke(cli, command)
+        assert result.exit_code == 0, result.output
+    meta = load_checkpoint(Path(best)).meta
+    assert meta["in_shape"] == [24, 24, 3]
+    assert meta["dataset"]["name"] == tree.name
+    dataset = load_dataset(config_from_data(meta["config"]).data.dataset, tree, validation=0.2)
+    assert dataset.validation is not None
+    assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (101, 25, 40)
+
+
+def test_the_second_time_nothing_is_decoded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fill(tmp_path / "a")
+    first = Folder(8).load(tmp_path / "a")
+    assert "reading 8 pictures, once" in capsys.readouterr().err
+    code = (
+        "import sys; from pathlib import Path; from cnnlite.data.folder import Folder;"
+        f"print(Folder(8).load(Path({str(tmp_path / 'a')!r})).digest, 'PIL' in sys.modules)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [first.digest, "False"]
+    assert done.stderr == ""
+
+
+def test_each_layout_has_its_parts(tmp_path: Path) -> None:
+    def parts(root: Path) -> tuple[set[str], set[str], set[str]]:
+        listing = list_pictures(root, 0.25)
+        files = listing.train.files
+        cut = len(files) - listing.validation
+        tops = [{Path(file).parts[0] for file in found} for found in (files[:cut], files[cut:], listing.test.files)]
+        return tops[0], tops[1], tops[2]
+
+    for part in ("train", "validation", "test"):
+        fill(tmp_path / "all" / part)
+    assert parts(tmp_path / "all") == ({"train"}, {"validation"}, {"test"})
+    assert len(load_dataset(Folder(8), tmp_path / "all").validation or ()) == 8
+    shutil.copytree(tmp_path / "all", tmp_path / "two", ignore=shutil.ignore_patterns("test", ".cnnlite"))
+    assert parts(tmp_path / "two") == ({"train"}, set(), {"validation"})
+    assert parts(tmp_path / "two" / "train")[0] == {"ant", "bee"}
+    listing = list_pictures(tmp_path / "two" / "train", 0.25)
+    assert (len(listing.train), len(listing.test)) == (6, 2)
+    assert not set(listing.train.files) & set(listing.test.files)
+
+
+def test_the_order_is_random_and_always_the_same(tmp_path: Path) -> None:
+    fill(tmp_path / "a", 40)
+    dataset = load_dataset(Folder(8), tmp_path / "a", validation=0.25, seed=1)
+    assert dataset.validation is not None
+    for part in (dataset.train, dataset.validation, dataset.test):
+        assert 0.1 < part.labels.mean() < 0.9
+    moved = shutil.copytree(tmp_path / "a", tmp_path / "elsewhere", ignore=shutil.ignore_patterns(".cnnlite"))
+    engine.set_threads(3)
+    assert Folder(8).load(moved).digest == dataset.digest
+
+
+def test_pictures_of_all_kinds_and_sizes_come_out_alike(tmp_path: Path) -> None:
+    fill(tmp_path, 2)
+    pixels = noise(8, 8, 3)
+    kinds = {
+        "wide.png": Image.fromarray(pixels).resize((24, 8)),
+        "tall.jpg": Image.fromarray(pixels).resize((8, 30)),
+        "small.bmp": Image.fromarray(pixels[:2, :3]),
+        "grey.png": Image.fromarray(pixels[..., 0]),
+        "alpha.png": Image.fromarray(np.dstack([pixels, pixels[..., :1]])),
+        "palette.gif": Image.fromarray(pixels).quantize(16),
+        "DEEP.PNG": Image.fromarray(pixels[..., 0].astype(np.uint16) * 257),
+    }
+    for name, picture in kinds.items():
+        picture.save(tmp_path / "ant" / name)
+    (tmp_path / "ant" / "wide.png").rename(tmp_path / "ant" / "wide.jpeg")  # a PNG that says it is a JPEG
+    (tmp_path / "bee" / "link.png").symlink_to(tmp_path / "ant" / "grey.png")
+    (tmp_path / "cat").symlink_to(tmp_path / "bee", target_is_directory=True)
+    dataset = Folder(8).load(tmp_path)
+    listing = list_pictures(tmp_path, 0.1)
+    assert dataset.classes == ("ant", "bee", "cat")
+    files = listing.train.files + listing.test.files
+    assert len(files) == 4 + len(kinds) + 1 + 3
+    images = dict(zip(files, np.concatenate([dataset.train.images, dataset.test.images]), strict=True))
+    np.testing.assert_array_equal(images["ant/grey.png"], np.dstack([pixels[..., 0]] * 3))
+    for same in ("ant/DEEP.PNG", "bee/link.png", "cat/link.png"):
+        np.testing.assert_array_equal(images[same], images["ant/grey.png"])
+
+
+def test_what_is_no_picture_by_name_is_left_out_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fill(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "readme.txt").write_text("about")
+    (tmp_path / "ant" / "notes.txt").write_text("about")
+    (tmp_path / "ant" / ".DS_Store").write_text("")
+    (tmp_path / "ant" / "more.png").mkdir()
+    assert Folder(8).load(tmp_path).classes == ("ant", "bee")
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("left out")]
+    assert told == [
+        f"left out: {tmp_path}/ant/: 2 whose names are not those of pictures",
+        f"left out: {tmp_path}/empty/ holds no pictures",
+    ]
+
+
+def break_three(root: Path) -> list[Path]:
+    cut, text, link = root / "ant" / "00000.png", root / "bee" / "00005.png", root / "bee" / "nowhere.png"
+    cut.write_bytes(cut.read_bytes()[:60])
+    text.write_text("<html>")
+    link.symlink_to(root / "missing.png")
+    return [cut, text, link]
+
+
+def test_pictures_that_cannot_be_read_are_refused_all_at_once(tmp_path: Path) -> None:
+    fill(tmp_path)
+    broken = break_three(tmp_path)
+    with pytest.raises(DataError) as caught:
+        Folder(8).load(tmp_path)
+    *named, last = str(caught.value).splitlines()
+    assert sorted(line.split(": ")[0] for line in named) == sorted(map(str, broken))
+    assert last.startswith("3 pictures cannot be read; mend or remove them, or leave them out with")
+    assert "corrupt=skip" in last
+    assert not list((tmp_path / ".cnnlite").iterdir())
+
+
+def test_or_they_are_skipped_and_told_each_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fill(tmp_path)
+    whole = list_pictures(tmp_path, 0.25)
+    before = dict(zip(whole.train.files, Folder(8, test_fraction=0.25).load(tmp_path).train.images, strict=True))
+    broken = {str(path.relative_to(tmp_path)) for path in break_three(tmp_path)}
+    for _ in range(2):
+        capsys.readouterr()
+        dataset = Folder(8, corrupt="skip", test_fraction=0.25).load(tmp_path)
+        assert "skipped 3 pictures" in capsys.readouterr().err
+        listing = list_pictures(tmp_path, 0.25)
+        files = [file for file in listing.train.files if file not in broken]
+        assert len(dataset.train) == len(files)
+        assert len(dataset.train) + len(dataset.test) == 6
+        for file, image, label in zip(files, dataset.train.images, dataset.train.labels, strict=True):
+            assert file.startswith(dataset.classes[label])
+            if file in before:
+                np.testing.assert_array_equal(image, before[file])
+
+
+def test_skipped_validation_pictures_do_not_move_the_split(tmp_path: Path) -> None:
+    for part in ("train", "val", "test"):
+        fill(tmp_path / part)
+    break_three(tmp_path / "val")
+    dataset = load_dataset(Folder(8, corrupt="skip"), tmp_path)
+    assert (len(dataset.train), len(dataset.validation or ()), len(dataset.test)) == (8, 6, 8)
+
+
+@pytest.mark.parametrize("change", ["touch", "add", "remove", "rename", "resize"])
+def test_a_changed_folder_is_read_again(change: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fill(tmp_path)
+    first = Folder(8).load(tmp_path)
+    picture = tmp_path / "ant" / "00000.png"
+    if change == "touch":
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(picture)
+        os.utime(picture, ns=(1, 1))
+    elif change == "add":
+        shutil.copy(picture, tmp_path / "ant" / "another.png")
+    elif change == "remove":
+        picture.unlink()
+    elif change == "rename":
+        picture.rename(tmp_path / "bee" / "00000.png")
+    else:
+        Image.fromarray(noise(9, 9, 3)).save(picture)
+    capsys.readouterr()
+    assert Folder(8).load(tmp_path).digest != first.digest
+    assert "were added, removed or changed; reading all pictures again" in capsys.readouterr().err
+    Folder(8).load(tmp_path)
+    assert capsys.readouterr().err == ""
+
+
+def test_options_have_caches_of_their_own(tmp_path: Path) -> None:
+    fill(tmp_path, size=16)
+    options: list[dict[str, Any]] = [{}, {"resize": 12}, {"stretch": True}, {"test_fraction": 0.5}]
+    digests = {json.dumps(entry): Folder(8, **entry).load(tmp_path).digest for entry in options}
+    assert len(list((tmp_path / ".cnnlite").iterdir())) == 4
+    for entry in options:
+        assert Folder(8, **entry).load(tmp_path).digest == digests[json.dumps(entry)]
+    fill(tmp_path / "other", classes=("cow", "dog"))
+    for root in (tmp_path, tmp_path / "other"):
+        Folder(8, cache=str(tmp_path / "caches")).load(root)
+    assert len(list((tmp_path / "caches").iterdir())) == 2
+    assert not (tmp_path / "other" / ".cnnlite").exists()
+
+
+def test_where_the_cache_cannot_be_written_another_place_is_named(tmp_path: Path) -> None:
+    fill(tmp_path)
+    (tmp_path / ".cnnlite").write_text("a file, not a folder")
+    with pytest.raises(StorageError, match=r"data\.dataset\.folder\.cache=DIR"):
+        Folder(8).load(tmp_path)
+    assert len(Folder(8, cache=str(tmp_path / "cache")).load(tmp_path).train) == 7
+
+
+def test_class_names_may_be_any_text_in_any_spelling(tmp_path: Path) -> None:
+    names = ("Hündin", "猫", "a b", "émeu")
+    fill(tmp_path / "train", classes=tuple(unicodedata.normalize("NFC", name) for name in names))
+    fill(tmp_path / "test", classes=tuple(unicodedata.normalize("NFD", name) for name in names))
+    dataset = Folder(8).load(tmp_path)
+    assert dataset.classes == ("Hündin", "a b", "émeu", "猫")
+    assert np.bincount(dataset.test.labels).tolist() == [4, 4, 4, 4]
+
+
+def test_file_names_may_be_no_text_at_all_but_class_names_may_not(tmp_path: Path) -> None:
+    fill(tmp_path)
+    odd = os.fsdecode(b"\xff\xfe.png")
+    try:
+        shutil.copy(tmp_path / "ant" / "00000.png", tmp_path / "ant" / odd)
+    except OSError:
+        pytest.skip("this file system refuses such names")
+    dataset = Folder(8).load(tmp_path)
+    assert len(dataset.train) + len(dataset.test) == 9
+    (tmp_path / "ant").rename(tmp_path / os.fsdecode(b"\xff"))
+    with pytest.raises(DataError, match="not UTF-8"):
+        Folder(8).load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda root: None, "No such file or directory; --data names the folder"),
+        (lambda root: root.write_text("file"), "Not a directory"),
+        (lambda root: root.mkdir(), "holds 0 folders of pictures"),
+        (lambda root: fill(root, classes=("one",)), "holds 1 folders of pictures"),
+        (lambda root: fill(root / "train" / "deeper"), "holds 0 folders of pictures"),
+        (lambda root: [fill(root / "train"), (root / "test").mkdir()], "test: holds no pictures"),
+        (lambda root: [fill(root / "train"), fill(root / "val", classes=("ant", "cow"))], "cow: there are no pictures"),
+    ],
+)
+def test_folders_of_another_layout_are_told_apart(make: Any, words: str, tmp_path: Path) -> None:
+    make(tmp_path / "data")
+    with pytest.raises(DataError, match=words):
+        Folder(8).load(tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"size": 0}, {"size": 8, "resize": 7}, {"size": 8, "resize": 9, "stretch": True}, {"size": 8, "test_fraction": 1}],
+)
+def test_options_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(reversed(options)) if len(options) < 3 else "resize"):
+        Folder(**options)
+
+
+def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path: Path) -> None:
+    fill(tmp_path, 2, size=2)
+    for index in range(300):
+        (tmp_path / "ant" / f"link{index}.png").symlink_to("00000.png")
+    code = f"""
+import resource, sys
+from pathlib import Path
+from cnnlite.data import Batches, Normalizer, load_dataset
+from cnnlite.data.folder import Folder
+
+def private():
+    return sum(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon")) / 1024
+
+dataset = load_dataset(Folder(2), Path({str(tmp_path)!r}), validation=0.1)  # loads Pillow
+before = private()
+dataset = load_dataset(Folder(320), Path({str(tmp_path)!r}), validation=0.1, center_crop=300)
+size = dataset.train.images.nbytes / 2**20
+normalizer = Normalizer.fit(dataset.train.images)
+batches = Batches(dataset.train, 4, seed=0, transforms=[], normalizer=normalizer)
+for step in range(10):
+    batches.batch(step)
+print(size, private() - before)
+"""
+    if not Path("/proc/self/status").exists():
+        pytest.skip("there is no /proc to tell the memory")
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    size, grown = map(float, done.stdout.split())
+    assert size > 60
+    assert grown < 40
+
+
+def test_statistics_of_many_large_images_are_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = noise(300, 5, 4, 3)
+    whole = Normalizer.fit(images, "per_pixel")
+    monkeypatch.setattr("cnnlite.data.normalize._PIECE_BYTES", 60 * 70)
+    parts = Normalizer.fit(images, "per_pixel")
+    np.testing.assert_array_equal(parts.mean, whole.mean)
+    np.testing.assert_array_equal(parts.std, whole.std)
