@@ -54,7 +54,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, previous: Path | None = 
     if bad:
         raise DivergedError(f"{bad} holds NaN or infinity, so no checkpoint is written")
     meta = {"format": FORMAT, "version": VERSION, **checkpoint.meta}
-    text = json.dumps(meta, allow_nan=False, ensure_ascii=False).encode()
+    text = json.dumps(meta, allow_nan=False, ensure_ascii=False).encode(errors="backslashreplace")
     members = {"meta": np.frombuffer(text, dtype=np.uint8), **checkpoint.arrays}
     with replacing(path, previous) as file:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:

@@ -44,7 +44,7 @@ def replacing(path: Path, previous: Path | None = None) -> Iterator[BinaryIO]:
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 file in one piece; StorageError if that cannot be."""
     with replacing(path) as file:
-        file.write(text.encode())
+        file.write(text.encode(errors="backslashreplace"))  # names of files need not be text
 
 
 def remove_temporary(folder: Path) -> None:

@@ -41,8 +41,8 @@ def test_interrupted_runs_end_with_the_same_bits_and_leave_nothing(temporary: Pa
     "train",
     [
         {"optimizer": {"sgd": {"lr": 0.1, "momentum": 0.9, "nesterov": True}}, "schedule": "one_cycle"},
-        {"optimizer": {"adamw": {"lr": 0.01}}, "clip_norm": 0.1, "epochs": None, "iterations": 1000},
-        {"batch_size": 106, "schedule": {"step": {"every": 1}}},
+        {"optimizer": {"adamw": {"lr": 0.01}}, "clip_norm": 0.1, "averaging": {"lookahead": {"steps": 3}}},
+        {"batch_size": 106, "schedule": {"step": {"every": 1}}, "averaging": {"ema": {"decay": 0.9}}},
     ],
 )
 def test_other_optimizers_schedules_and_sizes_resume_too(train: dict[str, Any]) -> None:

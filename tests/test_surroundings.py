@@ -1,0 +1,175 @@
+"""Disks that are full, folders that cannot be written, too little memory, plain terminals, clocks that jump."""
+
+import ctypes
+import json
+import os
+import random
+import re
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cnnlite.evaluation import load_data
+from cnnlite.progress import Reporter
+from cnnlite.rehearsal import differences
+from cnnlite.runs import RunDirectory
+from cnnlite.stopping import StopFlag
+from cnnlite.training import train
+from tests.small_runs import TINY, figures, tiny
+
+ROOT = Path(__file__).parent.parent
+COMMAND = [sys.executable, "-W", "error", "-m", "cnnlite", "train", "--threads", "1"]
+NEW = ["-c", "tiny.yaml", "-o", "train.epochs=20"]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "tiny.yaml").write_text(TINY, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.delenv("CNNLITE_DATA", raising=False)
+    return tmp_path
+
+
+def run(*arguments: str, before: Callable[[], object] | None = None) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [*COMMAND, *arguments], capture_output=True, text=True, encoding="utf-8", timeout=60, preexec_fn=before
+    )
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def errors(done: subprocess.CompletedProcess[str]) -> list[str]:
+    return [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+
+
+def test_a_full_disk_leaves_the_old_checkpoint_and_a_run_that_goes_on_with_the_same_bits(here: Path) -> None:
+    constant = ["-c", "tiny.yaml", "-o", "train.epochs=null", "-o", "train.schedule=constant"]
+    longer = ["-o", "train.epochs=null", "-o", "train.iterations=25"]
+    assert run(*constant, "-o", "train.iterations=25", "--run-dir", "whole").returncode == 0
+    assert run(*constant, "-o", "train.iterations=5", "--run-dir", "full").returncode == 0
+    before = {path: path.read_bytes() for path in here.glob("full/checkpoints/*")}
+
+    full = run("--resume", "full", *longer, before=lambda: limit(resource.RLIMIT_FSIZE, 20_000))
+
+    assert full.returncode == 5
+    assert errors(full) == [
+        "error: full/checkpoints/last.npz: cannot write: File too large",
+        "error: the last checkpoint is whole; continue with: cnnlite train --resume full",
+    ]
+    assert {path: path.read_bytes() for path in here.glob("full/checkpoints/*")} == before
+    assert run("--resume", "full", *longer).returncode == 0
+    assert differences(Path("whole"), Path("full")) == []
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_training(here: Path) -> None:
+    Path("closed").mkdir(mode=0o555)
+    assert run("-c", "tiny.yaml", "--run-dir", "open").returncode == 0
+    for folder in ("open", "open/checkpoints"):
+        os.chmod(folder, 0o555)
+    try:
+        for arguments, place in (
+            (["-c", "tiny.yaml", "--run-dir", "closed"], "closed"),
+            (["-c", "tiny.yaml", "--run-dir", "closed/run"], "closed/run"),
+            (["--resume", "open", "--epochs", "9"], "open"),
+        ):
+            done = run(*arguments, before=give_up_privileges)
+            assert done.returncode == 5
+            assert [line for line in errors(done) if place in line and "Permission denied" in line] == errors(done)
+            assert "step" not in done.stderr
+        assert os.listdir("closed") == []
+    finally:
+        for folder in ("open", "open/checkpoints"):
+            os.chmod(folder, 0o755)
+
+
+def give_up_privileges() -> None:
+    """Let permissions hold for root too, from the next exec on; whoever is not root needs no such thing."""
+    drop_from_bounding_set, override_permissions = 24, 1
+    ctypes.CDLL(None).prctl(drop_from_bounding_set, override_permissions, 0, 0, 0)
+
+
+def limit(what: int, amount: int) -> None:
+    resource.setrlimit(what, (amount, amount))
+
+
+def test_too_little_memory_is_two_lines_and_exit_code_5() -> None:
+    large = ["-o", "train.batch_size=8000", "-o", "data.dataset.shapes.train_images=9000", "-o", "data.augment=[]"]
+    wide = ["-o", "model.0.conv2d.out_channels=500"]
+    done = run("-c", "tiny.yaml", *large, *wide, before=lambda: limit(resource.RLIMIT_AS, 3 * 2**30))
+    assert done.returncode == 5, done.stderr
+    assert re.match(
+        r"error: out of memory with batch size 8000: Unable to allocate [\d.]+ GiB for an array", errors(done)[0]
+    )
+    assert errors(done)[0].endswith("lower train.batch_size (-o train.batch_size=4000)")
+    assert len(errors(done)) == 1
+    assert not list(Path("runs").glob("*"))
+
+
+@pytest.mark.parametrize("environment", [{"LANG": "C"}, {"LC_ALL": "C"}, {"LC_ALL": "POSIX", "PYTHONUTF8": "0"}])
+def test_in_the_c_locale_streams_are_plain_lines_and_files_are_utf8(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("LANG", "LC_ALL", "LC_CTYPE", "PYTHONUTF8", "PYTHONIOENCODING"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PYTHONCOERCECLOCALE", "0")
+    shutil.copy("tiny.yaml", "größe.yaml")
+    done = run("-c", "größe.yaml", "--run-dir", "läufe")
+    assert done.returncode == 0, done.stderr
+    log, result = (Path("läufe", name).read_text(encoding="utf-8") for name in ("log.txt", "result.json"))
+    name = result.splitlines()[1].partition('"config": ')[2].strip(",")
+    if "PYTHONUTF8" in environment:  # then the name of the file is no text to Python
+        assert json.loads(name).encode(errors="surrogateescape").decode() == "größe"
+    else:
+        assert name == '"größe"'
+        assert log.startswith("größe: shapes, ")
+
+
+def test_without_a_terminal_there_is_one_plain_line_an_evaluation() -> None:
+    done = run("-c", "tiny.yaml")
+    first, *lines = done.stderr.splitlines()
+    assert first.startswith("tiny: shapes")
+    assert [re.match(r"epoch [\d.]+  step (\d+)/21  train loss", line)[1] for line in lines if "step" in line] == [  # type: ignore[index]
+        row["step"] for row in figures(Path("runs/tiny"))[0]
+    ]
+    assert not set(done.stderr) & set("\r\x1b|%") - {"%"}
+
+
+def test_a_clock_that_jumps_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def once(name: str) -> list[float]:
+        directory = RunDirectory.create_at(tmp_path / name)
+        train(tiny(), directory, dataset=load_data(tiny()), reporter=Reporter(quiet=True), stop=StopFlag())
+        directory.close()
+        rows = (tmp_path / name / "metrics.csv").read_text().splitlines()
+        return [float(row.split(",")[2]) for row in rows[1:]]
+
+    once("steady")
+    chance = random.Random(0)
+    for name in ("time", "time_ns"):
+        monkeypatch.setattr(time, name, lambda: int(chance.uniform(-1e9, 4e9)))
+    seconds = once("jumping")
+    assert seconds == sorted(seconds)
+    assert seconds[0] > 0
+    assert seconds[-1] < 60
+    assert differences(tmp_path / "steady", tmp_path / "jumping") == []
+
+
+def test_the_long_checks_hold_where_they_are_short(here: Path) -> None:
+    few = ["--kills", "3", "--epochs", "5", "--calls", "41", "--bits", "499", "--steps", "400"]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.soak", *few], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    memory, damage, calls, kills = done.stdout.splitlines()
+    assert "400 steps, 80 validations" in memory
+    assert "all refused" in damage
+    assert re.search(r"killed at \d of the \d+ system calls", calls)
+    assert "3 SIGKILLs" in kills
