@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from cnnlite.bench import prepare
+from cnnlite.bench import prepare, training_multiply_adds
 from cnnlite.config import bundled_configs, load_config
 
 PUBLISHED = {
@@ -16,6 +16,7 @@ PUBLISHED = {
     "resnet18": 11_689_512 - 513_000 + 5_130,  # torchvision's, with 10 classes for 1,000
     "resnet152": 60_192_808 - 2_049_000 + 20_490,
     "speedrun": 1.97e6,  # Jordan 2024, arXiv:2404.00498
+    "speedrun-94": 1.97e6,
     "vgg11": 9_220_480 + 5_130 + 5_504,  # torchvision's vgg11_bn: convolutions and norms, then one linear layer
     "vgg19": 20_024_384 + 5_130 + 11_008,
 }
@@ -48,6 +49,16 @@ def test_a_bundled_network_has_the_size_of_its_source_and_makes_a_training_step(
 
 def test_all_that_is_published_is_bundled() -> None:
     assert {f"{name}.yaml" for name in PUBLISHED.keys() | LAYERS.keys()} <= set(bundled_configs())
+
+
+def test_ten_minutes_take_two_fifths_of_the_arithmetic_of_the_speedrun() -> None:
+    images = {"10-minutes": 208 * 1250, "speedrun-94": 8 * 50_000}
+    work = {
+        name: count * training_multiply_adds(prepare(load_config(name), 1).network) for name, count in images.items()
+    }
+    train = load_config("10-minutes").train
+    assert (train.iterations or 0) * train.batch_size == images["10-minutes"]
+    assert work["10-minutes"] / work["speedrun-94"] == pytest.approx(0.4, abs=0.03)
 
 
 @pytest.mark.parametrize("name", ["resnet20", "resnet56", "resnet110"])
