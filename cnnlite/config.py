@@ -33,6 +33,12 @@ def positive(number: float) -> None:
         raise ValueError(f"must be above 0, not {number}")
 
 
+def countable(number: float) -> None:
+    """Check that a number of epochs has a number of steps."""
+    if number > 1e12:
+        raise ValueError(f"must be at most 1e12, not {number:g}")
+
+
 def not_negative(number: float) -> None:
     """Check that a number is at least 0."""
     if not number >= 0:
@@ -125,7 +131,7 @@ class TrainSettings:
     """
 
     optimizer: Optimizer
-    epochs: Annotated[float, positive] | None = None
+    epochs: Annotated[float, positive, countable] | None = None
     iterations: Annotated[int, positive] | None = None
     batch_size: Annotated[int, positive] = 64
     loss: Loss = field(default_factory=CrossEntropy)

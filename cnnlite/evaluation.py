@@ -17,6 +17,7 @@ from cnnlite.errors import CheckpointError, ConfigError, DataError, DivergedErro
 from cnnlite.losses import Loss
 from cnnlite.metrics import ConfusionMatrix, Mean
 from cnnlite.network import Described, Network, check_arrays
+from cnnlite.sizing import refuse_if_too_large
 from cnnlite.types import Array
 
 BATCH_SIZE = 250
@@ -164,6 +165,7 @@ def check_model(config: Config) -> Network | None:
         return None
     if config.data.center_crop is not None:
         in_shape = (*(min(side, config.data.center_crop) for side in in_shape[:2]), in_shape[2])
+    refuse_if_too_large(config.model, in_shape, config.train.batch_size)
     return Network(config.model, in_shape, seed=config.seed, classes=source.class_count)
 
 

@@ -27,6 +27,21 @@ _KERNELS = {"AVX-512": {"skylakex", "cooperlake", "sapphirerapids"}, "AVX2": {"h
 """OpenBLAS's kernels for x86-64, by the vector instructions they use, the widest first; all others use older ones."""
 
 
+def memory() -> int:
+    """Bytes of memory that this process may use: the machine's, less where its container or a limit says so."""
+    limits = [sys.maxsize]
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):
+            limits.append(int(Path(path).read_text(encoding="utf-8")))
+    if sys.platform != "win32":
+        import resource
+
+        limits.append(resource.getrlimit(resource.RLIMIT_AS)[0])
+    return min(limit for limit in limits if limit > 0)
+
+
 def _cpuinfo(key: str) -> str:
     """The first value of a key in Linux's description of the processor, or an empty string."""
     with contextlib.suppress(OSError):

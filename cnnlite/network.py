@@ -11,6 +11,7 @@ from cnnlite import engine
 from cnnlite.errors import CheckpointError, ConfigError, Problem
 from cnnlite.layers.base import Layer
 from cnnlite.randomness import stream
+from cnnlite.sizing import refuse_if_too_large
 from cnnlite.types import Array, DType, Shape
 
 
@@ -54,6 +55,7 @@ class Network:
         self.model = copy.deepcopy(model)
         self.in_shape = in_shape
         self.dtype = np.dtype(dtype)
+        refuse_if_too_large(model, in_shape)
         try:
             self.out_shape = self.model.out_shape = self.model.build(in_shape, stream(seed, "weights"), self.dtype)
         except ValueError as error:

@@ -20,9 +20,9 @@ class Schedule(ABC):
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             for number in value if isinstance(value, list) else (value,):
-                limit = 1 if name in ("gamma", "final", "peak", "start", "end") else math.inf
+                limit = 1 if name in ("gamma", "final", "peak", "start", "end") else 1e9
                 if number is not None and not 0 <= number <= limit:
-                    raise ValueError(f"{name} {number} is not in [0, {limit}]")
+                    raise ValueError(f"{name} {number} is not in [0, {limit:g}]")
         if self.warmup_epochs and self.warmup_steps:
             raise ValueError("give warmup_epochs or warmup_steps, not both")
 
@@ -61,7 +61,7 @@ class Step(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if (self.milestones is None) == (not self.every):
+        if (self.milestones is None) == (not self.every) or (self.every or 1) < 1e-6:
             raise ValueError("give either milestones, a list of epochs, or every, a number of epochs above 0")
 
     def _curve(self, progress: float, epoch: float) -> float:

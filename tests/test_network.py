@@ -136,7 +136,7 @@ def test_a_model_of_one_layer_that_does_not_fit_is_named_too() -> None:
 
 
 def test_parameters_beyond_all_memory_are_an_error() -> None:
-    with pytest.raises(ConfigError, match=r"^model: the parameters do not fit in memory"):
+    with pytest.raises(ConfigError, match=r"^model: its parameters and their gradients would take"):
         Network(Sequential([Flatten(), Linear(10**13)]), SHAPE, seed=0)
 
 

@@ -27,6 +27,7 @@ ROOMS = (
     {"pictures"},
     {"averaging", "data", "kernels", "checkpoint", "machine", "metrics", "progress"},
     {"layers", "runs", "results"},
+    {"sizing"},
     {"annotations", "network"},
     {"builder", "draft", "diagnosis", "optimizers"},
     {"config"},

@@ -104,6 +104,8 @@ class Shapes(Source):
         for name, count in (("train_images", train_images), ("test_images", test_images)):
             if count < len(SHAPES):
                 raise ValueError(f"{name} must be at least {len(SHAPES)}, one for each class, not {count}")
+            if count > 1_000_000:
+                raise ValueError(f"{name} must be at most 1,000,000, which takes 3 GB, not {count:,}")
         self.train_images = train_images
         self.test_images = test_images
         self.seed = seed

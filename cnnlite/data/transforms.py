@@ -117,6 +117,8 @@ class RandomCrop(Transform):
         self.mode = mode
 
     def out_shape(self, shape: Shape) -> Shape:
+        if self.padding > 1000:
+            raise ValueError(f"padding {self.padding} is more than 1000 pixels")
         if self.mode == "reflect" and self.padding >= min(shape[:2]):
             raise ValueError(f"cannot reflect {self.padding} pixels of {shape[0]}x{shape[1]} images")
         return shape

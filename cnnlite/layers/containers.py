@@ -1,6 +1,7 @@
 """Layers made of layers."""
 
 import copy
+import itertools
 from collections.abc import Sequence
 from typing import Literal
 
@@ -97,7 +98,7 @@ class Parallel(Layer):
         comparable = [shape[:-1] for shape in shapes] if self.merge == "concat" else shapes
         if len(set(comparable)) > 1:
             raise ValueError(f"cannot {self.merge} branches with outputs of shapes {', '.join(map(str, shapes))}")
-        self.edges = np.cumsum([0] + [shape[-1] for shape in shapes]).tolist()
+        self.edges = list(itertools.accumulate((shape[-1] for shape in shapes), initial=0))
         return (*shapes[0][:-1], self.edges[-1]) if self.merge == "concat" else shapes[0]
 
     def absorb(self, following: Layer) -> bool:

@@ -111,8 +111,8 @@ class Rule(Optimizer):
                 if name not in self.options:
                     raise ValueError(f"unknown option {name!r}{did_you_mean(str(name), self.options)}")
                 changed[name] = _checked(name, changed[name], self.options[name])
-            return re.compile(match), changed
-        except (ValueError, re.error) as error:
+            return name_pattern(match), changed
+        except (ValueError, re.error, OverflowError, RecursionError) as error:
             raise ValueError(f"{place}: {error}") from None
 
     def bind(self, parameters: Sequence[Parameter]) -> None:
@@ -168,6 +168,13 @@ class Rule(Optimizer):
 
         # Larger pieces than fit in L2: in passes shorter than ~20 us, threads wait for the interpreter lock instead.
         engine.for_blocks(task, group.values.size, 2 * group.values.itemsize)
+
+
+def name_pattern(match: str) -> re.Pattern[str]:
+    """Compile a pattern for parameter names; ValueError for one that could search for ever, such as ``(a+)+b``."""
+    if len(match) > 200 or len(re.findall(r"[*+{]", match)) > 4 or re.search(r"\)[*+{]", match):
+        raise ValueError("'match' may repeat single characters, four times at most, and no groups")
+    return re.compile(match)
 
 
 def _checked(name: str, value: Any, example: Any) -> Any:

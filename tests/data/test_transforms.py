@@ -85,6 +85,12 @@ def test_slices_of_a_batch_give_slices_of_the_result(transform: Transform) -> No
         np.testing.assert_array_equal(transform.apply(images[part], options[part]), whole[part])
 
 
+def test_absurd_padding_is_refused() -> None:
+    for padding in (1001, 2**62):
+        with pytest.raises(ValueError, match="is more than 1000 pixels"):
+            RandomCrop(padding).out_shape((32, 32, 3))
+
+
 def test_every_registered_transform_is_checked_here() -> None:
     assert {transforms[name] for name in transforms} == {type(transform) for transform in ALL}
 

@@ -1,0 +1,65 @@
+"""How much memory a network takes at the least, found out before any is allocated."""
+
+import contextlib
+import copy
+import math
+from typing import Any
+
+import numpy as np
+
+from cnnlite import machine
+from cnnlite.errors import ConfigError, Problem
+from cnnlite.layers.base import Layer
+from cnnlite.types import Shape
+
+_NUMBER = 4
+"""Bytes of a float32."""
+
+
+class _Unfilled(np.ndarray[Any, Any]):
+    """An array of any shape that takes no memory; whatever is done with it, it stays as it is."""
+
+    def astype(self, *_: Any, **__: Any) -> Any:
+        return self
+
+    def __setitem__(self, *_: Any) -> None:
+        pass
+
+    def __array_ufunc__(self, *_: Any, **__: Any) -> Any:
+        return self
+
+    def __array_function__(self, *_: Any, **__: Any) -> Any:
+        return self
+
+
+class _Sparing(np.random.Generator):
+    """Draws arrays without numbers."""
+
+    def standard_normal(self, size: Any = None, *_: Any, **__: Any) -> Any:
+        return np.broadcast_to(np.float32(0), size).view(_Unfilled)
+
+    def uniform(self, low: Any = 0, high: Any = 1, size: Any = None) -> Any:
+        return self.standard_normal(size)
+
+
+def refuse_if_too_large(model: Layer, in_shape: Shape, batch_size: int = 1) -> None:
+    """Raise ConfigError if this machine cannot hold the parameters with their gradients, or a layer's output.
+
+    What cannot be built passes: building it for real says why.
+    """
+    model = copy.deepcopy(model)
+    with contextlib.suppress(Exception):  # a layer may look at its numbers, of which there are none
+        model.build(in_shape, _Sparing(np.random.PCG64(0)), np.dtype(np.float32))
+    parts = [layer for _, layer in model.walk()]
+    parameters = 2 * _NUMBER * sum(math.prod(array.shape) for layer in parts for array in layer.params.values())
+    _compare("its parameters and their gradients", parameters)
+    for layer in parts:
+        outputs = _NUMBER * batch_size * math.prod(layer.out_shape or (0,))
+        _compare(f"the output of {layer.path or 'the model'} for a batch of {batch_size:,}", outputs)
+
+
+def _compare(what: str, size: int) -> None:
+    available = machine.memory()
+    if size > available:
+        needed, there = (f"{count / 1e9:,.0f} GB" for count in (size, available))
+        raise ConfigError([Problem("model", f"{what} would take {needed} of memory; there are {there}")])

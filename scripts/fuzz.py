@@ -1,0 +1,129 @@
+"""Feed the readers with bytes that a fuzzer makes up: each input must be read, or refused with one of our errors.
+
+    python -m pip install atheris                      # Linux, CPython 3.11 to 3.13
+    python scripts/fuzz.py TARGET [libFuzzer options]  # such as -max_total_time=600 -timeout=10 -rss_limit_mb=1024
+
+libFuzzer follows which lines an input reaches and mutates those that reach new ones. An escaping exception, more than
+-timeout seconds or more than -rss_limit_mb end the run and leave the input in a file.
+"""
+
+import contextlib
+import gzip
+import hashlib
+import io
+import sys
+import tarfile
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import atheris  # type: ignore[import-untyped]
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+with atheris.instrument_imports(include=["cnnlite", "yaml", "zipfile", "tarfile", "numpy.lib.format"]):
+    from cnnlite import checkpoint, config, draft, network, yaml_reader  # noqa: F401
+    from cnnlite.data import archive, cifar, unpickle  # noqa: F401
+    from cnnlite.data.archive import extract
+    from cnnlite.data.cifar import Cifar10
+    from cnnlite.data.unpickle import RefusedError, read_pickle
+
+import numpy as np
+
+from cnnlite.errors import CheckpointError, ConfigError, DataError
+from tests.data import files
+from tests.test_config import FULL
+
+FOLDER = Path(tempfile.mkdtemp(prefix="fuzz"))
+SEEDS = FOLDER / "seeds"
+
+
+def pickles(data: bytes) -> None:
+    """Any bytes as a pickle of CIFAR."""
+    with contextlib.suppress(RefusedError):
+        if not isinstance(read_pickle(data), dict):
+            raise AssertionError("neither read nor refused")
+
+
+def binaries(data: bytes) -> None:
+    """Any bytes as a batch, next to good ones, in both versions."""
+    for name in ("data_batch_1", "data_batch_1.bin"):
+        root = FOLDER / name
+        if not root.exists():
+            files.write(root, files.python_files(2) if name == "data_batch_1" else files.binary_files(2))
+        (root / name).write_bytes(data)
+        with contextlib.suppress(DataError):
+            Cifar10().load(root)
+
+
+def archives(data: bytes) -> None:
+    """Any bytes as a tar archive, packed by us so that mutations reach what is inside."""
+    path = FOLDER / "a.tar.gz"
+
+    path.write_bytes(data if data[:1] == b"\x1f" else gzip.compress(data, 0))
+    members = {"data_batch_1": hashlib.md5(b"x", usedforsecurity=False).hexdigest()}
+    with contextlib.suppress(DataError):
+        extract(path, FOLDER / "cifar-10-batches-py", members, lambda done, total, /: None)
+
+
+def configs(data: bytes) -> None:
+    """Any bytes as a config; what is accepted must read back as the same config."""
+    path = FOLDER / "a.yaml"
+    path.write_bytes(data)
+    with contextlib.suppress(ConfigError):
+        read = config.load_config(path)
+        again = config.config_from_data(read.resolved)
+        if again.resolved != read.resolved:
+            raise AssertionError("the resolved config is another one")
+
+
+def checkpoints(data: bytes) -> None:
+    """Any bytes as a checkpoint, sealed with the right checksum so that mutations reach what is inside."""
+    path = FOLDER / "a.npz"
+    sealed = data[:-64] + hashlib.sha256(data[:-64]).hexdigest().encode()
+    path.write_bytes(sealed)
+    with contextlib.suppress(CheckpointError):
+        checkpoint.load_checkpoint(path)
+
+
+def small_checkpoint() -> bytes:
+    """Make a checkpoint to begin with."""
+    path = FOLDER / "seed.npz"
+    arrays = {"param/0.weight": np.ones((2, 3), np.float32), "buffer/1.n": np.array(7)}
+    checkpoint.save_checkpoint(path, checkpoint.Checkpoint(arrays, {"step": 1, "classes": ["a"]}))
+    return path.read_bytes()
+
+
+def small_archive(form: int) -> bytes:
+    """Make a tar archive to begin with, not packed."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w", format=form) as tar:
+        for member, content in files.members({"data_batch_1": b"x"}):
+            member.pax_headers = {"mtime": "1.5"}
+            tar.addfile(member, io.BytesIO(content))
+    return packed.getvalue()
+
+
+TARGETS: dict[str, tuple[Callable[[bytes], None], Callable[[], list[bytes]]]] = {
+    "pickles": (pickles, lambda: [files.python_files(1)[name] for name in ("data_batch_1", "batches.meta")]),
+    "batches": (binaries, lambda: [files.python_files(2)["data_batch_1"], files.binary_files(2)["data_batch_1.bin"]]),
+    "archives": (archives, lambda: [small_archive(tarfile.USTAR_FORMAT), small_archive(tarfile.PAX_FORMAT)]),
+    "configs": (configs, lambda: [FULL.encode(), *(path.read_bytes() for path in config.bundled_folder().glob("*"))]),
+    "checkpoints": (checkpoints, lambda: [small_checkpoint()]),
+}
+
+
+def main() -> None:
+    """Fuzz the target named first."""
+    if len(sys.argv) < 2 or sys.argv[1] not in TARGETS:
+        sys.exit(f"usage: scripts/fuzz.py {'|'.join(TARGETS)} [libFuzzer options]")
+    target, seeds = TARGETS[sys.argv[1]]
+    SEEDS.mkdir()
+    for number, seed in enumerate(seeds()):
+        (SEEDS / str(number)).write_bytes(seed)
+    atheris.Setup([sys.argv[0], *sys.argv[2:], "-max_len=8192", str(SEEDS)], target)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

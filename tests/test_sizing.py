@@ -1,0 +1,70 @@
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cnnlite import machine, sizing
+from cnnlite.errors import ConfigError
+from cnnlite.layers.containers import Parallel, Repeat, Sequential
+from cnnlite.layers.convolution import Conv2d
+from cnnlite.layers.linear import Linear
+from cnnlite.layers.pooling import GlobalAvgPool2d
+from cnnlite.layers.shape import Flatten
+from cnnlite.network import Network
+from cnnlite.sizing import refuse_if_too_large
+
+
+def linear(features: int) -> list[Any]:
+    return [Flatten(), Linear(features), Linear(10)]
+
+
+TOO_LARGE = {
+    "10^12 parameters": ([*linear(10**12)], "its parameters and their gradients would take"),
+    "10^9 parameters in small layers": (
+        [Flatten(), Repeat(400, Linear(3072)), Linear(10)],
+        "its parameters and their gradients would take 30 GB of memory",
+    ),
+    "padding of 10^9": ([Conv2d(4, 3, padding=10**9), GlobalAvgPool2d(), Linear(10)], "the output of"),
+    "2^100 channels": ([Repeat(100, Parallel([Sequential([]), Sequential([])]))], "the output of"),
+}
+
+
+@pytest.mark.parametrize("case", TOO_LARGE)
+def test_a_network_that_does_not_fit_is_refused_before_anything_is_allocated(
+    case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, words = TOO_LARGE[case]
+    monkeypatch.setattr(machine, "memory", lambda: 20 * 10**9)
+
+    def draw(*_: object) -> np.random.Generator:
+        raise AssertionError("the network is being built")
+
+    monkeypatch.setattr("cnnlite.network.stream", draw)
+    with pytest.raises(ConfigError, match=words):
+        Network(Sequential(model), (32, 32, 3), seed=0)
+
+
+def test_the_batch_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "memory", lambda: 10**6)
+    model = Sequential([Conv2d(8, 3), GlobalAvgPool2d(), Linear(10)])
+    refuse_if_too_large(model, (32, 32, 3), 30)
+    with pytest.raises(ConfigError, match=r"the output of .* for a batch of 40 would take 0 GB of memory"):
+        refuse_if_too_large(model, (32, 32, 3), 40)
+
+
+def test_the_memory_is_no_more_than_a_limit_of_the_process() -> None:
+    resource = pytest.importorskip("resource")
+    assert 10**8 < machine.memory() < sys.maxsize
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (2**40, limits[1]))
+    try:
+        assert machine.memory() <= 2**40
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+
+
+def test_estimates_do_not_touch_the_model() -> None:
+    model = Sequential([Conv2d(8, 3), GlobalAvgPool2d(), Linear(10)])
+    sizing.refuse_if_too_large(model, (32, 32, 3))
+    assert not model.layers[0].params
