@@ -1,10 +1,10 @@
 """Winograd's convolution F(4x4, 3x3) for 3x3 kernels of stride 1: a quarter of the multiplications.
 
 Lavin & Gray 2015, arXiv:1509.09308: Y = A^T [ (G g G^T) * (B^T d B) ] A over tiles d of 6x6 pixels, 4 apart, each
-giving 4x4 outputs. A two-sided transform of a tile is one product with a Kronecker square: vec(B^T d B) =
-(B kron B)^T vec(d), for all channels of a tile at once. Tiles are gathered one after the other, (tiles, 36, C), which
-keeps these products small and in the L1 cache, and transformed into (36, tiles, C), where the elementwise product,
-summed over channels, is 36 independent matrix products, one for each of the 36 places (taps) in a tile.
+giving 4x4 outputs. In (36, tiles, C), the elementwise product of transformed tiles and weights, summed over channels,
+is 36 independent matrix products, one for each of the 36 places (taps) in a tile. The two-sided transforms of outputs
+and of their gradients are products with a Kronecker square, vec(A^T m A) = (A kron A)^T vec(m), for all channels of a
+tile at once: more operations than one side after the other, but in larger products.
 """
 
 import math
@@ -32,7 +32,6 @@ _BT = np.array(
 _G = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24
 _AT = np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]])
 
-_INPUT = np.kron(_BT, _BT)  # (36, 36)
 _WEIGHT = np.kron(_G, _G)  # (36, 9)
 _OUTPUT = np.kron(_AT, _AT)  # (16, 36)
 TAPS, OUTPUTS = 36, 16
@@ -188,17 +187,21 @@ def _for_weights(matrix: Array, weights: Array, out: Array) -> None:
 
 
 def _transform_input(x: Array, windows: Windows, out: Array) -> None:
-    """Write B^T d B for all tiles d of a block ``x`` (n, H, W, C) to ``out`` (36, tiles, C)."""
+    """Write B^T d B for all tiles d of a block ``x`` (n, H, W, C) to ``out`` (36, tiles, C).
+
+    First down the columns of rows of tiles, which overlap in memory but need no copies, then along each row of a tile.
+    """
     image = _pad_to_tiles(x, windows.top_left, 2, windows)
-    n, channels = len(x), x.shape[3]
+    n, _, width, channels = image.shape
     rows, columns = tile_counts(windows)
+    matrix = _BT.astype(x.dtype)
     sn, sy, sx, sc = image.strides
-    # A tile has 6 contiguous rows of 6 pixels; copied as opaque elements, as in Windows.copy.
-    row = np.dtype((np.void, 6 * channels * sc))
-    tiles = np.ndarray((n, rows, columns, 6), row, image, 0, (sn, 4 * sy, 4 * sx, sy))
-    gathered = engine.scratch("winograd.tiles", (n * rows * columns, TAPS, channels), x.dtype)
-    np.copyto(np.ndarray(tiles.shape, row, gathered), tiles)
-    np.matmul(_INPUT.astype(x.dtype), gathered, out=out.transpose(1, 0, 2))
+    strips = np.ndarray((n, rows, 6, width * channels), x.dtype, image, 0, (sn, 4 * sy, sy, sc))
+    half = engine.scratch("winograd.half", (n, rows, 6, width, channels), x.dtype)
+    np.matmul(matrix, strips, out=half.reshape(strips.shape))
+    sn, sr, sy, sx, sc = half.strides
+    tiles = np.ndarray((n, rows, columns, 6, 6, channels), x.dtype, half, 0, (sn, sr, 4 * sx, sy, sx, sc))
+    np.matmul(matrix, tiles, out=out.reshape(6, 6, n, rows, columns, channels).transpose(2, 3, 4, 0, 1, 5))
 
 
 def _transform_output(products: Array, bias: Array | None, windows: Windows, y: Array) -> None:
