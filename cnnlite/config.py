@@ -127,6 +127,7 @@ class TrainSettings:
         clip_norm: largest length of the gradient of all parameters together.
         validate_every: steps, or epochs, between validations.
         checkpoint_every: steps, or epochs, between checkpoints.
+        patience: validations in a row without a better accuracy after which the training ends early; never if left out.
         tta: views of each test image, whose logits are averaged: none but itself, mirror, or mirror_translate.
     """
 
@@ -140,6 +141,7 @@ class TrainSettings:
     clip_norm: Annotated[float, positive] | None = None
     validate_every: Interval = Interval(1, "epochs")
     checkpoint_every: Interval = Interval(1, "epochs")
+    patience: Annotated[int, positive] | None = None
     tta: Views = "none"
 
     def __post_init__(self) -> None:

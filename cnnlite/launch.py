@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import shlex
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +14,15 @@ from cnnlite import machine
 from cnnlite.checkpoint import load_checkpoint
 from cnnlite.config import Config, load_config, render
 from cnnlite.data import Dataset, DatasetMissing
-from cnnlite.errors import ConfigError, DataError, StorageError
+from cnnlite.errors import ConfigError, DataError, Problem, StorageError
 from cnnlite.evaluation import check_model, load_data
+from cnnlite.pace import measure, plan
 from cnnlite.progress import Reporter
 from cnnlite.results import Result
 from cnnlite.resuming import check_same, fact
 from cnnlite.runs import RunDirectory, environment
 from cnnlite.stopping import StopFlag, Stopped
+from cnnlite.tensorboard import TensorBoard
 from cnnlite.training import train
 
 
@@ -36,6 +39,9 @@ class Request:
     seed: int | None = None
     data: str | None = None
     epochs: float | None = None
+    budget: float | None = None
+    """Seconds that all of it may take, in place of a number of epochs."""
+    tensorboard: bool = False
 
     def load_config(self, source: str | Path | Mapping[str, Any]) -> Config:
         """Read the config and apply all that was asked for."""
@@ -58,8 +64,13 @@ def launch(request: Request, reporter: Reporter, stop: StopFlag, offer: Offer) -
         return _resume(request, request.resume, reporter, stop, offer)
     if request.config is None:
         raise ConfigError("nothing to train: give --config (see `cnnlite configs list`) or --resume")
+    began = time.perf_counter()
     config = request.load_config(request.config)
-    dataset = _load(config, offer)
+    dataset = load(config, offer)
+    planned = ""
+    if request.budget is not None:
+        pace = measure(config, dataset, stop)
+        config, planned = plan(config, pace, request.budget - (time.perf_counter() - began))
     with contextlib.ExitStack() as stack:
         with stop.deferred():  # or a signal might leave a directory that nobody holds
             run = RunDirectory.create_at(request.run_dir) if request.run_dir else RunDirectory.create(config.name)
@@ -67,8 +78,12 @@ def launch(request: Request, reporter: Reporter, stop: StopFlag, offer: Offer) -
         stop.check()
         run.write_text("config.yaml", render(config))
         run.write_json("environment.json", environment())
+        if request.tensorboard:
+            reporter.row_logs.append(TensorBoard(run.file("tensorboard")))
         reporter.open_log(run.file("log.txt"))
-        _announce(config, dataset, run, reporter)
+        reporter.line(f"{config.name}: {describe_data(dataset)}; run directory {run.path}")
+        if planned:
+            reporter.line(planned)
         _say_pinned(reporter)
         return train(config, run, dataset=dataset, reporter=reporter, stop=stop), run.path
 
@@ -90,10 +105,13 @@ def _resume(request: Request, path: Path, reporter: Reporter, stop: StopFlag, of
         if not changes and not named and (result := _finished(run)):
             reporter.warn(f"{run.path}: this run is complete; train on with a larger --epochs")
             return result, run.path
-        dataset = _load(config, offer)
+        dataset = load(config, offer)
         if fact(checkpoint, "dataset", dict).get("digest") != dataset.digest:
             raise DataError(f"{config.data.root}: not the images that {run.path} was trained on; point --data to those")
         run.write_text("config.yaml", render(config))
+        if request.tensorboard or run.file("tensorboard").exists():
+            evaluated = fact(checkpoint, "progress", dict).get("evaluated", 0)
+            reporter.row_logs.append(TensorBoard(run.file("tensorboard"), evaluated))
         reporter.open_log(run.file("log.txt"))
         reporter.line(f"resuming {run.path} at step {checkpoint.meta.get('step')}")
         _say_pinned(reporter)
@@ -120,21 +138,27 @@ def _held(run: RunDirectory, request: Request) -> Iterator[None]:
         run.close()
 
 
-def _load(config: Config, offer: Offer) -> Dataset:
+def load(config: Config, offer: Offer) -> Dataset:
+    """Check the network, then load the dataset, which may be offered for download."""
     check_model(config)
     try:
-        return load_data(config)
+        dataset = load_data(config)
     except DatasetMissing as missing:
         if not offer(missing):
             raise
-    return load_data(config)
+        dataset = load_data(config)
+    if config.train.patience is not None and dataset.validation is None:
+        way_out = "there are no validation images (data.validation) to tell when to stop; leave it out"
+        raise ConfigError([Problem("train.patience", way_out)])
+    return dataset
 
 
-def _announce(config: Config, dataset: Dataset, run: RunDirectory, reporter: Reporter) -> None:
+def describe_data(dataset: Dataset) -> str:
+    """Say how many images there are for what."""
     validation = f"{len(dataset.validation):,}" if dataset.validation else "no"
-    reporter.line(
-        f"{config.name}: {dataset.name}, {len(dataset.train):,} images to train on, {validation} to validate with, "
-        f"{len(dataset.test):,} to test with; run directory {run.path}"
+    return (
+        f"{dataset.name}, {len(dataset.train):,} images to train on, {validation} to validate with, "
+        f"{len(dataset.test):,} to test with"
     )
 
 

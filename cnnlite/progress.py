@@ -3,15 +3,26 @@
 import contextlib
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from tqdm import tqdm
 
 from cnnlite.files import unwritable
 from cnnlite.streams import mute, only_ascii, say
 
-_BAR = "{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+_BAR = "{desc} {percentage:3.0f}% |{bar}| {remaining} left{postfix}"
+
+
+class RowLog(Protocol):
+    """Whoever else wants the figures of each validation."""
+
+    def row(self, figures: Mapping[str, float | None]) -> None:
+        """Take a row as it is in metrics.csv."""
+
+    def close(self) -> None:
+        """Write whatever is not yet written."""
 
 
 def _columns() -> int:
@@ -30,7 +41,9 @@ class Reporter:
 
     def __init__(self, *, quiet: bool = False):
         self.quiet = quiet
+        self.row_logs: list[RowLog] = []
         self._bar: Any = None
+        self._activity, self._epoch = "train", 1
         self._log: IO[str] | None = None
         self._log_path = Path()
 
@@ -42,15 +55,16 @@ class Reporter:
         except OSError as error:
             raise unwritable(path, error) from error
 
-    def start(self, step: int, total: int) -> None:
-        """Begin to show progress from ``step`` to ``total``."""
+    def start(self, step: int, total: int, epoch: int) -> None:
+        """Begin to show progress from ``step`` to ``total``; an ``epoch`` has so many steps."""
+        self._epoch = epoch
         if self.quiet or sys.stderr is None or not sys.stderr.isatty():
             return
         with self._drawing():
             self._bar = tqdm(
                 total=total,
                 initial=step,
-                desc="train   ",
+                desc=self._place(step, total),
                 bar_format=_BAR,
                 ascii=True if only_ascii(sys.stderr) else None,
                 ncols=_columns(),
@@ -65,16 +79,28 @@ class Reporter:
             with self._drawing():
                 self._bar.n = step
                 self._bar.ncols = _columns()
+                self._bar.set_description_str(self._place(step, self._bar.total), refresh=False)
                 figures = f"loss {loss:.3f}, acc {accuracy:.1%}, {images_per_second:,.0f} images/s"
                 self._bar.set_postfix_str(figures, refresh=False)
                 self._bar.refresh()
 
     def activity(self, name: str, step: int) -> None:
         """Say what the bar stands still for, or moves for, from ``step`` on."""
+        self._activity = name
         if self._bar is not None:
             with self._drawing():
                 self._bar.n = step
-                self._bar.set_description_str(f"{name:8}")
+                self._bar.set_description_str(self._place(step, self._bar.total))
+
+    def _place(self, step: int, total: int) -> str:
+        epochs = f"{total / self._epoch:.1f}".removesuffix(".0")
+        return f"{self._activity:8} epoch {step / self._epoch:.1f}/{epochs}"
+
+    def row(self, figures: Mapping[str, float | None], text: str) -> None:
+        """Print a row of the metrics as ``text``, and hand it to all that asked for its figures."""
+        self.line(text)
+        for log in self.row_logs:
+            log.row(figures)
 
     def line(self, text: str) -> None:
         """Print a line, unless quiet, and log it."""
@@ -103,7 +129,10 @@ class Reporter:
                 raise unwritable(self._log_path, error) from error
 
     def close(self) -> None:
-        """Remove the bar and close the log."""
+        """Remove the bar and close the logs."""
+        for log in self.row_logs:
+            log.close()
+        self.row_logs.clear()
         if self._bar is not None:
             with self._drawing():
                 self._bar.close()

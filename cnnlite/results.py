@@ -24,6 +24,10 @@ class Progress:
     best_accuracy: float | None = None
     """On the validation images."""
 
+    def stale(self, every: int) -> int:
+        """How many validations, one ``every`` so many steps, there have been since the best one; 0 without any."""
+        return 0 if self.best_step is None else self.evaluated // every - self.best_step // every
+
     @classmethod
     def from_meta(cls, data: dict[str, Any]) -> "Progress":
         """Undo `dataclasses.asdict`; KeyError or TypeError if it is not that."""
@@ -54,12 +58,13 @@ class Result:
     """``complete``, ``interrupted`` or ``diverged``; only a complete run has test figures."""
 
 
-def describe_row(row: dict[str, Any], total: int) -> str:
-    """Put a row of the metrics into words; ``total`` is the number of steps in the end."""
+def describe_row(row: dict[str, Any], total: int, *, best: bool = False) -> str:
+    """Put a row of the metrics into words; ``total`` is the number of steps in the end, ``best`` marks a new best."""
     parts = [f"epoch {row['epoch']:.2f}".removesuffix(".00"), f"step {row['step']}/{total}"]
     parts.append(f"train loss {row['train_loss']:.4f}, accuracy {row['train_accuracy']:.2%}")
     if row["validation_loss"] is not None:
-        parts.append(f"validation loss {row['validation_loss']:.4f}, accuracy {row['validation_accuracy']:.2%}")
+        mark = " (best)" if best else ""
+        parts.append(f"validation loss {row['validation_loss']:.4f}, accuracy {row['validation_accuracy']:.2%}{mark}")
     parts += [f"lr {row['lr']:.3g}", f"{row['images_per_second']:,.0f} images/s", f"{row['seconds']:.0f} s"]
     return "  ".join(parts)
 

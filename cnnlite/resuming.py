@@ -10,7 +10,14 @@ from cnnlite.errors import CheckpointError, ConfigError, Problem
 from cnnlite.progress import Reporter
 from cnnlite.runs import versions
 
-MAY_CHANGE = ("train.epochs", "train.iterations", "train.validate_every", "train.checkpoint_every", "data.root")
+MAY_CHANGE = (
+    "train.epochs",
+    "train.iterations",
+    "train.patience",
+    "train.validate_every",
+    "train.checkpoint_every",
+    "data.root",
+)
 """Places in the config that may differ when a run is resumed: how long, how often, where; not what is computed."""
 
 

@@ -63,8 +63,8 @@ class Training:
     def __init__(self, config: Config, run: RunDirectory, dataset: Dataset, reporter: Reporter, stop: StopFlag):
         self.config, self.run, self.dataset, self.reporter, self.stop = config, run, dataset, reporter, stop
         settings = config.train
-        in_shape = dataset.train.images.shape[1:]
-        self.network = Network(config.model, in_shape, seed=config.seed, classes=len(dataset.classes))
+        shape = dataset.train.images.shape[1:]
+        self.network = Network(config.model, shape, seed=config.seed, classes=len(dataset.classes))
         self.loss = copy.deepcopy(settings.loss)
         self.optimizer = copy.deepcopy(settings.optimizer)
         self.optimizer.bind(list(self.network.parameters.values()))
@@ -99,7 +99,7 @@ class Training:
     def complete(self) -> Result:
         """Train to the end, write the result, return it; on the way out by a signal or divergence write that."""
         self._started = time.perf_counter() - self.progress.seconds
-        self.reporter.start(self.progress.step, self.total_steps)
+        self.reporter.start(self.progress.step, self.total_steps, self.batches.steps_per_epoch)
         try:
             self._train()
             self.reporter.activity("test", self.progress.step)
@@ -119,20 +119,22 @@ class Training:
         return result
 
     def _train(self) -> None:
-        progress = self.progress
+        progress, patience = self.progress, self.config.train.patience
         self.reporter.activity("train", self.progress.step)
         while True:
             step, last = progress.step, progress.step == self.total_steps
             if progress.evaluated < step and (last or step % self.validate_every == 0):
                 self._evaluate()
+            if not last and (last := progress.stale(self.validate_every) >= (patience or math.inf)):
+                self.reporter.line(f"no better for {patience} validations: the training ends early")
             if last or (step and step % self.checkpoint_every == 0):
                 self._save_last()
             if last:
                 return
             ends = [step + every - step % every for every in (self.validate_every, self.checkpoint_every)]
-            self._train_until(min(self.total_steps, *ends))
+            self.train_until(min(self.total_steps, *ends))
 
-    def _train_until(self, end: int) -> None:
+    def train_until(self, end: int) -> None:
         """Make updates up to ``end``; Stopped between two of them if a signal came."""
         network, loss, optimizer, progress, config = self.network, self.loss, self.optimizer, self.progress, self.config
         factor, epoch, clip_norm = config.train.schedule.factor, self.batches.steps_per_epoch, config.train.clip_norm
@@ -175,7 +177,7 @@ class Training:
         if validation is not None:
             self.reporter.activity("validate", self.progress.step)
             with self.averaging.applied():
-                found = self._evaluation_of(validation, "none")
+                found = self.evaluation_of(validation, "none")
             self.reporter.activity("train", self.progress.step)
         progress.seconds = time.perf_counter() - self._started
         row = {
@@ -189,16 +191,18 @@ class Training:
             "validation_accuracy": found.accuracy if found else None,
             "images_per_second": round(self._trained_images / max(self._trained_seconds, 1e-9), 1),
         }
+        best = found is not None and (progress.best_accuracy is None or found.accuracy > progress.best_accuracy)
         self.metrics.append(row)
-        self.reporter.line(describe_row(row, self.total_steps))
+        self.reporter.row(row, describe_row(row, self.total_steps, best=best))
         progress.evaluated = progress.step
         progress.loss, progress.accuracy = Mean(), Mean()
         self._trained_images, self._trained_seconds = 0, 0.0
-        if found and (progress.best_accuracy is None or found.accuracy > progress.best_accuracy):
+        if found and best:
             progress.best_step, progress.best_accuracy = progress.step, found.accuracy
             self.run.save("best", self.checkpoint())
 
-    def _evaluation_of(self, images: Images, views: Views) -> Evaluation:
+    def evaluation_of(self, images: Images, views: Views) -> Evaluation:
+        """Evaluate the network as it is now."""
         loss, classes = self.config.train.loss, self.dataset.classes
         return evaluate(self.network, images, self.normalizer, loss, classes, views=views, check=self.stop.check)
 
@@ -216,7 +220,7 @@ class Training:
                 progress = found
             except (CheckpointError, KeyError, TypeError) as error:
                 self.reporter.warn(f"warning: {error}; testing with the last parameters instead")
-        test = self._evaluation_of(self.dataset.test, self.config.train.tta)
+        test = self.evaluation_of(self.dataset.test, self.config.train.tta)
         return dataclasses.replace(
             self._result("complete"),
             best_step=progress.best_step or progress.step,

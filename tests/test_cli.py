@@ -160,8 +160,8 @@ def test_eval_prints_each_class_and_json_for_programs() -> None:
 
 
 def test_bundled_configs_are_listed_shown_and_copied(here: Path) -> None:
-    names = run("configs", "list").stdout.split()
-    assert "quickstart.yaml" in names
+    listed = dict(line.split(maxsplit=1) for line in run("configs", "list").stdout.splitlines())
+    assert listed["quickstart.yaml"] == "Ten kinds of shapes, drawn by code, so there is nothing to download"
     text = run("configs", "show", "quickstart").stdout
     assert "dataset: shapes" in text
     assert run("configs", "copy", "quickstart").exit_code == 0

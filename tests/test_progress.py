@@ -43,7 +43,7 @@ def on_stderr(monkeypatch: pytest.MonkeyPatch, stream: io.TextIOBase | None) -> 
 def use(reporter: Reporter, log: Path | None = None) -> None:
     if log:
         reporter.open_log(log)
-    reporter.start(0, 10)
+    reporter.start(0, 10, 5)
     reporter.update(4, 0.5, 0.25, 1234.0)
     reporter.activity("validate", 0)
     reporter.line("epoch 1")
@@ -56,7 +56,7 @@ def test_a_terminal_shows_a_bar_with_figures_and_the_lines(monkeypatch: pytest.M
     on_stderr(monkeypatch, terminal)
     use(Reporter())
     text = terminal.text()
-    for part in ("train", "40%", "4/10", "loss 0.500", "acc 25.0%", "1,234 images/s", "epoch 1\n"):
+    for part in ("train", "40%", "epoch 0.8/2", "left, loss 0.500", "acc 25.0%", "1,234 images/s", "epoch 1\n"):
         assert part in text
 
 

@@ -1,6 +1,8 @@
 """Commands about the bundled configs."""
 
+import itertools
 import os
+import re
 from pathlib import Path
 
 import click
@@ -16,17 +18,30 @@ def configs() -> None:
 
 @configs.command(name="list")
 def list_configs() -> None:
-    """List the bundled configs."""
-    from cnnlite.config import bundled_configs
+    r"""List the bundled configs, each with what it is.
+
+    \b
+    Example:
+      cnnlite configs list
+    """
+    from cnnlite.config import bundled_configs, bundled_folder
     from cnnlite.streams import say
 
-    say("\n".join(bundled_configs()))
+    names = bundled_configs()
+    width = max(map(len, names))
+    for name in names:
+        say(f"{name:{width}}  {_title((bundled_folder() / name).read_text(encoding='utf-8'))}")
 
 
 @configs.command()
 @click.argument("name")
 def show(name: str) -> None:
-    """Print a config."""
+    r"""Print a config.
+
+    \b
+    Example:
+      cnnlite configs show small
+    """
     from cnnlite.streams import say
 
     say(_bundled(name).read_text(encoding="utf-8").rstrip("\n"))
@@ -36,7 +51,13 @@ def show(name: str) -> None:
 @click.argument("name")
 @click.argument("destination", type=PATH, default=Path())
 def copy(name: str, destination: Path) -> None:
-    """Copy a config to DESTINATION, a folder or a new file, to change it there."""
+    r"""Copy a config to DESTINATION, a folder or a new file, to change it there.
+
+    \b
+    Examples:
+      cnnlite configs copy small
+      cnnlite configs copy small.yaml mine.yaml
+    """
     from cnnlite.files import write_text
     from cnnlite.streams import say
 
@@ -46,6 +67,14 @@ def copy(name: str, destination: Path) -> None:
         raise ConfigError(f"{target}: exists already; name another file")
     write_text(target, source.read_text(encoding="utf-8"))
     say(str(target))
+
+
+def _title(text: str) -> str:
+    """The first words of the comment that a config begins with."""
+    comment = " ".join(
+        line.lstrip("# ") for line in itertools.takewhile(lambda line: line[:1] == "#", text.splitlines())
+    )
+    return re.split(r"[.:;] | \(", comment)[0].rstrip(".")
 
 
 def _bundled(name: str) -> Path:
@@ -61,10 +90,14 @@ def _bundled(name: str) -> Path:
 
 @cli.command()
 def schema() -> None:
-    """Print a JSON Schema of configs, with which editors complete and check them.
+    r"""Print a JSON Schema of configs, with which editors complete and check them.
 
     Save it to a file, and name the file in the first line of a config:
     # yaml-language-server: $schema=cnnlite.schema.json
+
+    \b
+    Example:
+      cnnlite schema > cnnlite.schema.json
     """
     import json
 

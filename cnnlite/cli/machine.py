@@ -10,7 +10,12 @@ from cnnlite.cli.group import cli
 @cli.command()
 @click.option("--data", metavar="DIR", help="Folder of the datasets.  [default: $CNNLITE_DATA or data]")
 def doctor(data: str | None) -> None:
-    """Look at this machine, at what is installed, and at the datasets."""
+    r"""Look at this machine, at what is installed, and at the datasets.
+
+    \b
+    Example:
+      cnnlite doctor
+    """
     from cnnlite import engine
     from cnnlite.data import default_root
     from cnnlite.doctor import examine

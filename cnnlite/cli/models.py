@@ -26,7 +26,13 @@ if TYPE_CHECKING:
 def predict(
     checkpoint: Path, images: tuple[Path, ...], top: int, tta: "Views | None", threads: int | None, as_json: bool
 ) -> None:
-    """Name the most probable classes of pictures: files of any size, or folders of them."""
+    r"""Name the most probable classes of pictures: files of any size, or folders of them.
+
+    \b
+    Examples:
+      cnnlite predict runs/small/checkpoints/best.npz cat.jpg
+      cnnlite predict runs/small/checkpoints/best.npz holiday/ --top 1 --json
+    """
     import json
 
     from cnnlite import engine
@@ -56,7 +62,12 @@ def predict(
 @click.option("--force", is_flag=True, help="Replace OUT.onnx if it exists.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads to compute on.  [default: one per core]")
 def export(checkpoint: Path, out: Path, data: str | None, force: bool, threads: int | None) -> None:
-    """Write a checkpoint as an ONNX file that takes raw images, and check it with onnxruntime."""
+    r"""Write a checkpoint as an ONNX file that takes raw images, and check it with onnxruntime.
+
+    \b
+    Example:
+      cnnlite export runs/small/checkpoints/best.npz small.onnx
+    """
     from cnnlite import engine
     from cnnlite.export import export
     from cnnlite.streams import say

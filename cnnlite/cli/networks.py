@@ -12,7 +12,13 @@ from cnnlite.stopping import StopFlag
 @click.argument("config")
 @click.option("-o", "--override", "overrides", multiple=True, metavar="KEY=VALUE", help="As in train.")
 def validate(config: str, overrides: tuple[str, ...]) -> None:
-    """Check a config: grammar, options, and the shapes of the network."""
+    r"""Check a config: grammar, options, and the shapes of the network.
+
+    \b
+    Examples:
+      cnnlite validate mine.yaml
+      cnnlite validate small -o train.batch_size=128
+    """
     from cnnlite.config import load_config
     from cnnlite.evaluation import describe_model
     from cnnlite.streams import say
@@ -25,10 +31,15 @@ def validate(config: str, overrides: tuple[str, ...]) -> None:
 @click.option("-o", "--override", "overrides", multiple=True, metavar="KEY=VALUE", help="As in train.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def summary(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Show the layers of a network: output shapes, parameters, multiply-adds, memory.
+    r"""Show the layers of a network: output shapes, parameters, multiply-adds, memory.
 
     Memory is that of the layers' outputs, as if each wrote an output of its own. A layer that holds others shows
     the sum of them.
+
+    \b
+    Examples:
+      cnnlite summary mine.yaml
+      cnnlite summary resnet20 --json
     """
     import json
 
@@ -45,10 +56,14 @@ def summary(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
 @click.option("-o", "--override", "overrides", multiple=True, metavar="KEY=VALUE", help="As in train.")
 @click.pass_context
 def gradcheck(context: click.Context, config: str, overrides: tuple[str, ...]) -> None:
-    """Compare the gradients of each layer, and of the whole network, with differences.
+    r"""Compare the gradients of each layer, and of the whole network, with differences.
 
     Everything is computed in float64, with random inputs and along random directions. The exit code is 1 if a
     gradient is wrong.
+
+    \b
+    Example:
+      cnnlite gradcheck mine.yaml
     """
     from cnnlite.config import load_config
     from cnnlite.gradcheck import check, describe
@@ -68,7 +83,13 @@ def gradcheck(context: click.Context, config: str, overrides: tuple[str, ...]) -
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--layers", is_flag=True, help="Time each layer as well.")
 def bench(config: str, overrides: tuple[str, ...], threads: int | None, as_json: bool, **wishes: Any) -> None:
-    """Measure training steps on random images: time, speed, memory."""
+    r"""Measure training steps on random images: time, speed, memory.
+
+    \b
+    Examples:
+      cnnlite bench small --layers
+      cnnlite bench resnet18 --batch-size 64 --threads 1 --json
+    """
     import json
 
     from cnnlite import bench, engine, machine
@@ -92,7 +113,13 @@ def bench(config: str, overrides: tuple[str, ...], threads: int | None, as_json:
 def verify_resume(
     stop: StopFlag, /, config: str, overrides: tuple[str, ...], steps: int, data: str | None, threads: int | None
 ) -> None:
-    """Interrupt and resume a short run of a config, and compare every bit with an uninterrupted one."""
+    r"""Interrupt and resume a short run of a config, and compare every bit with an uninterrupted one.
+
+    \b
+    Examples:
+      cnnlite verify-resume mine.yaml
+      cnnlite verify-resume small --steps 20
+    """
     from cnnlite import engine
     from cnnlite.config import load_config
     from cnnlite.evaluation import check_model, load_data

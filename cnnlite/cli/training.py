@@ -1,5 +1,7 @@
 """Commands that train, evaluate, and fetch what that needs."""
 
+import contextlib
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,28 +16,67 @@ if TYPE_CHECKING:
     from cnnlite.data import DatasetMissing, Views
 
 
+def _duration(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
+    """Turn a time such as 90s, 20m, 1.5h or 1h30m into seconds."""
+    if value is None:
+        return None
+    found = re.fullmatch(r"(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s)?", value.replace(" ", ""))
+    seconds = 0.0
+    if found:
+        with contextlib.suppress(ValueError):
+            seconds = sum(float(part or 0) * unit for part, unit in zip(found.groups(), (3600, 60, 1), strict=True))
+    if not seconds > 0:
+        raise click.BadParameter(f"{value!r} is not a time; write 90s, 20m or 1h30m")
+    return seconds
+
+
 @cli.command()
 @click.option("-c", "--config", metavar="FILE|NAME", help="A YAML file, or the name of a bundled config.")
 @click.option("-o", "--override", "overrides", multiple=True, metavar="KEY=VALUE", help="Such as train.epochs=5.")
 @click.option("--epochs", type=float, help="Train for so many epochs.")
+@click.option(
+    "--budget", metavar="TIME", callback=_duration, help="Train for as many steps as fit into this time, such as 20m."
+)
 @click.option("--seed", type=int, help="Seed of everything random.")
 @click.option("--data", metavar="DIR", help="Folder of the downloaded datasets.")
 @click.option("--run-dir", type=PATH, help="New or empty directory for the run.  [default: runs/NAME]")
 @click.option("--resume", type=PATH, metavar="RUN", help="Go on with an interrupted run.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads to compute on.  [default: one per core]")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but warnings and the result.")
+@click.option("--tensorboard", is_flag=True, help="Write the figures for TensorBoard too.")
+@click.option("--dry-run", is_flag=True, help="Only show network, data, time and memory; leaves nothing behind.")
 @click.pass_obj
-def train(stop: StopFlag, /, threads: int | None, quiet: bool, **wishes: Any) -> None:
-    """Train a network and test it."""
+def train(stop: StopFlag, /, threads: int | None, quiet: bool, dry_run: bool, **wishes: Any) -> None:
+    r"""Train a network and test it.
+
+    \b
+    Examples:
+      cnnlite train --config quickstart
+      cnnlite train -c mine.yaml -o train.optimizer.sgd.lr=0.05 --seed 1
+      cnnlite train -c small --dry-run
+      cnnlite train -c small --budget 20m
+      cnnlite train --resume runs/small
+    """
     if wishes["resume"] and wishes["run_dir"]:
         raise click.UsageError("--resume goes on in its own directory: leave out --run-dir")
+    if wishes["resume"] and (wishes["budget"] or dry_run):
+        raise click.UsageError("a resumed run keeps its number of steps: leave out --budget and --dry-run")
+    if wishes["budget"] and wishes["epochs"]:
+        raise click.UsageError("--budget decides the number of epochs: leave out --epochs")
+    if dry_run and not wishes["config"]:
+        raise click.UsageError("--dry-run needs --config")
     from cnnlite import engine
     from cnnlite.launch import Request, launch
+    from cnnlite.preview import preview
     from cnnlite.progress import Reporter
     from cnnlite.results import describe_result
     from cnnlite.streams import say
 
     engine.set_threads(threads)
+    if dry_run:
+        for part in preview(Request(**wishes), wishes["config"], stop, offer_download):
+            say(part)
+        return
     result, run = launch(Request(**wishes), Reporter(quiet=quiet), stop, offer_download)
     say(describe_result(result, run))
 
@@ -93,7 +134,13 @@ def evaluate(
     as_json: bool,
     min_accuracy: float | None,
 ) -> None:
-    """Evaluate a checkpoint: accuracy, loss, and the accuracy of each class."""
+    r"""Evaluate a checkpoint: accuracy, loss, and the accuracy of each class.
+
+    \b
+    Examples:
+      cnnlite eval runs/small/checkpoints/best.npz
+      cnnlite eval runs/small/checkpoints/best.npz --split validation --json
+    """
     import json
 
     from cnnlite import engine
@@ -115,7 +162,14 @@ def evaluate(
 @click.option("--from-file", type=PATH, help="Take this archive instead of downloading one.")
 @click.option("--url", help="Download from here: a mirror.")
 def download_cifar(data: str | None, dataset: str, from_file: Path | None, url: str | None) -> None:
-    """Download, verify and unpack CIFAR-10 or CIFAR-100."""
+    r"""Download, verify and unpack CIFAR-10 or CIFAR-100.
+
+    \b
+    Examples:
+      cnnlite download-cifar
+      cnnlite download-cifar --dataset cifar100 --data ~/data
+      cnnlite download-cifar --from-file cifar-10-python.tar.gz
+    """
     if from_file and url:
         raise click.UsageError("give --from-file or --url, not both")
     from cnnlite.data import default_root

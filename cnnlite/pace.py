@@ -1,0 +1,138 @@
+"""How long a training takes: measured on a few steps of it, and fitted into a budget of time."""
+
+import math
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cnnlite import machine
+from cnnlite.config import Config, config_from_data
+from cnnlite.data import Dataset, views_of
+from cnnlite.errors import ConfigError
+from cnnlite.evaluation import BATCH_SIZE
+from cnnlite.progress import Reporter
+from cnnlite.runs import RunDirectory
+from cnnlite.schedules import Step
+from cnnlite.stopping import StopFlag
+from cnnlite.training import Training
+
+RESERVE = 0.03
+"""Part of a budget that is not planned with: times vary by as much."""
+_WARM_UP_STEPS = 3
+_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What the parts of a training cost, in seconds, and how often each is due."""
+
+    step: float
+    validation: float
+    """Of all validation images, with the checkpoint of a new best."""
+    save: float
+    test: float
+    steps_per_epoch: int
+    validate_every: int
+    checkpoint_every: int
+    peak_memory_bytes: int
+    """Of the process while it measured; 0 where the system does not tell."""
+
+    def seconds(self, steps: int) -> float:
+        """How long a training of so many steps takes, validations, checkpoints and test included."""
+        validations, saves = math.ceil(steps / self.validate_every), math.ceil(steps / self.checkpoint_every)
+        return steps * self.step + validations * self.validation + saves * self.save + self.test
+
+    def steps_within(self, seconds: float) -> int:
+        """The most steps whose training fits; 0 if not even one does."""
+        low, high = 0, max(0, int(seconds / self.step)) + 1
+        while high - low > 1:  # `seconds` never falls as steps are added
+            middle = (low + high) // 2
+            low, high = (middle, high) if self.seconds(middle) <= seconds else (low, middle)
+        return low
+
+
+def measure(config: Config, dataset: Dataset, stop: StopFlag) -> Pace:
+    """Time steps, an evaluation and a checkpoint of the very training that ``config`` describes; leaves no files."""
+    machine.reset_peak_memory()
+    with tempfile.TemporaryDirectory(prefix="cnnlite-") as folder:
+        run = RunDirectory.create_at(Path(folder))
+        try:
+            training = Training(config, run, dataset, Reporter(quiet=True), stop)
+            training.begin()
+            with np.errstate(all="ignore"):  # as in training
+                step = _seconds_of_a_step(training)
+            image = _seconds_of_an_image(training)
+            began = time.perf_counter()
+            run.save("last", training.checkpoint())
+            save = time.perf_counter() - began
+        finally:
+            run.close()
+    views = len(views_of(dataset.test.images[:1], config.train.tta))
+    return Pace(
+        step=step,
+        validation=image * len(dataset.validation) + save if dataset.validation else 0.0,
+        save=save,
+        test=image * len(dataset.test) * views,
+        steps_per_epoch=training.batches.steps_per_epoch,
+        validate_every=training.validate_every,
+        checkpoint_every=training.checkpoint_every,
+        peak_memory_bytes=machine.peak_memory_bytes(),
+    )
+
+
+def _seconds_of_a_step(training: Training) -> float:
+    training.train_until(_WARM_UP_STEPS)
+    began, steps = time.perf_counter(), 0
+    while steps < _WARM_UP_STEPS or time.perf_counter() - began < _SECONDS:
+        steps += 1
+        training.train_until(_WARM_UP_STEPS + steps)
+    return (time.perf_counter() - began) / steps
+
+
+def _seconds_of_an_image(training: Training) -> float:
+    images = training.dataset.test.take(slice(BATCH_SIZE))
+    training.evaluation_of(images, "none")
+    began = time.perf_counter()
+    training.evaluation_of(images, "none")
+    return (time.perf_counter() - began) / len(images)
+
+
+def plan(config: Config, pace: Pace, seconds: float | None) -> tuple[Config, str]:
+    """Say how long the training of a config takes; within ``seconds``, if given, make the config whose training fits.
+
+    That one's number of steps is part of it: its training, with the whole schedule, does not depend on time any more,
+    and is the same when it is resumed or repeated. ConfigError if not even a step fits.
+    """
+    if seconds is None:
+        return config, _describe(pace, config.train.total_steps(pace.steps_per_epoch))
+    steps = pace.steps_within(seconds * (1 - RESERVE))
+    if not steps:
+        least = math.ceil(1.1 * pace.seconds(1) / (1 - RESERVE) + _SECONDS)
+        raise ConfigError(f"--budget: a step and the test take more than what is left of it; give at least {least}s")
+    train = {**config.resolved["train"], "iterations": steps, "epochs": None}
+    text = f"budget: {_describe(pace, steps)}"
+    if isinstance(config.train.schedule, Step):
+        text += "\nwarning: the schedule step has epochs of its own, whatever the budget; cosine or linear would fit it"
+    return config_from_data({**config.resolved, "train": train}, config.name), text
+
+
+def _describe(pace: Pace, steps: int) -> str:
+    """Say how long a training of so many steps takes, and an epoch of it."""
+    epoch = duration(pace.steps_per_epoch * pace.step)
+    return (
+        f"{steps:,} steps of {pace.step * 1e3:,.1f} ms ({steps / pace.steps_per_epoch:.2f} epochs of {epoch}), "
+        f"with validation and test {duration(pace.seconds(steps))}"
+    )
+
+
+def duration(seconds: float) -> str:
+    """Write a time as people do: ``45 s``, ``5 min 20 s``, ``2 h 5 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -1,0 +1,46 @@
+"""The figures of a run for TensorBoard, through tensorboardX."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from cnnlite.errors import missing_extra
+
+_CHARTS = {
+    "train_loss": "loss/train",
+    "validation_loss": "loss/validation",
+    "train_accuracy": "accuracy/train",
+    "validation_accuracy": "accuracy/validation",
+    "lr": "lr",
+    "images_per_second": "images_per_second",
+}
+
+
+class TensorBoard:
+    """Writes each row of the metrics to event files in ``folder``; those after ``step`` are hidden, as on a resume.
+
+    ConfigError if tensorboardX is not installed. The folder is made with the first row.
+    """
+
+    def __init__(self, folder: Path, step: int = 0):
+        try:
+            from tensorboardX import SummaryWriter
+        except ImportError:
+            raise missing_extra("--tensorboard", "tensorboard") from None
+        self._begin: Callable[[], Any] = lambda: SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+        self._writer: Any = None
+
+    def row(self, figures: Mapping[str, float | None]) -> None:
+        """Take a row as it is in metrics.csv."""
+        if self._writer is None:
+            self._writer = self._begin()
+        step = int(figures["step"] or 0)
+        for name, chart in _CHARTS.items():
+            if (value := figures.get(name)) is not None:
+                self._writer.add_scalar(chart, value, step)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Write whatever is not yet written."""
+        if self._writer is not None:
+            self._writer.close()
