@@ -29,7 +29,7 @@ def test_rows_that_a_killed_process_left_unfinished_are_skipped(tmp_path: Path) 
     made_up(tmp_path, train_loss=[2.0, 1.0])
     metrics = tmp_path / "metrics.csv"
     metrics.write_text(metrics.read_text() + "30,3,1\n40,4", encoding="utf-8")
-    assert read_record(tmp_path).values("train_loss") == [2, 1]
+    assert [row["train_loss"] for row in read_record(tmp_path).rows] == [2, 1]
 
 
 def test_more_columns_are_no_trouble(tmp_path: Path) -> None:
