@@ -1,11 +1,10 @@
-"""A folder of pictures trains as the same images in arrays do, whatever else lies in it."""
+"""A folder of pictures trains as the same images in arrays do, from a cache that is always that of the folder."""
 
 import json
 import os
 import shutil
 import subprocess
 import sys
-import unicodedata
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from cnnlite import engine
 from cnnlite.checkpoint import load_checkpoint
 from cnnlite.cli import cli
 from cnnlite.config import config_from_data
@@ -29,38 +27,8 @@ from cnnlite.progress import Reporter
 from cnnlite.runs import RunDirectory
 from cnnlite.stopping import StopFlag
 from cnnlite.training import train
-from cnnlite.types import Array
+from tests.data.folders import Image, fill, indices, noise, write
 from tests.small_runs import TINY, assert_same_run
-
-Image: Any = pytest.importorskip("PIL.Image", reason="the extra `images` is not installed")
-
-
-def write(folder: Path, images: Images, classes: tuple[str, ...]) -> None:
-    """One PNG an image, named by its index."""
-    for index, (image, label) in enumerate(zip(images.images, images.labels, strict=True)):
-        place = folder / classes[label]
-        place.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(place / f"{index:05}.png", compress_level=1)
-
-
-def indices(files: list[str]) -> Array:
-    return np.array([int(Path(file).stem) for file in files])
-
-
-def noise(*shape: int, seed: int = 0) -> Array:
-    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
-
-
-def fill(folder: Path, count: int = 4, classes: tuple[str, ...] = ("ant", "bee"), size: int = 8) -> Path:
-    """A small dataset: ``count`` pictures for each class."""
-    labels = np.repeat(np.arange(len(classes)), count)
-    write(folder, Images(noise(len(labels), size, size, 3, seed=len(str(folder))), labels), classes)
-    return folder
-
-
-def only(path: Path, pattern: str = "*.images") -> Path:
-    (found,) = path.glob(pattern)
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -160,81 +128,6 @@ def test_the_second_time_nothing_is_decoded(tmp_path: Path, capsys: pytest.Captu
     assert done.stderr == ""
 
 
-def test_each_layout_has_its_parts(tmp_path: Path) -> None:
-    def parts(root: Path) -> tuple[set[str], set[str], set[str]]:
-        listing = list_pictures(root, 0.25)
-        files = listing.train.files
-        cut = len(files) - listing.validation
-        tops = [{Path(file).parts[0] for file in found} for found in (files[:cut], files[cut:], listing.test.files)]
-        return tops[0], tops[1], tops[2]
-
-    for part in ("train", "validation", "test"):
-        fill(tmp_path / "all" / part)
-    assert parts(tmp_path / "all") == ({"train"}, {"validation"}, {"test"})
-    assert len(load_dataset(Folder(8), tmp_path / "all").validation or ()) == 8
-    shutil.copytree(tmp_path / "all", tmp_path / "two", ignore=shutil.ignore_patterns("test", ".cnnlite"))
-    assert parts(tmp_path / "two") == ({"train"}, set(), {"validation"})
-    assert parts(tmp_path / "two" / "train")[0] == {"ant", "bee"}
-    listing = list_pictures(tmp_path / "two" / "train", 0.25)
-    assert (len(listing.train), len(listing.test)) == (6, 2)
-    assert not set(listing.train.files) & set(listing.test.files)
-
-
-def test_the_order_is_random_and_always_the_same(tmp_path: Path) -> None:
-    fill(tmp_path / "a", 40)
-    dataset = load_dataset(Folder(8), tmp_path / "a", validation=0.25, seed=1)
-    assert dataset.validation is not None
-    for part in (dataset.train, dataset.validation, dataset.test):
-        assert 0.1 < part.labels.mean() < 0.9
-    moved = shutil.copytree(tmp_path / "a", tmp_path / "elsewhere", ignore=shutil.ignore_patterns(".cnnlite"))
-    engine.set_threads(3)
-    assert Folder(8).load(moved).digest == dataset.digest
-
-
-def test_pictures_of_all_kinds_and_sizes_come_out_alike(tmp_path: Path) -> None:
-    fill(tmp_path, 2)
-    pixels = noise(8, 8, 3)
-    kinds = {
-        "wide.png": Image.fromarray(pixels).resize((24, 8)),
-        "tall.jpg": Image.fromarray(pixels).resize((8, 30)),
-        "small.bmp": Image.fromarray(pixels[:2, :3]),
-        "grey.png": Image.fromarray(pixels[..., 0]),
-        "alpha.png": Image.fromarray(np.dstack([pixels, pixels[..., :1]])),
-        "palette.gif": Image.fromarray(pixels).quantize(16),
-        "DEEP.PNG": Image.fromarray(pixels[..., 0].astype(np.uint16) * 257),
-    }
-    for name, picture in kinds.items():
-        picture.save(tmp_path / "ant" / name)
-    (tmp_path / "ant" / "wide.png").rename(tmp_path / "ant" / "wide.jpeg")  # a PNG that says it is a JPEG
-    (tmp_path / "bee" / "link.png").symlink_to(tmp_path / "ant" / "grey.png")
-    (tmp_path / "cat").symlink_to(tmp_path / "bee", target_is_directory=True)
-    dataset = Folder(8).load(tmp_path)
-    listing = list_pictures(tmp_path, 0.1)
-    assert dataset.classes == ("ant", "bee", "cat")
-    files = listing.train.files + listing.test.files
-    assert len(files) == 4 + len(kinds) + 1 + 3
-    images = dict(zip(files, np.concatenate([dataset.train.images, dataset.test.images]), strict=True))
-    np.testing.assert_array_equal(images["ant/grey.png"], np.dstack([pixels[..., 0]] * 3))
-    for same in ("ant/DEEP.PNG", "bee/link.png", "cat/link.png"):
-        np.testing.assert_array_equal(images[same], images["ant/grey.png"])
-
-
-def test_what_is_no_picture_by_name_is_left_out_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    fill(tmp_path)
-    (tmp_path / "empty").mkdir()
-    (tmp_path / ".git").mkdir()
-    (tmp_path / "readme.txt").write_text("about")
-    (tmp_path / "ant" / "notes.txt").write_text("about")
-    (tmp_path / "ant" / ".DS_Store").write_text("")
-    (tmp_path / "ant" / "more.png").mkdir()
-    assert Folder(8).load(tmp_path).classes == ("ant", "bee")
-    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("left out")]
-    assert told == [
-        f"left out: {tmp_path}/ant/: 2 whose names are not those of pictures",
-        f"left out: {tmp_path}/empty/ holds no pictures",
-    ]
-
-
 def break_three(root: Path) -> list[Path]:
     cut, text, link = root / "ant" / "00000.png", root / "bee" / "00005.png", root / "bee" / "nowhere.png"
     cut.write_bytes(cut.read_bytes()[:60])
@@ -285,10 +178,11 @@ def test_skipped_validation_pictures_do_not_move_the_split(tmp_path: Path) -> No
 @pytest.mark.parametrize("change", ["touch", "add", "remove", "rename", "resize"])
 def test_a_changed_folder_is_read_again(change: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fill(tmp_path)
-    first = Folder(8).load(tmp_path)
     picture = tmp_path / "ant" / "00000.png"
+    Image.fromarray(noise(8, 8, 3)).save(picture, "BMP")  # all of the same size
+    first = Folder(8).load(tmp_path)
     if change == "touch":
-        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(picture)
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(picture, "BMP")
         os.utime(picture, ns=(1, 1))
     elif change == "add":
         shutil.copy(picture, tmp_path / "ant" / "another.png")
@@ -325,47 +219,6 @@ def test_where_the_cache_cannot_be_written_another_place_is_named(tmp_path: Path
     with pytest.raises(StorageError, match=r"data\.dataset\.folder\.cache=DIR"):
         Folder(8).load(tmp_path)
     assert len(Folder(8, cache=str(tmp_path / "cache")).load(tmp_path).train) == 7
-
-
-def test_class_names_may_be_any_text_in_any_spelling(tmp_path: Path) -> None:
-    names = ("Hündin", "猫", "a b", "émeu")
-    fill(tmp_path / "train", classes=tuple(unicodedata.normalize("NFC", name) for name in names))
-    fill(tmp_path / "test", classes=tuple(unicodedata.normalize("NFD", name) for name in names))
-    dataset = Folder(8).load(tmp_path)
-    assert dataset.classes == ("Hündin", "a b", "émeu", "猫")
-    assert np.bincount(dataset.test.labels).tolist() == [4, 4, 4, 4]
-
-
-def test_file_names_may_be_no_text_at_all_but_class_names_may_not(tmp_path: Path) -> None:
-    fill(tmp_path)
-    odd = os.fsdecode(b"\xff\xfe.png")
-    try:
-        shutil.copy(tmp_path / "ant" / "00000.png", tmp_path / "ant" / odd)
-    except OSError:
-        pytest.skip("this file system refuses such names")
-    dataset = Folder(8).load(tmp_path)
-    assert len(dataset.train) + len(dataset.test) == 9
-    (tmp_path / "ant").rename(tmp_path / os.fsdecode(b"\xff"))
-    with pytest.raises(DataError, match="not UTF-8"):
-        Folder(8).load(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("make", "words"),
-    [
-        (lambda root: None, "No such file or directory; --data names the folder"),
-        (lambda root: root.write_text("file"), "Not a directory"),
-        (lambda root: root.mkdir(), "holds 0 folders of pictures"),
-        (lambda root: fill(root, classes=("one",)), "holds 1 folders of pictures"),
-        (lambda root: fill(root / "train" / "deeper"), "holds 0 folders of pictures"),
-        (lambda root: [fill(root / "train"), (root / "test").mkdir()], "test: holds no pictures"),
-        (lambda root: [fill(root / "train"), fill(root / "val", classes=("ant", "cow"))], "cow: there are no pictures"),
-    ],
-)
-def test_folders_of_another_layout_are_told_apart(make: Any, words: str, tmp_path: Path) -> None:
-    make(tmp_path / "data")
-    with pytest.raises(DataError, match=words):
-        Folder(8).load(tmp_path / "data")
 
 
 @pytest.mark.parametrize(
