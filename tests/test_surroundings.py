@@ -101,11 +101,11 @@ def limit(what: int, amount: int) -> None:
 
 def test_too_little_memory_is_two_lines_and_exit_code_5() -> None:
     large = ["-o", "train.batch_size=8000", "-o", "data.dataset.shapes.train_images=9000", "-o", "data.augment=[]"]
-    wide = ["-o", "model.0.conv2d.out_channels=500"]
+    wide = ["-o", "model.0.conv2d.out_channels=300"]
     done = run("-c", "tiny.yaml", *large, *wide, before=lambda: limit(resource.RLIMIT_AS, 3 * 2**30))
     assert done.returncode == 5, done.stderr
     assert re.match(
-        r"error: out of memory with batch size 8000: Unable to allocate [\d.]+ GiB for an array", errors(done)[0]
+        r"error: out of memory with batch size 8000: Unable to allocate [\d.]+ [MG]iB for an array", errors(done)[0]
     )
     assert errors(done)[0].endswith("lower train.batch_size (-o train.batch_size=4000)")
     assert len(errors(done)) == 1
