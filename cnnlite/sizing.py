@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cnnlite import machine
-from cnnlite.errors import ConfigError, Problem
+from cnnlite.errors import ConfigError, Problem, StorageError
 from cnnlite.layers.base import Layer
 from cnnlite.types import Shape
 
@@ -43,23 +43,34 @@ class _Sparing(np.random.Generator):
 
 
 def refuse_if_too_large(model: Layer, in_shape: Shape, batch_size: int = 1) -> None:
-    """Raise ConfigError if this machine cannot hold the parameters with their gradients, or a layer's output.
+    """Raise ConfigError if this machine cannot hold the parameters with their gradients, or an image's layer output.
 
-    What cannot be built passes: building it for real says why.
+    StorageError if only a whole batch of such outputs is too much. What cannot be built passes: building it for real
+    says why.
     """
     model = copy.deepcopy(model)
     with contextlib.suppress(Exception):  # a layer may look at its numbers, of which there are none
         model.build(in_shape, _Sparing(np.random.PCG64(0)), np.dtype(np.float32))
     parts = [layer for _, layer in model.walk()]
-    parameters = 2 * _NUMBER * sum(math.prod(array.shape) for layer in parts for array in layer.params.values())
-    _compare("its parameters and their gradients", parameters)
-    for layer in parts:
-        outputs = _NUMBER * batch_size * math.prod(layer.out_shape or (0,))
-        _compare(f"the output of {layer.path or 'the model'} for a batch of {batch_size:,}", outputs)
-
-
-def _compare(what: str, size: int) -> None:
     available = machine.memory()
+    parameters = 2 * _NUMBER * sum(math.prod(array.shape) for layer in parts for array in layer.params.values())
+    _refuse_above(available, "its parameters and their gradients", parameters)
+    for layer in parts:
+        output = _NUMBER * math.prod(layer.out_shape or (0,))
+        what = f"the output of {layer.path or 'the model'}"
+        _refuse_above(available, what, output)
+        if output * batch_size > available:
+            raise StorageError(
+                f"out of memory with batch size {batch_size}: {what} would take {_gigabytes(output * batch_size)}, "
+                f"there are {_gigabytes(available)}; lower train.batch_size (-o train.batch_size={batch_size // 2})"
+            )
+
+
+def _refuse_above(available: int, what: str, size: int) -> None:
     if size > available:
-        needed, there = (f"{count / 1e9:,.0f} GB" for count in (size, available))
+        needed, there = _gigabytes(size), _gigabytes(available)
         raise ConfigError([Problem("model", f"{what} would take {needed} of memory; there are {there}")])
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:,.1f} GB"

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from cnnlite import machine, sizing
-from cnnlite.errors import ConfigError
+from cnnlite.errors import ConfigError, StorageError
 from cnnlite.layers.containers import Parallel, Repeat, Sequential
 from cnnlite.layers.convolution import Conv2d
 from cnnlite.layers.linear import Linear
@@ -23,7 +23,7 @@ TOO_LARGE = {
     "10^12 parameters": ([*linear(10**12)], "its parameters and their gradients would take"),
     "10^9 parameters in small layers": (
         [Flatten(), Repeat(400, Linear(3072)), Linear(10)],
-        "its parameters and their gradients would take 30 GB of memory",
+        "its parameters and their gradients would take 30.2 GB of memory",
     ),
     "padding of 10^9": ([Conv2d(4, 3, padding=10**9), GlobalAvgPool2d(), Linear(10)], "the output of"),
     "2^100 channels": ([Repeat(100, Parallel([Sequential([]), Sequential([])]))], "the output of"),
@@ -49,7 +49,7 @@ def test_the_batch_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "memory", lambda: 10**6)
     model = Sequential([Conv2d(8, 3), GlobalAvgPool2d(), Linear(10)])
     refuse_if_too_large(model, (32, 32, 3), 30)
-    with pytest.raises(ConfigError, match=r"the output of .* for a batch of 40 would take 0 GB of memory"):
+    with pytest.raises(StorageError, match=r"batch size 40: the output of .* would take 0.0 GB, .*batch_size=20"):
         refuse_if_too_large(model, (32, 32, 3), 40)
 
 

@@ -100,7 +100,7 @@ def test_totals_of_bundled_configs_are_those_of_their_networks(name: str) -> Non
     found = summarize(config).model
     assert found.parameters == sum(parameter.value.size for parameter in network.parameters.values())
     assert found.multiply_adds == sum(layer.multiply_adds for _, layer in network.model.walk())
-    assert found.out_shape == (10,)
+    assert found.out_shape == (config.data.dataset.class_count,)
 
 
 def test_a_model_that_is_one_layer_is_the_first_row_itself() -> None:

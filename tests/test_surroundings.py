@@ -101,7 +101,7 @@ def limit(what: int, amount: int) -> None:
 
 def test_too_little_memory_is_two_lines_and_exit_code_5() -> None:
     large = ["-o", "train.batch_size=8000", "-o", "data.dataset.shapes.train_images=9000", "-o", "data.augment=[]"]
-    wide = ["-o", "model.0.conv2d.out_channels=300"]
+    wide = ["-o", "model.0.conv2d.out_channels=300"]  # the output fits by itself, but not beside all the rest
     done = run("-c", "tiny.yaml", *large, *wide, before=lambda: limit(resource.RLIMIT_AS, 3 * 2**30))
     assert done.returncode == 5, done.stderr
     assert re.match(
