@@ -185,16 +185,19 @@ def _registered(registry: Registry[Any], value: Any, steps: Steps, problems: Pro
     if len(value) != 1:
         message = f"expected {describe(registry.base)}, got {show(value)}"
         name, *rest = value or [""]
-        if name in registry:
+        if name in registry and any(key in registry for key in rest):
+            message = f"expected one {registry.kind}, got {keys_of(value)}; a list has a dash before each"
+        elif name in registry:
             message += f"; indent {', '.join(clip(str(key), 30) for key in rest[:3])} below {name}"
-            if any(key in registry for key in rest):
-                message = f"expected one {registry.kind}, got {keys_of(value)}; a list has a dash before each"
+        elif named := [word for word in value.values() if isinstance(word, str) and word in registry]:
+            message += f"; write {named[0]}: {{option: value}}"
         return problems.add(steps, message)
     [(name, options)] = value.items()
     try:
         cls = registry[name if len(name) < 60 else clip(name)]
     except ValueError as error:
-        return problems.add(steps, str(error), (*steps, name))
+        message = "put a space after the colon" if ":{" in name else str(error)
+        return problems.add(steps, message, (*steps, name))
     at = (*steps, name)
     if options is not None and not isinstance(options, dict):
         if options is BROKEN:

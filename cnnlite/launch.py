@@ -18,6 +18,7 @@ from cnnlite.errors import ConfigError, DataError, Problem, StorageError
 from cnnlite.evaluation import check_model, load_data
 from cnnlite.pace import measure, plan
 from cnnlite.progress import Reporter
+from cnnlite.registry import did_you_mean
 from cnnlite.results import Result
 from cnnlite.resuming import check_same, fact
 from cnnlite.runs import RunDirectory, environment
@@ -91,7 +92,9 @@ def launch(request: Request, reporter: Reporter, stop: StopFlag, offer: Offer) -
 def _resume(request: Request, path: Path, reporter: Reporter, stop: StopFlag, offer: Offer) -> tuple[Result, Path]:
     named = path.is_file()
     if not path.exists():
-        raise ConfigError(f"{path}: no such run")
+        others = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+        way_out = did_you_mean(path.name, others) or "; --resume takes the directory of a run, such as runs/small"
+        raise ConfigError(f"{path}: no such run{way_out}")
     if named and path.parent.name != "checkpoints":
         raise ConfigError(f"{path}: is not in a run directory; --resume takes a run, such as runs/small")
     run = RunDirectory.open(path.parent.parent if named else path)

@@ -10,7 +10,8 @@ C = TypeVar("C", bound=type[Any])
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """``"; did you mean 'x'?"`` for the nearest known word, or an empty string."""
-    nearest = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    names = list(known)
+    nearest = difflib.get_close_matches(word, names, n=1) or difflib.get_close_matches(word.lower(), names, n=1)
     return f"; did you mean {nearest[0]!r}?" if nearest else ""
 
 

@@ -168,6 +168,8 @@ class _Composer:
             message = error.problem or error.context or "this is not YAML"
             if "'\\t'" in message:
                 message = "a tab cannot indent YAML; use spaces"
+            elif "mapping values" in message:
+                message += "; look at the indentation, or quote text that holds a colon"
             self.stop(f"not YAML: {message}", mark.line + 1 if mark else 0)
         except yaml.reader.ReaderError as error:
             line = self.text.count("\n", 0, error.position) + 1

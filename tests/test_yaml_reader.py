@@ -141,7 +141,11 @@ def test_an_alias_repeats_the_value_and_the_lines_where_it_is_written() -> None:
         ("a: &x {b: 1}\nc:\n  <<: *x", 3, "merge keys (<<) are not supported"),
         ("a: [1", 1, "not YAML"),
         ("a: 'b", 1, "not YAML"),
-        ("a: b: c", 1, "not YAML: mapping values are not allowed here"),
+        (
+            "a: b: c",
+            1,
+            "not YAML: mapping values are not allowed here; look at the indentation, or quote text that holds a colon",
+        ),
         ("a: @b", 1, "not YAML"),
         ("a: %b", 1, "not YAML"),
         ("a: 1\nb: \x07", 2, "control character"),

@@ -85,7 +85,8 @@ def _bundled(name: str) -> Path:
     for candidate in (name, f"{name}.yaml"):
         if candidate in bundled_configs():
             return bundled_folder() / candidate
-    raise ConfigError(f"no bundled config {name!r}{did_you_mean(name, bundled_configs())} See `cnnlite configs list`.")
+    hint = did_you_mean(name, [config.removesuffix(".yaml") for config in bundled_configs()])
+    raise ConfigError(f"no bundled config {name!r}{hint or '; see `cnnlite configs list`'}")
 
 
 @cli.command()

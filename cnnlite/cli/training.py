@@ -30,7 +30,7 @@ def _duration(_: click.Context, __: click.Parameter, value: str | None) -> float
     return seconds
 
 
-@cli.command()
+@cli.command(context_settings={"allow_extra_args": True})
 @click.option("-c", "--config", metavar="FILE|NAME", help="A YAML file, or the name of a bundled config.")
 @click.option("-o", "--override", "overrides", multiple=True, metavar="KEY=VALUE", help="Such as train.epochs=5.")
 @click.option("--epochs", type=float, help="Train for so many epochs.")
@@ -57,6 +57,10 @@ def train(stop: StopFlag, /, threads: int | None, quiet: bool, dry_run: bool, **
       cnnlite train -c small --budget 20m
       cnnlite train --resume runs/small
     """
+    if stray := click.get_current_context().args:
+        last = str((wishes["overrides"] or ("=",))[-1])
+        way_out = f"write --config {stray[0]}" if "=" in last else f"write -o {last}={stray[0]}"
+        raise click.UsageError(f"{stray[0]!r} belongs to no option; {way_out}")
     if wishes["resume"] and wishes["run_dir"]:
         raise click.UsageError("--resume goes on in its own directory: leave out --run-dir")
     if wishes["resume"] and (wishes["budget"] or dry_run):
