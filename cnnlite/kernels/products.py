@@ -44,7 +44,7 @@ def sum_of_products(a: Array, b: Array, out: Array) -> None:
     batch, m, k = a.shape
     n = b.shape[2]
     rows = _rows(m, LEAST_SUM, min(MOST_SUM, SMALL // (k * n)))
-    if batch == 1 and rows == m:
+    if batch == 1 and (rows == m or m * k * n <= SMALL):
         np.matmul(a[0].T, b[0], out=out)
         return
     parts = engine.scratch("products.parts", (batch, m // rows, k, n), out.dtype)
