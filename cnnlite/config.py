@@ -1,164 +1,25 @@
 """Configs: YAML files read into checked, typed settings."""
 
-import copy
-import math
 import os
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import yaml
 
 import cnnlite.layers  # noqa: F401 - registers all layers
 from cnnlite.annotations import options_of, show
-from cnnlite.averaging import Averaging
 from cnnlite.builder import Problems, construct
-from cnnlite.data import Mixing, Source, Transform, Views, default_root
-from cnnlite.data.dataset import Validation
 from cnnlite.draft import Draft
 from cnnlite.errors import ConfigError, Problem
 from cnnlite.layers.base import Layer
-from cnnlite.losses import CrossEntropy, Loss, losses
-from cnnlite.optimizers import Optimizer, optimizers
+from cnnlite.losses import losses
+from cnnlite.optimizers import optimizers
 from cnnlite.registry import did_you_mean
-from cnnlite.schedules import Constant, Schedule, schedules
+from cnnlite.schedules import schedules
+from cnnlite.settings import DataSettings, TrainSettings, not_negative
 from cnnlite.yaml_reader import MAX_NODES, Document, Steps, clip, read_text, read_yaml, resolve
-
-
-def positive(number: float) -> None:
-    """Check that a number is above 0."""
-    if not number > 0:
-        raise ValueError(f"must be above 0, not {number}")
-
-
-def countable(number: float) -> None:
-    """Check that a number of epochs has a number of steps."""
-    if number > 1e12:
-        raise ValueError(f"must be at most 1e12, not {number:g}")
-
-
-def not_negative(number: float) -> None:
-    """Check that a number is at least 0."""
-    if not number >= 0:
-        raise ValueError(f"must be at least 0, not {number}")
-
-
-def split_exists(validation: Validation) -> None:
-    """Check that ``data.validation`` can be a part of something."""
-    if isinstance(validation, float) and not 0 < validation < 1:
-        raise ValueError(f"fraction {validation} is not in (0, 1)")
-    if isinstance(validation, int) and validation < 1:
-        raise ValueError(f"must be at least 1 image, not {validation}; write none for no validation")
-
-
-@dataclass(frozen=True)
-class Interval:
-    """How often something happens: every so many steps, or epochs."""
-
-    count: float
-    unit: Literal["steps", "epochs"]
-
-    @classmethod
-    def from_config(cls, value: Any) -> "Interval":
-        """Read a number of steps, or text such as ``500 steps``, ``1 epoch`` or ``0.5 epochs``."""
-        wanted = "a number of steps, or text such as '1 epoch'"
-        if type(value) is int:
-            interval = cls(value, "steps")
-        elif isinstance(value, str) and (match := re.fullmatch(r"(\d{1,9}) steps?", value, re.ASCII)):
-            interval = cls(int(match[1]), "steps")
-        elif isinstance(value, str) and (match := re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?) epochs?", value, re.ASCII)):
-            interval = cls(float(match[1]), "epochs")
-        else:
-            raise ValueError(f"expected {wanted}, got {show(value)}")
-        if not 0 < interval.count < 1e15:
-            raise ValueError(f"expected {wanted}, above 0 and of sensible size, got {show(value)}")
-        return interval
-
-    def to_config(self) -> int | str:
-        """Write the interval as ``from_config`` reads it."""
-        if self.unit == "steps":
-            return int(self.count)
-        return f"{self.count:.9f}".rstrip("0").rstrip(".") + (" epoch" if self.count == 1 else " epochs")
-
-    def steps(self, steps_per_epoch: int) -> int:
-        """Convert to whole steps, at least 1."""
-        return int(self.count) if self.unit == "steps" else max(1, round(self.count * steps_per_epoch))
-
-
-@dataclass(frozen=True)
-class DataSettings:
-    """Which images, how they are split, and what is done to them.
-
-    Args:
-        dataset: cifar10, cifar100, shapes, or folder.
-        root: folder that holds the downloaded datasets, or the pictures.
-        normalize: subtract the mean and divide by the deviation of each channel, of each value, or do neither.
-        augment: random changes to the training images, in this order.
-        mix: mix each training image, and its label, with another one of the batch.
-        validation: which training images are held back: the dataset's default, none, a fraction, or a number of images.
-        center_crop: side of the square to cut from the middle of each image.
-        drop_last: leave out an epoch's last batch if it is smaller than the others.
-    """
-
-    dataset: Source
-    root: str = field(default_factory=lambda: str(default_root()))
-    normalize: Literal["per_channel", "per_pixel", "none"] = "per_channel"
-    augment: list[Transform] = field(default_factory=list)
-    mix: Mixing | None = None
-    validation: Annotated[Validation, split_exists] = "default"
-    center_crop: Annotated[int, positive] | None = None
-    drop_last: bool = False
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """How long and by which rule to train.
-
-    Args:
-        optimizer: the update rule, with the learning rate.
-        epochs: how many times to go through the training images; give this or ``iterations``.
-        iterations: how many steps to make.
-        batch_size: images in a step.
-        loss: what to make small.
-        schedule: factor for the learning rate over the training.
-        averaging: average of the weights to validate and test with.
-        clip_norm: largest length of the gradient of all parameters together.
-        validate_every: steps, or epochs, between validations.
-        checkpoint_every: steps, or epochs, between checkpoints.
-        patience: validations in a row without a better accuracy after which the training ends early; never if left out.
-        tta: views of each test image, whose logits are averaged: none but itself, mirror, or mirror_translate.
-    """
-
-    optimizer: Optimizer
-    epochs: Annotated[float, positive, countable] | None = None
-    iterations: Annotated[int, positive] | None = None
-    batch_size: Annotated[int, positive] = 64
-    loss: Loss = field(default_factory=CrossEntropy)
-    schedule: Schedule = field(default_factory=Constant)
-    averaging: Averaging | None = None
-    clip_norm: Annotated[float, positive] | None = None
-    validate_every: Interval = Interval(1, "epochs")
-    checkpoint_every: Interval = Interval(1, "epochs")
-    patience: Annotated[int, positive] | None = None
-    tta: Views = "none"
-
-    def __post_init__(self) -> None:
-        if (self.epochs is None) == (self.iterations is None):
-            given = "neither" if self.epochs is None else "both"
-            raise ValueError(f"expected one of epochs and iterations, got {given}")
-
-    def rates(self, total_steps: int, steps_per_epoch: int) -> Callable[[int], float]:
-        """Find the learning rate of each step, counted from 0, in a training of so many steps."""
-        optimizer = copy.deepcopy(self.optimizer)
-        optimizer.plan(total_steps, steps_per_epoch)
-        return lambda step: optimizer.rate(step, self.schedule.factor(step, total_steps, steps_per_epoch))
-
-    def total_steps(self, steps_per_epoch: int) -> int:
-        """How many updates the training makes, at least 1."""
-        # An epoch count such as 0.3 must not become one step more for its last bits.
-        return max(1, self.iterations or math.ceil((self.epochs or 0) * steps_per_epoch - 1e-6))
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from cnnlite.annotations import Option, is_union, options_of, to_plain
-from cnnlite.config import Config, Interval, not_negative, positive
+from cnnlite.config import Config
 from cnnlite.layers.base import Layer
 from cnnlite.registry import Registry
+from cnnlite.settings import Interval, not_negative, positive
 
 _SCALARS: dict[Any, str] = {types.NoneType: "null", bool: "boolean", int: "integer", float: "number", str: "string"}
 _CHECKS: dict[Any, dict[str, Any]] = {positive: {"exclusiveMinimum": 0}, not_negative: {"minimum": 0}}

@@ -14,7 +14,6 @@ from cnnlite import config as config_module
 from cnnlite.builder import Problems, construct
 from cnnlite.config import (
     Config,
-    Interval,
     bundled_configs,
     bundled_folder,
     config_from_data,
@@ -32,6 +31,7 @@ from cnnlite.losses import losses
 from cnnlite.network import Network
 from cnnlite.optimizers import optimizers
 from cnnlite.schedules import schedules
+from cnnlite.settings import Interval
 from cnnlite.yaml_reader import read_yaml
 
 FULL = """\

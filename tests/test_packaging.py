@@ -30,6 +30,7 @@ ROOMS = (
     {"sizing"},
     {"annotations", "network"},
     {"builder", "draft", "diagnosis", "optimizers"},
+    {"settings"},
     {"config"},
     {"evaluation", "resuming"},
     {"summary"},
