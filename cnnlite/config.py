@@ -1,7 +1,8 @@
 """Configs: YAML files read into checked, typed settings."""
 
+import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,7 +20,7 @@ from cnnlite.optimizers import optimizers
 from cnnlite.registry import did_you_mean
 from cnnlite.schedules import schedules
 from cnnlite.settings import DataSettings, TrainSettings, not_negative
-from cnnlite.yaml_reader import MAX_NODES, Document, Steps, clip, read_text, read_yaml, resolve
+from cnnlite.yaml_reader import MAX_NODES, Document, Steps, clip, dotted, read_text, read_yaml, resolve
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,28 @@ class Config:
     """The config as plain data with every default written out; ``config_from_data`` reads it."""
     name: str = field(default="", metadata={"option": False})
     """Stem of the file's name."""
+    places: Mapping[Steps, tuple[str, int]] = field(
+        default_factory=dict, metadata={"option": False}, compare=False, repr=False
+    )
+    """File and line of every value that was read from a file or the command line."""
+
+    @contextlib.contextmanager
+    def located(self) -> Iterator[None]:
+        """Problems of a ConfigError raised inside the block that name a place in the config name file and line too."""
+        try:
+            yield
+        except ConfigError as error:
+            known = {dotted(steps): place for steps, place in self.places.items()}
+            raise ConfigError([_locate(problem, known) for problem in error.problems]) from None
+
+
+def _locate(problem: Problem, known: Mapping[str, tuple[str, int]]) -> Problem:
+    """The problem with the place of its value, or of the nearest one around it; only the command line has line 0."""
+    if problem.file or not problem.path:
+        return problem
+    around = [path for path in known if problem.path.startswith(path)]
+    file, line = known[max(around, key=len)] if around else ("", 0)
+    return replace(problem, file=file, line=line)
 
 
 FLAGS: Mapping[str, tuple[str, ...]] = {"seed": ("seed",), "data": ("data", "root")}
@@ -130,7 +153,7 @@ def _check(data: Any, problems: Problems, name: str) -> Config:
     problems.raise_any()
     if _count(resolved) > MAX_NODES:  # a run's config.yaml could not be read again
         raise ConfigError([Problem("", f"more than {MAX_NODES:,} values, defaults included; that is not a config")])
-    return replace(config, resolved=resolved, name=name)
+    return replace(config, resolved=resolved, name=name, places=problems.places)
 
 
 def _count(data: Any) -> int:

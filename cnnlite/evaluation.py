@@ -166,7 +166,17 @@ def check_model(config: Config) -> Network | None:
     if config.data.center_crop is not None:
         in_shape = (*(min(side, config.data.center_crop) for side in in_shape[:2]), in_shape[2])
     refuse_if_too_large(config.model, in_shape, config.train.batch_size)
-    return Network(config.model, in_shape, seed=config.seed, classes=source.class_count)
+    with config.located():
+        return Network(config.model, in_shape, seed=config.seed, classes=source.class_count)
+
+
+def check_training(config: Config) -> Network | None:
+    """Build the network as `check_model` does, and check that the optimizer fits its parameters; ConfigError if not."""
+    network = check_model(config)
+    if network is not None:
+        with config.located():
+            config.train.optimizer.check(list(network.parameters.values()))
+    return network
 
 
 def build_model(config: Config) -> Network:
@@ -210,8 +220,8 @@ def describe(found: Evaluation, images: str) -> str:
 
 
 def describe_model(config: Config) -> str:
-    """Build the network of a config and say how large it is; ConfigError if it cannot be built."""
-    network = check_model(config)
+    """Build the network of a config and say how large it is; ConfigError if it cannot be built or trained."""
+    network = check_training(config)
     if network is None:
         return "every option is right; the shapes can be checked with the dataset only"
     size = sum(parameter.value.size for parameter in network.parameters.values())

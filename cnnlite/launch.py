@@ -15,7 +15,7 @@ from cnnlite.checkpoint import load_checkpoint
 from cnnlite.config import Config, load_config, render
 from cnnlite.data import Dataset, DatasetMissing
 from cnnlite.errors import ConfigError, DataError, Problem, StorageError
-from cnnlite.evaluation import check_model, load_data
+from cnnlite.evaluation import check_training, load_data
 from cnnlite.pace import measure, plan
 from cnnlite.progress import Reporter
 from cnnlite.registry import did_you_mean
@@ -142,8 +142,8 @@ def _held(run: RunDirectory, request: Request) -> Iterator[None]:
 
 
 def load(config: Config, offer: Offer) -> Dataset:
-    """Check the network, then load the dataset, which may be offered for download."""
-    check_model(config)
+    """Check network and optimizer, then load the dataset, which may be offered for download."""
+    check_training(config)
     try:
         dataset = load_data(config)
     except DatasetMissing as missing:

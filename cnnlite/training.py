@@ -42,7 +42,8 @@ def train(
     does not suffice.
     """
     try:
-        training = Training(config, run, dataset, reporter, stop)
+        with config.located():
+            training = Training(config, run, dataset, reporter, stop)
         if resume is None:
             training.begin()
         else:

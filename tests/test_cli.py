@@ -178,6 +178,37 @@ def test_validate_tells_right_from_wrong() -> None:
     assert (result.exit_code, "batch_size" in result.stderr) == (2, True)
 
 
+@pytest.mark.parametrize("command", [("validate", "bad.yaml"), ("train", "-c", "bad.yaml")])
+@pytest.mark.parametrize(
+    ("kernel", "match", "change", "told"),
+    [
+        (50, "bias", (), "bad.yaml:3: model[0].conv2d: a window of 50 does not fit"),
+        (3, "bais", (), "bad.yaml:10: train.optimizer.composite.members[1].match: 'bais' matches no parameter"),
+        (3, "bais", ("-o", "train.optimizer={sgd: {lr: 1, groups: [{match: gamma}]}}"),
+         "groups: [{match: gamma}]}}: train.optimizer.sgd.groups[0].match: 'gamma' matches no parameter"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_the_network_is_found_before_the_data_is_and_told_with_its_line(
+    command: tuple[str, ...], kernel: int, match: str, change: tuple[str, ...], told: str, here: Path
+) -> None:
+    (here / "bad.yaml").write_text(
+        f"""\
+data: {{dataset: cifar10, root: nowhere}}
+model:
+  - conv2d: {{out_channels: 2, kernel_size: {kernel}}}
+  - flatten
+  - linear: {{out_features: 10}}
+train:
+  epochs: 1
+  optimizer:
+    composite: {{members: [{{match: weight, optimizer: {{sgd: {{lr: 1}}}}}},
+      {{match: {match}, optimizer: {{sgd: {{lr: 1}}}}}}]}}
+"""
+    )
+    result = run(*command, *change)
+    assert (result.exit_code, told in result.stderr) == (2, True), result.stderr
+
+
 def test_a_complete_run_is_not_trained_again() -> None:
     before = trained().joinpath("metrics.csv").read_bytes()
     result = run("train", "--resume", "runs/tiny")

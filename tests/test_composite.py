@@ -111,6 +111,30 @@ def test_members_without_parameters_and_parameters_without_members_are_named() -
     assert "none matches 0.weight, 1.gamma, 1.beta; add a last member with match: ." in second.message
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "bound"),
+    [
+        (Composite([Member("weight", SGD(lr=1)), Member("nothing", SGD(lr=1))]), False),
+        (Composite([Member(".", SGD(lr=1, groups=[{"match": "nothing"}]))]), False),
+        (Composite([Member(".", Muon(lr=1))]), False),
+        (Composite([Member("weight", Muon(lr=1)), Member(".", SGD(lr=1))]), True),
+    ],
+)
+def test_a_check_finds_what_binding_would_and_moves_nothing(optimizer: Composite, bound: bool) -> None:
+    parameters = make_parameters()
+    arrays = [parameter.value for parameter in parameters]
+    if bound:
+        optimizer.check(parameters)
+    else:
+        with pytest.raises(ConfigError) as checked:
+            optimizer.check(parameters)
+        with pytest.raises(ConfigError) as caught:
+            optimizer.bind(parameters)
+        assert checked.value.problems == caught.value.problems
+    assert all(parameter.value is array for parameter, array in zip(parameters, arrays, strict=True))
+    assert not hasattr(optimizer, "bound")
+
+
 def composite(*listed: Any) -> dict[str, Any]:
     data: dict[str, Any] = yaml.safe_load(TINY)
     data["train"]["optimizer"] = {"composite": {"members": list(listed)}}

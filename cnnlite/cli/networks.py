@@ -122,11 +122,11 @@ def verify_resume(
     """
     from cnnlite import engine
     from cnnlite.config import load_config
-    from cnnlite.evaluation import check_model, load_data
+    from cnnlite.evaluation import check_training, load_data
     from cnnlite.rehearsal import rehearse
     from cnnlite.streams import say
 
     engine.set_threads(threads)
     settings = load_config(config, overrides, data=data)
-    check_model(settings)
+    check_training(settings)
     say(f"{config}: {rehearse(settings, load_data(settings), steps, stop)}")

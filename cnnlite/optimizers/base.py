@@ -37,8 +37,12 @@ class Optimizer(ABC):
     """The parameters in its charge, since `bind`."""
 
     @abstractmethod
+    def check(self, parameters: Sequence[Parameter]) -> None:
+        """ConfigError if ``parameters`` do not fit the options; nothing is changed."""
+
+    @abstractmethod
     def bind(self, parameters: Sequence[Parameter]) -> None:
-        """Take charge of ``parameters``, with state at zero; ConfigError if they do not fit the options."""
+        """Take charge of ``parameters``, with state at zero; ConfigError as in `check`."""
 
     def plan(self, total_steps: int, steps_per_epoch: int) -> None:  # noqa: B027 (most need not know)
         """Learn how long the training is to be; without, nothing depends on it."""
@@ -115,8 +119,24 @@ class Rule(Optimizer):
         except (ValueError, re.error, OverflowError, RecursionError) as error:
             raise ValueError(f"{place}: {error}") from None
 
+    def check(self, parameters: Sequence[Parameter]) -> None:
+        """ConfigError if a group is left without any of ``parameters``."""
+        self._members(parameters)
+
     def bind(self, parameters: Sequence[Parameter]) -> None:
-        """Take charge of ``parameters``, with state at zero; ConfigError if a group is left without any."""
+        """Take charge of ``parameters``, with state at zero; ConfigError as in `check`."""
+        self.check(parameters)
+        self.bound = []
+        for items, group in self._members(parameters).items():
+            values, grads = pack(group)
+            kept = [slot for slot in self.slots if dict(items).get(slot, True)]
+            slots = {slot: engine.aligned(values.size, values.dtype) for slot in kept}
+            for flat in slots.values():
+                flat[...] = 0
+            self.bound.append(Group(group, dict(items), values, grads, slots))
+
+    def _members(self, parameters: Sequence[Parameter]) -> dict[tuple[tuple[str, Any], ...], list[Parameter]]:
+        """Those of ``parameters`` with the same options together; ConfigError if a group is left without any."""
         members: dict[tuple[tuple[str, Any], ...], list[Parameter]] = {}
         unused = {index: pattern.pattern for index, (pattern, _) in enumerate(self._rules)}
         for parameter in parameters:
@@ -133,14 +153,7 @@ class Rule(Optimizer):
             why = f"matches no parameter that is left (names: {', '.join(p.name for p in parameters[:4])}, ...)"
             problems = [Problem(f"{self.path}.groups[{i}].match", f"{match!r} {why}") for i, match in unused.items()]
             raise ConfigError(problems)
-        self.bound = []
-        for items, group in members.items():
-            values, grads = pack(group)
-            kept = [slot for slot in self.slots if dict(items).get(slot, True)]
-            slots = {slot: engine.aligned(values.size, values.dtype) for slot in kept}
-            for flat in slots.values():
-                flat[...] = 0
-            self.bound.append(Group(group, dict(items), values, grads, slots))
+        return members
 
     @abstractmethod
     def update(self, values: Array, grads: Array, slots: Mapping[str, Array], scratch: Array, options: Options) -> None:

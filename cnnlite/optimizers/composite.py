@@ -55,8 +55,23 @@ class Composite(Optimizer):
         self._main = members[-1]
         self._plan: tuple[int, int] | None = None
 
+    def check(self, parameters: Sequence[Parameter]) -> None:
+        """ConfigError if one of ``parameters`` is left over, a member is without any, or one does not fit its own."""
+        for member, share in zip(self.members, self._shares(parameters), strict=True):
+            member.optimizer.check(share)
+
     def bind(self, parameters: Sequence[Parameter]) -> None:
-        """Divide ``parameters`` among the members; ConfigError if one is left over, or a member without any."""
+        """Divide ``parameters`` among the members; ConfigError as in `check`."""
+        self.check(parameters)
+        shares = self._shares(parameters)
+        for member, share in zip(self.members, shares, strict=True):
+            member.optimizer.bind(share)
+        self.bound = [group for member in self.members for group in member.optimizer.bound]
+        counts = [sum(parameter.value.size for parameter in share) for share in shares]
+        self._main = self.members[counts.index(max(counts))]
+
+    def _shares(self, parameters: Sequence[Parameter]) -> list[list[Parameter]]:
+        """The parameters of each member; ConfigError if one is left over, or a member without any."""
         shares: list[list[Parameter]] = [[] for _ in self.members]
         left: list[Parameter] = []
         for parameter in parameters:
@@ -74,11 +89,7 @@ class Composite(Optimizer):
             problems.append(Problem(f"{self.path}.members", message))
         if problems:
             raise ConfigError(problems)
-        for member, share in zip(self.members, shares, strict=True):
-            member.optimizer.bind(share)
-        self.bound = [group for member in self.members for group in member.optimizer.bound]
-        counts = [sum(parameter.value.size for parameter in share) for share in shares]
-        self._main = self.members[counts.index(max(counts))]
+        return shares
 
     def plan(self, total_steps: int, steps_per_epoch: int) -> None:
         """Lay out the members' schedules."""

@@ -45,13 +45,13 @@ class Muon(Rule):
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov needs a momentum above 0")
 
-    def bind(self, parameters: Sequence[Parameter]) -> None:
-        """Take charge of matrices; ConfigError if one of ``parameters`` is none."""
+    def check(self, parameters: Sequence[Parameter]) -> None:
+        """ConfigError if one of ``parameters`` is no matrix, or a group is left without any."""
         if flat := [parameter.name for parameter in parameters if parameter.value.ndim < 2]:
             names = f"{', '.join(flat[:3])}{', ...' if len(flat) > 3 else ''}"
             way_out = "give the others an optimizer of their own with `composite`"
             raise ConfigError([Problem(self.path, f"is for weights of two or more axes, not {names}; {way_out}")])
-        super().bind(parameters)
+        super().check(parameters)
 
     def step_group(self, group: Group, options: Options) -> None:
         """Update the matrices of a group, each on one thread, the largest first."""
