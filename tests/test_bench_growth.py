@@ -1,0 +1,38 @@
+import importlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cnnlite import engine
+
+SCRIPTS = Path(__file__).parent.parent / "scripts"
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(SCRIPTS)
+    return importlib.import_module("bench_growth")
+
+
+def test_threads_batches_and_preparation_are_measured(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = engine.threads()
+    ratios = script.thread_speedups("quickstart", (1, 2), rounds=2, steps=1)
+    engine.set_threads(before)
+    assert len(ratios) == 2
+    assert min(ratios) > 0
+    monkeypatch.setattr(script, "BATCHES", (4, 8))
+    times = script.batch_times("quickstart", rounds=1)
+    assert times.keys() == {4, 8}
+    assert min(times.values()) > 0
+    making, training = script.preparation_share("small", 2)
+    assert 0 < making < training
+
+
+def test_figures_are_written_between_their_own_marks(script: Any, tmp_path: Path) -> None:
+    out = tmp_path / "notes.md"
+    first, last = script.MARKS
+    out.write_text(f"before\n{first}\nold\n{last}\nafter\n", encoding="utf-8")
+    script.write(out, "new", script.MARKS)
+    assert out.read_text(encoding="utf-8") == f"before\n{first}\nnew\n{last}\nafter\n"
+    assert first in script.OUT.read_text(encoding="utf-8")
