@@ -64,6 +64,10 @@ def test_ema_equals_torch_from_the_second_update_on_if_the_first_one_is_a_copy(t
     np.testing.assert_allclose(run(EMA(0.8), 6)[1]["param/w"], average.module.weight.detach().numpy(), rtol=1e-12)
 
 
+def test_lookahead_has_the_defaults_of_the_paper() -> None:
+    assert (Lookahead().steps, Lookahead().alpha) == (5, 0.5)
+
+
 def test_what_does_not_change_is_its_own_average_to_the_bit() -> None:
     live = {"buffer/w": np.random.default_rng(0).standard_normal(1000).astype(np.float32)}
     averaging = EMA(0.9)

@@ -40,6 +40,13 @@ def test_each_singular_value_goes_through_the_polynomial(
     np.testing.assert_allclose(found, by_singular_values(matrix, iterations, 0.1), atol=tolerance)
 
 
+def test_the_polynomial_and_the_defaults_are_those_of_the_source() -> None:
+    assert QUINTIC == (3.4445, -4.7750, 2.0315)
+    muon = Muon(lr=1)
+    assert (muon.momentum, muon.nesterov, muon.weight_decay, muon.normalize_weights) == (0.95, True, 0, False)
+    assert (muon.iterations, muon.eps) == (5, 1e-7)
+
+
 def test_five_iterations_bring_singular_values_near_one_and_zeros_stay_zero() -> None:
     matrix = np.random.default_rng(0).standard_normal((64, 40))
     orthogonalize(matrix, 5, 1e-7)

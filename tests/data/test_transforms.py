@@ -126,6 +126,12 @@ def test_alternating_flip_belongs_to_the_image_whatever_batch_it_is_in() -> None
         np.testing.assert_array_equal(AlternatingFlip().draw(rng, Pick(part, 50, (8, 8, 3), 0, 0)), whole[part])
 
 
+def test_cutout_covers_with_grey_and_a_crop_pads_with_four_black_pixels_unless_told_otherwise() -> None:
+    covered = Cutout(8).apply(np.zeros((1, 4, 4, 3), np.uint8), np.array([[2, 2]]))
+    np.testing.assert_array_equal(covered, 128)
+    assert (RandomCrop().padding, RandomCrop().mode) == (4, "zeros")
+
+
 def test_flip_and_reflected_crop_are_those_of_the_speedrun(torch: Any) -> None:
     images = some_images((40, 32, 32, 3))
     flip, crop = AlternatingFlip(), RandomCrop(2, "reflect")

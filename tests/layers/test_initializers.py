@@ -42,9 +42,10 @@ def test_a_dirac_convolution_copies_its_channels(kernel: int, channels: int, fil
         assert 0.5 * limit < np.abs(extra).max() <= limit
 
 
-def test_dirac_equals_torch_on_the_filters_that_have_a_channel(torch: Any) -> None:
-    theirs = torch.nn.init.dirac_(torch.empty(4, 4, 3, 3)).permute(2, 3, 1, 0).numpy()
-    np.testing.assert_array_equal(draw("dirac", (3, 3, 4, 9), 36)[..., :4], theirs)
+@pytest.mark.parametrize("kernel", [(3, 3), (2, 4)])
+def test_dirac_equals_torch_on_the_filters_that_have_a_channel(kernel: tuple[int, int], torch: Any) -> None:
+    theirs = torch.nn.init.dirac_(torch.empty(4, 4, *kernel)).permute(2, 3, 1, 0).numpy()
+    np.testing.assert_array_equal(draw("dirac", (*kernel, 4, 9), 36)[..., :4], theirs)
 
 
 def test_a_dirac_linear_layer_copies_its_input() -> None:

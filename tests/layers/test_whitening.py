@@ -32,6 +32,15 @@ def patches(x: Array, kernel: int = 2) -> Array:
     return windows.transpose(0, 1, 2, 4, 5, 3).reshape(-1, kernel * kernel * x.shape[-1])
 
 
+def test_defaults_are_those_of_the_source_and_what_is_drawn_fills_one_over_the_root_of_the_fan_in() -> None:
+    layer = WhiteningConv2d()
+    assert (layer.kernel, layer.eps, layer.fit_images) == ((2, 2), 5e-4, 5000)
+    layer.build((12, 10, 3), np.random.default_rng(0), np.dtype(np.float32))
+    limit = 1 / np.sqrt(12)
+    for array in layer.buffers["weight"], layer.params["bias"]:
+        assert 0.75 * limit < np.abs(array).max() <= limit
+
+
 def test_the_outputs_are_uncorrelated_with_variances_a_little_below_one() -> None:
     layer = fitted(dtype=np.float64)
     layer.params["bias"][...] = 0
