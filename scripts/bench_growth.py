@@ -38,7 +38,7 @@ def thread_speedups(name: str, counts: tuple[int, int], rounds: int, steps: int)
 
 
 def batch_times(name: str, rounds: int) -> dict[int, float]:
-    """Median milliseconds of a step for each image, by batch size; the sizes take turns."""
+    """Median milliseconds of a step, by batch size; the sizes take turns."""
     found: dict[int, list[float]] = {size: [] for size in BATCHES}
     for _ in range(rounds):
         for size in BATCHES:
@@ -47,7 +47,14 @@ def batch_times(name: str, rounds: int) -> dict[int, float]:
             found[size] += step.seconds(max(3, 1024 // size))
             del step
             engine.release()
-    return {size: statistics.median(seconds) / size * 1e3 for size, seconds in found.items()}
+    return {size: statistics.median(seconds) * 1e3 for size, seconds in found.items()}
+
+
+def straight_line(times: dict[int, float]) -> tuple[float, float, float]:
+    """Milliseconds for a step and for each image that fit ``times`` best, and the largest relative error of the fit."""
+    sizes, found = np.array(list(times), float), np.array(list(times.values()))
+    (fixed, each), *_ = np.linalg.lstsq(np.stack([1 / found, sizes / found], axis=1), np.ones(len(found)), rcond=None)
+    return float(fixed), float(each), float(np.abs((fixed + each * sizes) / found - 1).max())
 
 
 def preparation_share(name: str, steps: int) -> tuple[float, float]:
@@ -81,9 +88,9 @@ def figures(rounds: int) -> Iterator[str]:
     engine.set_threads(None)
     for name in ("small", "vgg11"):
         times = batch_times(name, rounds)
-        yield f"- Batches: milliseconds an image in a step of `{name}`, by batch size:"
-        yield f"  {', '.join(f'{size}: {ms:.3f}' for size, ms in times.items())}"
-        yield f"  (largest over least {max(times.values()) / min(times.values()):.2f})."
+        fixed, each, worst = straight_line(times)
+        yield f"- Batches: a step of `{name}` takes {fixed:.1f} ms and {each:.3f} ms for each image, give or take {worst:.0%}:"
+        yield f"  {', '.join(f'{ms:.0f} ms for {size}' for size, ms in times.items())}."
     making, training = preparation_share("small", 200)
     share = making / (making + training)
     yield f"- Batches of `small` are made in {making:.2f} ms each (order, flips, crops, normalization), before steps of"

@@ -29,6 +29,11 @@ def test_threads_batches_and_preparation_are_measured(script: Any, monkeypatch: 
     assert 0 < making < training
 
 
+def test_a_straight_line_is_found(script: Any) -> None:
+    assert script.straight_line({64: 30.0, 128: 50.0, 256: 90.0}) == pytest.approx((10, 0.3125, 0), abs=1e-9)
+    assert script.straight_line({64: 30.0, 128: 50.0, 256: 120.0})[2] > 0.05
+
+
 def test_figures_are_written_between_their_own_marks(script: Any, tmp_path: Path) -> None:
     out = tmp_path / "notes.md"
     first, last = script.MARKS
