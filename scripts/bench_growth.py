@@ -89,8 +89,8 @@ def figures(rounds: int) -> Iterator[str]:
     for name in ("small", "vgg11"):
         times = batch_times(name, rounds)
         fixed, each, worst = straight_line(times)
-        yield f"- Batches: a step of `{name}` takes {fixed:.1f} ms and {each:.3f} ms for each image, give or take {worst:.0%}:"
-        yield f"  {', '.join(f'{ms:.0f} ms for {size}' for size, ms in times.items())}."
+        yield f"- Batches: a step of `{name}` takes {fixed:.1f} ms and {each:.3f} ms for each image, give or take"
+        yield f"  {worst:.0%}: {', '.join(f'{ms:.0f} ms for {size}' for size, ms in times.items())}."
     making, training = preparation_share("small", 200)
     share = making / (making + training)
     yield f"- Batches of `small` are made in {making:.2f} ms each (order, flips, crops, normalization), before steps of"
