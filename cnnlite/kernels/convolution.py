@@ -45,7 +45,7 @@ def choose(windows: Windows, filters: int) -> Algorithm:
         costs["unfold_rows"] = direct + COPY * windows.padded[0] * windows.out[1] * kw * channels + sums
     if winograd.fits(windows):
         tiles = math.prod(winograd.tile_counts(windows))
-        transforms = 20 * 36 * channels + 16 * 36 * filters  # 12 * 36 for the input, in very small products
+        transforms = 26 * 36 * channels + 16 * 36 * filters  # 12 * 36 for the input, in very small products
         copies = 36 * channels + 16 * filters + 36 * filters
         costs["winograd"] = tiles * (36 * channels * filters + TRANSFORM * transforms + COPY * copies)
     return min(costs, key=lambda name: costs[name])
