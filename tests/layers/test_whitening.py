@@ -9,6 +9,7 @@ from cnnlite import engine
 from cnnlite.layers.activations import ReLU
 from cnnlite.layers.containers import Parallel, Residual, Sequential
 from cnnlite.layers.convolution import Conv2d
+from cnnlite.layers.normalization import BatchNorm
 from cnnlite.layers.whitening import WhiteningConv2d
 from cnnlite.network import Network
 from cnnlite.types import Array
@@ -96,6 +97,13 @@ def test_the_filters_are_not_trained() -> None:
     assert layer.buffers.keys() == {"weight"}
     assert np.abs(layer.params["bias"]).max() <= 1 / np.sqrt(12)
     assert np.ptp(layer.params["bias"]) > 0.3
+
+
+def test_fitting_leaves_the_statistics_of_layers_before_it_alone() -> None:
+    network = Network(Sequential([BatchNorm(), WhiteningConv2d(2)]), (12, 10, 3), seed=0)
+    network.fit(images(), lambda raw: raw)
+    np.testing.assert_array_equal(network.buffers["0.running_mean"], 0)
+    np.testing.assert_array_equal(network.buffers["0.running_var"], 1)
 
 
 def test_a_layer_deep_in_a_network_is_fitted_on_its_own_input_and_sees_no_more_images_than_it_asks_for() -> None:
