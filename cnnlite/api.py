@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cnnlite import engine
+from cnnlite import distributed, engine
 from cnnlite.launch import Request, launch
 from cnnlite.prediction import Model
 from cnnlite.progress import Reporter
@@ -53,7 +53,6 @@ def train(
     ``config`` is a file, the name of a bundled config, or its content as plain data. Raises one of the errors in
     ``cnnlite.errors``. KeyboardInterrupt ends at once; ``resume`` goes on from the last checkpoint then.
     """
-    engine.set_threads(threads)
     request = Request(
         config=config if config is None or isinstance(config, Mapping) else os.fspath(config),
         overrides=overrides,
@@ -63,5 +62,8 @@ def train(
         data=None if data is None else os.fspath(data),
         epochs=epochs,
     )
-    result, run = launch(request, Reporter(quiet=quiet), StopFlag(), lambda missing: False)
+    with distributed.joined() as ranks:
+        engine.set_threads(ranks.threads(threads))
+        reporter = Reporter(quiet=quiet, mute=not ranks.first)
+        result, run = launch(request, reporter, StopFlag(), lambda missing: False)
     return Trained(**asdict(result), run=run)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnlite import __version__
+from cnnlite import __version__, distributed, engine
 from cnnlite.checkpoint import Checkpoint, open_checkpoint
 from cnnlite.config import Config, config_from_data
 from cnnlite.data import Dataset, Images, Normalizer, Views, load_dataset, views_of
@@ -52,18 +52,28 @@ def evaluate(
 ) -> Evaluation:
     """Run all images through the network; ``check`` is called after each batch and may raise to end early.
 
-    The logits of an image are the mean of those of its ``views``. Raises DivergedError if the loss is not finite.
+    The logits of an image are the mean of those of its ``views``. Ranks share the batches, and add up the results in
+    the order of the images: their number does not change a bit. Raises DivergedError if the loss is not finite.
     """
     loss = copy.deepcopy(loss)  # a loss remembers its last batch, and training may be about to go backward
-    confusion = ConfusionMatrix(len(classes))
-    mean = Mean()
+    ranks, total = distributed.current(), -(-len(images) // BATCH_SIZE)
+    first, last = engine.even(total, ranks.size)[ranks.rank]
+    losses: list[tuple[float, int]] = []
+    own = ConfusionMatrix(len(classes))
     with np.errstate(all="ignore"):
-        for start in range(0, len(images), BATCH_SIZE):
+        for start in range(first * BATCH_SIZE, last * BATCH_SIZE, BATCH_SIZE):
             part = images.take(slice(start, start + BATCH_SIZE))
             labels, logits = part.labels, mean_logits(network, part.images, normalizer, views)
-            mean.add(loss.forward(logits, labels) * len(labels), len(labels))
-            confusion.add(labels, logits.argmax(axis=1))
+            losses.append((loss.forward(logits, labels) * len(labels), len(labels)))
+            own.add(labels, logits.argmax(axis=1))
             check()
+    for _ in range(-(-total // ranks.size) - (last - first)):
+        check()  # as often as the other ranks do
+    confusion, mean = ConfusionMatrix(len(classes)), Mean()
+    for found, counts in ranks.gather((losses, own.counts)):
+        confusion.counts += counts
+        for batch_loss, count in found:
+            mean.add(batch_loss, count)
     if mean.value is None or confusion.accuracy is None:
         raise ConfigError("there are no images to evaluate")
     if not math.isfinite(mean.value):

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cnnlite import machine
+from cnnlite import distributed, machine
 from cnnlite.checkpoint import load_checkpoint
-from cnnlite.config import Config, load_config, render
+from cnnlite.config import Config, flatten, load_config, render
 from cnnlite.data import Dataset, DatasetMissing
 from cnnlite.errors import ConfigError, DataError, Problem, StorageError
 from cnnlite.evaluation import check_training, load_data
@@ -21,7 +21,7 @@ from cnnlite.progress import Reporter
 from cnnlite.registry import did_you_mean
 from cnnlite.results import Result
 from cnnlite.resuming import check_same, fact
-from cnnlite.runs import RunDirectory, environment
+from cnnlite.runs import RunDirectory, RunElsewhere, environment
 from cnnlite.stopping import StopFlag, Stopped
 from cnnlite.tensorboard import TensorBoard
 from cnnlite.training import train
@@ -59,8 +59,10 @@ Offer = Callable[[DatasetMissing], bool]
 def launch(request: Request, reporter: Reporter, stop: StopFlag, offer: Offer) -> tuple[Result, Path]:
     """Start or resume a run and train; returns what came of it and the run directory.
 
-    A run that ends before its first step leaves no directory behind.
+    A run that ends before its first step leaves no directory behind. Among ranks, the first one reads and writes runs.
     """
+    stop = distributed.current().agreed(stop)
+    distributed.current().check_same({"--resume": request.resume})
     if request.resume is not None:
         return _resume(request, request.resume, reporter, stop, offer)
     if request.config is None:
@@ -68,13 +70,17 @@ def launch(request: Request, reporter: Reporter, stop: StopFlag, offer: Offer) -
     began = time.perf_counter()
     config = request.load_config(request.config)
     dataset = load(config, offer)
+    _check_ranks(config, dataset)
     planned = ""
     if request.budget is not None:
         pace = measure(config, dataset, stop)
-        config, planned = plan(config, pace, request.budget - (time.perf_counter() - began))
+        left = request.budget - (time.perf_counter() - began)
+        config, planned = distributed.current().from_first(lambda: plan(config, pace, left))
     with contextlib.ExitStack() as stack:
         with stop.deferred():  # or a signal might leave a directory that nobody holds
-            run = RunDirectory.create_at(request.run_dir) if request.run_dir else RunDirectory.create(config.name)
+            run = _directory(
+                lambda: RunDirectory.create_at(request.run_dir) if request.run_dir else RunDirectory.create(config.name)
+            )
             stack.enter_context(_held(run, request))
         stop.check()
         run.write_text("config.yaml", render(config))
@@ -90,27 +96,24 @@ def launch(request: Request, reporter: Reporter, stop: StopFlag, offer: Offer) -
 
 
 def _resume(request: Request, path: Path, reporter: Reporter, stop: StopFlag, offer: Offer) -> tuple[Result, Path]:
-    named = path.is_file()
-    if not path.exists():
-        others = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-        way_out = did_you_mean(path.name, others) or "; --resume takes the directory of a run, such as runs/small"
-        raise ConfigError(f"{path}: no such run{way_out}")
-    if named and path.parent.name != "checkpoints":
-        raise ConfigError(f"{path}: is not in a run directory; --resume takes a run, such as runs/small")
-    run = RunDirectory.open(path.parent.parent if named else path)
+    from_first = distributed.current().from_first
+    named = from_first(path.is_file)
+    run = _directory(lambda: _open(path))
     with _held(run, request):
-        checkpoint, warnings = (load_checkpoint(path), []) if named else run.newest_checkpoint()
+        checkpoint, warnings = from_first(lambda: (load_checkpoint(path), []) if named else run.newest_checkpoint())
         for warning in warnings:
             reporter.warn(f"warning: {warning}")
         name = request.config or run.file("config.yaml")
-        config = dataclasses.replace(request.load_config(name), name=str(checkpoint.meta.get("name", path.name)))
+        config = from_first(lambda: request.load_config(name))
+        config = dataclasses.replace(config, name=str(checkpoint.meta.get("name", path.name)))
         changes = check_same(config, checkpoint, reporter)
-        if not changes and not named and (result := _finished(run)):
+        if not changes and not named and (result := from_first(lambda: _finished(run))):
             reporter.warn(f"{run.path}: this run is complete; train on with a larger --epochs")
             return result, run.path
         dataset = load(config, offer)
         if fact(checkpoint, "dataset", dict).get("digest") != dataset.digest:
             raise DataError(f"{config.data.root}: not the images that {run.path} was trained on; point --data to those")
+        _check_ranks(config, dataset)
         run.write_text("config.yaml", render(config))
         if request.tensorboard or run.file("tensorboard").exists():
             evaluated = fact(checkpoint, "progress", dict).get("evaluated", 0)
@@ -119,6 +122,35 @@ def _resume(request: Request, path: Path, reporter: Reporter, stop: StopFlag, of
         reporter.line(f"resuming {run.path} at step {checkpoint.meta.get('step')}")
         _say_pinned(reporter)
         return train(config, run, dataset=dataset, reporter=reporter, stop=stop, resume=checkpoint), run.path
+
+
+def _open(path: Path) -> RunDirectory:
+    if not path.exists():
+        others = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+        way_out = did_you_mean(path.name, others) or "; --resume takes the directory of a run, such as runs/small"
+        raise ConfigError(f"{path}: no such run{way_out}")
+    if path.is_file() and path.parent.name != "checkpoints":
+        raise ConfigError(f"{path}: is not in a run directory; --resume takes a run, such as runs/small")
+    return RunDirectory.open(path.parent.parent if path.is_file() else path)
+
+
+def _directory(make: Callable[[], RunDirectory]) -> RunDirectory:
+    """The run directory that ``make`` returns on the first rank."""
+    made: list[RunDirectory] = []
+
+    def path() -> Path:
+        made.append(make())
+        return made[0].path
+
+    place = distributed.current().from_first(path)
+    return made[0] if made else RunElsewhere(place)
+
+
+def _check_ranks(config: Config, dataset: Dataset) -> None:
+    """Compare what the ranks are about to train on what; ConfigError or DataError if that differs."""
+    ranks = distributed.current()
+    ranks.check_same({place: value for place, value in flatten(config.resolved).items() if place != "data.root"})
+    ranks.check_same({"images of SHA-256": dataset.digest}, DataError)
 
 
 @contextlib.contextmanager
@@ -131,7 +163,9 @@ def _held(run: RunDirectory, request: Request) -> Iterator[None]:
             run.discard()
             raise
         data = f" --data {shlex.quote(request.data)}" if request.data else ""
-        way_on = f"continue with: cnnlite train --resume {shlex.quote(str(run.path))}{data}"
+        size = distributed.current().size
+        mpiexec = f"mpiexec -n {size} " if size > 1 else ""
+        way_on = f"continue with: {mpiexec}cnnlite train --resume {shlex.quote(str(run.path))}{data}"
         if isinstance(error, StorageError):
             raise StorageError(f"{error}\nthe last checkpoint is whole; {way_on}") from error
         if isinstance(error, Stopped):
@@ -147,7 +181,7 @@ def load(config: Config, offer: Offer) -> Dataset:
     try:
         dataset = load_data(config)
     except DatasetMissing as missing:
-        if not offer(missing):
+        if distributed.current().size > 1 or not offer(missing):
             raise
         dataset = load_data(config)
     if config.train.patience is not None and dataset.validation is None:

@@ -118,6 +118,16 @@ class MetricsFile:
         return line.endswith("\n") and len(fields) == len(self.columns) and fields[0].isdecimal()
 
 
+class NoMetrics(MetricsFile):
+    """For figures that another rank keeps."""
+
+    def append(self, row: Mapping[str, float | None]) -> None:
+        """Do nothing."""
+
+    def cut_back(self, step: int) -> None:
+        """Do nothing."""
+
+
 def _field(value: float | None) -> str:
     if value is None:
         return ""

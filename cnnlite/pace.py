@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cnnlite import machine
+from cnnlite import distributed, machine
 from cnnlite.config import Config, config_from_data
 from cnnlite.data import Dataset, views_of
 from cnnlite.errors import ConfigError
@@ -86,7 +86,11 @@ def measure(config: Config, dataset: Dataset, stop: StopFlag) -> Pace:
 def _seconds_of_a_step(training: Training) -> float:
     training.train_until(_WARM_UP_STEPS)
     began, steps = time.perf_counter(), 0
-    while steps < _WARM_UP_STEPS or time.perf_counter() - began < _SECONDS:
+
+    def enough() -> bool:
+        return steps >= _WARM_UP_STEPS and time.perf_counter() - began >= _SECONDS
+
+    while not distributed.current().from_first(enough):
         steps += 1
         training.train_until(_WARM_UP_STEPS + steps)
     return (time.perf_counter() - began) / steps

@@ -37,10 +37,14 @@ tqdm.monitor_interval = 0  # no thread that refreshes bars: the loops do that
 
 
 class Reporter:
-    """Shows progress on stderr, a bar if that is a terminal, and keeps a log; ``quiet`` shows warnings alone."""
+    """Shows progress on stderr, a bar if that is a terminal, and keeps a log.
 
-    def __init__(self, *, quiet: bool = False):
-        self.quiet = quiet
+    ``quiet`` shows warnings alone, and ``mute``, for what another process says, shows and keeps nothing.
+    """
+
+    def __init__(self, *, quiet: bool = False, mute: bool = False):
+        self.quiet = quiet or mute
+        self.mute = mute
         self.row_logs: list[RowLog] = []
         self._bar: Any = None
         self._activity, self._epoch = "train", 1
@@ -49,6 +53,8 @@ class Reporter:
 
     def open_log(self, path: Path) -> None:
         """From now on append every line to this file too; StorageError if it cannot be written."""
+        if self.mute:
+            return
         try:
             self._log = open(path, "a", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115 - see close
             self._log_path = path
@@ -100,7 +106,8 @@ class Reporter:
         """Print a row of the metrics as ``text``, and hand it to all that asked for its figures."""
         self.line(text)
         for log in self.row_logs:
-            log.row(figures)
+            if not self.mute:
+                log.row(figures)
 
     def line(self, text: str) -> None:
         """Print a line, unless quiet, and log it."""
@@ -108,7 +115,7 @@ class Reporter:
 
     def warn(self, text: str) -> None:
         """Print a line in any case, and log it."""
-        self._write(text, shown=True)
+        self._write(text, shown=not self.mute)
 
     def _write(self, text: str, shown: bool) -> None:
         if shown:

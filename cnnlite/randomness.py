@@ -5,13 +5,13 @@ import zlib
 import numpy as np
 
 
-def stream(seed: int, purpose: str, first: int = 0, second: int = 0) -> np.random.Generator:
+def stream(seed: int, purpose: str, first: int = 0, second: int = 0, skip: int = 0) -> np.random.Generator:
     """A generator that depends on its arguments alone, such as ``stream(0, "augment", epoch, step)``.
 
     Philox4x64 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") has a 128-bit key, here
     (seed, purpose), and a 256-bit counter, whose upper half is (first, second); the lower half leaves
-    each stream 2^128 draws of its own.
+    each stream 2^128 draws of its own. It begins after ``skip`` times four 64-bit numbers: eight float32.
     """
     key = np.array([seed % 2**64, zlib.crc32(purpose.encode())], dtype=np.uint64)
-    counter = np.array([0, 0, first, second], dtype=np.uint64)
+    counter = np.array([skip, 0, first, second], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=key, counter=counter))

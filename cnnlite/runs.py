@@ -14,10 +14,11 @@ from typing import IO, Any
 
 import numpy as np
 
-from cnnlite import __version__, engine, machine
+from cnnlite import __version__, distributed, engine, machine
 from cnnlite.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from cnnlite.errors import CheckpointError, ConfigError, StorageError
 from cnnlite.files import lock, remove_temporary, unwritable, write_text
+from cnnlite.metrics import MetricsFile, NoMetrics
 
 _LOCK = ".lock"
 _ENVIRONMENT_VARIABLES = (
@@ -126,6 +127,10 @@ class RunDirectory:
         """Write a JSON file of the run in one piece; StorageError if that cannot be."""
         self.write_text(name, json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
+    def metrics(self) -> MetricsFile:
+        """The figures of the run."""
+        return MetricsFile(self.file("metrics.csv"))
+
     def checkpoint_path(self, kind: str) -> Path:
         """Path of the checkpoint ``last``, ``previous`` or ``best``."""
         return self.checkpoints / f"{kind}.npz"
@@ -182,6 +187,24 @@ class RunDirectory:
                 folder.rmdir()
 
 
+class RunElsewhere(RunDirectory):
+    """The directory of a run that another rank writes."""
+
+    def write_text(self, name: str, text: str) -> None:
+        """Do nothing."""
+
+    def metrics(self) -> MetricsFile:
+        """Figures that are kept nowhere."""
+        return NoMetrics(self.file("metrics.csv"))
+
+    def save(self, kind: str, checkpoint: Checkpoint) -> None:
+        """Do nothing."""
+
+    def has_results(self) -> bool:
+        """Leave it to the other rank to discard a directory without results."""
+        return True
+
+
 def versions() -> dict[str, str]:
     """Collect the versions that a checkpoint names."""
     return {"cnnlite": __version__, "numpy": np.__version__, "python": platform.python_version()}
@@ -198,6 +221,7 @@ def environment() -> dict[str, Any]:
         "cpu": machine.cpu_name(),
         "cpus": os.cpu_count(),
         "threads": engine.threads(),
+        "ranks": distributed.current().size,
         "variables": {name: os.environ[name] for name in _ENVIRONMENT_VARIABLES if name in os.environ},
         "command": sys.argv,
     }

@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 
-from cnnlite import __version__
+from cnnlite import __version__, distributed
 from cnnlite.averaging import NoAveraging
 from cnnlite.checkpoint import Checkpoint
 from cnnlite.config import Config
@@ -15,7 +15,7 @@ from cnnlite.data import Batches, Dataset, Images, Normalizer, Views
 from cnnlite.diagnosis import advice, first_not_finite
 from cnnlite.errors import CheckpointError, DivergedError, StorageError
 from cnnlite.evaluation import Evaluation, averaged_state_of, evaluate, state_of
-from cnnlite.metrics import Mean, MetricsFile, hits
+from cnnlite.metrics import Mean, hits
 from cnnlite.network import Network, load_arrays
 from cnnlite.progress import Reporter
 from cnnlite.results import Progress, Result, describe_row
@@ -63,6 +63,7 @@ class Training:
 
     def __init__(self, config: Config, run: RunDirectory, dataset: Dataset, reporter: Reporter, stop: StopFlag):
         self.config, self.run, self.dataset, self.reporter, self.stop = config, run, dataset, reporter, stop
+        self.ranks = distributed.current()
         settings = config.train
         shape = dataset.train.images.shape[1:]
         self.network = Network(config.model, shape, seed=config.seed, classes=len(dataset.classes))
@@ -86,7 +87,7 @@ class Training:
         self.averaging = copy.deepcopy(settings.averaging) or NoAveraging()
         self.validate_every = settings.validate_every.steps(epoch)
         self.checkpoint_every = settings.checkpoint_every.steps(epoch)
-        self.metrics = MetricsFile(run.file("metrics.csv"))
+        self.metrics = run.metrics()
         self.progress = Progress()
         self._saved: tuple[int, int] | None = None
         self._trained_images, self._trained_seconds = 0, 0.0
@@ -138,19 +139,20 @@ class Training:
     def train_until(self, end: int) -> None:
         """Make updates up to ``end``; Stopped between two of them if a signal came."""
         network, loss, optimizer, progress, config = self.network, self.loss, self.optimizer, self.progress, self.config
+        ranks, began_images = self.ranks, self._trained_images
         factor, epoch, clip_norm = config.train.schedule.factor, self.batches.steps_per_epoch, config.train.clip_norm
         began = time.perf_counter()
-        began_images = self._trained_images
         try:
             for step in range(progress.step, end):
                 self.stop.check()
-                x, targets = self.batches.batch(step)
+                count = self.batches.size(step)
+                x, targets = self.batches.batch(step, ranks.split(count))
                 logits = network.forward(x, training=True, step=step)
-                batch_loss = loss.forward(logits, targets)
+                batch_loss, correct = ranks.figures(loss.forward(logits, targets), hits(logits, targets))
                 if not math.isfinite(batch_loss):
                     raise self._diverged("loss", x, targets)
-                correct = hits(logits, targets)
-                network.backward(loss.backward())
+                network.backward(ranks.part(loss.backward()))
+                ranks.add_up(group.grads for group in optimizer.bound)
                 norm = optimizer.gradient_norm()
                 if not math.isfinite(norm):
                     raise self._diverged("gradient", x, targets)
@@ -158,7 +160,6 @@ class Training:
                     optimizer.scale_gradients(clip_norm / norm)
                 optimizer.step(step, factor(step, self.total_steps, epoch))
                 self.averaging.update(step)
-                count = len(targets)
                 progress.loss.add(batch_loss * count, count)
                 progress.accuracy.add(correct, count)
                 progress.step = step + 1
@@ -174,6 +175,7 @@ class Training:
     def _evaluate(self) -> None:
         """Validate, append a row to the metrics, and keep the checkpoint if it is the best so far."""
         progress, validation = self.progress, self.dataset.validation
+        self.ranks.check_replicas(self.network.state())
         found = None
         if validation is not None:
             self.reporter.activity("validate", self.progress.step)
@@ -215,7 +217,7 @@ class Training:
         self.network.load_state(averaged_state_of(self.checkpoint()))
         if progress.best_step is not None:
             try:
-                best = self.run.load("best")
+                best = self.ranks.from_first(lambda: self.run.load("best"))
                 found = Progress.from_meta(best.meta["progress"])
                 self.network.load_state(averaged_state_of(best))
                 progress = found
@@ -299,5 +301,7 @@ class Training:
         return self.optimizer.rate(step, factor)
 
     def _diverged(self, what: str, x: Array, targets: Array) -> DivergedError:
-        where = first_not_finite(self.network, self.loss, x, targets, self.progress.step)
+        arguments = (self.network, self.loss, x, targets, self.progress.step)
+        places = self.ranks.each_alone(lambda: first_not_finite(*arguments))
+        where = min(places, key=lambda place: place.startswith("the loss"))  # of the rank that found out more
         return DivergedError(f"the {what} is not finite, first in {where}")

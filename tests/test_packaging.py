@@ -24,7 +24,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 ROOMS = (
     {"errors", "registry", "randomness", "types", "stopping", "streams"},
     {"engine", "files", "losses", "schedules", "yaml_reader"},
-    {"pictures"},
+    {"distributed", "pictures"},
     {"averaging", "data", "kernels", "checkpoint", "machine", "metrics", "progress"},
     {"layers", "runs", "results"},
     {"sizing"},
@@ -51,6 +51,7 @@ EXTRAS = {
     "matplotlib": "report",
     "onnx": "export",
     "onnxruntime": "export",
+    "mpi4py": "distributed",
     "tensorboardX": "tensorboard",
 }
 """The one room that may import each package beyond the required ones, when it is used."""

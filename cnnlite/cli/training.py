@@ -56,6 +56,7 @@ def train(stop: StopFlag, /, threads: int | None, quiet: bool, dry_run: bool, **
       cnnlite train -c small --dry-run
       cnnlite train -c small --budget 20m
       cnnlite train --resume runs/small
+      mpiexec -n 2 cnnlite train -c small
     """
     if stray := click.get_current_context().args:
         last = str((wishes["overrides"] or ("=",))[-1])
@@ -69,20 +70,24 @@ def train(stop: StopFlag, /, threads: int | None, quiet: bool, dry_run: bool, **
         raise click.UsageError("--budget decides the number of epochs: leave out --epochs")
     if dry_run and not wishes["config"]:
         raise click.UsageError("--dry-run needs --config")
-    from cnnlite import engine
+    from cnnlite import distributed, engine
     from cnnlite.launch import Request, launch
     from cnnlite.preview import preview
     from cnnlite.progress import Reporter
     from cnnlite.results import describe_result
     from cnnlite.streams import say
 
-    engine.set_threads(threads)
-    if dry_run:
-        for part in preview(Request(**wishes), wishes["config"], stop, offer_download):
-            say(part)
-        return
-    result, run = launch(Request(**wishes), Reporter(quiet=quiet), stop, offer_download)
-    say(describe_result(result, run))
+    with distributed.joined() as ranks:
+        engine.set_threads(ranks.threads(threads))
+        if dry_run:
+            for part in preview(Request(**wishes), wishes["config"], stop, offer_download):
+                if ranks.first:
+                    say(part)
+            return
+        reporter = Reporter(quiet=quiet, mute=not ranks.first)
+        result, run = launch(Request(**wishes), reporter, stop, offer_download)
+        if ranks.first:
+            say(describe_result(result, run))
 
 
 def offer_download(missing: "DatasetMissing") -> bool:

@@ -65,8 +65,12 @@ class Batches:
             except ValueError as error:
                 raise ConfigError([Problem(f"data.augment[{index}]", str(error))]) from None
 
-    def batch(self, step: int) -> tuple[Array, Array]:
-        """Inputs and targets of training step ``step``, counted from 0.
+    def size(self, step: int) -> int:
+        """How many images the batch of training step ``step`` has."""
+        return min(self.batch_size, len(self.images) - step % self.steps_per_epoch * self.batch_size)
+
+    def batch(self, step: int, part: slice = slice(None)) -> tuple[Array, Array]:
+        """Inputs and targets of training step ``step``, counted from 0, or of a part of its images.
 
         Inputs are float32 ``(n, H, W, C)``, targets are labels, int64 ``(n,)``, or probabilities, float32 ``(n, K)``.
         """
@@ -74,12 +78,13 @@ class Batches:
         chosen = self._permutation(epoch)[place * self.batch_size : (place + 1) * self.batch_size]
         source = self.images.images
         shape = source.shape[1:]
-        out = np.empty((len(chosen), *shape), np.float32)
+        wanted = np.arange(len(chosen))[part]
+        out = np.empty((len(wanted), *shape), np.float32)
         rng = stream(self.seed, "augment", step)
         pick = Pick(chosen, len(source), shape, epoch, self.seed)
         options = [transform.draw(rng, pick) for transform in self.transforms]
 
-        def write(which: Array | slice, x: Array) -> None:
+        def write(which: Array, x: Array) -> None:
             images = source[chosen[which]]
             for transform, option in zip(self.transforms, options, strict=True):
                 images = transform.apply(images, option[which])
@@ -89,21 +94,21 @@ class Batches:
         # Counted are the floats alone: blocks of fewer images would spend their time on calls, not on pixels.
         size = 4 * math.prod(shape)
         if self.mix is None:
-            engine.for_blocks(lambda _, start, stop: write(slice(start, stop), out[start:stop]), len(chosen), size)
-            return out, labels
+            engine.for_blocks(lambda _, start, stop: write(wanted[start:stop], out[start:stop]), len(wanted), size)
+            return out, labels[part]
         mix, rng = self.mix, stream(self.seed, "mix", step)
         partner = rng.permutation(len(chosen))
         mixed = mix.draw(rng, len(chosen), shape)
 
         def write_mixed(_block: int, start: int, stop: int) -> None:
-            x = out[start:stop]
+            x, which = out[start:stop], wanted[start:stop]
             other = engine.scratch("batches.other", x.shape, np.float32)
-            write(slice(start, stop), x)
-            write(partner[start:stop], other)  # once more: a block, or a part of a batch, needs no other one
-            mix.apply(x, other, mixed[start:stop])
+            write(which, x)
+            write(partner[which], other)  # once more: a block, or a part of a batch, needs no other one
+            mix.apply(x, other, mixed[which])
 
-        engine.for_blocks(write_mixed, len(chosen), size)
-        return out, soft_targets(labels, partner, mix.shares(mixed, shape), self.classes)
+        engine.for_blocks(write_mixed, len(wanted), size)
+        return out, soft_targets(labels, partner, mix.shares(mixed, shape), self.classes)[part]
 
     def _permutation(self, epoch: int) -> Array:
         known = self._order

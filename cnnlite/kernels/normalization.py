@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from cnnlite import engine
+from cnnlite import distributed, engine
 from cnnlite.kernels import pooling
 from cnnlite.kernels.rows import channel_dots, channel_sums, per_row, row_length
 from cnnlite.kernels.windows import Windows
@@ -32,7 +32,7 @@ class Elementwise(Protocol):
 
 
 def moments(x: Array) -> tuple[Array, Array]:
-    """Mean and (biased) variance of each channel, (C,) in float64.
+    """Mean and (biased) variance of each channel over the whole batch, (C,) in float64.
 
     Each block gives its sum and its squared deviations from its own mean; Chan, Golub & LeVeque 1979 combine them:
     M2 = sum of M2_b + n_b * (mean_b - mean)^2.
@@ -61,12 +61,12 @@ def moments(x: Array) -> tuple[Array, Array]:
 
     engine.for_blocks(block, len(x), per_sample * x.itemsize)
     if len(bounds) == 1:
-        return means[0], np.maximum(squares[0], 0) * (channels / x.size)
+        return distributed.current().moments(means[0], np.maximum(squares[0], 0) * (channels / x.size))
     counts = np.array([[(stop - start) * (per_sample // channels)] for start, stop in bounds], np.float64)
     total = counts.sum()
     mean = (counts * means).sum(axis=0) / total
     variance = (squares + counts * (means - mean) ** 2).sum(axis=0) / total
-    return mean, np.maximum(variance, 0)
+    return distributed.current().moments(mean, np.maximum(variance, 0))
 
 
 class Transform:
@@ -130,11 +130,12 @@ def backward(
         inv_std: (C,) in float64.
 
     Returns:
-        dx like ``x``; dgamma and dbeta (C,) in float64.
+        dx like ``x``; dgamma and dbeta of this rank's samples, (C,) in float64.
     """
-    dz, dbeta, dots = _gradient_for_z(dy, pooled, y, transform)
-    dgamma = (dots - mean * dbeta) * inv_std
-    m = x.size // x.shape[-1]
+    dz, own = _gradient_for_z(dy, pooled, y, transform)
+    own[1] = (own[1] - mean * own[0]) * inv_std
+    dbeta, dgamma = distributed.current().sum(own)
+    m = distributed.current().samples(len(x)) * (x[0].size // x.shape[-1])
     factor = transform.scale / -m
     slope = factor * inv_std * dgamma
     offset = factor * dbeta - mean * slope
@@ -156,11 +157,11 @@ def backward(
 
     arrays = 3 if windows is None else 5
     engine.for_blocks(block, len(x), arrays * x[0].nbytes)
-    return dx, dgamma, dbeta
+    return dx, own[1], own[0]
 
 
-def _gradient_for_z(dy: Array, x: Array, y: Array, transform: Transform) -> tuple[Array, Array, Array]:
-    """The gradient dz, in the shape of ``x``, and for each channel sum dz and sum dz * x, (C,) in float64."""
+def _gradient_for_z(dy: Array, x: Array, y: Array, transform: Transform) -> tuple[Array, Array]:
+    """The gradient dz, in the shape of ``x``, and for each channel sum dz and sum dz * x, (2, C) in float64."""
     channels, length, activation = x.shape[-1], transform.length, transform.activation
     sample_bytes = 3 * x[0].nbytes
     count = len(engine.blocks(len(x), sample_bytes))
@@ -180,5 +181,5 @@ def _gradient_for_z(dy: Array, x: Array, y: Array, transform: Transform) -> tupl
         sums[index, 1] = channel_dots(out, part, channels)
 
     engine.for_blocks(block, len(x), sample_bytes)
-    dbeta, dots = np.add.reduce(sums, axis=0)
-    return dz, dbeta, dots
+    total: Array = np.add.reduce(sums, axis=0)
+    return dz, total

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from cnnlite import engine
+from cnnlite import distributed, engine
 from cnnlite.layers.base import Layer, layers
 from cnnlite.randomness import stream
 from cnnlite.types import Array, DType, Shape
@@ -40,14 +40,19 @@ class Dropout(Layer):
         factors = self._factors = engine.empty(x.shape, x.dtype)
         y = engine.empty(x.shape, x.dtype)
         kept_scale = x.dtype.type(1 / (1 - self.p))
+        length = math.prod(x.shape[1:])
+        counters = -(-length // 8)  # of the stream that each sample has, so that it gets the same draws on any rank
+        offset = distributed.current().offset
 
         def block(_: int, start: int, stop: int) -> None:
-            draws = engine.scratch("dropout.draws", factors[start:stop].shape, np.float32)
-            stream(self._seed, "dropout", self._step, start).random(out=draws, dtype=np.float32)
-            np.multiply(draws >= self.p, kept_scale, out=factors[start:stop])
+            draws = engine.scratch("dropout.draws", (stop - start, 8 * counters), np.float32)
+            rng = stream(self._seed, "dropout", self._step, skip=(offset + start) * counters)
+            rng.random(out=draws, dtype=np.float32)
+            kept = (draws[:, :length] >= self.p).reshape(factors[start:stop].shape)
+            np.multiply(kept, kept_scale, out=factors[start:stop])
             np.multiply(x[start:stop], factors[start:stop], out=y[start:stop])
 
-        engine.for_blocks(block, len(x), 3 * math.prod(x.shape[1:]) * x.itemsize)
+        engine.for_blocks(block, len(x), 3 * length * x.itemsize)
         return y
 
     def backward(self, dy: Array) -> Array | None:

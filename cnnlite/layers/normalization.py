@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from cnnlite import distributed
 from cnnlite.kernels import normalization, pooling
 from cnnlite.kernels.normalization import Transform
 from cnnlite.kernels.windows import Windows
@@ -72,7 +73,7 @@ class BatchNorm(Layer):
     def forward(self, x: Array, *, training: bool) -> Array:
         if training:
             mean, variance = normalization.moments(x)
-            self._update_running(mean, variance, x.size // x.shape[-1])
+            self._update_running(mean, variance, distributed.current().samples(len(x)) * (x[0].size // x.shape[-1]))
         else:
             mean, variance = self.buffers["running_mean"], self.buffers["running_var"].astype(np.float64)
         inv_std = 1 / np.sqrt(variance + self.eps)

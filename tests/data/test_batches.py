@@ -3,6 +3,7 @@ import pytest
 
 from cnnlite import engine
 from cnnlite.data import Batches, Images, Normalizer, Transform, sequential
+from cnnlite.data.mixing import Cutmix, Mixing, Mixup
 from cnnlite.data.transforms import AlternatingFlip, CenterCrop, Cutout, RandomCrop, RandomFlip
 from cnnlite.errors import ConfigError
 
@@ -130,3 +131,16 @@ def test_sequential_gives_all_images_in_order(count: int, size: int) -> None:
     assert max(len(labels) for _, labels in parts) <= size
     np.testing.assert_array_equal(np.concatenate([x for x, _ in parts]), images.images)
     assert np.concatenate([labels for _, labels in parts]).tolist() == list(range(count))
+
+
+@pytest.mark.parametrize("mix", [None, Mixup(0.4), Cutmix()])
+def test_a_part_of_a_batch_has_the_bits_of_the_whole_one(mix: Mixing | None) -> None:
+    transforms: list[Transform] = [RandomFlip(), RandomCrop(2), Cutout(2)]
+    source = Batches(numbered(23), 9, seed=3, transforms=transforms, normalizer=RAW, mix=mix, classes=23)
+    for step in (1, 2, 5):
+        x, targets = source.batch(step)
+        assert len(x) == source.size(step) == (9, 9, 5)[step % 3]
+        for part in (slice(0, 2), slice(2, 5), slice(4, 5)):
+            own_x, own_targets = source.batch(step, part)
+            np.testing.assert_array_equal(own_x, x[part])
+            np.testing.assert_array_equal(own_targets, targets[part])
