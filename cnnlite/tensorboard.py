@@ -27,7 +27,10 @@ class TensorBoard:
             from tensorboardX import SummaryWriter
         except ImportError:
             raise missing_extra("--tensorboard", "tensorboard") from None
-        self._begin: Callable[[], Any] = lambda: SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+        # Files are named by the second: the step keeps one that is resumed at once from replacing its own beginning.
+        self._begin: Callable[[], Any] = lambda: SummaryWriter(
+            str(folder), purge_step=step + 1 if step else None, filename_suffix=f".{step:09}"
+        )
         self._writer: Any = None
 
     def row(self, figures: Mapping[str, float | None]) -> None:
