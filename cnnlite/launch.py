@@ -108,7 +108,9 @@ def _resume(request: Request, path: Path, reporter: Reporter, stop: StopFlag, of
         config = dataclasses.replace(config, name=str(checkpoint.meta.get("name", path.name)))
         changes = check_same(config, checkpoint, reporter)
         if not changes and not named and (result := from_first(lambda: _finished(run))):
-            reporter.warn(f"{run.path}: this run is complete; train on with a larger --epochs")
+            reporter.warn(
+                f"{run.path}: this run is complete; train on with a larger --epochs, or -o train.iterations=..."
+            )
             return result, run.path
         dataset = load(config, offer)
         if fact(checkpoint, "dataset", dict).get("digest") != dataset.digest:

@@ -65,7 +65,10 @@ def describe_row(row: dict[str, Any], total: int, *, best: bool = False) -> str:
     if row["validation_loss"] is not None:
         mark = " (best)" if best else ""
         parts.append(f"validation loss {row['validation_loss']:.4f}, accuracy {row['validation_accuracy']:.2%}{mark}")
-    parts += [f"lr {row['lr']:.3g}", f"{row['images_per_second']:,.0f} images/s", f"{row['seconds']:.0f} s"]
+    parts.append(f"lr {row['lr']:.3g}")
+    if row["images_per_second"]:  # none are trained where a resumed run only evaluates
+        parts.append(f"{row['images_per_second']:,.0f} images/s")
+    parts.append(f"{row['seconds']:.0f} s")
     return "  ".join(parts)
 
 

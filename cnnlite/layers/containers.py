@@ -228,7 +228,10 @@ class Residual(Parallel):
         try:
             return super().build(in_shape, rng, dtype)
         except ValueError as error:
-            hint = "give `shortcut` layers that make the shapes equal, such as a 1x1 conv2d with the same stride"
+            hint = (
+                "keep height and width in the body with `padding: same`, or give `shortcut` layers that make the "
+                "shapes equal, such as a 1x1 conv2d with the same stride"
+            )
             raise ValueError(f"{error}; {hint}") from None
 
 

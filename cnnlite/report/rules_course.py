@@ -163,4 +163,5 @@ def few_rows(evidence: Evidence) -> Judgement:
         f"There {'is 1 row' if count == 1 else f'are {count} rows'} of metrics; most rules want {FEWEST_ROWS} to "
         "tell a trend from chance. Validate more often."
     )
-    return "Few points to judge by", text, ("train.validate_every=0.25 epochs",)
+    every = max(1, (evidence.record.total_steps or 0) // (2 * FEWEST_ROWS))
+    return "Few points to judge by", text, (f"train.validate_every={every}",)

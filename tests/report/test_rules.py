@@ -57,7 +57,7 @@ HOLDS: list[Case] = [
     ),
     ("still_improving", {"validation_accuracy": RISING, "train_accuracy": RISING}, ("train.epochs=12",)),
     ("still_improving", {"train_accuracy": RISING}, ("train.epochs=12",)),
-    ("few_rows", {"train_loss": [2.0, 1.5, 1.2]}, ("train.validate_every=0.25 epochs",)),
+    ("few_rows", {"train_loss": [2.0, 1.5, 1.2]}, ("train.validate_every=3",)),
     (
         "overfitting",
         {
