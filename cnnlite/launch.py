@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from cnnlite.results import Result
 from cnnlite.resuming import check_same, fact
 from cnnlite.runs import RunDirectory, RunElsewhere, environment
 from cnnlite.stopping import StopFlag, Stopped
+from cnnlite.streams import shell_word
 from cnnlite.tensorboard import TensorBoard
 from cnnlite.training import train
 
@@ -164,10 +164,10 @@ def _held(run: RunDirectory, request: Request) -> Iterator[None]:
         if not run.has_results():
             run.discard()
             raise
-        data = f" --data {shlex.quote(request.data)}" if request.data else ""
+        data = f" --data {shell_word(request.data)}" if request.data else ""
         size = distributed.current().size
         mpiexec = f"mpiexec -n {size} " if size > 1 else ""
-        way_on = f"continue with: {mpiexec}cnnlite train --resume {shlex.quote(str(run.path))}{data}"
+        way_on = f"continue with: {mpiexec}cnnlite train --resume {shell_word(str(run.path))}{data}"
         if isinstance(error, StorageError):
             raise StorageError(f"{error}\nthe last checkpoint is whole; {way_on}") from error
         if isinstance(error, Stopped):

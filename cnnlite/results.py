@@ -1,11 +1,11 @@
 """What a run has come to: on its way, and at its end."""
 
-import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cnnlite.metrics import Mean
+from cnnlite.streams import shell_word
 
 
 @dataclass
@@ -77,7 +77,7 @@ def describe_result(result: Result, run: Path) -> str:
     best = f"best step {result.best_step} of {result.steps}"
     if result.best_validation_accuracy is not None:
         best += f", validation accuracy {result.best_validation_accuracy:.2%}"
-    checkpoint = shlex.quote(str(run / "checkpoints" / "best.npz"))
+    checkpoint = shell_word(str(run / "checkpoints" / "best.npz"))
     return (
         f"test accuracy {result.test_accuracy or 0:.2%}  ({best}, {result.train_seconds:.0f} s)\n"
         f"run directory: {run}  (metrics.csv, result.json, log.txt, checkpoints)\n"

@@ -1,9 +1,19 @@
-"""Printing to streams that may be closed, broken, or unable to show all characters."""
+"""Printing to streams that may be closed, broken, or unable to show all characters, or colours."""
 
 import contextlib
 import os
+import re
+import shlex
 import sys
 from typing import TextIO
+
+_COLOURS = {
+    re.compile(r"^error:", re.MULTILINE): "1;31",  # red
+    re.compile(r"^warning:", re.MULTILINE): "33",  # yellow
+    re.compile(r"accuracy [\d.]+% \(best\)"): "32",  # green
+    re.compile(r"^test accuracy [\d.]+%|(?<= images, )accuracy [\d.]+%"): "1;32",
+}
+"""What stands out at a terminal, and how (ECMA-48, select graphic rendition)."""
 
 
 def say(text: str, *, error: bool = False) -> None:
@@ -12,6 +22,8 @@ def say(text: str, *, error: bool = False) -> None:
     if stream is None:
         return
     try:
+        if shows_colours(stream):
+            text = coloured(text)
         try:
             stream.write(text + "\n")
         except UnicodeEncodeError:
@@ -19,6 +31,31 @@ def say(text: str, *, error: bool = False) -> None:
         stream.flush()
     except (OSError, ValueError):
         mute(stream)
+
+
+def coloured(text: str) -> str:
+    """The text with what stands out in colour."""
+    for pattern, colour in _COLOURS.items():
+        text = pattern.sub(f"\x1b[{colour}m\\g<0>\x1b[0m", text)
+    return text
+
+
+def shows_colours(stream: TextIO) -> bool:
+    """Tell whether a stream is a terminal with colours, and its user wants them (https://no-color.org)."""
+    if not stream.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return False
+    # The consoles of older Windows would show the codes themselves.
+    tells = ("TERM", "TERM_PROGRAM", "WT_SESSION", "ANSICON") if os.name == "nt" else ("TERM",)
+    return any(map(os.environ.get, tells))
+
+
+def shell_word(text: str) -> str:
+    """Quote a word of a command as the shell of this system wants it."""
+    if os.name != "nt":
+        return shlex.quote(text)
+    import subprocess
+
+    return subprocess.list2cmdline([text])
 
 
 def mute(stream: TextIO) -> None:

@@ -69,6 +69,7 @@ def test_no_bar_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_quiet_leaves_warnings_alone_but_logs_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     terminal = Terminal()
+    monkeypatch.setenv("NO_COLOR", "1")
     on_stderr(monkeypatch, terminal)
     use(Reporter(quiet=True), tmp_path / "log.txt")
     assert terminal.text() == "warning: x\n"

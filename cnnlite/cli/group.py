@@ -1,6 +1,10 @@
 """The group that all commands belong to: errors become a line and an exit code, signals a flag."""
 
+import contextlib
+import io
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,17 +57,34 @@ def _remember(context: click.Context, _: click.Parameter, value: bool) -> None:
         context.find_root().meta["debug"] = True
 
 
+@contextlib.contextmanager
+def _like_other_errors() -> Iterator[None]:
+    """Print what click has to say about wrong usage the way that all errors are printed."""
+    try:
+        yield
+    except click.ClickException as error:
+        text = io.StringIO()
+        error.show(text)
+        complain(re.sub("^Error:", "error:", text.getvalue(), flags=re.MULTILINE).rstrip("\n"))
+        raise click.exceptions.Exit(error.exit_code) from None
+
+
 class _Group(click.Group):
     """Commands whose errors become a line on stderr and an exit code."""
 
     command_class = _Command
 
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        with _like_other_errors():
+            return super().make_context(*args, **kwargs)
+
     def invoke(self, ctx: click.Context) -> Any:
         stop = ctx.obj = StopFlag()
         with stop.installed():
             try:
-                return super().invoke(ctx)
-            except (click.ClickException, click.exceptions.Exit, click.Abort):
+                with _like_other_errors():
+                    return super().invoke(ctx)
+            except (click.exceptions.Exit, click.Abort):
                 raise
             except (Exception, Stopped) as error:
                 if ctx.find_root().meta.get("debug"):
@@ -82,7 +103,14 @@ class Subgroup(click.Group):
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def cli() -> None:
-    """Train convolutional neural networks written in plain NumPy, from YAML configs."""
+    """Train convolutional neural networks written in plain NumPy, from YAML configs.
+
+    \b
+    Examples:
+      cnnlite train --config quickstart
+      cnnlite configs list
+      cnnlite train --help
+    """
 
 
 def main() -> None:

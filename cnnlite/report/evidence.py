@@ -1,7 +1,6 @@
 """What rules are made of: what they look at, what they find, and the list that they stand in."""
 
 import math
-import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from cnnlite.config import flatten
 from cnnlite.losses import CrossEntropy
 from cnnlite.report.inside import DeadUnits
 from cnnlite.report.record import Record
+from cnnlite.streams import shell_word
 
 
 @dataclass(frozen=True)
@@ -124,10 +124,10 @@ def finding(evidence: Evidence, applied: Rule) -> Finding | None:
     path = evidence.record.path
     command = ""
     if applied.name == "interrupted":
-        command = f"cnnlite train --resume {shlex.quote(str(path))}"
+        command = f"cnnlite train --resume {shell_word(str(path))}"
     elif overrides:
-        options = " ".join(f"-o {shlex.quote(override)}" for override in overrides)
-        command = f"cnnlite train --config {shlex.quote(str(path / 'config.yaml'))} {options}"
+        options = " ".join(f"-o {shell_word(override)}" for override in overrides)
+        command = f"cnnlite train --config {shell_word(str(path / 'config.yaml'))} {options}"
     return Finding(applied.name, title, text, command)
 
 
