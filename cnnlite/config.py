@@ -12,6 +12,7 @@ import yaml
 import cnnlite.layers  # noqa: F401 - registers all layers
 from cnnlite.annotations import options_of, show
 from cnnlite.builder import Problems, construct
+from cnnlite.bundled import bundled_configs, bundled_folder
 from cnnlite.draft import Draft
 from cnnlite.errors import ConfigError, Problem
 from cnnlite.layers.base import Layer
@@ -115,17 +116,6 @@ def flatten(data: Any, place: str = "") -> dict[str, Any]:
     else:
         return {place: data}
     return {name: leaf for key, value in items for name, leaf in flatten(value, key).items()}
-
-
-def bundled_folder() -> Path:
-    """Find the configs that come with cnnlite: inside the installed package, or at the top of a checkout."""
-    inside = Path(__file__).parent / "configs"
-    return inside if inside.is_dir() else Path(__file__).parent.parent / "configs"
-
-
-def bundled_configs() -> list[str]:
-    """List the file names of the configs that come with cnnlite."""
-    return sorted(path.name for path in bundled_folder().glob("*.yaml"))
 
 
 def find_config(name: str) -> Path:

@@ -40,6 +40,7 @@ with atheris.instrument_imports(include=["cnnlite", "yaml", "zipfile"], exclude=
     from cnnlite.data.cifar import Cifar10
     from cnnlite.data.unpickle import RefusedError, read_pickle
 
+from cnnlite.bundled import bundled_folder  # noqa: E402 - not to be followed
 from cnnlite.errors import CheckpointError, ConfigError, DataError  # noqa: E402 - not to be followed
 from tests.data import files  # noqa: E402
 from tests.test_config import FULL  # noqa: E402
@@ -133,7 +134,7 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], Callable[[], list[bytes]]]] = 
 
 def words() -> set[str]:
     """Find the words of configs, which mutations of bytes would not come upon."""
-    return {word for path in config.bundled_folder().glob("*.yaml") for word in re.findall(r"\w+", path.read_text())}
+    return {word for path in bundled_folder().glob("*.yaml") for word in re.findall(r"\w+", path.read_text())}
 
 
 def main() -> None:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from cnnlite.bench import prepare, training_multiply_adds
-from cnnlite.config import bundled_configs, load_config
+from cnnlite.bundled import bundled_configs
+from cnnlite.config import load_config
 
 PUBLISHED = {
     "inception": 1_649_402,  # Zhang et al. 2016, arXiv:1611.03530, table 1

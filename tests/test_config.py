@@ -10,12 +10,12 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from cnnlite import bundled
 from cnnlite import config as config_module
 from cnnlite.builder import Problems, construct
+from cnnlite.bundled import bundled_configs, bundled_folder
 from cnnlite.config import (
     Config,
-    bundled_configs,
-    bundled_folder,
     config_from_data,
     config_text,
     find_config,
@@ -405,7 +405,8 @@ def test_bundled_configs_are_found_by_name_from_anywhere(tmp_path: Path, monkeyp
     (folder / "models").mkdir(parents=True)
     (folder / "small.yaml").write_text(SHORT.replace("[flatten, {linear: {out_features: 10}}]", "models/m.yaml"))
     (folder / "models" / "m.yaml").write_text("[flatten, {linear: {out_features: 10}}]")
-    monkeypatch.setattr(config_module, "bundled_folder", lambda: folder)
+    for module in (bundled, config_module):
+        monkeypatch.setattr(module, "bundled_folder", lambda: folder)
     monkeypatch.chdir(tmp_path)
     assert bundled_configs() == ["small.yaml"]
     assert load_config("small.yaml").name == load_config("small").name == "small"

@@ -15,14 +15,15 @@ from pathlib import Path
 import pytest
 
 import cnnlite
-from cnnlite.config import bundled_configs, bundled_folder, load_config
+from cnnlite.bundled import bundled_configs, bundled_folder
+from cnnlite.config import load_config
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "cnnlite"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 ROOMS = (
-    {"errors", "registry", "randomness", "types", "stopping", "streams"},
+    {"bundled", "errors", "registry", "randomness", "types", "stopping", "streams"},
     {"engine", "files", "losses", "schedules", "yaml_reader"},
     {"distributed", "pictures"},
     {"averaging", "data", "kernels", "checkpoint", "machine", "metrics", "progress"},

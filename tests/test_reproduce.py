@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from cnnlite.config import bundled_configs, load_config
+from cnnlite.bundled import bundled_configs
+from cnnlite.config import load_config
 from tests.small_runs import TINY, figures
 
 ROOT = Path(__file__).parent.parent

@@ -7,8 +7,9 @@ import yaml
 from click.testing import CliRunner
 
 from cnnlite.annotations import options_of
+from cnnlite.bundled import bundled_configs, bundled_folder
 from cnnlite.cli import cli
-from cnnlite.config import Config, bundled_configs, bundled_folder, config_from_data, load_config
+from cnnlite.config import Config, config_from_data, load_config
 from cnnlite.errors import ConfigError
 from cnnlite.registry import Registry
 from cnnlite.schema import schema

@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from cnnlite.bundled import bundled_configs
 from cnnlite.cli import cli
-from cnnlite.config import bundled_configs, load_config
+from cnnlite.config import load_config
 from cnnlite.evaluation import check_model
 from cnnlite.summary import size_text, summarize
 from tests.small_runs import TINY
