@@ -7,24 +7,31 @@ from pathlib import Path
 
 import click
 
+from cnnlite.cli import options
 from cnnlite.cli.group import PATH, Subgroup, cli
 from cnnlite.errors import ConfigError
 
 
 @cli.group(cls=Subgroup)
 def configs() -> None:
-    """List, show and copy the bundled configs."""
+    """List, show and copy the bundled configs.
+
+    \b
+    Examples:
+      cnnlite configs list
+      cnnlite configs copy small.yaml mine.yaml
+    """
 
 
 @configs.command(name="list")
 def list_configs() -> None:
-    r"""List the bundled configs, each with what it is.
+    """List the bundled configs, each with what it is.
 
     \b
     Example:
       cnnlite configs list
     """
-    from cnnlite.config import bundled_configs, bundled_folder
+    from cnnlite.bundled import bundled_configs, bundled_folder
     from cnnlite.streams import say
 
     names = bundled_configs()
@@ -34,9 +41,9 @@ def list_configs() -> None:
 
 
 @configs.command()
-@click.argument("name")
+@click.argument("name", shell_complete=options.complete_bundled)
 def show(name: str) -> None:
-    r"""Print a config.
+    """Print a config.
 
     \b
     Example:
@@ -48,10 +55,11 @@ def show(name: str) -> None:
 
 
 @configs.command()
-@click.argument("name")
+@click.argument("name", shell_complete=options.complete_bundled)
 @click.argument("destination", type=PATH, default=Path())
-def copy(name: str, destination: Path) -> None:
-    r"""Copy a config to DESTINATION, a folder or a new file, to change it there.
+@click.option("--force", is_flag=True, help="Replace the file if it exists.")
+def copy(name: str, destination: Path, force: bool) -> None:
+    """Copy a config to DESTINATION, a folder or a new file, to change it there.
 
     \b
     Examples:
@@ -63,8 +71,8 @@ def copy(name: str, destination: Path) -> None:
 
     source = _bundled(name)
     target = destination / source.name if destination.is_dir() else destination
-    if os.path.lexists(target):
-        raise ConfigError(f"{target}: exists already; name another file")
+    if os.path.lexists(target) and not force:
+        raise ConfigError(f"{target}: exists already; name another file, or replace it with --force")
     write_text(target, source.read_text(encoding="utf-8"))
     say(str(target))
 
@@ -79,7 +87,7 @@ def _title(text: str) -> str:
 
 def _bundled(name: str) -> Path:
     """Find a bundled config, whatever files lie in the current folder."""
-    from cnnlite.config import bundled_configs, bundled_folder
+    from cnnlite.bundled import bundled_configs, bundled_folder
     from cnnlite.registry import did_you_mean
 
     for candidate in (name, f"{name}.yaml"):
@@ -91,7 +99,7 @@ def _bundled(name: str) -> Path:
 
 @cli.command()
 def schema() -> None:
-    r"""Print a JSON Schema of configs, with which editors complete and check them.
+    """Print a JSON Schema of configs, with which editors complete and check them.
 
     Save it to a file, and name the file in the first line of a config:
     # yaml-language-server: $schema=cnnlite.schema.json

@@ -2,15 +2,14 @@
 
 from pathlib import Path
 
-import click
-
+from cnnlite.cli import options
 from cnnlite.cli.group import cli
 
 
 @cli.command()
-@click.option("--data", metavar="DIR", help="Folder of the datasets.  [default: $CNNLITE_DATA or data]")
+@options.data_of_all
 def doctor(data: str | None) -> None:
-    r"""Look at this machine, at what is installed, and at the datasets.
+    """Look at this machine, at what is installed, and at the datasets.
 
     \b
     Example:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cnnlite.cli import options
 from cnnlite.cli.group import PATH, cli
 from cnnlite.errors import DataError
 
@@ -13,20 +14,16 @@ if TYPE_CHECKING:
 
 
 @cli.command()
-@click.argument("checkpoint", type=PATH)
+@options.checkpoint
 @click.argument("images", type=PATH, nargs=-1, required=True, metavar="IMAGE...")
 @click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="How many classes to name.")
-@click.option(
-    "--tta",
-    type=click.Choice(["none", "mirror", "mirror_translate"]),
-    help="Views of each picture, whose logits are averaged.  [default: the config's train.tta]",
-)
-@click.option("--threads", type=click.IntRange(1, 1024), help="Threads to compute on.  [default: one per core]")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@options.tta
+@options.threads
+@options.as_json
 def predict(
     checkpoint: Path, images: tuple[Path, ...], top: int, tta: "Views | None", threads: int | None, as_json: bool
 ) -> None:
-    r"""Name the most probable classes of pictures: files of any size, or folders of them.
+    """Name the most probable classes of pictures: files of any size, or folders of them.
 
     \b
     Examples:
@@ -56,13 +53,13 @@ def predict(
 
 
 @cli.command()
-@click.argument("checkpoint", type=PATH)
+@options.checkpoint
 @click.argument("out", type=PATH, metavar="OUT.onnx")
-@click.option("--data", metavar="DIR", help="Folder of the dataset, for the check.  [default: as in training]")
+@options.data_of_run
 @click.option("--force", is_flag=True, help="Replace OUT.onnx if it exists.")
-@click.option("--threads", type=click.IntRange(1, 1024), help="Threads to compute on.  [default: one per core]")
+@options.threads
 def export(checkpoint: Path, out: Path, data: str | None, force: bool, threads: int | None) -> None:
-    r"""Write a checkpoint as an ONNX file that takes raw images, and check it with onnxruntime.
+    """Write a checkpoint as an ONNX file that takes raw images, and check it with onnxruntime.
 
     \b
     Example:

@@ -4,15 +4,16 @@ from typing import Any
 
 import click
 
+from cnnlite.cli import options
 from cnnlite.cli.group import cli, complain
 from cnnlite.stopping import StopFlag
 
 
 @cli.command()
-@click.argument("config")
-@click.option("-o", "--override", "overrides", multiple=True, metavar="KEY=VALUE", help="As in train.")
+@options.config
+@options.overrides
 def validate(config: str, overrides: tuple[str, ...]) -> None:
-    r"""Check a config: grammar, options, and the shapes of the network.
+    """Check a config: grammar, options, and the shapes of the network.
 
     \b
     Examples:
@@ -27,11 +28,11 @@ def validate(config: str, overrides: tuple[str, ...]) -> None:
 
 
 @cli.command()
-@click.argument("config")
-@click.option("-o", "--override", "overrides", multiple=True, metavar="KEY=VALUE", help="As in train.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@options.config
+@options.overrides
+@options.as_json
 def summary(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
-    r"""Show the layers of a network: output shapes, parameters, multiply-adds, memory.
+    """Show the layers of a network: output shapes, parameters, multiply-adds, memory.
 
     Memory is that of the layers' outputs, as if each wrote an output of its own. A layer that holds others shows
     the sum of them.
@@ -52,11 +53,11 @@ def summary(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
 
 
 @cli.command()
-@click.argument("config")
-@click.option("-o", "--override", "overrides", multiple=True, metavar="KEY=VALUE", help="As in train.")
+@options.config
+@options.overrides
 @click.pass_context
 def gradcheck(context: click.Context, config: str, overrides: tuple[str, ...]) -> None:
-    r"""Compare the gradients of each layer, and of the whole network, with differences.
+    """Compare the gradients of each layer, and of the whole network, with differences.
 
     Everything is computed in float64, with random inputs and along random directions. The exit code is 1 if a
     gradient is wrong.
@@ -75,15 +76,15 @@ def gradcheck(context: click.Context, config: str, overrides: tuple[str, ...]) -
 
 
 @cli.command()
-@click.argument("config")
-@click.option("-o", "--override", "overrides", multiple=True, metavar="KEY=VALUE", help="As in train.")
+@options.config
+@options.overrides
 @click.option("--batch-size", type=click.IntRange(1), help="Images in a step.  [default: as in the config]")
-@click.option("--threads", type=click.IntRange(1, 1024), help="Threads to compute on.  [default: one per core]")
+@options.threads
 @click.option("--steps", type=click.IntRange(1), help="Steps to time.  [default: two seconds of them]")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@options.as_json
 @click.option("--layers", is_flag=True, help="Time each layer as well.")
 def bench(config: str, overrides: tuple[str, ...], threads: int | None, as_json: bool, **wishes: Any) -> None:
-    r"""Measure training steps on random images: time, speed, memory.
+    """Measure training steps on random images: time, speed, memory.
 
     \b
     Examples:
@@ -104,16 +105,16 @@ def bench(config: str, overrides: tuple[str, ...], threads: int | None, as_json:
 
 
 @cli.command(name="verify-resume")
-@click.argument("config")
-@click.option("-o", "--override", "overrides", multiple=True, metavar="KEY=VALUE", help="As in train.")
+@options.config
+@options.overrides
 @click.option("--steps", type=click.IntRange(2), default=6, show_default=True, help="Steps of the run to interrupt.")
-@click.option("--data", metavar="DIR", help="Folder of the downloaded datasets.")
-@click.option("--threads", type=click.IntRange(1, 1024), help="Threads to compute on.  [default: one per core]")
+@options.data
+@options.threads
 @click.pass_obj
 def verify_resume(
     stop: StopFlag, /, config: str, overrides: tuple[str, ...], steps: int, data: str | None, threads: int | None
 ) -> None:
-    r"""Interrupt and resume a short run of a config, and compare every bit with an uninterrupted one.
+    """Interrupt and resume a short run of a config, and compare every bit with an uninterrupted one.
 
     \b
     Examples:

@@ -4,16 +4,17 @@ from pathlib import Path
 
 import click
 
+from cnnlite.cli import options
 from cnnlite.cli.group import PATH, cli, complain
 
 
 @cli.command()
-@click.argument("run", type=PATH)
-@click.option("--data", metavar="DIR", help="Folder of the dataset.  [default: as in training]")
+@options.run
+@options.data_of_run
 @click.option("--out", type=PATH, metavar="DIR", help="Folder for the page and its pictures.  [default: RUN/report]")
-@click.option("--threads", type=click.IntRange(1, 1024), help="Threads to compute on.  [default: one per core]")
+@options.threads
 def report(run: Path, data: str | None, out: Path | None, threads: int | None) -> None:
-    r"""Write a page about a run: curves, confusions, mistakes, and a look inside the network.
+    """Write a page about a run: curves, confusions, mistakes, and a look inside the network.
 
     Takes a finished run or one on its way, and needs the extra plot: pip install "cnnlite[plot]". The page opens in any
     browser, from disk.
@@ -33,13 +34,13 @@ def report(run: Path, data: str | None, out: Path | None, threads: int | None) -
 
 
 @cli.command()
-@click.argument("run", type=PATH, required=False)
-@click.option("--data", metavar="DIR", help="Folder of the dataset.  [default: as in training]")
-@click.option("--threads", type=click.IntRange(1, 1024), help="Threads to compute on.  [default: one per core]")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.argument("run", type=PATH, required=False, shell_complete=options.complete_run)
+@options.data_of_run
+@options.threads
+@options.as_json
 @click.option("--rules", is_flag=True, help="List what is looked for, with all thresholds.")
 def explain(run: Path | None, data: str | None, threads: int | None, as_json: bool, rules: bool) -> None:
-    r"""Say in plain words what the curves of a run show, and what to try.
+    """Say in plain words what the curves of a run show, and what to try.
 
     \b
     Examples:
@@ -71,11 +72,11 @@ def _picture(_: click.Context, __: click.Parameter, value: Path | None) -> Path 
 
 
 @cli.command()
-@click.argument("runs", type=PATH, nargs=-1, required=True, metavar="RUN RUN...")
+@click.argument("runs", type=PATH, nargs=-1, required=True, metavar="RUN RUN...", shell_complete=options.complete_run)
 @click.option("--out", type=PATH, metavar="FILE", callback=_picture, help="Draw the curves into a .html, .png or .svg.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@options.as_json
 def compare(runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
-    r"""Put runs side by side: their figures, and what their configs differ in.
+    """Put runs side by side: their figures, and what their configs differ in.
 
     Runs that differ in their seeds only are summed up too, with mean and standard deviation. Curves need the
     extra plot: pip install "cnnlite[plot]".

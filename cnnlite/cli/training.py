@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cnnlite.cli import options
 from cnnlite.cli.group import PATH, cli, complain
 from cnnlite.errors import CheckpointError
 from cnnlite.stopping import StopFlag
@@ -31,23 +32,35 @@ def _duration(_: click.Context, __: click.Parameter, value: str | None) -> float
 
 
 @cli.command(context_settings={"allow_extra_args": True})
-@click.option("-c", "--config", metavar="FILE|NAME", help="A YAML file, or the name of a bundled config.")
-@click.option("-o", "--override", "overrides", multiple=True, metavar="KEY=VALUE", help="Such as train.epochs=5.")
+@click.option(
+    "-c",
+    "--config",
+    metavar="FILE|NAME",
+    shell_complete=options.complete_config,
+    help="A YAML file, or the name of a bundled config.",
+)
+@options.overrides
 @click.option("--epochs", type=float, help="Train for so many epochs.")
 @click.option(
     "--budget", metavar="TIME", callback=_duration, help="Train for as many steps as fit into this time, such as 20m."
 )
 @click.option("--seed", type=int, help="Seed of everything random.")
-@click.option("--data", metavar="DIR", help="Folder of the downloaded datasets.")
-@click.option("--run-dir", type=PATH, help="New or empty directory for the run.  [default: runs/NAME]")
-@click.option("--resume", type=PATH, metavar="RUN", help="Go on with an interrupted run.")
-@click.option("--threads", type=click.IntRange(1, 1024), help="Threads to compute on.  [default: one per core]")
+@options.data
+@click.option("--run-dir", type=PATH, metavar="DIR", help="New or empty directory for the run.  [default: runs/NAME]")
+@click.option(
+    "--resume",
+    type=PATH,
+    metavar="RUN",
+    shell_complete=options.complete_run,
+    help="Go on with an interrupted run, or make one longer.",
+)
+@options.threads
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but warnings and the result.")
 @click.option("--tensorboard", is_flag=True, help="Write the figures for TensorBoard too.")
 @click.option("--dry-run", is_flag=True, help="Only show network, data, time and memory; leaves nothing behind.")
 @click.pass_obj
 def train(stop: StopFlag, /, threads: int | None, quiet: bool, dry_run: bool, **wishes: Any) -> None:
-    r"""Train a network and test it.
+    """Train a network and test it.
 
     \b
     Examples:
@@ -123,16 +136,18 @@ def _fraction(_: click.Context, __: click.Parameter, value: float | None) -> flo
 
 
 @cli.command(name="eval")
-@click.argument("checkpoint", type=PATH)
-@click.option("--split", type=click.Choice(["test", "validation", "train"]), default="test", show_default=True)
-@click.option("--data", metavar="DIR", help="Folder of the dataset.  [default: as in training]")
+@options.checkpoint
 @click.option(
-    "--tta",
-    type=click.Choice(["none", "mirror", "mirror_translate"]),
-    help="Views of each image, whose logits are averaged.  [default: the config's train.tta]",
+    "--split",
+    type=click.Choice(["test", "validation", "train"]),
+    default="test",
+    show_default=True,
+    help="Which images of the dataset.",
 )
-@click.option("--threads", type=click.IntRange(1, 1024), help="Threads to compute on.  [default: one per core]")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@options.data_of_run
+@options.tta
+@options.threads
+@options.as_json
 @click.option("--min-accuracy", type=float, callback=_fraction, help="Fail (exit code 3) below this fraction.")
 def evaluate(
     checkpoint: Path,
@@ -143,7 +158,7 @@ def evaluate(
     as_json: bool,
     min_accuracy: float | None,
 ) -> None:
-    r"""Evaluate a checkpoint: accuracy, loss, and the accuracy of each class.
+    """Evaluate a checkpoint: accuracy, loss, and the accuracy of each class.
 
     \b
     Examples:
@@ -166,12 +181,18 @@ def evaluate(
 
 
 @cli.command(name="download-cifar")
-@click.option("--data", metavar="DIR", help="Folder to put it in.  [default: $CNNLITE_DATA or data]")
-@click.option("--dataset", type=click.Choice(["cifar10", "cifar100"]), default="cifar10", show_default=True)
-@click.option("--from-file", type=PATH, help="Take this archive instead of downloading one.")
-@click.option("--url", help="Download from here: a mirror.")
+@options.data_of_all
+@click.option(
+    "--dataset",
+    type=click.Choice(["cifar10", "cifar100"]),
+    default="cifar10",
+    show_default=True,
+    help="What to download.",
+)
+@click.option("--from-file", type=PATH, metavar="FILE", help="Take this archive instead of downloading one.")
+@click.option("--url", metavar="URL", help="Download from here: a mirror.")
 def download_cifar(data: str | None, dataset: str, from_file: Path | None, url: str | None) -> None:
-    r"""Download, verify and unpack CIFAR-10 or CIFAR-100.
+    """Download, verify and unpack CIFAR-10 or CIFAR-100.
 
     \b
     Examples:

@@ -1,0 +1,58 @@
+"""Arguments and options that several commands have, the same in each, and what a shell may complete them with."""
+
+import functools
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import click
+from click.shell_completion import CompletionItem
+
+from cnnlite.bundled import bundled_configs
+from cnnlite.cli.group import PATH
+
+Completion = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
+
+
+def _completion(find: Callable[[], Iterable[str]], otherwise: str = "") -> Completion:
+    """Complete with what is found; else let the shell do so, with files (``file``), folders (``dir``) or nothing."""
+
+    def complete(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        found = [CompletionItem(word) for word in sorted(find()) if word.startswith(incomplete)]
+        return found if found or not otherwise else [CompletionItem(incomplete, type=otherwise)]
+
+    return complete
+
+
+def _bundled_names() -> list[str]:
+    return [name.removesuffix(".yaml") for name in bundled_configs()]
+
+
+def _found(*patterns: str) -> list[str]:
+    return [path.as_posix() for pattern in patterns for path in Path().glob(pattern)]
+
+
+complete_bundled = _completion(_bundled_names)
+complete_config = _completion(lambda: [*_bundled_names(), *_found("*.yaml", "*.yml")], "file")
+complete_run = _completion(lambda: [path.removesuffix("/checkpoints") for path in _found("runs/*/checkpoints")], "dir")
+complete_folder = _completion(list, "dir")
+complete_checkpoint = _completion(lambda: _found("runs/*/checkpoints/[!.]*.npz"), "file")
+
+config = click.argument("config", shell_complete=complete_config)
+run = click.argument("run", type=PATH, shell_complete=complete_run)
+checkpoint = click.argument("checkpoint", type=PATH, shell_complete=complete_checkpoint)
+overrides = click.option(
+    "-o", "--override", "overrides", multiple=True, metavar="KEY=VALUE", help="Such as train.epochs=5; may be repeated."
+)
+threads = click.option(
+    "--threads", type=click.IntRange(1, 1024), help="Threads to compute on.  [default: one per core]"
+)
+as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+_data = functools.partial(click.option, "--data", metavar="DIR", shell_complete=complete_folder)
+data = _data(help="Folder of the dataset.  [default: the config's data.root]")
+data_of_run = _data(help="Folder of the dataset.  [default: as in training]")
+data_of_all = _data(help="Folder of the datasets.  [default: $CNNLITE_DATA or data]")
+tta = click.option(
+    "--tta",
+    type=click.Choice(["none", "mirror", "mirror_translate"]),
+    help="Views of each image, whose logits are averaged.  [default: the config's train.tta]",
+)
