@@ -70,7 +70,7 @@ class RunDirectory:
         """Lock an existing run to go on with it; ConfigError if it is none or another process has it."""
         run = cls(path)
         if not run.checkpoints.is_dir():
-            raise ConfigError(f"{path}: is not a run directory (it has no folder checkpoints)")
+            raise no_run(path)
         run._prepare()
         return run
 
@@ -203,6 +203,14 @@ class RunElsewhere(RunDirectory):
     def has_results(self) -> bool:
         """Leave it to the other rank to discard a directory without results."""
         return True
+
+
+def no_run(path: Path) -> ConfigError:
+    """Make the error for a path that is no run directory; it names one that is inside, the latest, if there is one."""
+    inside = sorted(path.glob("*/checkpoints/"), key=lambda folder: folder.stat().st_mtime)
+    if inside:
+        return ConfigError(f"{path}: is not a run directory but holds some; name one, such as {inside[-1].parent}")
+    return ConfigError(f"{path}: is not a run directory; name one, such as runs/small")
 
 
 def versions() -> dict[str, str]:

@@ -135,8 +135,10 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.iterations is None):
-            given = "neither" if self.epochs is None else "both"
-            raise ValueError(f"expected one of epochs and iterations, got {given}")
+            way_out = "neither; add epochs: 10"
+            if self.epochs is not None:
+                way_out = "both; leave one out, or set it to null: -o train.epochs=null"
+            raise ValueError(f"expected one of epochs and iterations, got {way_out}")
 
     def rates(self, total_steps: int, steps_per_epoch: int) -> Callable[[int], float]:
         """Find the learning rate of each step, counted from 0, in a training of so many steps."""

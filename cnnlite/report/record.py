@@ -9,9 +9,10 @@ from typing import Any
 
 from cnnlite.config import Config, load_config
 from cnnlite.data import Dataset, Images, Normalizer
-from cnnlite.errors import CheckpointError, CnnliteError, ConfigError, DataError
+from cnnlite.errors import CheckpointError, CnnliteError, DataError
 from cnnlite.evaluation import load_data, load_network
 from cnnlite.network import Network
+from cnnlite.runs import no_run
 
 Row = dict[str, float | None]
 
@@ -65,7 +66,7 @@ class Record:
 def read_record(path: Path) -> Record:
     """Read a run directory; ConfigError if it is none."""
     if not (path / "config.yaml").is_file():
-        raise ConfigError(f"{path}: is not a run directory (it has no config.yaml); name one such as runs/small")
+        raise no_run(path)
     rows = _rows(path / "metrics.csv")
     result = _json(path / "result.json")
     if rows and result.get("steps", 0) < (rows[-1]["step"] or 0):
