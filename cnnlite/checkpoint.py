@@ -88,9 +88,10 @@ def open_checkpoint(path: Path) -> Iterator["CheckpointFile"]:
             size = _verified_size(file)
             with zipfile.ZipFile(file) as archive:
                 yield CheckpointFile(archive, size)
-    except IsADirectoryError:
-        raise CheckpointError(f"{path}: is a directory; name a file, such as checkpoints/best.npz in a run") from None
     except OSError as error:
+        if path.is_dir():  # which Windows calls "Permission denied"
+            way_out = "name a file, such as checkpoints/best.npz in a run"
+            raise CheckpointError(f"{path}: is a directory; {way_out}") from None
         raise CheckpointError(f"{path}: cannot read: {error.strerror or error}") from None
     except _BadFileError as error:
         raise CheckpointError(f"{path}: {error}") from None

@@ -38,7 +38,8 @@ def memory() -> int:
     if sys.platform != "win32":
         import resource
 
-        limits.append(resource.getrlimit(resource.RLIMIT_AS)[0])
+        with contextlib.suppress(AttributeError, ValueError):  # some systems have no such limit
+            limits.append(resource.getrlimit(resource.RLIMIT_AS)[0])
     return min(limit for limit in limits if limit > 0)
 
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # no system has all of them
+_SIGNALS = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
 
 
 class Stopped(BaseException):
@@ -23,7 +24,7 @@ class Stopped(BaseException):
 
 
 class StopFlag:
-    """Turns SIGINT, SIGTERM and SIGHUP into `Stopped`, raised at once or, while deferred, by `check`."""
+    """Turns the signals that ask to end into `Stopped`, raised at once or, while deferred, by `check`."""
 
     def __init__(self) -> None:
         self.number = 0

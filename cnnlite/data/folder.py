@@ -73,15 +73,11 @@ class Folder(Source):
     def load(self, root: Path) -> Dataset:
         listing = list_pictures(root, self.test_fraction)
         path = self.cache_path(root)
-        try:
-            train, test, facts = read_cache(path)
-            if facts["listing"] != listing.digest:
-                raise DataError(f"{root}: pictures were added, removed or changed")
-        except (FileNotFoundError, DataError) as reason:
-            if isinstance(reason, DataError):
-                say(f"{reason}; reading all pictures again", error=True)
+        found = _fitting_cache(path, listing)
+        if found is None:
             self._build(path, listing)
-            train, test, facts = read_cache(path)
+            found = read_cache(path)
+        train, test, facts = found
         if facts["skipped"]:
             say(f"warning: {root}: skipped {_told(facts['skipped'], facts['skipped_count'])}", error=True)
         self._validation = facts["validation"]
@@ -109,6 +105,22 @@ class Folder(Source):
             write_cache(path, reading.parts(), (self.size, self.size, 3), reading.facts)
         except (OSError, StorageError) as error:
             raise StorageError(f"{error}; -o data.dataset.folder.cache=DIR puts the cache elsewhere") from None
+
+
+def _fitting_cache(path: Path, listing: Listing) -> tuple[Images, Images, dict[str, Any]] | None:
+    """What the cache holds, or None if it is not of these pictures; nothing is mapped then, so it can be replaced."""
+    try:
+        found = read_cache(path)
+    except FileNotFoundError:
+        return None
+    except DataError as error:
+        reason = str(error)
+    else:
+        if found[2]["listing"] == listing.digest:
+            return found
+        reason = f"{listing.root}: pictures were added, removed or changed"
+    say(f"{reason}; reading all pictures again", error=True)
+    return None
 
 
 class _Reading:
