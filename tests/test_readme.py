@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 import yaml
 
+import cnnlite
 from cnnlite.annotations import options_of, to_plain
 from cnnlite.averaging import averagings
+from cnnlite.checkpoint import load_checkpoint
 from cnnlite.cli import cli
 from cnnlite.config import load_config
 from cnnlite.data import mixings, sources, transforms
+from cnnlite.gradcheck import check, describe
 from cnnlite.layers import layers
 from cnnlite.losses import losses
 from cnnlite.network import Network
@@ -23,6 +26,7 @@ from cnnlite.optimizers import optimizers
 from cnnlite.registry import Registry
 from cnnlite.schedules import schedules
 from tests.gradcheck import assert_layer_gradients
+from tests.small_runs import TINY
 
 TEXT = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 TOLD_FOR_ALL = {"groups", "warmup_epochs", "warmup_steps"}
@@ -105,7 +109,7 @@ def test_the_tables_have_every_registered_name_with_its_options_and_their_defaul
                 assert yaml.safe_load(written[key]) == to_plain(option.default()), f"{name}: {key}"
 
 
-def test_the_layer_it_shows_works(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_layer_it_shows_works(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(layers, "_classes", dict(layers._classes))
     (code,) = (block for block in blocks("python") if "class " in block)
     exec(compile(ast.parse(code), "README.md", "exec"), {"__name__": "readme"})
@@ -113,6 +117,32 @@ def test_the_layer_it_shows_works(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     assert layer.build((4, 3, 2), rng, np.dtype(np.float64)) == (4, 3, 2)
     assert_layer_gradients(layer, rng.standard_normal((5, 4, 3, 2)), rng)
+    lines = [line for line in code.partition("@layers.register")[2].splitlines() if line.strip()]
+    assert len(lines) <= 20
+
+    config = tmp_path / "mine.yaml"
+    config.write_text(TINY.replace("  - relu\n", "  - channel_scale: {start: 0.5}\n  - relu\n"), encoding="utf-8")
+    checks = check(load_config(config))
+    assert "channel_scale" in describe(checks)
+    assert all(found.right for found in checks)
+    trained = cnnlite.train(config, epochs=1, run_dir=tmp_path / "run", quiet=True)
+    weights = load_checkpoint(Path(trained.checkpoint)).arrays["param/2.weight"]
+    assert weights.shape == (6,)
+    assert not np.any(weights == 0.5)
+
+
+def test_the_dataset_that_contributing_shows_works(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sources, "_classes", dict(sources._classes))
+    text = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    exec(compile(code, "CONTRIBUTING.md", "exec"), {"__name__": "contributing"})
+    config = tmp_path / "stripes.yaml"
+    data = "{shapes: {train_images: 126, test_images: 40}}, validation: 20"
+    text = TINY.replace(data, "{stripes: {count: 100}}").replace("out_features: 10", "out_features: 2")
+    config.write_text(text, encoding="utf-8")
+    trained = cnnlite.train(config, epochs=20, overrides=["data.augment=[]"], run_dir=tmp_path / "run", quiet=True)
+    assert trained.test_accuracy is not None
+    assert trained.test_accuracy > 0.9
 
 
 def test_the_program_it_shows_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
