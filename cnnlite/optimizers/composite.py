@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from cnnlite.errors import ConfigError, Problem
 from cnnlite.network import Parameter
-from cnnlite.optimizers.base import Optimizer, optimizers
+from cnnlite.optimizers.base import Optimizer, name_pattern, optimizers
 from cnnlite.schedules import Schedule
 
 
@@ -29,9 +29,10 @@ class Member:
 
     def __post_init__(self) -> None:
         try:
-            re.compile(self.match)
-        except re.error as error:
-            raise ValueError(f"match: {self.match!r} is not a regular expression: {error}") from None
+            name_pattern(self.match)
+        except (ValueError, re.error, OverflowError, RecursionError) as error:
+            message = f"match: {self.match!r:.60} is not a regular expression that can be used: {error}"
+            raise ValueError(message) from None
         if isinstance(self.optimizer, Composite):
             raise ValueError("optimizer: a composite is not a member of another; list its members here")
         if self.epochs is not None and not 0 < self.epochs < math.inf:
