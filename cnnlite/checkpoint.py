@@ -12,7 +12,7 @@ import math
 import os
 import stat
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, BinaryIO, NamedTuple
@@ -26,6 +26,7 @@ from cnnlite.types import Array, DType, Shape
 
 FORMAT = "cnnlite checkpoint"
 VERSION = 1
+_SEAL = b"sha256:"
 _DIGITS = 64
 _CHUNK = 1 << 20
 
@@ -42,6 +43,15 @@ class Checkpoint:
     def part(self, prefix: str) -> dict[str, Array]:
         """Find the arrays below ``prefix/``, named without it."""
         return {name[len(prefix) + 1 :]: array for name, array in self.arrays.items() if name.startswith(prefix + "/")}
+
+    def fact(self, name: str, kind: type) -> Any:
+        """Look up what every checkpoint of a run says; CheckpointError if it is missing or of another kind."""
+        value = self.meta.get(name)
+        if not isinstance(value, kind):
+            raise CheckpointError(
+                f"the checkpoint is not one of a run: {name} is {value!r:.40}; start a new run instead"
+            )
+        return value
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint, previous: Path | None = None) -> None:
@@ -62,16 +72,20 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, previous: Path | None = 
                 large = array.nbytes > zipfile.ZIP64_LIMIT // 2
                 with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=large) as member:
                     npy.write_array(member, np.asarray(array, order="C"), allow_pickle=False)
-            archive.comment = b"sha256:" + b"0" * _DIGITS
+            archive.comment = _SEAL + b"0" * _DIGITS
         size = file.seek(0, os.SEEK_END)
         digest = _sha256(file, size - _DIGITS)
         file.seek(size - _DIGITS)
         file.write(digest)
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
-    """Read and verify a checkpoint; CheckpointError says what is wrong with it. Nothing is ever unpickled."""
+def load_checkpoint(path: Path, check: Callable[["CheckpointFile"], object] = lambda file: None) -> Checkpoint:
+    """Read and verify a checkpoint; CheckpointError says what is wrong with it. Nothing is ever unpickled.
+
+    ``check`` may refuse what the file announces before its arrays are read.
+    """
     with open_checkpoint(path) as file:
+        check(file)
         return file.read()
 
 
@@ -128,9 +142,9 @@ class CheckpointFile:
         """Shapes and dtypes of all arrays, by name."""
         return {name: announced for name, (_, announced) in self._members.items() if name != "meta"}
 
-    def read(self) -> Checkpoint:
-        """Read everything into memory of its own."""
-        arrays = {name: self._read(name) for name in self.announced}
+    def read(self, *prefixes: str) -> Checkpoint:
+        """Read everything, or what has a name that begins with one of ``prefixes``, into memory of its own."""
+        arrays = {name: self._read(name) for name in self.announced if not prefixes or name.startswith(prefixes)}
         bad = _first_not_finite(arrays)
         if bad:
             raise _BadFileError(f"{bad} holds NaN or infinity")
@@ -156,11 +170,20 @@ def _verified_size(file: BinaryIO) -> int:
         raise _BadFileError("is empty")
     if file.read(4) != b"PK\x03\x04":
         raise _BadFileError("is not a cnnlite checkpoint (not an .npz file)")
-    if status.st_size <= _DIGITS or _sha256(file, status.st_size - _DIGITS) != file.read():
+    if not _is_sealed(file, status.st_size):
         raise _BadFileError(
             "is damaged, cut short, or no cnnlite checkpoint: its SHA-256 does not match; use another one"
         )
     return status.st_size
+
+
+def _is_sealed(file: BinaryIO, size: int) -> bool:
+    if size <= len(_SEAL) + _DIGITS:
+        return False
+    file.seek(size - len(_SEAL) - _DIGITS)
+    if file.read(len(_SEAL)) != _SEAL:  # to hash a huge file that is none of ours would take minutes
+        return False
+    return _sha256(file, size - _DIGITS) == file.read()
 
 
 def _sha256(file: BinaryIO, count: int) -> bytes:

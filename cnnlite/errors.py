@@ -53,6 +53,10 @@ class CheckpointError(CnnliteError):
     exit_code = 3
 
 
+class UnfitError(CheckpointError):
+    """A checkpoint is whole, but not one of this network, or of any: no reason to set it aside as damaged."""
+
+
 class DivergedError(CnnliteError):
     """The loss or a gradient is not finite."""
 

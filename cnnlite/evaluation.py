@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from cnnlite import __version__, distributed, engine
-from cnnlite.checkpoint import Checkpoint, open_checkpoint
+from cnnlite.checkpoint import Checkpoint, CheckpointFile, open_checkpoint
 from cnnlite.config import Config, config_from_data
 from cnnlite.data import Dataset, Images, Normalizer, Views, load_dataset, views_of
-from cnnlite.errors import CheckpointError, ConfigError, DataError, DivergedError
+from cnnlite.errors import CheckpointError, ConfigError, DataError, DivergedError, UnfitError
 from cnnlite.losses import Loss
 from cnnlite.metrics import ConfusionMatrix, Mean
 from cnnlite.network import Described, Network, check_arrays
-from cnnlite.sizing import refuse_if_too_large
+from cnnlite.sizing import count_parameters, refuse_if_too_large
 from cnnlite.types import Array
 
 BATCH_SIZE = 250
@@ -25,6 +25,9 @@ BATCH_SIZE = 250
 
 _STATE = ("param/", "buffer/")
 _AVERAGE = "average/"
+_NORMALIZE = "normalize/"
+_OPTIMIZER = "optimizer/"
+_LARGEST_SIDE = 2**20
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ def evaluate_checkpoint(
     if dataset.classes != classes or dataset.train.images.shape[1:] != network.in_shape:
         raise DataError(f"{path}: was trained on other classes or image sizes than {dataset.name} has here")
     warnings = []
-    if checkpoint.meta.get("dataset", {}).get("digest") != dataset.digest:
+    if checkpoint.fact("dataset", dict).get("digest") != dataset.digest:
         warnings.append(f"the images of {dataset.name} here are not those that {path} was trained on")
     images = split_of(dataset, split)
     found = evaluate(network, images, normalizer, config.train.loss, classes, views=views or config.train.tta)
@@ -112,7 +115,7 @@ def load_network(path: Path) -> tuple[Checkpoint, Config, Network, Normalizer, t
     """Read a checkpoint and rebuild what it holds, as `restore` does; only arrays that fit the network are read."""
     with open_checkpoint(path) as file:
         config, network, classes = _rebuild(file.meta, file.announced, path)
-        checkpoint = file.read()
+        checkpoint = file.read(*_STATE, _AVERAGE, _NORMALIZE)
     network.load_state(averaged_state_of(checkpoint))
     return checkpoint, config, network, _normalizer_of(checkpoint, path), classes
 
@@ -133,18 +136,46 @@ def _rebuild(
     """Build the network that ``meta`` describes, as yet without training; CheckpointError if ``arrays`` do not fit."""
     try:
         config = config_from_data(meta["config"])
-        classes = tuple(map(str, meta["classes"]))
-        in_shape = tuple(map(int, meta["in_shape"]))
+        classes, in_shape = tuple(meta["classes"]), tuple(meta["in_shape"])
+        if not all(isinstance(name, str) for name in classes):
+            raise ValueError("classes are not names")
+        if len(in_shape) != 3 or not all(type(side) is int and 0 < side < _LARGEST_SIDE for side in in_shape):
+            raise ValueError(f"in_shape {in_shape!r:.40} is not that of images")
+        announced = sum(math.prod(array.shape) for array in arrays.values())
+        if (count := count_parameters(config.model, in_shape)) > announced:
+            raise ValueError(f"does not fit the network: {announced:,} numbers for {count:,} parameters")
         network = Network(config.model, in_shape, seed=config.seed, classes=len(classes))
         own = {name: array for name, array in arrays.items() if name.startswith(_STATE)}
         check_arrays(network.state(), own, "network")
         averages = {name[len(_AVERAGE) :]: array for name, array in arrays.items() if name.startswith(_AVERAGE)}
         check_arrays(network.state(), own | averages, "network")
+        shapes = [arrays[f"{_NORMALIZE}{name}"].shape for name in ("mean", "std")]
+        if shapes[0] != shapes[1] or shapes[0] not in (in_shape, in_shape[-1:]):
+            raise ValueError(f"normalize/mean {shapes[0]} and normalize/std {shapes[1]} do not fit images {in_shape}")
     except KeyError as error:
-        raise CheckpointError(f"{path}: holds no {error.args[0]!r}, so it is not a whole network") from None
-    except (ConfigError, CheckpointError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: does not describe a network of cnnlite {__version__}: {error}") from None
+        raise UnfitError(f"{path}: holds no {error.args[0]!r}, so it is not a whole network") from None
+    except (ConfigError, CheckpointError, TypeError, ValueError, OverflowError) as error:
+        why = "; ".join(str(error).splitlines())
+        raise UnfitError(f"{path}: does not describe a network of cnnlite {__version__}: {why}") from None
     return config, network, classes
+
+
+def check_run(path: Path) -> Callable[[CheckpointFile], None]:
+    """Make a check of whether a file of a run at ``path`` announces what going on with training takes.
+
+    UnfitError for the network and its averages, the normalization, and the state of the optimizer.
+    """
+
+    def check(file: CheckpointFile) -> None:
+        config, network, _ = _rebuild(file.meta, file.announced, path)
+        try:
+            config.train.optimizer.bind(list(network.parameters.values()))
+            slots = {name[len(_OPTIMIZER) :]: a for name, a in file.announced.items() if name.startswith(_OPTIMIZER)}
+            check_arrays(config.train.optimizer.state(), slots, "optimizer")
+        except (ConfigError, CheckpointError) as error:
+            raise UnfitError(f"{path}: {error}") from None
+
+    return check
 
 
 def _normalizer_of(checkpoint: Checkpoint, path: Path) -> Normalizer:

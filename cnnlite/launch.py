@@ -14,12 +14,12 @@ from cnnlite.checkpoint import load_checkpoint
 from cnnlite.config import Config, flatten, load_config, render
 from cnnlite.data import Dataset, DatasetMissing
 from cnnlite.errors import ConfigError, DataError, Problem, StorageError
-from cnnlite.evaluation import check_training, load_data
+from cnnlite.evaluation import check_run, check_training, load_data
 from cnnlite.pace import measure, plan
 from cnnlite.progress import Reporter
 from cnnlite.registry import did_you_mean
-from cnnlite.results import Result
-from cnnlite.resuming import check_same, fact
+from cnnlite.results import Progress, Result
+from cnnlite.resuming import check_same
 from cnnlite.runs import RunDirectory, RunElsewhere, environment
 from cnnlite.stopping import StopFlag, Stopped
 from cnnlite.streams import shell_word
@@ -100,7 +100,10 @@ def _resume(request: Request, path: Path, reporter: Reporter, stop: StopFlag, of
     named = from_first(path.is_file)
     run = _directory(lambda: _open(path))
     with _held(run, request):
-        checkpoint, warnings = from_first(lambda: (load_checkpoint(path), []) if named else run.newest_checkpoint())
+        check = check_run(path)
+        checkpoint, warnings = from_first(
+            lambda: (load_checkpoint(path, check), []) if named else run.newest_checkpoint(check)
+        )
         for warning in warnings:
             reporter.warn(f"warning: {warning}")
         name = request.config or run.file("config.yaml")
@@ -113,13 +116,12 @@ def _resume(request: Request, path: Path, reporter: Reporter, stop: StopFlag, of
             )
             return result, run.path
         dataset = load(config, offer)
-        if fact(checkpoint, "dataset", dict).get("digest") != dataset.digest:
+        if checkpoint.fact("dataset", dict).get("digest") != dataset.digest:
             raise DataError(f"{config.data.root}: not the images that {run.path} was trained on; point --data to those")
         _check_ranks(config, dataset)
         run.write_text("config.yaml", render(config))
         if request.tensorboard or run.file("tensorboard").exists():
-            evaluated = fact(checkpoint, "progress", dict).get("evaluated", 0)
-            reporter.row_logs.append(TensorBoard(run.file("tensorboard"), evaluated))
+            reporter.row_logs.append(TensorBoard(run.file("tensorboard"), Progress.of(checkpoint).evaluated))
         reporter.open_log(run.file("log.txt"))
         reporter.line(f"resuming {run.path} at step {checkpoint.meta.get('step')}")
         _say_pinned(reporter)

@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from cnnlite.checkpoint import load_checkpoint
 from cnnlite.config import Config
 from cnnlite.data import Normalizer, Views
 from cnnlite.data.dataset import center
 from cnnlite.errors import DataError, DivergedError
-from cnnlite.evaluation import BATCH_SIZE, mean_logits, restore
+from cnnlite.evaluation import BATCH_SIZE, load_network, mean_logits
 from cnnlite.losses import softmax
 from cnnlite.network import Network
 from cnnlite.pictures import SUFFIXES, Frame, read_pictures
@@ -40,7 +39,7 @@ class Model:
     @classmethod
     def load(cls, checkpoint: Path) -> "Model":
         """Read a checkpoint; CheckpointError if it does not hold a whole network."""
-        return cls(*restore(load_checkpoint(checkpoint), checkpoint))
+        return cls(*load_network(checkpoint)[1:])
 
     @property
     def image_shape(self) -> Shape:

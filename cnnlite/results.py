@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cnnlite.checkpoint import Checkpoint
+from cnnlite.errors import CheckpointError
 from cnnlite.metrics import Mean
 from cnnlite.streams import shell_word
 
@@ -29,6 +31,14 @@ class Progress:
         return 0 if self.best_step is None else self.evaluated // every - self.best_step // every
 
     @classmethod
+    def of(cls, checkpoint: Checkpoint) -> "Progress":
+        """How far the run was at a checkpoint; CheckpointError if it does not say."""
+        try:
+            return cls.from_meta(checkpoint.fact("progress", dict))
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(f"the checkpoint does not say how far the run was ({error})") from None
+
+    @classmethod
     def from_meta(cls, data: dict[str, Any]) -> "Progress":
         """Undo `dataclasses.asdict`; KeyError or TypeError if it is not that."""
         progress = cls(**{**data, "loss": Mean(**data["loss"]), "accuracy": Mean(**data["accuracy"])})
@@ -36,6 +46,9 @@ class Progress:
         for name, kind in zip(vars(progress), kinds, strict=True):
             if not isinstance(value := getattr(progress, name), kind):
                 raise TypeError(f"{name} {value!r:.40}")
+        for mean in (progress.loss, progress.accuracy):
+            if not isinstance(mean.total, int | float) or not isinstance(mean.count, int):
+                raise TypeError(f"{mean!r:.40}")
         return progress
 
 

@@ -26,7 +26,7 @@ def check_same(config: Config, checkpoint: Checkpoint, reporter: Reporter) -> li
 
     Returns the changes that may be, ConfigError or CheckpointError for others.
     """
-    before = flatten(fact(checkpoint, "config", dict))
+    before = flatten(checkpoint.fact("config", dict))
     now = flatten(json.loads(json.dumps(config.resolved)))
     changes = [
         Problem(place, f"was {_shown(before, place)}, is {_shown(now, place)}")
@@ -37,7 +37,7 @@ def check_same(config: Config, checkpoint: Checkpoint, reporter: Reporter) -> li
     if refused:
         allowed = f"a resumed run may change only {', '.join(MAY_CHANGE)}; start a new run for more"
         raise ConfigError([*refused, Problem("", allowed)])
-    then = fact(checkpoint, "versions", dict)
+    then = checkpoint.fact("versions", dict)
     if then.get("cnnlite") != __version__:
         wrote = then.get("cnnlite")
         raise CheckpointError(
@@ -55,9 +55,9 @@ def check_same(config: Config, checkpoint: Checkpoint, reporter: Reporter) -> li
 
 def describe_schedule(config: Config, checkpoint: Checkpoint) -> str:
     """Say what another length of the training does to the learning rate from the checkpoint on."""
-    step, epochs = fact(checkpoint, "step", int), fact(checkpoint, "epoch", float)
+    step, epochs = checkpoint.fact("step", int), checkpoint.fact("epoch", float)
     epoch = max(1, round(step / epochs)) if epochs else 1
-    before = config_from_data(fact(checkpoint, "config", dict)).train
+    before = config_from_data(checkpoint.fact("config", dict)).train
     was, total = before.total_steps(epoch), config.train.total_steps(epoch)
     name = next(iter(flatten(config.resolved["train"]["schedule"]))).partition(".")[0]
     rate, rate_before = config.train.rates(total, epoch), config.train.rates(was, epoch)
@@ -68,14 +68,6 @@ def describe_schedule(config: Config, checkpoint: Checkpoint) -> str:
         f"the schedule {name} now spans {total} steps instead of {was}: at step {step} the learning rate is {now:.3g}, "
         f"not {then:.3g}; the run will not be the same as one of {total} steps from the start"
     )
-
-
-def fact(checkpoint: Checkpoint, name: str, kind: type) -> Any:
-    """Look up something that every checkpoint of a run says; CheckpointError if it is not there or of another kind."""
-    value = checkpoint.meta.get(name)
-    if not isinstance(value, kind):
-        raise CheckpointError(f"the checkpoint is not one of a run: {name} is {value!r:.40}; start a new run instead")
-    return value
 
 
 def _shown(flat: dict[str, Any], place: str) -> str:

@@ -8,15 +8,15 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 from cnnlite import __version__, distributed, engine, machine
-from cnnlite.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from cnnlite.errors import CheckpointError, ConfigError, StorageError
+from cnnlite.checkpoint import Checkpoint, CheckpointFile, load_checkpoint, save_checkpoint
+from cnnlite.errors import CheckpointError, ConfigError, StorageError, UnfitError
 from cnnlite.files import lock, remove_temporary, unwritable, write_text
 from cnnlite.metrics import MetricsFile, NoMetrics
 
@@ -144,10 +144,13 @@ class RunDirectory:
         """Load the checkpoint ``last``, ``previous`` or ``best``; CheckpointError if it is damaged."""
         return load_checkpoint(self.checkpoint_path(kind))
 
-    def newest_checkpoint(self) -> tuple[Checkpoint, list[str]]:
+    def newest_checkpoint(
+        self, check: Callable[[CheckpointFile], object] = lambda file: None
+    ) -> tuple[Checkpoint, list[str]]:
         """Load the newest checkpoint that is whole; also return warnings about newer ones, which are set aside.
 
-        The best one is as good as any to go on from, if older. CheckpointError if there is none.
+        The best one is as good as any to go on from, if older. CheckpointError if there is none. ``check`` is that of
+        `load_checkpoint`; an UnfitError is passed on.
         """
         warnings: list[str] = []
         for kind in ("last", "previous", "best"):
@@ -155,7 +158,9 @@ class RunDirectory:
             if not path.exists():
                 continue
             try:
-                return load_checkpoint(path), warnings
+                return load_checkpoint(path, check), warnings
+            except UnfitError:
+                raise
             except CheckpointError as error:
                 aside = path.with_name(f"{kind}.corrupt.npz")
                 with contextlib.suppress(OSError):

@@ -48,13 +48,9 @@ def refuse_if_too_large(model: Layer, in_shape: Shape, batch_size: int = 1) -> N
     StorageError if only a whole batch of such outputs is too much. What cannot be built passes: building it for real
     says why.
     """
-    model = copy.deepcopy(model)
-    with contextlib.suppress(Exception):  # a layer may look at its numbers, of which there are none
-        model.build(in_shape, _Sparing(np.random.PCG64(0)), np.dtype(np.float32))
-    parts = [layer for _, layer in model.walk()]
+    parts = _parts(model, in_shape)
     available = machine.memory()
-    parameters = 2 * _NUMBER * sum(math.prod(array.shape) for layer in parts for array in layer.params.values())
-    _refuse_above(available, "its parameters and their gradients", parameters)
+    _refuse_above(available, "its parameters and their gradients", 2 * _NUMBER * _parameters(parts))
     for layer in parts:
         output = _NUMBER * math.prod(layer.out_shape or (0,))
         what = f"the output of {layer.path or 'the model'}"
@@ -64,6 +60,22 @@ def refuse_if_too_large(model: Layer, in_shape: Shape, batch_size: int = 1) -> N
                 f"out of memory with batch size {batch_size}: {what} would take {_gigabytes(output * batch_size)}, "
                 f"there are {_gigabytes(available)}; lower train.batch_size (-o train.batch_size={batch_size // 2})"
             )
+
+
+def count_parameters(model: Layer, in_shape: Shape) -> int:
+    """How many numbers a network would train, without making room for them; those before a layer that does not fit."""
+    return _parameters(_parts(model, in_shape))
+
+
+def _parts(model: Layer, in_shape: Shape) -> list[Layer]:
+    model = copy.deepcopy(model)
+    with contextlib.suppress(Exception):  # a layer may look at its numbers, of which there are none
+        model.build(in_shape, _Sparing(np.random.PCG64(0)), np.dtype(np.float32))
+    return [layer for _, layer in model.walk()]
+
+
+def _parameters(parts: list[Layer]) -> int:
+    return sum(math.prod(array.shape) for layer in parts for array in layer.params.values())
 
 
 def _refuse_above(available: int, what: str, size: int) -> None:

@@ -287,10 +287,7 @@ class Training:
         self.optimizer.load_state(checkpoint.part("optimizer"))
         self.averaging.bind(self.network.state())
         load_arrays(self.averaging.state(), checkpoint.part("average"), "averages")
-        try:
-            self.progress = Progress.from_meta(checkpoint.meta["progress"])
-        except (KeyError, TypeError) as error:
-            raise CheckpointError(f"the checkpoint does not say how far the run was ({error})") from None
+        self.progress = Progress.of(checkpoint)
         if self.progress.step > self.total_steps:
             raise CheckpointError(f"the run is at step {self.progress.step}, beyond the {self.total_steps} asked for")
         self.metrics.cut_back(self.progress.evaluated)

@@ -130,8 +130,8 @@ def load_trained(record: Record) -> Trained:
 
 def _trained(file: Path) -> Trained:
     checkpoint, config, network, normalizer, classes = load_network(file)
-    digest = str(checkpoint.meta.get("dataset", {}).get("digest"))
-    return Trained(file, int(checkpoint.meta.get("step", 0)), network, normalizer, classes, digest, config)
+    digest = str(checkpoint.fact("dataset", dict).get("digest"))
+    return Trained(file, checkpoint.fact("step", int), network, normalizer, classes, digest, config)
 
 
 @dataclass(frozen=True)
