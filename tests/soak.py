@@ -3,6 +3,7 @@
 Every part ends the process with an AssertionError where something is lost, let in, or not the same bits.
 """
 
+import importlib.util
 import math
 import os
 import random
@@ -32,6 +33,7 @@ from tests.faults import Faults, dying
 from tests.small_runs import TINY, tiny
 
 COMMAND = [sys.executable, "-W", "error", "-m", "cnnlite", "train", "--quiet", "--threads", "1"]
+TARGETS = ("pickles", "checkpoints", "archives", "batches", "configs")
 FREQUENT = ["-o", "train.validate_every=3", "-o", "train.checkpoint_every=1"]
 
 
@@ -171,6 +173,19 @@ def price_of_looking(name: str, steps: int) -> str:
     return f"{name}: looking for NaN takes {1e6 * cost:.0f} us of a step's {1e3 * total:.1f} ms, {cost / total:.2%}"
 
 
+def fuzz(folder: Path, target: str, seconds: int) -> str:
+    """Let scripts/fuzz.py look for inputs of a reader that are neither read nor refused."""
+    if importlib.util.find_spec("atheris") is None:
+        return f"fuzzing {target}: skipped, as atheris is not installed (pip install atheris)"
+    script = Path(__file__).resolve().parent.parent / "scripts" / "fuzz.py"
+    options = [f"-max_total_time={seconds}", "-timeout=60", "-rss_limit_mb=1024"]
+    command = [sys.executable, str(script), target, *options]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace")
+    assert done.returncode == 0, done.stderr[-3000:]
+    end = next(line for line in done.stderr.splitlines() if "DONE" in line)
+    return f"fuzzing {target}: {' '.join(end.split())}"
+
+
 class Sampling(StopFlag):
     """Notes memory and open files each time the loop asks whether it should stop."""
 
@@ -210,14 +225,16 @@ def stay_flat(folder: Path, steps: int, dataset: Dataset | None = None) -> str:
 @click.option("--bits", default=1, help="Flip every so manieth bit; 0 to leave it out.")
 @click.option("--steps", default=2000, help="Steps to watch the memory of; 0 to leave it out.")
 @click.option("--looks", default=100, help="Steps to time the search for NaN in; 0 to leave it out.")
+@click.option("--fuzzing", default=300, help="Seconds to fuzz each reader, if atheris is installed; 0 to leave it out.")
 @click.option("--seed", default=0, help="Of the moments of the kills.")
-def soak(kills: int, epochs: int, calls: int, bits: int, steps: int, looks: int, seed: int) -> None:
+def soak(kills: int, epochs: int, calls: int, bits: int, steps: int, looks: int, fuzzing: int, seed: int) -> None:
     """Try what docs/reliability.md promises, at length."""
     parts: list[tuple[int, Callable[[Path], str]]] = [
         (steps, lambda folder: stay_flat(folder, steps)),
         (looks, lambda _: price_of_looking("seed-advanced.yaml", looks)),
         (looks, lambda _: price_of_looking("small.yaml", looks)),
         (bits, lambda folder: damage(folder, bits)),
+        *((fuzzing, lambda folder, target=target: fuzz(folder, target, fuzzing)) for target in TARGETS),
         (calls, lambda folder: die_at_calls(folder, calls)),
         (kills, lambda folder: kill_at_random(folder, kills, epochs, seed)),
     ]
