@@ -25,7 +25,7 @@ TOO_LARGE = {
         [Flatten(), Repeat(400, Linear(3072)), Linear(10)],
         "its parameters and their gradients would take 30.2 GB of memory",
     ),
-    "padding of 10^9": ([Conv2d(4, 3, padding=10**9), GlobalAvgPool2d(), Linear(10)], "the output of"),
+    "wide padding": ([Conv2d(400, 3, padding=4000), GlobalAvgPool2d(), Linear(10)], "the output of"),
     "2^100 channels": ([Repeat(100, Parallel([Sequential([]), Sequential([])]))], "the output of"),
 }
 

@@ -14,11 +14,17 @@ Padding: TypeAlias = int | tuple[int, int] | Literal["same", "valid"]
 Pair: TypeAlias = int | tuple[int, int]
 
 
+MOST = 4096
+"""Pixels of a kernel, stride or padding at the most; more is a slip of the keyboard, and would overflow later."""
+
+
 def pair(value: Pair, name: str, least: int = 1) -> tuple[int, int]:
-    """A height and a width from one number for both, or from two; ValueError below ``least``."""
+    """A height and a width from one number for both, or from two; ValueError below ``least`` or above `MOST`."""
     height, width = (value, value) if isinstance(value, int) else value
     if min(height, width) < least:
         raise ValueError(f"{name} must be at least {least}, not {value}")
+    if max(height, width) > MOST:
+        raise ValueError(f"{name} must be at most {MOST:,}, not {value}")
     return height, width
 
 
