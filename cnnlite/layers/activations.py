@@ -14,10 +14,10 @@ from cnnlite.types import Array, DType, Shape
 class Activation(Layer):
     """y = f(x) for each number; a subclass writes f and its derivative for a block."""
 
-    from_output = True
+    from_output = False
     """Whether `gradient` needs the output ``y`` only; then the input is not kept."""
-    never_falls = True
-    """Whether f(a) <= f(b) for all a < b."""
+    never_falls = False
+    """Whether f(a) <= f(b) for all a < b; then a pooling may come first, see `BatchNorm.absorb`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,6 +66,8 @@ class Activation(Layer):
 class ReLU(Activation):
     """y = max(x, 0); the gradient at 0 is 0."""
 
+    from_output = never_falls = True
+
     def apply(self, x: Array, out: Array) -> None:
         # A row of zeros instead of the number 0: NumPy's maximum has vector code for two arrays only.
         np.maximum(x, np.zeros(x.shape[1], x.dtype), out=out)
@@ -81,6 +83,8 @@ class LeakyReLU(Activation):
     Args:
         slope: between 0 and 1.
     """
+
+    from_output = never_falls = True
 
     def __init__(self, slope: float = 0.01):
         super().__init__()
@@ -108,6 +112,8 @@ class ELU(Activation):
     Args:
         alpha: minus the value at minus infinity; positive.
     """
+
+    from_output = never_falls = True
 
     def __init__(self, alpha: float = 1.0):
         super().__init__()
@@ -141,6 +147,8 @@ def _sigmoid(x: Array, out: Array) -> Array:
 class Sigmoid(Activation):
     """y = 1 / (1 + exp(-x)), computed as (1 + tanh(x / 2)) / 2, which cannot overflow."""
 
+    from_output = never_falls = True
+
     def apply(self, x: Array, out: Array) -> None:
         _sigmoid(x, out)
 
@@ -154,6 +162,8 @@ class Sigmoid(Activation):
 class Tanh(Activation):
     """y = tanh(x)."""
 
+    from_output = never_falls = True
+
     def apply(self, x: Array, out: Array) -> None:
         np.tanh(x, out=out)
 
@@ -166,9 +176,6 @@ class Tanh(Activation):
 @layers.register("silu")
 class SiLU(Activation):
     """y = x * sigmoid(x) (Elfwing, Uchibe & Doya 2017, arXiv:1702.03118)."""
-
-    from_output = False
-    never_falls = False
 
     def apply(self, x: Array, out: Array) -> None:
         np.multiply(x, _sigmoid(x, engine.scratch("activation.part", x.shape, x.dtype)), out=out)
@@ -186,8 +193,6 @@ class SiLU(Activation):
 class GELU(Activation):
     """y = x * (1 + tanh(u)) / 2, u = sqrt(2 / pi) * (x + 0.044715 * x^3): the tanh form of Hendrycks & Gimpel 2016, arXiv:1606.08415."""  # noqa: E501
 
-    from_output = False
-    never_falls = False
     SCALE = math.sqrt(2 / math.pi)
     CUBIC = 0.044715
 
