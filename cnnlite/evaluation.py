@@ -112,22 +112,15 @@ def evaluate_checkpoint(
 
 
 def load_network(path: Path) -> tuple[Checkpoint, Config, Network, Normalizer, tuple[str, ...]]:
-    """Read a checkpoint and rebuild what it holds, as `restore` does; only arrays that fit the network are read."""
+    """Read a checkpoint, and rebuild its config, network, normalization and class names.
+
+    Only arrays that fit the network are read. CheckpointError if it does not describe a whole network.
+    """
     with open_checkpoint(path) as file:
         config, network, classes = _rebuild(file.meta, file.announced, path)
         checkpoint = file.read(*_STATE, _AVERAGE, _NORMALIZE)
     network.load_state(averaged_state_of(checkpoint))
     return checkpoint, config, network, _normalizer_of(checkpoint, path), classes
-
-
-def restore(checkpoint: Checkpoint, path: Path) -> tuple[Config, Network, Normalizer, tuple[str, ...]]:
-    """Rebuild what a checkpoint, read from ``path``, holds: config, network, normalisation and class names.
-
-    CheckpointError if it does not describe a whole network.
-    """
-    config, network, classes = _rebuild(checkpoint.meta, checkpoint.arrays, path)
-    network.load_state(averaged_state_of(checkpoint))
-    return config, network, _normalizer_of(checkpoint, path), classes
 
 
 def _rebuild(

@@ -15,7 +15,7 @@ from cnnlite.cli import cli
 from cnnlite.config import config_from_data
 from cnnlite.data import Dataset
 from cnnlite.errors import DataError, DivergedError
-from cnnlite.evaluation import evaluate_checkpoint, load_data, restore
+from cnnlite.evaluation import evaluate_checkpoint, load_data, load_network
 from cnnlite.losses import softmax
 from cnnlite.prediction import Model, predict_files
 from tests.small_runs import TINY, tiny, trained
@@ -50,7 +50,7 @@ def run(*arguments: object) -> Result:
 
 
 def test_probabilities_are_those_of_the_evaluated_network(checkpoint: Path, dataset: Dataset) -> None:
-    _, network, normalizer, classes = restore(load_checkpoint(checkpoint), checkpoint)
+    _, _, network, normalizer, classes = load_network(checkpoint)
     model = Model.load(checkpoint)
     found = model.predict(dataset.test.images)
     expected = softmax(network.forward(normalizer(dataset.test.images), training=False))
@@ -76,7 +76,7 @@ def test_the_centre_is_cut_as_in_training(tmp_path: Path, pictures: Path) -> Non
     dataset, whole = load_data(config), load_data(tiny())
     assert dataset.test.images.shape[1:] == (24, 24, 3)
     model = Model.load(path)
-    _, network, normalizer, _ = restore(load_checkpoint(path), path)
+    _, _, network, normalizer, _ = load_network(path)
     expected = softmax(network.forward(normalizer(dataset.test.images), training=False))
     np.testing.assert_array_equal(model.predict(whole.test.images), expected)
     for index, prediction in enumerate(predict_files(model, [pictures], 10)):
