@@ -129,12 +129,11 @@ def _turned(windows: Windows, filters: int) -> Windows | None:
     """The geometry of the convolution in `input_gradient`; None if that is not the way."""
     kernel, before, after, out = [], [], [], []
     for axis in range(2):
-        k, remainder = divmod(windows.kernel[axis] + windows.stride[axis] - 1, windows.stride[axis])
-        is_divided = remainder == windows.stride[axis] - 1
-        if windows.stride[axis] > windows.kernel[axis] or (windows.channels > FEW_CHANNELS and not is_divided):
+        size, stride, top = windows.kernel[axis], windows.stride[axis], windows.top_left[axis]
+        k = -(-size // stride)
+        if stride > size or (windows.channels > FEW_CHANNELS and k * stride != size):
             return None
-        first = windows.top_left[axis] // windows.stride[axis]
-        end = -(-(windows.top_left[axis] + windows.size[axis]) // windows.stride[axis])
+        first, end = top // stride, -(-(top + windows.size[axis]) // stride)
         kernel.append(k)
         before.append(k - 1 - first)
         after.append(end - windows.out[axis])
