@@ -29,12 +29,13 @@ def numbers(rank: int, count: int) -> Array:
     return drawn
 
 
-def sums_are_added_in_the_order_of_the_ranks(ranks: Communicator) -> None:
+def sums_are_added_in_the_same_order_everywhere(ranks: Communicator) -> None:
     for count in (1, 2, 5, 100_001):
         mine = numbers(ranks.rank, count)
         ranks.add_up([mine])
-        expected = numbers(0, count)
-        for rank in range(1, ranks.size):
+        order = range(3) if count > 5 else (0, 2, 1)  # pieces of a large array; or pairs, 2 being beyond them
+        expected = np.zeros(count, np.float32)
+        for rank in order:
             expected += numbers(rank, count)
         assert np.array_equal(mine, expected), count
     ranks.split(3)
@@ -117,7 +118,7 @@ def everybody_learns_what_one_found(ranks: Communicator) -> None:
 
 with joined() as ranks:
     assert ranks.size == 3
-    sums_are_added_in_the_order_of_the_ranks(ranks)
+    sums_are_added_in_the_same_order_everywhere(ranks)
     figures_count_samples(ranks)
     batch_norm_is_that_of_the_whole_batch(ranks)
     variance_survives_a_large_mean(ranks)

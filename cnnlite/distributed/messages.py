@@ -63,11 +63,41 @@ class Messages:
     def rows(self, array: Array) -> Array:
         """The arrays of all ranks, of the same shape, in a new array with an axis of ranks before the others."""
         rows = np.empty((self.size, *array.shape), array.dtype)
-        self._wait(self._data.Iallgather(np.ascontiguousarray(array), rows), array.nbytes * (self.size - 1))
+        self._wait(array.nbytes * (self.size - 1), self._data.Iallgather(np.ascontiguousarray(array), rows))
         return rows
 
+    def sum(self, array: Array) -> Array:
+        """The sum over all ranks of a small array: of pairs of ranks, then of pairs of pairs, and so on.
+
+        All have the same bits, because a + b is b + a. Ranks beyond the greatest power of two let others add theirs.
+        """
+        total = np.array(array)
+        paired = 1 << (self.size.bit_length() - 1)
+        beyond, step = self.rank ^ paired, 1
+        if self.rank >= paired:
+            self._send(total, beyond)
+            return self._receive(total, beyond)
+        if beyond < self.size:
+            total = total + self._receive(total, beyond)
+        while step < paired:
+            other, partner = np.empty_like(total), self.rank ^ step
+            self._wait(total.nbytes, self._data.Irecv(other, partner), self._data.Isend(total, partner))
+            total = total + other
+            step *= 2
+        if beyond < self.size:
+            self._send(total, beyond)
+        return total
+
+    def _send(self, array: Array, rank: int) -> None:
+        self._wait(array.nbytes, self._data.Isend(array, rank))
+
+    def _receive(self, like: Array, rank: int) -> Array:
+        array = np.empty_like(like)
+        self._wait(0, self._data.Irecv(array, rank))
+        return array
+
     def add_up(self, array: Array) -> None:
-        """Replace a flat array by the sum over all ranks, added in their order.
+        """Replace a large flat array by the sum over all ranks, added in their order.
 
         Each rank adds up one piece and sends it to all: 2 (size - 1) / size of the array is sent, which is the least.
         """
@@ -78,14 +108,14 @@ class Messages:
         pieces = self._pieces(count, array.dtype)
         places = ([count] * self.size, [count * rank for rank in range(self.size)])
         to_others = (array.size - count) * array.itemsize
-        self._wait(self._data.Ialltoallv([array, (counts, starts)], [pieces, places]), to_others)
+        self._wait(to_others, self._data.Ialltoallv([array, (counts, starts)], [pieces, places]))
 
         def block(_: int, start: int, stop: int) -> None:
             np.add.reduce(pieces[:, start:stop], axis=0, out=own[start:stop])
 
         engine.for_blocks(block, count, (self.size + 1) * array.itemsize)
         to_others = own.nbytes * (self.size - 1)
-        self._wait(self._data.Iallgatherv(self._mpi.IN_PLACE, [array, (counts, starts)]), to_others)
+        self._wait(to_others, self._data.Iallgatherv(self._mpi.IN_PLACE, [array, (counts, starts)]))
 
     def _pieces(self, count: int, dtype: Any) -> Array:
         key = (count, np.dtype(dtype))
@@ -98,25 +128,25 @@ class Messages:
         data = np.frombuffer(bytearray(self._mpi.pickle.dumps(value)), np.uint8)
         sizes = self.rows(np.array(data.size))
         everything = np.empty(sizes.sum(), np.uint8)
-        self._wait(self._data.Iallgatherv(data, [everything, sizes]), data.size * (self.size - 1))
+        self._wait(data.size * (self.size - 1), self._data.Iallgatherv(data, [everything, sizes]))
         return [self._mpi.pickle.loads(piece) for piece in np.split(everything, np.cumsum(sizes)[:-1])]
 
     def broadcast(self, value: Any) -> Any:
         """What rank 0 gave."""
         data = np.frombuffer(bytearray(self._mpi.pickle.dumps(value)), np.uint8)
         size = np.array([data.size])
-        self._wait(self._data.Ibcast(size), size.nbytes)
+        self._wait(size.nbytes, self._data.Ibcast(size))
         if self.rank:
             data = np.empty(size[0], np.uint8)
-        self._wait(self._data.Ibcast(data), data.size)
+        self._wait(data.size, self._data.Ibcast(data))
         return self._mpi.pickle.loads(data)
 
-    def _wait(self, request: Any, sent: int) -> None:
-        """Wait until an exchange is complete; raises what another rank failed with."""
+    def _wait(self, sent: int, *requests: Any) -> None:
+        """Wait until an exchange is complete, with ``sent`` bytes to others; raises what another rank failed with."""
         began = time.perf_counter()
         turn = 0
         try:
-            while not request.Test():
+            while not self._mpi.Request.Testall(requests):
                 turn += 1
                 if turn % 32 == 0:
                     self._attend()
