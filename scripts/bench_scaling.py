@@ -1,232 +1,198 @@
 #!/usr/bin/env python3
 """Measure training on 1 and 2 ranks of this machine, and predict from that what more ranks would do on networks.
 
-    scripts/bench_scaling.py [CONFIG ...] [--rounds 3] [--steps 8] [--ranks 4 16 64 256] [--json FILE]
-
-Measured, in rounds that take turns: one rank of 1 and of 2 threads, and two ranks of 1 thread, with the same batch
-(strong scaling) and with twice the batch (weak scaling); what they send; and the latency and bandwidth between them.
-docs/distributed.md explains the model. Needs mpi4py and mpiexec: pip install "cnnlite[mpi]".
+In rounds that take turns: one rank of 1 and of 2 threads, and two ranks of 1 thread, with the same batch (strong
+scaling) and with twice the batch (weak scaling); and what they send, with the time that sums of several sizes take.
+docs/distributed.md explains the model; the figures are written between its marks. Needs two idle cores, mpi4py and
+mpiexec: pip install "cnnlite[mpi]".
 """
 
-import argparse
 import json
-import math
 import os
+import platform
 import shutil
 import statistics
 import subprocess
 import sys
-import time
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-NETWORKS = {"10 Gbit/s": (25e-6, 0.9 * 10e9 / 8), "100 Gbit/s": (3e-6, 0.9 * 100e9 / 8)}
-"""Assumed: seconds a small message takes (TCP over Ethernet; RDMA), and bytes a second (nine tenths of the line)."""
+import click
+from bench_vs_torch import write
+from scaling_model import NETWORKS, Costs, Network
+
+from cnnlite import machine
+
+HERE = Path(__file__).resolve().parent
+OUT = HERE.parent / "docs/distributed.md"
+MARKS = ("<!-- scaling -->", "<!-- end of scaling -->")
+ALONE, THREADS, PAIR = "1 rank of 1 thread", "1 rank of 2 threads", "2 ranks of 1 thread"
+LARGE_BYTES = 128 * 1024
+"""Arrays of more bytes are added up piece by piece."""
+
+Found = dict[str, Any]
+"""What a worker found out."""
+Rounds = dict[str, list[Found]]
+"""By layout, round after round."""
 
 
-@dataclass(frozen=True)
-class Costs:
-    """What a training step of a network costs on one rank, and what it exchanges with others."""
-
-    fixed: float
-    """Seconds of a step, whatever the batch: update, and loading the weights into caches."""
-    per_image: float
-    """Seconds for each image of this rank."""
-    gradient_bytes: float
-    """Of the flat arrays that are added up piece by piece."""
-    small_exchanges: float
-    """Sums sent whole to all: statistics of batch_norm, its backward sums, figures, the question for signals."""
-    small_bytes: float
-    """In all of these together, for each rank they go to."""
-
-    def step(self, ranks: int, batch: float, latency: float, bandwidth: float) -> float:
-        """Seconds of a step with a batch of ``batch`` images altogether."""
-        others = ranks - 1
-        compute = self.fixed + self.per_image * max(1.0, batch / ranks)
-        if not others:
-            return compute
-        gradients = 2 * others * latency + 2 * others / ranks * self.gradient_bytes / bandwidth
-        small = self.small_exchanges * math.ceil(math.log2(ranks)) * latency + others * self.small_bytes / bandwidth
-        return compute + gradients + small
-
-    def weak(self, ranks: int, batch: int, network: tuple[float, float]) -> float:
-        """Efficiency with ``batch`` images for each rank: time alone by time together."""
-        return self.step(1, batch, *network) / self.step(ranks, batch * ranks, *network)
-
-    def strong(self, ranks: int, batch: int, network: tuple[float, float]) -> float:
-        """Efficiency with ``batch`` images for all ranks together: speed-up by number of ranks."""
-        return self.step(1, batch, *network) / (ranks * self.step(ranks, batch, *network))
-
-
-def worker(name: str, batch: int, threads: int, steps: int) -> None:
-    """Make training steps as one of the ranks; rank 0 prints what they took."""
-    import numpy as np
-
-    from cnnlite import distributed, engine
-    from cnnlite.bench import Step, prepare
-    from cnnlite.config import load_config
-
-    with distributed.joined() as ranks:
-        engine.set_threads(threads)
-        step = prepare(load_config(name), batch)
-        traffic = ranks.messages.traffic if ranks.size > 1 else None  # type: ignore[attr-defined]
-
-        def once(step: Step) -> None:
-            which = ranks.split(batch)
-            logits = step.network.forward(step.x[which], training=True, step=step.count)
-            ranks.figures(step.loss.forward(logits, step.labels[which]), 0.0)
-            step.network.backward(ranks.part(step.loss.backward()))
-            ranks.add_up(group.grads for group in step.optimizer.bound)
-            step.optimizer.gradient_norm()
-            step.optimizer.step(step.count, 1e-3)
-            step.count += 1
-
-        times = []
-        with np.errstate(all="ignore"):
-            for index in range(steps + 2):
-                if index == 2 and traffic:  # after two that warm up
-                    traffic.exchanges = traffic.bytes_sent = 0
-                    traffic.seconds = 0.0
-                began = time.perf_counter()
-                once(step)
-                times.append(time.perf_counter() - began)
-        found: dict[str, Any] = {"seconds": statistics.median(times[2:]), "batch": batch}
-        if traffic:
-            large = [group.grads.nbytes for group in step.optimizer.bound if group.grads.nbytes > 32 * 1024]
-            found |= {"exchanges": traffic.exchanges / steps, "bytes_sent": traffic.bytes_sent / steps}
-            found |= {"waiting": traffic.seconds / steps / found["seconds"]}
-            found |= {"large": len(large), "gradient_bytes": sum(large)}
-            found |= {"latency": _seconds(ranks, 2, 200), "exchange_16_MB": _seconds(ranks, 4 * 2**20, 10)}
-        if ranks.first:
-            print(json.dumps(found), flush=True)
-
-
-def _seconds(ranks: Any, count: int, times: int) -> float:
-    """Median seconds of adding up so many numbers, a few float64 or many float32."""
-    import numpy as np
-
-    array = np.zeros(count, np.float64 if count < 100 else np.float32)
-    taken = []
-    for _ in range(times):
-        began = time.perf_counter()
-        ranks.add_up([array])
-        taken.append(time.perf_counter() - began)
-    return statistics.median(taken)
-
-
-def launch(name: str, ranks: int, batch: int, threads: int, steps: int) -> dict[str, Any]:
-    """Run workers; returns what they found."""
-    root = Path(__file__).resolve().parent.parent
-    sys.path.insert(0, str(root))
-    from cnnlite.machine import without_pins
-
+def launch(
+    ranks: int,
+    *arguments: object,
+    hosts: Sequence[Sequence[str]] | None = None,
+    variables: dict[str, str] | None = None,
+) -> Found:
+    """Run a worker on each rank; ``hosts`` are commands that each run another command on some host."""
     mine = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     mpiexec = shutil.which("mpiexec", path=mine)
     if mpiexec is None:
-        sys.exit('bench_scaling: there is no mpiexec: pip install "cnnlite[mpi]"')
-    command = [sys.executable, __file__, "--worker", name, str(batch), str(threads), str(steps)]
-    command = [mpiexec, "-n", str(ranks), *command] if ranks > 1 else command
-    environment = {**without_pins(), "PYTHONPATH": f"{root}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+        raise click.ClickException('there is no mpiexec: pip install "cnnlite[mpi]"')
+    worker = [sys.executable, str(HERE / "scaling_worker.py"), *map(str, arguments)]
+    if hosts is not None:
+        command = [mpiexec]
+        for index in range(ranks):
+            command += [*([":"] * (index > 0)), "-n", "1", *hosts[index], *worker]
+    else:
+        command = [mpiexec, "-n", str(ranks), *worker] if ranks > 1 else worker
+    python = f"{HERE.parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    environment = {**machine.without_pins(), "PYTHONPATH": python, **(variables or {})}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603 - ours
     if done.returncode:
-        sys.exit(f"bench_scaling: {' '.join(command)} failed:\n{done.stderr}")
-    found: dict[str, Any] = json.loads(done.stdout)
+        raise click.ClickException(f"{' '.join(command)} failed:\n{done.stderr}")
+    found: Found = json.loads(done.stdout)
     return found
 
 
-def measure(name: str, batch: int, rounds: int, steps: int) -> dict[str, dict[str, Any]]:
-    """Run all layouts in turns; returns for each the round whose step time is the median."""
+def measure(name: str, batch: int, rounds: int, seconds: float) -> Rounds:
+    """Run all layouts in turns."""
     layouts = {
-        "1 rank of 1 thread": (1, batch, 1),
-        "1 rank of 1 thread, half batch": (1, batch // 2, 1),
-        "1 rank of 2 threads": (1, batch, 2),
-        "1 rank of 2 threads, quarter batch": (1, batch // 4, 2),
-        "2 ranks of 1 thread": (2, batch, 1),
-        "2 ranks of 1 thread, double batch": (2, 2 * batch, 1),
+        ALONE: (1, batch, 1),
+        f"{ALONE}, half batch": (1, batch // 2, 1),
+        THREADS: (1, batch, 2),
+        f"{THREADS}, quarter batch": (1, batch // 4, 2),
+        PAIR: (2, batch, 1),
+        f"{PAIR}, double batch": (2, 2 * batch, 1),
     }
-    found: dict[str, list[dict[str, Any]]] = {layout: [] for layout in layouts}
+    found: Rounds = {layout: [] for layout in layouts}
     for _ in range(rounds):
         for layout, (ranks, images, threads) in layouts.items():
-            found[layout].append(launch(name, ranks, images, threads, steps))
-    return {layout: sorted(runs, key=lambda run: run["seconds"])[len(runs) // 2] for layout, runs in found.items()}
+            found[layout].append(launch(ranks, name, images, threads, seconds))
+    return found
 
 
-def costs_of(found: dict[str, dict[str, Any]], threads: int) -> Costs:
-    """Fit the model: compute from ranks alone, of 1 or 2 ``threads``; traffic from the two ranks."""
-    kind = "1 rank of 1 thread" if threads == 1 else "1 rank of 2 threads"
-    more, less = found[kind], found[f"{kind}, {'half' if threads == 1 else 'quarter'} batch"]
+def middle(runs: list[Found]) -> Found:
+    """The run whose step time is the median."""
+    return sorted(runs, key=lambda run: float(run["seconds"]))[len(runs) // 2]
+
+
+def costs_of(found: Rounds, alone: str) -> Costs:
+    """Fit the model: compute from ranks ``alone``, of 1 or of 2 threads; traffic from the two ranks."""
+    more, less = middle(found[alone]), middle(found[f"{alone}, {'half' if alone == ALONE else 'quarter'} batch"])
     per_image = (more["seconds"] - less["seconds"]) / (more["batch"] - less["batch"])
-    pair = found["2 ranks of 1 thread"]
+    pair = middle(found[PAIR])
+    large = [size for size in pair["gradients"] if size > LARGE_BYTES]
     return Costs(
         fixed=max(0.0, more["seconds"] - per_image * more["batch"]),
         per_image=per_image,
-        gradient_bytes=pair["gradient_bytes"],
-        small_exchanges=pair["exchanges"] - 2 * pair["large"],
-        small_bytes=pair["bytes_sent"] - pair["gradient_bytes"],  # with 2 ranks each sends the gradients once
+        gradient_bytes=sum(large),
+        gradient_arrays=len(large),
+        adding=more["adding"],
+        small_exchanges=pair["exchanges"] - 2 * len(large),
+        small_bytes=pair["bytes_sent"] - sum(large),  # with 2 ranks each sends the gradients once
     )
 
 
-def describe(name: str, batch: int, found: dict[str, dict[str, Any]], counts: list[int]) -> str:
+def network_of(pair: Found) -> Network:
+    """Latency and bandwidth between two ranks, from a tiny sum and from one of 16 MB."""
+    latency, size = pair["sums"]["16"], 2**24
+    return latency, size / max(1e-9, pair["sums"][str(size)] - 2 * latency - size * pair["adding"])
+
+
+def ratio(found: Rounds, fast: str, slow: str) -> str:
+    """How many times as fast one layout is as another for the same images, with its range over the rounds."""
+    pairs = zip(found[fast], found[slow], strict=True)
+    ratios = [one["batch"] / one["seconds"] / (other["batch"] / other["seconds"]) for one, other in pairs]
+    return f"**{statistics.median(ratios):.2f}** ({min(ratios):.2f} to {max(ratios):.2f} in {len(ratios)} rounds)"
+
+
+def describe(name: str, batch: int, found: Rounds, counts: Sequence[int]) -> Iterator[str]:
     """Put the figures of a network into words and tables."""
-    pair, double = found["2 ranks of 1 thread"], found["2 ranks of 1 thread, double batch"]
-    one, two = found["1 rank of 1 thread"]["seconds"], found["1 rank of 2 threads"]["seconds"]
-    here = pair["latency"], 16 * 2**20 / pair["exchange_16_MB"]
-    expected = costs_of(found, 1).step(2, batch, *here)
-    hosts = costs_of(found, 2)
-    lines = [
-        f"## {name}, batch {batch}",
-        "",
-        "| layout | batch | ms a step |",
-        "|---|---|---|",
-        *(
-            f"| {layout.split(',')[0]} | {run['batch']} | {run['seconds'] * 1e3:,.1f} |"
-            for layout, run in found.items()
-        ),
-        "",
-        f"- 2 ranks of 1 thread are {two / pair['seconds']:.2f} times as fast as 1 rank of 2 threads",
-        f"- strong scaling, 2 ranks: {one / (2 * pair['seconds']):.1%}; weak scaling: {one / double['seconds']:.1%}",
-        f"- a rank sends {pair['bytes_sent'] / 1e6:,.2f} MB a step in {pair['exchanges']:,.0f} exchanges, "
-        f"{pair['gradient_bytes'] / 1e6:,.2f} MB of it gradients; in exchanges it spends {pair['waiting']:.1%} "
-        "of the step, waiting for the other rank included",
-        f"- between the ranks: {here[0] * 1e6:,.0f} us for a small exchange, {here[1] / 1e9:,.2f} GB/s for large sums",
-        f"- the model expects {expected * 1e3:,.1f} ms of 2 ranks here: {expected / pair['seconds'] - 1:+.1%}",
-        "",
-        f"Predicted efficiency of ranks that are hosts with 2 cores like these, {batch} images for each rank (weak) or "
-        f"for all (strong):",
-        "",
-        f"| network | scaling | {' | '.join(f'{count} ranks' for count in counts)} |",
-        f"|---|---|{'---|' * len(counts)}",
-    ]
+    pair, hosts, here = middle(found[PAIR]), costs_of(found, THREADS), network_of(middle(found[PAIR]))
+    alone = costs_of(found, ALONE)
+    yield f"### `{name}`, batch {batch}"
+    yield ""
+    yield "| layout | batch | ms a step |"
+    yield "|---|---|---|"
+    for layout, runs in found.items():
+        run = middle(runs)
+        yield f"| {layout.split(',')[0]} | {run['batch']} | {run['seconds'] * 1e3:,.1f} |"
+    yield ""
+    wide = f"{PAIR}, double batch"
+    yield f"- Images a second of {PAIR}, divided by those of {THREADS}: {ratio(found, PAIR, THREADS)};"
+    yield f"  by those of {ALONE}: {ratio(found, PAIR, ALONE)} (strong scaling), with twice the batch"
+    yield f"  {ratio(found, wide, ALONE)} (weak scaling)."
+    sent, waiting = pair["bytes_sent"] / 1e6, pair["waiting"]
+    yield f"- A rank of two sends {sent:,.2f} MB a step in {pair['exchanges']:,.0f} exchanges. In them it spends"
+    yield f"  {waiting * 1e3:,.1f} ms, {waiting / pair['seconds']:.1%} of the step, and waits for the other rank."
+    parts = [alone.compute(2, batch), alone.gradients(2, here), alone.small(2, here)]
+    computing, gradients, small = (f"{part * 1e3:,.1f}" for part in parts)
+    yield f"- The model, fitted to one thread, expects {sum(parts) * 1e3:,.1f} ms of two ranks"
+    error = sum(parts) / pair["seconds"] - 1
+    yield f"  ({error:+.1%}): {computing} computing, {gradients} gradients, {small} other sums."
+    yield f"- A host of two threads: a = {hosts.fixed * 1e3:,.1f} ms, c = {hosts.per_image * 1e3:,.3f} ms,"
+    yield f"  G = {hosts.gradient_bytes / 1e6:,.2f} MB in {hosts.gradient_arrays}, s = {hosts.adding * 1e9:,.3f} ns,"
+    yield f"  k = {hosts.small_exchanges:.0f}, S = {hosts.small_bytes / 1e3:,.1f} kB."
+    yield ""
+    yield f"| network | efficiency | {' | '.join(f'{count} hosts' for count in counts)} |"
+    yield f"|---|---|{'---|' * len(counts)}"
     for network, speed in NETWORKS.items():
-        for kind in ("weak", "strong"):
-            cells = " | ".join(f"{getattr(hosts, kind)(count, batch, speed):.0%}" for count in counts)
-            lines.append(f"| {network} | {kind} | {cells} |")
-    return "\n".join(lines)
+        rows = {
+            f"weak, {batch} images each": [hosts.weak(count, batch, speed) for count in counts],
+            "weak, were gradients hidden": [hosts.weak(count, batch, speed, hidden=True) for count in counts],
+            f"strong, {batch} images in all": [hosts.strong(count, batch, speed) for count in counts],
+        }
+        for kind, values in rows.items():
+            yield f"| {network} | {kind} | {' | '.join(f'{value:.1%}' for value in values)} |"
 
 
-def main() -> None:
-    """Read the arguments, measure, print."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("configs", nargs="*", default=["vgg11", "resnet18", "vgg19"], metavar="CONFIG")
-    parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--ranks", type=int, nargs="+", default=[4, 16, 64, 256])
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    parser.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.worker:
-        name, *numbers = arguments.worker
-        worker(name, *map(int, numbers))
-        return
-    everything = {}
-    for name in arguments.configs:
-        found = measure(name, arguments.batch_size, arguments.rounds, arguments.steps)
-        print(describe(name, arguments.batch_size, found, arguments.ranks), end="\n\n", flush=True)
-        everything[name] = {"measured": found, "model": asdict(costs_of(found, 2))}
-    if arguments.json:
-        arguments.json.write_text(json.dumps(everything, indent=2) + "\n", encoding="utf-8")
+def describe_sums(pair: Found) -> Iterator[str]:
+    """The machine, and what sums between two ranks of it take."""
+    latency, bandwidth = network_of(pair)
+    yield f"{machine.cpu_name()}, {platform.system()}. Between two ranks here: L = {latency * 1e6:,.0f} us,"
+    yield f"B = {bandwidth / 1e9:,.2f} GB/s; sums of"
+    yield ", ".join(f"{int(size):,} bytes {seconds * 1e6:,.0f} us" for size, seconds in pair["sums"].items()) + "."
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("configs", nargs=-1)
+@click.option("--batch-size", type=click.IntRange(4), default=128, show_default=True)
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
+@click.option("--seconds", type=float, default=4.0, show_default=True, help="Of steps in a round of a layout.")
+@click.option("--hosts", type=click.IntRange(2), multiple=True, default=(4, 16, 64, 256), show_default=True)
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="File for everything that was measured.")
+@click.option("--out", type=click.Path(path_type=Path), default=OUT)
+def main(
+    configs: tuple[str, ...],
+    batch_size: int,
+    rounds: int,
+    seconds: float,
+    hosts: tuple[int, ...],
+    json_file: Path | None,
+    out: Path,
+) -> None:
+    """Measure CONFIGS (vgg11, resnet18 and vgg19 if left out), print, and write to --out."""
+    blocks, everything, found = [], {}, {}
+    for name in configs or ("vgg11", "resnet18", "vgg19"):
+        found = measure(name, batch_size, rounds, seconds)
+        blocks.append("\n".join(describe(name, batch_size, found, hosts)))
+        click.echo(blocks[-1] + "\n")
+        everything[name] = {"measured": found, "host": asdict(costs_of(found, THREADS))}
+    text = "\n\n".join(["\n".join(describe_sums(middle(found[PAIR]))), *blocks])
+    write(out, text, MARKS)
+    if json_file:
+        json_file.write_text(json.dumps(everything, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

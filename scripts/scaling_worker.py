@@ -1,0 +1,114 @@
+"""Training steps as one of the ranks: what `bench_scaling` and `bench_network` start, several of it or one alone.
+
+    scaling_worker.py CONFIG BATCH THREADS SECONDS
+
+Rank 0 prints what the steps took and what they exchanged, as one line of JSON.
+"""
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from cnnlite import distributed, engine
+from cnnlite.bench import Step, prepare
+from cnnlite.config import load_config
+from cnnlite.distributed import Communicator
+from cnnlite.distributed.messages import Traffic
+from cnnlite.stopping import StopFlag
+
+WARM_UP_STEPS = 2
+LEAST_STEPS, MOST_STEPS = 3, 50
+SIZES = (16, 4 * 1024, 64 * 1024, 2**20, 2**24)
+"""Bytes of the sums whose times tell latency and bandwidth."""
+_PROBES, _PROBE_BYTES = (5, 100), 2**26
+
+
+def train_step(step: Step, ranks: Communicator, stop: StopFlag, batch: int) -> None:
+    """Make one step as the training loop does."""
+    stop.check()
+    which = ranks.split(batch)
+    logits = step.network.forward(step.x[which], training=True, step=step.count)
+    ranks.figures(step.loss.forward(logits, step.labels[which]), 0.0)
+    step.network.backward(ranks.part(step.loss.backward()))
+    ranks.add_up(group.grads for group in step.optimizer.bound)
+    step.optimizer.gradient_norm()
+    step.optimizer.step(step.count, 1e-3)
+    step.count += 1
+
+
+def seconds_of(action: Callable[[], object], times: int) -> list[float]:
+    """The time of each of so many calls."""
+    taken = []
+    for _ in range(times):
+        began = time.perf_counter()
+        action()
+        taken.append(time.perf_counter() - began)
+    return taken
+
+
+def measure(ranks: Communicator, name: str, batch: int, threads: int, seconds: float) -> dict[str, Any]:
+    """Times and traffic of steps that take about so many seconds."""
+    engine.set_threads(threads)
+    step, stop = prepare(load_config(name), batch), ranks.agreed(StopFlag())
+
+    def once() -> None:
+        train_step(step, ranks, stop, batch)
+
+    with np.errstate(all="ignore"):
+        last = seconds_of(once, WARM_UP_STEPS)[-1]
+        steps = ranks.from_first(lambda: max(LEAST_STEPS, min(MOST_STEPS, round(seconds / last))))
+        before = traffic(ranks)
+        times = seconds_of(once, steps)
+        after = traffic(ranks)
+    grads = [group.grads.nbytes for group in step.optimizer.bound]
+    return {
+        "seconds": statistics.median(times),
+        "batch": batch,
+        "gradients": grads,
+        "exchanges": (after.exchanges - before.exchanges) / steps,
+        "bytes_sent": (after.bytes_sent - before.bytes_sent) / steps,
+        "waiting": (after.seconds - before.seconds) / steps,
+        "sums": sums(ranks) if ranks.size > 1 else None,
+        "adding": adding(),
+    }
+
+
+def traffic(ranks: Communicator) -> Traffic:
+    """What this rank has sent up to now."""
+    messages = getattr(ranks, "messages", None)
+    return Traffic() if messages is None else Traffic(**vars(messages.traffic))
+
+
+def sums(ranks: Communicator) -> dict[str, float]:
+    """Median seconds of sums over all ranks, by their bytes."""
+    found = {}
+    for size in SIZES:
+        array = np.zeros(size // 4, np.float32)
+        times = max(_PROBES[0], min(_PROBES[1], _PROBE_BYTES // size))
+        found[str(size)] = statistics.median(seconds_of(lambda array=array: ranks.add_up([array]), times))  # type: ignore[misc]
+    return found
+
+
+def adding() -> float:
+    """Seconds that adding up large pieces of two ranks takes, for each byte of them."""
+    pieces = np.zeros((2, 2**21), np.float32)
+    total = np.empty(pieces.shape[1], np.float32)
+
+    def block(_: int, start: int, stop: int) -> None:
+        np.add.reduce(pieces[:, start:stop], axis=0, out=total[start:stop])
+
+    taken = seconds_of(lambda: engine.for_blocks(block, len(total), 3 * total.itemsize), 9)
+    return statistics.median(taken) / pieces.nbytes
+
+
+if __name__ == "__main__":
+    name, batch, threads, seconds = sys.argv[1:]
+    with distributed.joined() as ranks:
+        found = measure(ranks, name, int(batch), int(threads), float(seconds))
+        if ranks.first:
+            print(json.dumps(found), flush=True)
