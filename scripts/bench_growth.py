@@ -4,21 +4,25 @@
 Needs an idle machine and no data. Writes its figures between the marks in docs/benchmarks.md.
 """
 
+import os
 import statistics
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import numpy as np
-from bench_vs_torch import write
+from markdown import bullets, write
 
-from cnnlite import engine
+from cnnlite import engine, machine
 from cnnlite.bench import WARM_UP_STEPS, prepare
 from cnnlite.config import load_config
 from cnnlite.data import Batches, Images, Normalizer
 
 OUT = Path(__file__).parent.parent / "docs/benchmarks.md"
+NETWORKS = {"small": 30, "vgg11": 3}
+"""What is measured, and the steps of a round of it."""
 BATCHES = (64, 128, 256, 512)
 MARKS = ("<!-- growth -->", "<!-- end of growth -->")
 
@@ -80,21 +84,28 @@ def preparation_share(name: str, steps: int) -> tuple[float, float]:
 
 
 def figures(rounds: int) -> Iterator[str]:
-    """The figures as lines of Markdown."""
+    """The figures, as items of a list in Markdown."""
     cores = engine.available_cores()
-    ratios = thread_speedups("vgg11", (1, cores), rounds, 3)
-    yield f"- Threads: `vgg11` (128) is **{statistics.median(ratios):.2f}** times as fast on {cores} threads as on 1"
-    yield f"  ({min(ratios):.2f} to {max(ratios):.2f} in {rounds} rounds)."
+    for name, steps in NETWORKS.items():
+        ratios = thread_speedups(name, (1, cores), rounds, steps)
+        yield (
+            f"Threads: `{name}` ({load_config(name).train.batch_size}) is **{statistics.median(ratios):.2f}** times as "
+            f"fast on {cores} threads as on 1 ({min(ratios):.2f} to {max(ratios):.2f} in {rounds} rounds)."
+        )
     engine.set_threads(None)
-    for name in ("small", "vgg11"):
+    for name in NETWORKS:
         times = batch_times(name, rounds)
         fixed, each, worst = straight_line(times)
-        yield f"- Batches: a step of `{name}` takes {fixed:.1f} ms and {each:.3f} ms for each image, give or take"
-        yield f"  {worst:.0%}: {', '.join(f'{ms:.0f} ms for {size}' for size, ms in times.items())}."
+        yield (
+            f"Batches: a step of `{name}` takes {fixed:.1f} ms and {each:.3f} ms for each image, give or take "
+            f"{worst:.0%}: {', '.join(f'{ms:.0f} ms for {size}' for size, ms in times.items())}."
+        )
     making, training = preparation_share("small", 200)
     share = making / (making + training)
-    yield f"- Batches of `small` are made in {making:.2f} ms each (order, flips, crops, normalization), before steps of"
-    yield f"  {training:.1f} ms: **{share:.1%}** of the time."
+    yield (
+        f"Batches of `small` are made in {making:.2f} ms each (order, flips, crops, normalization), before steps of "
+        f"{training:.1f} ms: **{share:.1%}** of the time."
+    )
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -102,7 +113,9 @@ def figures(rounds: int) -> Iterator[str]:
 @click.option("--out", type=click.Path(path_type=Path), default=OUT)
 def main(rounds: int, out: Path) -> None:
     """Measure, print, and write to --out."""
-    text = "\n".join(figures(rounds))
+    if os.environ.keys() & set(machine.PINS):
+        os.execve(sys.executable, [sys.executable, *sys.argv], machine.without_pins())  # noqa: S606 - ourselves
+    text = "\n".join(bullets(figures(rounds)))
     click.echo(text)
     write(out, text, MARKS)
 

@@ -1,4 +1,5 @@
 import importlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +30,18 @@ def test_threads_batches_and_preparation_are_measured(script: Any, monkeypatch: 
     assert 0 < making < training
 
 
+def test_the_figures_are_items_for_each_network(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = engine.threads()
+    monkeypatch.setattr(script, "BATCHES", (4, 8))
+    monkeypatch.setattr(script, "NETWORKS", {"quickstart": 1})
+    monkeypatch.setattr(script, "preparation_share", lambda name, steps: (1.0, 9.0))
+    threads, batches, preparation = script.figures(rounds=1)
+    engine.set_threads(before)
+    assert re.match(r"Threads: `quickstart` \(32\) is \*\*\d+\.\d\d\*\* times as fast", threads)
+    assert re.search(r"\d+ ms for 4, \d+ ms for 8\.$", batches)
+    assert "**10.0%** of the time" in preparation
+
+
 def test_a_straight_line_is_found(script: Any) -> None:
     assert script.straight_line({64: 30.0, 128: 50.0, 256: 90.0}) == pytest.approx((10, 0.3125, 0), abs=1e-9)
     assert script.straight_line({64: 30.0, 128: 50.0, 256: 120.0})[2] > 0.05
-
-
-def test_figures_are_written_between_their_own_marks(script: Any, tmp_path: Path) -> None:
-    out = tmp_path / "notes.md"
-    first, last = script.MARKS
-    out.write_text(f"before\n{first}\nold\n{last}\nafter\n", encoding="utf-8")
-    script.write(out, "new", script.MARKS)
-    assert out.read_text(encoding="utf-8") == f"before\n{first}\nnew\n{last}\nafter\n"
-    assert first in script.OUT.read_text(encoding="utf-8")

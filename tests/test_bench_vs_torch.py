@@ -122,7 +122,7 @@ def test_a_side_that_fails_says_why_and_ends(script: Any, tmp_path: Path, step: 
     config = NETWORK.replace("- silu", "- dropout")
     (tmp_path / "dropout.yaml").write_text(config, encoding="utf-8")
     with pytest.raises(script.SideError, match="dropout"):
-        script.Side("default", str(tmp_path / "dropout.yaml"), 4, 1)
+        script.Side(script.__file__, ["default", str(tmp_path / "dropout.yaml"), 4, 1], 1)
 
 
 def test_a_variant_that_does_not_run_is_skipped_with_its_reason_and_the_fastest_is_chosen(
@@ -134,10 +134,10 @@ def test_a_variant_that_does_not_run_is_skipped_with_its_reason_and_the_fastest_
         facts: ClassVar[dict[str, Any]] = {"difference": 1e-6, "kernel": "K", "version": "V"}
         peak_memory_bytes = 5
 
-        def __init__(self, side: str, *_: object):
-            if side == "compiled":
+        def __init__(self, _: str, arguments: list[Any], threads: int):
+            self.side = arguments[0]
+            if self.side == "compiled":
                 raise script.SideError("no compiler")
-            self.side = side
 
         def seconds(self, steps: int) -> list[float]:
             turns.append(self.side)
@@ -155,8 +155,8 @@ def test_a_variant_that_does_not_run_is_skipped_with_its_reason_and_the_fastest_
     monkeypatch.setattr(script, "Side", Fake)
     variants = ["default", "channels_last", "compiled"]
     result = script.compare("small", 8, threads=1, rounds=2, steps=3, variants=variants)
-    assert result.variant == "channels_last"
-    assert result.trials == {
+    assert result.match.variant == "channels_last"
+    assert result.match.trials == {
         "default": "3000.00 ms",
         "channels_last": "2000.00 ms",
         "compiled": "skipped (no compiler)",
@@ -167,14 +167,3 @@ def test_a_variant_that_does_not_run_is_skipped_with_its_reason_and_the_fastest_
     Fake.facts = {**Fake.facts, "difference": float("nan")}
     with pytest.raises(script.SideError, match="differ"):
         script.compare("small", 8, threads=1, rounds=2, steps=3, variants=variants)
-
-
-def test_a_file_without_marks_is_not_overwritten(script: Any, tmp_path: Path) -> None:
-    out = tmp_path / "notes.md"
-    out.write_text("mine", encoding="utf-8")
-    with pytest.raises(Exception, match="figures"):
-        script.write(out, "new")
-    assert out.read_text(encoding="utf-8") == "mine"
-    script.write(tmp_path / "fresh.md", "new")
-    script.write(tmp_path / "fresh.md", "newer")
-    assert (tmp_path / "fresh.md").read_text(encoding="utf-8").split("\n")[1] == "newer"
