@@ -40,6 +40,15 @@ def test_moments_of_centred_numbers_keep_their_digits(shape: Shape) -> None:
     np.testing.assert_allclose(variance, expected_variance, rtol=1e-5)
 
 
+def test_moments_keep_their_digits_where_one_channel_alone_is_far_from_zero() -> None:
+    x = np.random.default_rng(0).standard_normal((64, 16, 16, 5), np.float32)
+    x[..., 3] += 1e4
+    mean, variance = normalization.moments(x)
+    expected_mean, expected_variance = statistics(x)
+    np.testing.assert_allclose(mean, expected_mean, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(variance, expected_variance, rtol=3e-5)
+
+
 def test_a_constant_channel_has_no_variance() -> None:
     for value in (0.0, 0.1, 1e4 / 3, -1e6):
         mean, variance = normalization.moments(np.full((500, 7, 7, 3), value, np.float32))

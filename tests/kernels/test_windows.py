@@ -1,6 +1,6 @@
 import pytest
 
-from cnnlite.kernels.windows import MOST, pair
+from cnnlite.kernels.windows import MOST, Windows, pair
 from cnnlite.layers.convolution import Conv2d
 from cnnlite.layers.pooling import AvgPool2d, MaxPool2d
 
@@ -22,3 +22,8 @@ def test_numbers_that_no_image_has_are_refused_at_once(number: int) -> None:
         MaxPool2d(2, stride=number)
     with pytest.raises(ValueError, match="kernel_size must be at most"):
         AvgPool2d(number)
+
+
+def test_same_puts_what_is_odd_of_its_padding_at_the_end() -> None:
+    windows = Windows.fit((6, 7, 1), (2, 4), (1, 2), "same", exact=False)
+    assert (windows.top_left, windows.bottom_right, windows.out) == ((0, 1), (1, 2), (6, 4))
