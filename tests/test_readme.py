@@ -1,6 +1,7 @@
 """The README is true: its commands parse, its configs build, its tables list what there is, its layer works."""
 
 import ast
+import json
 import re
 import shlex
 from pathlib import Path
@@ -10,6 +11,7 @@ import click
 import numpy as np
 import pytest
 import yaml
+from click.testing import CliRunner
 
 import cnnlite
 from cnnlite.annotations import options_of, to_plain
@@ -18,7 +20,7 @@ from cnnlite.checkpoint import load_checkpoint
 from cnnlite.cli import cli
 from cnnlite.config import load_config
 from cnnlite.data import mixings, sources, transforms
-from cnnlite.gradcheck import check, describe
+from cnnlite.errors import ConfigError
 from cnnlite.layers import layers
 from cnnlite.losses import losses
 from cnnlite.network import Network
@@ -26,6 +28,7 @@ from cnnlite.optimizers import optimizers
 from cnnlite.registry import Registry
 from cnnlite.schedules import schedules
 from tests.gradcheck import assert_layer_gradients
+from tests.layers.cases import cases_of
 from tests.small_runs import TINY
 
 TEXT = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
@@ -109,26 +112,65 @@ def test_the_tables_have_every_registered_name_with_its_options_and_their_defaul
                 assert yaml.safe_load(written[key]) == to_plain(option.default()), f"{name}: {key}"
 
 
-def test_the_layer_it_shows_works(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.fixture
+def config_with_new_layer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Runs the lines of the layer that the README adds, and nothing else; returns a config that uses it."""
     monkeypatch.setattr(layers, "_classes", dict(layers._classes))
-    (code,) = (block for block in blocks("python") if "class " in block)
-    exec(compile(ast.parse(code), "README.md", "exec"), {"__name__": "readme"})
-    layer = layers["channel_scale"](start=0.5)  # type: ignore[call-arg]
-    rng = np.random.default_rng(0)
-    assert layer.build((4, 3, 2), rng, np.dtype(np.float64)) == (4, 3, 2)
-    assert_layer_gradients(layer, rng.standard_normal((5, 4, 3, 2)), rng)
-    lines = [line for line in code.partition("@layers.register")[2].splitlines() if line.strip()]
-    assert len(lines) <= 20
-
+    exec(compile(ast.parse(layer_code()), "README.md", "exec"), {"__name__": "readme"})
     config = tmp_path / "mine.yaml"
     config.write_text(TINY.replace("  - relu\n", "  - channel_scale: {start: 0.5}\n  - relu\n"), encoding="utf-8")
-    checks = check(load_config(config))
-    assert "channel_scale" in describe(checks)
-    assert all(found.right for found in checks)
-    trained = cnnlite.train(config, epochs=1, run_dir=tmp_path / "run", quiet=True)
-    weights = load_checkpoint(Path(trained.checkpoint)).arrays["param/2.weight"]
+    return config
+
+
+def layer_code() -> str:
+    (code,) = (block for block in blocks("python") if "class " in block)
+    return code
+
+
+def test_the_layer_it_adds_takes_20_lines() -> None:
+    lines = [line for line in layer_code().partition("@layers.register")[2].splitlines() if line.strip()]
+    assert len(lines) <= 20
+
+
+@pytest.mark.usefixtures("config_with_new_layer")
+def test_the_tests_of_all_layers_find_the_layer_it_adds_and_check_its_gradients() -> None:
+    cases = cases_of("channel_scale")
+    assert len({case.in_shape for case in cases}) > 2
+    for case in cases:
+        rng = np.random.default_rng(0)
+        assert_layer_gradients(case.layer(), rng.standard_normal((5, *case.in_shape)), rng)
+
+
+def test_the_layer_it_adds_is_validated_summarised_and_gradient_checked(config_with_new_layer: Path) -> None:
+    assert run("validate", config_with_new_layer)
+    table = run("summary", config_with_new_layer)
+    (row,) = (line for line in table.splitlines() if "channel_scale" in line)
+    assert re.search(r"\b15 x 15 x 6\b.*\b6\b", row), row
+    checked = run("gradcheck", config_with_new_layer)
+    assert re.search(r"^2 +channel_scale .* weight", checked, re.MULTILINE)
+    assert "all gradients are right" in checked
+    wrong = config_with_new_layer.read_text(encoding="utf-8").replace("start: 0.5", "begin: 0.5")
+    config_with_new_layer.write_text(wrong, encoding="utf-8")
+    with pytest.raises(ConfigError, match="begin"):
+        load_config(config_with_new_layer)
+
+
+def test_the_layer_it_adds_is_trained_from_yaml_saved_and_loaded(config_with_new_layer: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    run("train", "--config", config_with_new_layer, "--epochs", 1, "--run-dir", folder, "--threads", 1, "--quiet")
+    best = folder / "checkpoints" / "best.npz"
+    weights = load_checkpoint(best).arrays["param/2.weight"]
     assert weights.shape == (6,)
     assert not np.any(weights == 0.5)
+    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    found = json.loads(run("eval", best, "--json", "--threads", 1))
+    assert (found["accuracy"], found["loss"]) == (result["test_accuracy"], result["test_loss"])
+
+
+def run(*arguments: object) -> str:
+    done = CliRunner().invoke(cli, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
 
 
 def test_the_dataset_that_contributing_shows_works(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
