@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cnnlite import engine
-from cnnlite.kernels import convolution
+from cnnlite.kernels import convolution, unfold, winograd
 from cnnlite.kernels.convolution import Algorithm
 from cnnlite.kernels.windows import Padding, Windows
 from cnnlite.types import Array
@@ -192,6 +192,21 @@ def test_the_weight_gradient_may_use_what_forward_unfolded_in_several_blocks() -
     expected_y, _, expected_dweight = convolve(x, weight, dy, windows)
     assert errors(y, expected_y + bias)[0] < ALLOWED["unfold"][0]
     assert errors(dweight, expected_dweight)[0] < ALLOWED["unfold"][0]
+
+
+def test_large_weights_are_served_chunk_after_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (unfold, winograd):
+        monkeypatch.setattr(module, "CHUNK_BYTES", 2**20)  # of the 3 MB that all samples take
+    windows = Windows.fit((6, 5, 192), (3, 3), (1, 1), 1, exact=False)
+    x, weight, bias, dy = operands(windows, 7, 192)
+    assert weight.nbytes > unfold.LARGE_WEIGHTS
+    assert weight.shape[2] * weight.shape[3] > winograd.LOCAL_WEIGHTS
+    expected_y, expected_dx, expected_dweight = convolve(x, weight, dy, windows)
+    for algorithm in algorithms(windows):
+        y, dx, dweight, _ = compute(windows, x, weight, bias, dy, algorithm)
+        np.testing.assert_allclose(y, expected_y + bias, rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(dx, expected_dx, rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(dweight, expected_dweight, rtol=1e-9, atol=1e-9)
 
 
 def test_a_long_sum_of_output_gradients_keeps_its_digits() -> None:
