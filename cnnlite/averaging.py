@@ -122,7 +122,7 @@ def _copy(source: Mapping[str, Array], target: Mapping[str, Array]) -> None:
 
 
 def _lerp(average: Array, array: Array, rate: float) -> None:
-    def block(_: int, start: int, stop: int) -> None:
+    def block(start: int, stop: int) -> None:
         part = engine.scratch("averaging.part", (stop - start,), array.dtype)
         np.subtract(array[start:stop], average[start:stop], out=part)
         part *= rate

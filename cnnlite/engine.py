@@ -16,14 +16,13 @@ import threading
 from collections.abc import Callable
 from functools import lru_cache
 from queue import SimpleQueue
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from cnnlite.types import Array
 
-BlockTask: TypeAlias = Callable[[int, int, int], None]
-"""Called as ``task(block_index, first_item, last_item + 1)``."""
+T = TypeVar("T")
 
 BLOCK_BYTES = 2 * 2**20
 """Working set of a block: about what one core keeps in its L2 cache.
@@ -59,13 +58,21 @@ def even(count: int, pieces: int) -> tuple[tuple[int, int], ...]:
     return tuple(itertools.pairwise(edges))
 
 
-def for_blocks(task: BlockTask, count: int, item_bytes: int, least: int = 1) -> None:
-    """Call ``task`` for every block of ``count`` items, on all threads where the work is worth it."""
+def for_blocks(task: Callable[[int, int], T], count: int, item_bytes: int, least: int = 1) -> list[T]:
+    """Call ``task(start, stop)`` for every block of ``count`` items, on all threads where the work is worth it.
+
+    Returns what the calls returned, in the order of the blocks.
+    """
     bounds = blocks(count, item_bytes, least)
     if len(bounds) == 1:
-        task(0, 0, count)
-    else:
-        run(lambda index: task(index, *bounds[index]), len(bounds))
+        return [task(0, count)]
+    results: dict[int, T] = {}
+
+    def block(index: int) -> None:
+        results[index] = task(*bounds[index])
+
+    run(block, len(bounds))
+    return [results[index] for index in range(len(bounds))]
 
 
 def run(task: Callable[[int], None], count: int) -> None:

@@ -37,11 +37,17 @@ def test_blocks_do_not_depend_on_the_number_of_threads(count: int, item_bytes: i
     bounds = []
     for threads in (1, 2, 4):
         engine.set_threads(threads)
-        seen: list[tuple[int, int, int]] = []
+        seen: list[tuple[int, int]] = []
         engine.for_blocks(lambda *block: seen.append(block), count, item_bytes)  # noqa: B023
         bounds.append(sorted(seen))
-    assert bounds[0] == bounds[1] == bounds[2]
-    assert bounds[0] == [(i, *edges) for i, edges in enumerate(engine.blocks(count, item_bytes))]
+    assert bounds[0] == bounds[1] == bounds[2] == list(engine.blocks(count, item_bytes))
+
+
+@every_count
+@pytest.mark.parametrize("count", [1, 100, 10_000])
+def test_what_blocks_return_comes_in_their_order(count: int, threads: int) -> None:
+    engine.set_threads(threads)
+    assert engine.for_blocks(lambda *block: block, count, 50_000) == list(engine.blocks(count, 50_000))
 
 
 @every_count

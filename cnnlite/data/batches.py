@@ -94,13 +94,13 @@ class Batches:
         # Counted are the floats alone: blocks of fewer images would spend their time on calls, not on pixels.
         size = 4 * math.prod(shape)
         if self.mix is None:
-            engine.for_blocks(lambda _, start, stop: write(wanted[start:stop], out[start:stop]), len(wanted), size)
+            engine.for_blocks(lambda start, stop: write(wanted[start:stop], out[start:stop]), len(wanted), size)
             return out, labels[part]
         mix, rng = self.mix, stream(self.seed, "mix", step)
         partner = rng.permutation(len(chosen))
         mixed = mix.draw(rng, len(chosen), shape)
 
-        def write_mixed(_block: int, start: int, stop: int) -> None:
+        def write_mixed(start: int, stop: int) -> None:
             x, which = out[start:stop], wanted[start:stop]
             other = engine.scratch("batches.other", x.shape, np.float32)
             write(which, x)

@@ -1,6 +1,7 @@
 """What a dataset is, the registry that configs find sources in, and how one is split for training."""
 
 import hashlib
+import itertools
 import mmap
 import os
 from abc import ABC, abstractmethod
@@ -200,12 +201,8 @@ def digest(parts: list[Images], classes: tuple[str, ...]) -> str:
 
 def _piece_digests(flat: Array) -> list[bytes]:
     pieces = [flat[start : start + DIGEST_CHUNK] for start in range(0, flat.size, DIGEST_CHUNK)]
-    found = [b""] * len(pieces)
 
-    def hash_pieces(_block: int, start: int, stop: int) -> None:
-        for index in range(start, stop):
-            found[index] = hashlib.sha256(pieces[index].data).digest()
+    def hash_pieces(start: int, stop: int) -> list[bytes]:
+        return [hashlib.sha256(piece.data).digest() for piece in pieces[start:stop]]
 
-    if pieces:
-        engine.for_blocks(hash_pieces, len(pieces), DIGEST_CHUNK)
-    return found
+    return list(itertools.chain.from_iterable(engine.for_blocks(hash_pieces, len(pieces), DIGEST_CHUNK)))

@@ -1,7 +1,7 @@
 """Normalisation: from the bytes of images to float32 with zero mean and unit spread."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -60,7 +60,7 @@ class Normalizer:
         out = np.empty(images.shape, np.float32)
         if len(images):
             engine.for_blocks(
-                lambda _, start, stop: self.write(images[start:stop], out[start:stop]), len(images), 5 * out[0].size
+                lambda start, stop: self.write(images[start:stop], out[start:stop]), len(images), 5 * out[0].size
             )
         return out
 
@@ -107,11 +107,10 @@ def _sums(images: Array) -> tuple[Array, Array]:
     return total, squares
 
 
-def _sums_of_blocks(rows: Array) -> Iterable[tuple[Array, Array]]:
+def _sums_of_blocks(rows: Array) -> list[tuple[Array, Array]]:
     at_once = min(_EXACT, max(1, _PIECE_BYTES // 64 // rows.shape[1]))
-    partial: dict[int, tuple[Array, Array]] = {}
 
-    def add_up(block: int, start: int, stop: int) -> None:
+    def add_up(start: int, stop: int) -> tuple[Array, Array]:
         total = np.zeros(rows.shape[1])
         squares = np.zeros(rows.shape[1])
         for first in range(start, stop, at_once):
@@ -120,7 +119,6 @@ def _sums_of_blocks(rows: Array) -> Iterable[tuple[Array, Array]]:
             total += ones @ values
             np.multiply(values, values, out=values)
             squares += ones @ values
-        partial[block] = total, squares
+        return total, squares
 
-    engine.for_blocks(add_up, len(rows), 5 * rows.shape[1], least=_LEAST)
-    return partial.values()
+    return engine.for_blocks(add_up, len(rows), 5 * rows.shape[1], least=_LEAST)

@@ -110,7 +110,7 @@ class Messages:
         to_others = (array.size - count) * array.itemsize
         self._wait(to_others, self._data.Ialltoallv([array, (counts, starts)], [pieces, places]))
 
-        def block(_: int, start: int, stop: int) -> None:
+        def block(start: int, stop: int) -> None:
             np.add.reduce(pieces[:, start:stop], axis=0, out=own[start:stop])
 
         engine.for_blocks(block, count, (self.size + 1) * array.itemsize)

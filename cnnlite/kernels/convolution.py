@@ -113,7 +113,7 @@ def input_gradient(dy: Array, weight: Array, windows: Windows, algorithm: Algori
     dx = engine.empty((len(dy), *windows.size, channels), dy.dtype)
     (top, left), (height, width), (out_h, out_w) = windows.top_left, windows.size, turned.out
 
-    def block(_: int, start: int, stop: int) -> None:
+    def block(start: int, stop: int) -> None:
         n = stop - start
         image = engine.scratch("convolution.image", (n, out_h, sh, out_w, sw, channels), dy.dtype)
         np.copyto(image, z[start:stop].reshape(n, out_h, out_w, sh, sw, channels).transpose(0, 1, 3, 2, 4, 5))
@@ -167,11 +167,9 @@ def weight_gradient(
 
 def bias_gradient(dy: Array, dbias: Array) -> None:
     """Write the sum of ``dy`` (N, ..., F) over all axes but the last to ``dbias`` (F,)."""
-    length, sample_bytes = row_length(dy.shape[1:]), dy[0].nbytes
-    sums = np.empty((len(engine.blocks(len(dy), sample_bytes)), len(dbias)), dy.dtype)
+    length = row_length(dy.shape[1:])
 
-    def block(index: int, start: int, stop: int) -> None:
-        sums[index] = channel_sums(dy[start:stop].reshape(-1, length), len(dbias))
+    def block(start: int, stop: int) -> Array:
+        return channel_sums(dy[start:stop].reshape(-1, length), len(dbias))
 
-    engine.for_blocks(block, len(dy), sample_bytes)
-    np.add.reduce(sums, axis=0, out=dbias)
+    np.add.reduce(engine.for_blocks(block, len(dy), dy[0].nbytes), axis=0, out=dbias)

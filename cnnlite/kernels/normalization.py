@@ -40,11 +40,8 @@ def moments(x: Array) -> tuple[Array, Array]:
     channels = x.shape[-1]
     length = row_length(x.shape[1:])
     per_sample = math.prod(x.shape[1:])
-    bounds = engine.blocks(len(x), per_sample * x.itemsize)
-    means = np.empty((len(bounds), channels), np.float64)
-    squares = np.empty((len(bounds), channels), np.float64)
 
-    def block(index: int, start: int, stop: int) -> None:
+    def block(start: int, stop: int) -> tuple[int, Array, Array]:
         rows = x[start:stop].reshape(-1, length)
         count = rows.size // channels
         mean = channel_sums(rows, channels) / count
@@ -56,14 +53,13 @@ def moments(x: Array) -> tuple[Array, Array]:
             rest = channel_sums(centred, channels) / count
             deviations = channel_dots(centred, centred, channels) - count * rest * rest
             mean = mean.astype(np.float64) + rest
-        means[index] = mean
-        squares[index] = deviations
+        return count, mean, deviations
 
-    engine.for_blocks(block, len(x), per_sample * x.itemsize)
-    if len(bounds) == 1:
+    parts = zip(*engine.for_blocks(block, len(x), per_sample * x.itemsize), strict=True)
+    counts, means, squares = (np.array(part, np.float64) for part in parts)
+    if len(counts) == 1:
         return distributed.current().moments(means[0], np.maximum(squares[0], 0) * (channels / x.size))
-    counts = np.array([[(stop - start) * (per_sample // channels)] for start, stop in bounds], np.float64)
-    total = counts.sum()
+    counts, total = counts[:, None], counts.sum()
     mean = (counts * means).sum(axis=0) / total
     variance = (squares + counts * (means - mean) ** 2).sum(axis=0) / total
     return distributed.current().moments(mean, np.maximum(variance, 0))
@@ -99,7 +95,7 @@ class Transform:
 def forward(x: Array, transform: Transform) -> Array:
     """``y`` for a batch ``x`` (N, ..., C)."""
     y = engine.empty(x.shape, x.dtype)
-    engine.for_blocks(lambda _, start, stop: transform.apply(x[start:stop], y[start:stop]), len(x), 2 * x[0].nbytes)
+    engine.for_blocks(lambda start, stop: transform.apply(x[start:stop], y[start:stop]), len(x), 2 * x[0].nbytes)
     return y
 
 
@@ -143,7 +139,7 @@ def backward(
     slopes, offsets = per_row(length, x.dtype, slope, offset)
     dx = engine.empty(x.shape, x.dtype)
 
-    def block(_: int, start: int, stop: int) -> None:
+    def block(start: int, stop: int) -> None:
         out = dx[start:stop].reshape(-1, length)
         part = engine.scratch("normalization.part", dz[start:stop].shape, dz.dtype)
         scaled = out if windows is None else part.reshape(-1, transform.length)
@@ -163,12 +159,9 @@ def backward(
 def _gradient_for_z(dy: Array, x: Array, y: Array, transform: Transform) -> tuple[Array, Array]:
     """The gradient dz, in the shape of ``x``, and for each channel sum dz and sum dz * x, (2, C) in float64."""
     channels, length, activation = x.shape[-1], transform.length, transform.activation
-    sample_bytes = 3 * x[0].nbytes
-    count = len(engine.blocks(len(x), sample_bytes))
-    sums = np.empty((count, 2, channels), np.float64)
     dz = dy if activation is None else engine.empty(dy.shape, dy.dtype)
 
-    def block(index: int, start: int, stop: int) -> None:
+    def block(start: int, stop: int) -> tuple[Array, Array]:
         part, z = x[start:stop].reshape(-1, length), x[start:stop]
         out = dz[start:stop].reshape(-1, length)
         if activation is not None:
@@ -177,9 +170,8 @@ def _gradient_for_z(dy: Array, x: Array, y: Array, transform: Transform) -> tupl
                 transform.apply(x[start:stop], z, activated=False)
             dy_, z, y_ = (array.reshape(-1, length) for array in (dy[start:stop], z, y[start:stop]))
             activation.gradient(dy_, z, y_, out)
-        sums[index, 0] = channel_sums(out, channels)
-        sums[index, 1] = channel_dots(out, part, channels)
+        return channel_sums(out, channels), channel_dots(out, part, channels)
 
-    engine.for_blocks(block, len(x), sample_bytes)
+    sums = np.array(engine.for_blocks(block, len(x), 3 * x[0].nbytes), np.float64)  # (blocks, 2, C)
     total: Array = np.add.reduce(sums, axis=0)
     return dz, total

@@ -5,7 +5,7 @@ place in a window, because arithmetic on contiguous arrays is several times as f
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -18,7 +18,7 @@ def max_forward(x: Array, windows: Windows, signs: Array | None = None) -> Array
     """The greatest number in each window; padding never wins. Where ``signs`` (C,) are -1, the least number instead."""
     y = engine.empty((len(x), *windows.out, windows.channels), x.dtype)
 
-    def block(_: int, start: int, stop: int) -> None:
+    def block(start: int, stop: int) -> None:
         part, out = x[start:stop], y[start:stop]
         if signs is not None:
             part = np.multiply(part, signs, out=engine.scratch("pooling.signed", part.shape, x.dtype))
@@ -49,7 +49,7 @@ def max_backward(dy: Array, x: Array, y: Array, windows: Windows) -> Array:
     """``dy`` goes to the number of each window that equals ``y``; of several, to the first in reading order."""
     dx = engine.empty(x.shape, x.dtype)
 
-    def block(_: int, start: int, stop: int) -> None:
+    def block(start: int, stop: int) -> None:
         max_gradient_of_block(dy[start:stop], x[start:stop], y[start:stop], windows, dx[start:stop])
 
     engine.for_blocks(block, len(x), 2 * _sample_bytes(windows, x.itemsize))
@@ -67,7 +67,7 @@ def max_gradient_of_block(dy: Array, x: Array, y: Array, windows: Windows, dx: A
         np.multiply(left, wins, out=tap)
         left = np.subtract(left, tap, out=rest)
     taps[-1] = left
-    _scatter(taps, windows, dx)
+    windows.scatter(taps, dx)
 
 
 def average_forward(x: Array, windows: Windows) -> Array:
@@ -75,7 +75,7 @@ def average_forward(x: Array, windows: Windows) -> Array:
     y = engine.empty((len(x), *windows.out, windows.channels), x.dtype)
     share = x.dtype.type(1 / math.prod(windows.kernel))
 
-    def block(_: int, start: int, stop: int) -> None:
+    def block(start: int, stop: int) -> None:
         taps = windows.taps(windows.pad(x[start:stop]))
         np.add.reduce(taps, axis=0, out=y[start:stop])
         y[start:stop] *= share
@@ -89,10 +89,10 @@ def average_backward(dy: Array, windows: Windows) -> Array:
     dx = engine.empty((len(dy), *windows.size, windows.channels), dy.dtype)
     share = dy.dtype.type(1 / math.prod(windows.kernel))
 
-    def block(_: int, start: int, stop: int) -> None:
+    def block(start: int, stop: int) -> None:
         taps = engine.scratch("windows.taps", (math.prod(windows.kernel), *dy[start:stop].shape), dy.dtype)
         np.multiply(dy[start:stop], share, out=taps)
-        _scatter(taps, windows, dx[start:stop])
+        windows.scatter(taps, dx[start:stop])
 
     engine.for_blocks(block, len(dy), _sample_bytes(windows, dy.itemsize))
     return dx
@@ -100,27 +100,3 @@ def average_backward(dy: Array, windows: Windows) -> Array:
 
 def _sample_bytes(windows: Windows, itemsize: int) -> int:
     return (math.prod(windows.padded) + math.prod(windows.out)) * windows.channels * itemsize
-
-
-def _scatter(taps: Array, windows: Windows, dx: Array) -> None:
-    """Write the sum of what all ``taps`` (kernel_h * kernel_w, n, out_h, out_w, C) bring to their pixels to ``dx``."""
-    bordered = windows.padded != windows.size
-    image = engine.scratch("pooling.image", (len(dx), *windows.padded, windows.channels), dx.dtype) if bordered else dx
-    if windows.kernel == windows.stride:  # each pixel is in one window at the most
-        height, width = windows.covered
-        image[:, height:] = 0
-        image[:, :height, width:] = 0
-        windows.copy_taps(taps, image, back=True)
-    else:
-        image[...] = 0
-        for tap, target in zip(taps, _targets(image, windows), strict=True):
-            target += tap
-    if bordered:
-        dx[...] = windows.inside(image)
-
-
-def _targets(image: Array, windows: Windows) -> Iterator[Array]:
-    kh, kw = windows.kernel
-    for row in range(kh):
-        for column in range(kw):
-            yield windows.columns(windows.rows(image, row), column)

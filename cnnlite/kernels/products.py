@@ -1,6 +1,7 @@
 """Matrix products of shapes that BLAS does not do well by itself."""
 
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 
 import numpy as np
 
@@ -20,7 +21,7 @@ LEAST_SUM, MOST_SUM = 96, 128
 def matmul(a: Array, b: Array, out: Array) -> Array:
     """Write ``a @ b`` to ``out``, on all threads: (M, K) @ (K, N) -> (M, N), in blocks of rows of ``a``."""
 
-    def block(_: int, start: int, stop: int) -> None:
+    def block(start: int, stop: int) -> None:
         np.matmul(a[start:stop], b, out=out[start:stop])
 
     engine.for_blocks(block, len(a), (a.shape[1] + b.shape[1]) * a.itemsize)
@@ -51,6 +52,34 @@ def sum_of_products(a: Array, b: Array, out: Array) -> None:
     left = a.reshape(batch, m // rows, rows, k).transpose(0, 1, 3, 2)
     np.matmul(left, b.reshape(batch, m // rows, rows, n), out=parts)
     np.add.reduce(parts, axis=(0, 1), out=out)
+
+
+def sum_over_blocks(
+    product: Callable[[int, int, Array], None], count: int, item_bytes: int, out: Array, most_parts: int
+) -> None:
+    """Write to ``out`` the sum of what ``product(start, stop, part)`` writes to ``part`` for blocks of ``count`` items.
+
+    On all threads: each of the partial sums, ``most_parts`` or fewer, is that of consecutive blocks.
+    """
+    chunks = engine.even(count, min(most_parts, len(engine.blocks(count, item_bytes))))
+    sums = engine.empty((len(chunks), *out.shape), out.dtype) if len(chunks) > 1 else out[None]
+
+    def chunk(index: int) -> None:
+        first, last = chunks[index]
+        for start, stop in engine.cache_blocks(last - first, item_bytes):
+            write_or_add(partial(product, first + start, first + stop), sums[index], add=start > 0)
+
+    engine.run(chunk, len(chunks))
+    if len(chunks) > 1:
+        np.add.reduce(sums, axis=0, out=out)
+
+
+def write_or_add(product: Callable[[Array], object], out: Array, *, add: bool) -> None:
+    """Let ``product`` write to ``out``, or ``add`` to ``out`` what it writes."""
+    part = engine.scratch("products.added", out.shape, out.dtype) if add else out
+    product(part)
+    if add:
+        out += part
 
 
 @lru_cache(maxsize=1024)

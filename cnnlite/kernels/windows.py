@@ -1,7 +1,9 @@
 """Sliding windows: the geometry that convolution and pooling share, and views of an image as windows."""
 
+import itertools
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, TypeAlias
 
@@ -100,6 +102,12 @@ class Windows:
         )
         return height, width
 
+    @cached_property
+    def of_rows(self) -> "Windows":
+        """Windows of one row, at each row of the padded image, as wide and as far apart as these."""
+        out = (self.padded[0], self.out[1])
+        return replace(self, kernel=(1, self.kernel[1]), stride=(1, self.stride[1]), out=out)
+
     def rows(self, image: Array, row: int) -> Array:
         """Row ``row`` of every window, as a view (n, out_h, W, C) of padded images (n, H, W, C)."""
         stride = self.stride[0]
@@ -109,6 +117,11 @@ class Windows:
         """Column ``column`` of every window, as a view (n, H, out_w, C) of padded images (n, H, W, C)."""
         stride = self.stride[1]
         return image[:, :, column : column + stride * (self.out[1] - 1) + 1 : stride]
+
+    def places(self, image: Array) -> Iterator[Array]:
+        """Each place of all windows, in reading order, as a view (n, out_h, out_w, C) of padded images."""
+        for row, column in itertools.product(*map(range, self.kernel)):
+            yield self.columns(self.rows(image, row), column)
 
     def taps(self, image: Array) -> Array:
         """Each place of all windows side by side: (kernel_h * kernel_w, n, out_h, out_w, C), in scratch memory."""
@@ -139,19 +152,40 @@ class Windows:
         np.copyto(np.ndarray(shape, row, out), np.ndarray(shape, row, image, 0, (sn, sy * sh, sx * sw, sy)))
 
     def pad(self, x: Array, value: float = 0.0) -> Array:
-        """``x`` (n, H, W, C) with a border of ``value``, contiguous: in scratch memory, or ``x`` if without border."""
-        (top, left), (bottom, right), (height, width) = self.top_left, self.bottom_right, self.padded
-        if (height, width) == self.size:
-            return np.ascontiguousarray(x)
-        image = engine.scratch("windows.pad", (len(x), height, width, x.shape[3]), x.dtype)
-        image[:, :top] = value
-        image[:, height - bottom :] = value
-        image[:, top : height - bottom, :left] = value
-        image[:, top : height - bottom, width - right :] = value
-        image[:, top : height - bottom, left : width - right] = x
-        return image
+        """``x`` (n, H, W, C) with a border of ``value``, as `framed` makes it."""
+        return framed(x, self.top_left, self.padded, value)
 
-    def inside(self, image: Array) -> Array:
-        """The part of padded images that is not border, as a view."""
-        (top, left), (height, width) = self.top_left, self.size
-        return image[:, top : top + height, left : left + width]
+    def scatter(self, taps: Array, dx: Array) -> None:
+        """Write the sum of what ``taps`` (kernel_h * kernel_w, n, out_h, out_w, C) bring to their pixels to ``dx``."""
+        bordered = self.padded != self.size
+        image = engine.scratch("windows.image", (len(dx), *self.padded, self.channels), dx.dtype) if bordered else dx
+        if self.kernel == self.stride and taps.flags.c_contiguous:  # each pixel is in one window at the most
+            height, width = self.covered
+            image[:, height:] = 0
+            image[:, :height, width:] = 0
+            self.copy_taps(taps, image, back=True)
+        else:
+            image[...] = 0
+            for tap, target in zip(taps, self.places(image), strict=True):
+                target += tap
+        if bordered:
+            (top, left), (height, width) = self.top_left, self.size
+            dx[...] = image[:, top : top + height, left : left + width]
+
+
+def framed(x: Array, top_left: tuple[int, int], size: tuple[int, int], value: float = 0.0) -> Array:
+    """``x`` (n, H, W, C) from ``top_left`` on in images of ``size`` that are ``value`` elsewhere, contiguous.
+
+    They are in scratch memory; ``x`` itself where it is of this size.
+    """
+    (top, left), (n, height, width, channels) = top_left, x.shape
+    if (height, width) == size:
+        return np.ascontiguousarray(x)
+    image = engine.scratch("windows.framed", (n, *size, channels), x.dtype)
+    bottom, right = top + height, left + width
+    image[:, :top] = value
+    image[:, bottom:] = value
+    image[:, top:bottom, :left] = value
+    image[:, top:bottom, right:] = value
+    image[:, top:bottom, left:right] = x
+    return image

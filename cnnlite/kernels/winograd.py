@@ -14,9 +14,9 @@ from functools import partial
 import numpy as np
 
 from cnnlite import engine
-from cnnlite.kernels.products import matmul_rows, sum_of_products
+from cnnlite.kernels.products import matmul_rows, sum_of_products, sum_over_blocks, write_or_add
 from cnnlite.kernels.rows import add_per_channel
-from cnnlite.kernels.windows import Windows
+from cnnlite.kernels.windows import Windows, framed
 from cnnlite.types import Array
 
 _BT = np.array(
@@ -73,7 +73,7 @@ def forward(x: Array, weight: Array, bias: Array | None, windows: Windows) -> Ar
             _forward_chunk(x[first:last], transformed, bias, windows, y[first:last])
         return y
 
-    def block(_: int, start: int, stop: int) -> None:
+    def block(start: int, stop: int) -> None:
         tiles = (stop - start) * per_sample
         inputs = engine.scratch("winograd.inputs", (TAPS, tiles, channels), x.dtype)
         products = engine.scratch("winograd.products", (TAPS, tiles, filters), x.dtype)
@@ -94,7 +94,7 @@ def _forward_chunk(x: Array, transformed: Array, bias: Array | None, windows: Wi
     _for_tiles(_transform_input, x, windows, inputs)
     engine.run(lambda tap: matmul_rows(inputs[tap], transformed[tap], products[tap]), TAPS)
 
-    def block(_: int, start: int, stop: int) -> None:
+    def block(start: int, stop: int) -> None:
         _transform_output(products[:, start * per_sample : stop * per_sample], bias, windows, y[start:stop])
 
     engine.for_blocks(block, len(x), TAPS * per_sample * filters * x.itemsize)
@@ -105,63 +105,45 @@ def weight_gradient(x: Array, dy: Array, windows: Windows, dweight: Array) -> No
 
     dU[tap] = V[tap]^T Z[tap], summed over all tiles, for transformed inputs V and transformed gradients Z.
     """
-    gradient = engine.empty((TAPS, *dweight.shape[2:]), x.dtype)
-    is_local = math.prod(dweight.shape[2:]) <= LOCAL_WEIGHTS
-    (_local_gradient if is_local else _gradient_by_chunks)(x, dy, windows, gradient)
+    channels, filters = dweight.shape[2:]
+    per_sample = math.prod(tile_counts(windows))
+    gradient = engine.empty((TAPS, channels, filters), x.dtype)
+
+    def product(start: int, stop: int, out: Array) -> None:
+        tiles = (stop - start) * per_sample
+        inputs = engine.scratch("winograd.inputs", (TAPS, tiles, channels), x.dtype)
+        outputs = engine.scratch("winograd.products", (TAPS, tiles, filters), x.dtype)
+        _transform_input(x[start:stop], windows, inputs)
+        _transform_output_gradient(dy[start:stop], windows, outputs)
+        np.matmul(inputs.transpose(0, 2, 1), outputs, out=out)
+
+    if channels * filters <= LOCAL_WEIGHTS:
+        parts = max(4, min(16, PARTIAL_BYTES // gradient.nbytes))
+        sum_over_blocks(product, len(x), _local_bytes(per_sample, channels, filters), gradient, parts)
+    else:
+        for first, last in _chunks(len(x), per_sample * (channels + filters), x.itemsize):
+            _add_chunk(x[first:last], dy[first:last], windows, gradient, add=first > 0)
     _for_weights(_WEIGHT.T, gradient.reshape(TAPS, -1), dweight.reshape(9, -1))
 
 
-def _local_gradient(x: Array, dy: Array, windows: Windows, gradient: Array) -> None:
-    """Write dU to ``gradient`` (36, C, F): each core adds up what blocks in its own cache give."""
-    _, channels, filters = gradient.shape
-    per_sample = math.prod(tile_counts(windows))
-    block_bytes = _local_bytes(per_sample, channels, filters)
-    parts = max(4, min(16, PARTIAL_BYTES // gradient.nbytes))
-    chunks = engine.even(len(x), min(parts, len(engine.blocks(len(x), block_bytes))))
-    sums = engine.empty((len(chunks), *gradient.shape), x.dtype)
+def _add_chunk(x: Array, dy: Array, windows: Windows, gradient: Array, *, add: bool) -> None:
+    """Write, or ``add``, dU of a chunk to ``gradient`` (36, C, F): one step for all samples before the next."""
+    tiles = len(x) * math.prod(tile_counts(windows))
+    inputs, outputs = (engine.empty((TAPS, tiles, channels), x.dtype) for channels in gradient.shape[1:])
+    _for_tiles(_transform_input, x, windows, inputs)
+    _for_tiles(_transform_output_gradient, dy, windows, outputs)
 
-    def chunk(index: int) -> None:
-        first, last = chunks[index]
-        for start, stop in engine.cache_blocks(last - first, block_bytes):
-            tiles = (stop - start) * per_sample
-            inputs = engine.scratch("winograd.inputs", (TAPS, tiles, channels), x.dtype)
-            outputs = engine.scratch("winograd.products", (TAPS, tiles, filters), x.dtype)
-            _transform_input(x[first + start : first + stop], windows, inputs)
-            _transform_output_gradient(dy[first + start : first + stop], windows, outputs)
-            part = engine.scratch("winograd.part", gradient.shape, x.dtype) if start else sums[index]
-            np.matmul(inputs.transpose(0, 2, 1), outputs, out=part)
-            if start:
-                sums[index] += part
+    def multiply(tap: int) -> None:
+        write_or_add(partial(sum_of_products, inputs[tap, None], outputs[tap, None]), gradient[tap], add=add)
 
-    engine.run(chunk, len(chunks))
-    np.add.reduce(sums, axis=0, out=gradient)
-
-
-def _gradient_by_chunks(x: Array, dy: Array, windows: Windows, gradient: Array) -> None:
-    """Write dU to ``gradient`` (36, C, F): each step for a chunk of samples before the next, products shared by tap."""
-    _, channels, filters = gradient.shape
-    per_sample = math.prod(tile_counts(windows))
-    for first, last in _chunks(len(x), per_sample * (channels + filters), x.itemsize):
-        tiles = (last - first) * per_sample
-        inputs = engine.empty((TAPS, tiles, channels), x.dtype)
-        outputs = engine.empty((TAPS, tiles, filters), x.dtype)
-        _for_tiles(_transform_input, x[first:last], windows, inputs)
-        _for_tiles(_transform_output_gradient, dy[first:last], windows, outputs)
-        engine.run(partial(_add_product, inputs, outputs, gradient, first > 0), TAPS)
-
-
-def _add_product(inputs: Array, outputs: Array, gradient: Array, add: bool, tap: int) -> None:
-    target = engine.scratch("winograd.product", gradient[tap].shape, gradient.dtype) if add else gradient[tap]
-    sum_of_products(inputs[tap, None], outputs[tap, None], target)
-    if add:
-        gradient[tap] += target
+    engine.run(multiply, TAPS)
 
 
 def _for_tiles(transform: Callable[[Array, Windows, Array], None], x: Array, windows: Windows, out: Array) -> None:
     """Apply ``transform`` to blocks of ``x``, writing to their tiles in ``out`` (36, tiles, C)."""
     per_sample = math.prod(tile_counts(windows))
 
-    def block(_: int, start: int, stop: int) -> None:
+    def block(start: int, stop: int) -> None:
         transform(x[start:stop], windows, out[:, start * per_sample : stop * per_sample])
 
     engine.for_blocks(block, len(x), TAPS * per_sample * x.shape[3] * x.itemsize)
@@ -178,7 +160,7 @@ def _for_weights(matrix: Array, weights: Array, out: Array) -> None:
     """Write ``matrix @ weights`` to ``out``, in blocks of columns."""
     matrix = matrix.astype(weights.dtype)
 
-    def block(_: int, start: int, stop: int) -> None:
+    def block(start: int, stop: int) -> None:
         for first in range(start, stop, WEIGHTS):
             columns = slice(first, min(first + WEIGHTS, stop))
             np.matmul(matrix, weights[:, columns], out=out[:, columns])
@@ -191,9 +173,9 @@ def _transform_input(x: Array, windows: Windows, out: Array) -> None:
 
     First down the columns of rows of tiles, which overlap in memory but need no copies, then along each row of a tile.
     """
-    image = _pad_to_tiles(x, windows.top_left, 2, windows)
-    n, _, width, channels = image.shape
     rows, columns = tile_counts(windows)
+    image = framed(x, windows.top_left, (4 * rows + 2, 4 * columns + 2))
+    n, _, width, channels = image.shape
     matrix = _BT.astype(x.dtype)
     sn, sy, sx, sc = image.strides
     strips = np.ndarray((n, rows, 6, width * channels), x.dtype, image, 0, (sn, 4 * sy, sy, sc))
@@ -225,27 +207,10 @@ def _transform_output_gradient(dy: Array, windows: Windows, out: Array) -> None:
     """Write A dy A^T for all 4x4 tiles of ``dy`` (n, out_h, out_w, F) to ``out`` (36, tiles, F)."""
     rows, columns = tile_counts(windows)
     n, filters = len(dy), dy.shape[3]
-    image = _pad_to_tiles(dy, (0, 0), 0, windows)
+    image = framed(dy, (0, 0), (4 * rows, 4 * columns))
     gathered = engine.scratch("winograd.tiles", (n, rows, columns, 4, 4, filters), dy.dtype)
     np.copyto(gathered, image.reshape(n, rows, 4, columns, 4, filters).transpose(0, 1, 3, 2, 4, 5))
     np.matmul(_OUTPUT.T.astype(dy.dtype), gathered.reshape(-1, OUTPUTS, filters), out=out.transpose(1, 0, 2))
-
-
-def _pad_to_tiles(x: Array, top_left: tuple[int, int], overlap: int, windows: Windows) -> Array:
-    """``x`` from ``top_left`` on in zeros that reach to the end of the last tiles, which overlap by ``overlap``."""
-    (top, left), (n, height, width, channels) = top_left, x.shape
-    rows, columns = tile_counts(windows)
-    shape = (n, 4 * rows + overlap, 4 * columns + overlap, channels)
-    if shape == x.shape:
-        return np.ascontiguousarray(x)
-    image = engine.scratch("winograd.image", shape, x.dtype)
-    bottom, right = top + height, left + width
-    image[:, :top] = 0
-    image[:, bottom:] = 0
-    image[:, top:bottom, :left] = 0
-    image[:, top:bottom, right:] = 0
-    image[:, top:bottom, left:right] = x
-    return image
 
 
 def _local_bytes(per_sample: int, channels: int, filters: int) -> int:

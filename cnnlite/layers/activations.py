@@ -38,7 +38,7 @@ class Activation(Layer):
         y = engine.empty(x.shape, x.dtype)
         length = row_length(x.shape[1:])
 
-        def block(_: int, start: int, stop: int) -> None:
+        def block(start: int, stop: int) -> None:
             self.apply(x[start:stop].reshape(-1, length), y[start:stop].reshape(-1, length))
 
         engine.for_blocks(block, len(x), 2 * math.prod(x.shape[1:]) * x.itemsize)
@@ -54,7 +54,7 @@ class Activation(Layer):
         dx = engine.empty(dy.shape, dy.dtype)
         length = row_length(dy.shape[1:])
 
-        def block(_: int, start: int, stop: int) -> None:
+        def block(start: int, stop: int) -> None:
             dy_, x_, y_, dx_ = (array[start:stop].reshape(-1, length) for array in (dy, x, y, dx))
             self.gradient(dy_, x_, y_, dx_)
 

@@ -159,7 +159,7 @@ def _times(array: Array, factor: float) -> Array:
         return array
     y, number = engine.empty(array.shape, array.dtype), array.dtype.type(factor)
     engine.for_blocks(
-        lambda _, start, stop: np.multiply(array[start:stop], number, out=y[start:stop]), len(y), 2 * array[0].nbytes
+        lambda start, stop: np.multiply(array[start:stop], number, out=y[start:stop]), len(y), 2 * array[0].nbytes
     )
     return y
 
@@ -178,7 +178,7 @@ def _sum(arrays: Sequence[Array], activation: Activation | None = None) -> Array
     y = engine.empty(first.shape, first.dtype)
     length = row_length(y.shape[1:])
 
-    def block(_: int, start: int, stop: int) -> None:
+    def block(start: int, stop: int) -> None:
         out, *parts = (array[start:stop].reshape(-1, length) for array in (y, first, *others))
         if others:
             np.add(parts[0], parts[1], out=out)

@@ -44,7 +44,7 @@ class Dropout(Layer):
         counters = -(-length // 8)  # of the stream that each sample has, so that it gets the same draws on any rank
         offset = distributed.current().offset
 
-        def block(_: int, start: int, stop: int) -> None:
+        def block(start: int, stop: int) -> None:
             draws = engine.scratch("dropout.draws", (stop - start, 8 * counters), np.float32)
             rng = stream(self._seed, "dropout", self._step, skip=(offset + start) * counters)
             rng.random(out=draws, dtype=np.float32)

@@ -37,7 +37,7 @@ class Scale(Layer):
         y = engine.empty(x.shape, x.dtype)
         length, factor = row_length(x.shape[1:]), x.dtype.type(self.factor)
 
-        def block(_: int, start: int, stop: int) -> None:
+        def block(start: int, stop: int) -> None:
             np.multiply(x[start:stop].reshape(-1, length), factor, out=y[start:stop].reshape(-1, length))
 
         engine.for_blocks(block, len(x), 2 * x[0].nbytes)

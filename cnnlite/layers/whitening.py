@@ -63,13 +63,12 @@ class WhiteningConv2d(Layer):
         """The mean of p p^T over all patches p of ``x``, in float64 from products of blocks."""
         size = self.buffers["weight"].shape[-1] // 2
         sample_bytes = 8 * math.prod(self.windows.out) * size
-        sums = np.empty((len(engine.blocks(len(x), sample_bytes)), size, size))
 
-        def block(index: int, start: int, stop: int) -> None:
+        def block(start: int, stop: int) -> Array:
             patches = unfold.columns(x[start:stop].astype(np.float64), self.windows)
-            sums[index] = patches.T @ patches
+            return patches.T @ patches
 
-        engine.for_blocks(block, len(x), sample_bytes)
+        sums = np.array(engine.for_blocks(block, len(x), sample_bytes))
         total: Array = sums.sum(axis=0) / (len(x) * math.prod(self.windows.out))
         return total
 

@@ -174,7 +174,7 @@ class Rule(Optimizer):
     def step_group(self, group: Group, options: Options) -> None:
         """Update a group piece by piece, so that every array passes through the cache once."""
 
-        def task(_: int, start: int, stop: int) -> None:
+        def task(start: int, stop: int) -> None:
             slots = {name: flat[start:stop] for name, flat in group.slots.items()}
             scratch = engine.scratch("optimizer", (stop - start,), group.values.dtype)
             self.update(group.values[start:stop], group.grads[start:stop], slots, scratch, options)
