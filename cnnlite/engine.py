@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable
 from functools import lru_cache
 from queue import SimpleQueue
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -188,6 +188,9 @@ class _Local(threading.local):
 _local = _Local()
 
 
+CACHE_LINE = 64
+
+
 def aligned(count: int, dtype: Any) -> Array:
     """Fresh uninitialised memory for ``count`` numbers that begins on a cache line.
 
@@ -198,9 +201,6 @@ def aligned(count: int, dtype: Any) -> Array:
     start = -raw.__array_interface__["data"][0] % CACHE_LINE
     array: Array = raw[start : start + size].view(dtype)
     return array
-
-
-CACHE_LINE = 64
 
 
 def scratch(name: str, shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
@@ -217,31 +217,15 @@ RECYCLED_BYTES = 128 * 1024
 """Smaller arrays come from the allocator as fast as from here."""
 
 
-class _Slab(NamedTuple):
-    """Memory that arrays are views of, one after another."""
-
-    whole: Array
-    """What a view's ``base`` is."""
-    start: int
-    """First byte on a cache line."""
-    size: int
+_slabs: list[Array] = []
+"""Memory, in bytes, that large arrays are views of, one after another."""
 
 
-_slabs: list[_Slab] = []
+def _references(slabs: list[Array]) -> list[int]:
+    return [sys.getrefcount(slab.base) for slab in slabs]  # of which arrays are views, as the slab itself is
 
 
-def _new_slab(size: int) -> _Slab:
-    memory = aligned(size, np.uint8)
-    whole = memory.base
-    assert isinstance(whole, np.ndarray)  # noqa: S101 (for the type checker)
-    return _Slab(whole, memory.__array_interface__["data"][0] - whole.__array_interface__["data"][0], size)
-
-
-def _references(slabs: list[_Slab]) -> list[int]:
-    return [sys.getrefcount(slab.whole) for slab in slabs]
-
-
-_UNUSED = _references([_new_slab(1)])[0]
+_UNUSED = _references([aligned(1, np.uint8)])[0]
 """What `_references` counts for a slab that no array is a view of."""
 
 
@@ -255,15 +239,14 @@ def empty(shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
     size = math.prod(shape) * np.dtype(dtype).itemsize
     if size < RECYCLED_BYTES:
         return np.empty(shape, dtype)
-    best: _Slab | None = None
+    best: Array | None = None
     for slab, references in zip(_slabs, _references(_slabs), strict=True):
         if references == _UNUSED and size <= slab.size < (2 * size if best is None else best.size):
             best = slab
     if best is None:
-        best = _new_slab(size)
+        best = aligned(size, np.uint8)
         _slabs.append(best)
-    array: Array = best.whole[best.start : best.start + size].view(dtype).reshape(shape)
-    return array
+    return best[:size].view(dtype).reshape(shape)
 
 
 def release() -> None:

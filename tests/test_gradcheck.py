@@ -82,21 +82,17 @@ train: {epochs: 1, batch_size: 6, loss: {cross_entropy: {label_smoothing: 0.1}},
 class Doubtful(Layer):
     """A scale for each channel, whose gradients a test may spoil."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._x: Array | None = None
-
     def build(self, in_shape: Shape, rng: np.random.Generator, dtype: DType) -> Shape:
         self.params["scale"] = 1 + rng.random(in_shape[-1]).astype(dtype)
         self.grads["scale"] = np.zeros_like(self.params["scale"])
         return in_shape
 
     def forward(self, x: Array, *, training: bool) -> Array:
-        self._x = x if training else None
+        self._kept = x if training else None
         return x * self.params["scale"]
 
     def backward(self, dy: Array) -> Array | None:
-        x, self._x = self.kept(self._x), None
+        x = self.kept()
         (dy * x).reshape(-1, x.shape[-1]).sum(axis=0, out=self.grads["scale"])
         return dy * self.params["scale"]
 

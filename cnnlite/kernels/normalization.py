@@ -4,15 +4,16 @@ Ioffe & Szegedy 2015, arXiv:1502.03167. ``x`` is (N, ..., C); statistics are ove
 """
 
 import math
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from cnnlite import distributed, engine
 from cnnlite.kernels import pooling
-from cnnlite.kernels.rows import channel_dots, channel_sums, per_row, row_length
+from cnnlite.kernels.rows import channel_dots, channel_sums, for_rows, per_row, row_length
 from cnnlite.kernels.windows import Windows
-from cnnlite.types import Array, DType, Shape
+from cnnlite.types import Array
 
 CANCELLATION = 8.0
 """Where mean^2 exceeds this many variances, E[x^2] - E[x]^2 would lose more than a digit."""
@@ -65,50 +66,44 @@ def moments(x: Array) -> tuple[Array, Array]:
     return distributed.current().moments(mean, np.maximum(variance, 0))
 
 
+@dataclass
 class Transform:
-    """What is done to each block once the statistics are known: y = f(x * scale + shift).
+    """What is done once the statistics are known: y = f(x * scale + shift), on what is left after a max pooling.
 
-    Args:
-        scale: gamma * inv_std, (C,) in float64, where inv_std = 1 / sqrt(variance + eps).
-        shift: beta - mean * scale, (C,) in float64.
-        activation: f, or None.
-        sample_shape: of ``x`` without its first axis.
-        dtype: of ``x``.
+    scale = gamma * inv_std, shift = beta - mean * scale, inv_std = 1 / sqrt(variance + eps).
     """
 
-    def __init__(
-        self, scale: Array, shift: Array, activation: Elementwise | None, sample_shape: Shape, dtype: DType
-    ) -> None:
-        self.scale, self.activation = scale, activation
-        self.length = row_length(sample_shape)
-        self.scales, self.shifts = per_row(self.length, dtype, scale, shift)
+    mean: Array
+    """(C,) in float64, as are all of these."""
+    inv_std: Array
+    scale: Array
+    shift: Array
+    activation: Elementwise | None
+    """f; None for none."""
+    windows: Windows | None
+    """Of the max pooling; None for none."""
+
+    def forward(self, x: Array) -> tuple[Array, Array]:
+        """What is left of ``x`` (N, ..., C) after the pooling, and ``y``."""
+        pooled = x
+        if self.windows is not None:
+            signs = np.where(self.scale < 0, -1, 1).astype(x.dtype) if np.minimum.reduce(self.scale) < 0 else None
+            pooled = pooling.max_forward(x, self.windows, signs)
+        self.length = row_length(pooled.shape[1:])
+        self.scales, self.shifts = per_row(self.length, x.dtype, self.scale, self.shift)
+        y = engine.empty(pooled.shape, x.dtype)
+        for_rows(self.apply, pooled, y)
+        return pooled, y
 
     def apply(self, x: Array, out: Array, *, activated: bool = True) -> None:
-        """Write y of a block to ``out``, or what the activation is applied to."""
-        flat = out.reshape(-1, self.length)
-        np.multiply(x.reshape(flat.shape), self.scales, out=flat)
-        flat += self.shifts
+        """Write y of a block of rows to ``out``, or what the activation is applied to."""
+        np.multiply(x, self.scales, out=out)
+        out += self.shifts
         if activated and self.activation is not None:
-            self.activation.apply(flat, flat)
+            self.activation.apply(out, out)
 
 
-def forward(x: Array, transform: Transform) -> Array:
-    """``y`` for a batch ``x`` (N, ..., C)."""
-    y = engine.empty(x.shape, x.dtype)
-    engine.for_blocks(lambda start, stop: transform.apply(x[start:stop], y[start:stop]), len(x), 2 * x[0].nbytes)
-    return y
-
-
-def backward(
-    dy: Array,
-    x: Array,
-    pooled: Array,
-    y: Array,
-    transform: Transform,
-    windows: Windows | None,
-    mean: Array,
-    inv_std: Array,
-) -> tuple[Array, Array, Array]:
+def backward(dy: Array, x: Array, pooled: Array, y: Array, transform: Transform) -> tuple[Array, Array, Array]:
     """Gradients for the input, the scale gamma and the shift beta.
 
     With dz the gradient for what the activation was applied to, and m numbers a channel in the batch:
@@ -116,18 +111,16 @@ def backward(
     dz * scale + x * slope + offset. Behind a max pooling, only the greatest of each window have a dz.
 
     Args:
-        dy: gradient for the output of `forward`.
-        x: input of the layer, (N, ..., C).
-        pooled: input of `forward`: ``x``, or the result of max pooling.
-        y: output of `forward`.
-        transform: what it did.
-        windows: of the max pooling, or None.
-        mean: batch mean, (C,) in float64.
-        inv_std: (C,) in float64.
+        dy: gradient for ``y``.
+        x: what was transformed, (N, ..., C).
+        pooled: what was left of it after the pooling.
+        y: what came out.
+        transform: what was done, with the statistics of the batch.
 
     Returns:
         dx like ``x``; dgamma and dbeta of this rank's samples, (C,) in float64.
     """
+    windows, mean, inv_std = transform.windows, transform.mean, transform.inv_std
     dz, own = _gradient_for_z(dy, pooled, y, transform)
     own[1] = (own[1] - mean * own[0]) * inv_std
     dbeta, dgamma = distributed.current().sum(own)
@@ -162,13 +155,13 @@ def _gradient_for_z(dy: Array, x: Array, y: Array, transform: Transform) -> tupl
     dz = dy if activation is None else engine.empty(dy.shape, dy.dtype)
 
     def block(start: int, stop: int) -> tuple[Array, Array]:
-        part, z = x[start:stop].reshape(-1, length), x[start:stop]
-        out = dz[start:stop].reshape(-1, length)
+        part, out = (array[start:stop].reshape(-1, length) for array in (x, dz))
         if activation is not None:
+            z = part
             if not activation.from_output:
-                z = engine.scratch("normalization.z", z.shape, z.dtype)
-                transform.apply(x[start:stop], z, activated=False)
-            dy_, z, y_ = (array.reshape(-1, length) for array in (dy[start:stop], z, y[start:stop]))
+                z = engine.scratch("normalization.z", part.shape, part.dtype)
+                transform.apply(part, z, activated=False)
+            dy_, y_ = (array[start:stop].reshape(-1, length) for array in (dy, y))
             activation.gradient(dy_, z, y_, out)
         return channel_sums(out, channels), channel_dots(out, part, channels)
 

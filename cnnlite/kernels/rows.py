@@ -4,10 +4,13 @@ A channels-last block seen as (rows, C) has innermost runs of C numbers, and Num
 W * C or H * W * C numbers, with the per-channel operand repeated to that length, it goes in long vector loops.
 """
 
+import math
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
 
+from cnnlite import engine
 from cnnlite.types import Array, DType, Shape
 
 LONGEST = 16384
@@ -24,6 +27,25 @@ def row_length(sample_shape: Shape) -> int:
         if part < axis:
             break
     return length
+
+
+def for_rows(task: Callable[..., object], *arrays: Array) -> None:
+    """Call ``task`` with blocks of ``arrays``, all (N, ...) of one shape, as rows (n, length), on all threads."""
+    length = row_length(arrays[0].shape[1:])
+
+    def block(start: int, stop: int) -> None:
+        task(*(array[start:stop].reshape(-1, length) for array in arrays))
+
+    engine.for_blocks(block, len(arrays[0]), len(arrays) * math.prod(arrays[0].shape[1:]) * arrays[0].itemsize)
+
+
+def times(x: Array, factor: float) -> Array:
+    """``factor * x`` for ``x`` (N, ...), in a new array; ``x`` itself if the factor is 1."""
+    if factor == 1:
+        return x
+    y, number = engine.empty(x.shape, x.dtype), x.dtype.type(factor)
+    for_rows(lambda part, out: np.multiply(part, number, out=out), x, y)
+    return y
 
 
 def per_row(length: int, dtype: DType, *operands: Array) -> Array:

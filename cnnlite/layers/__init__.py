@@ -1,6 +1,6 @@
 """The layers, one family a file; importing this package registers them all."""
 
-from cnnlite.layers import (
+from cnnlite.layers import (  # noqa: F401
     activations,
     containers,
     convolution,
@@ -14,17 +14,4 @@ from cnnlite.layers import (
 )
 from cnnlite.layers.base import Layer, layers
 
-__all__ = [
-    "Layer",
-    "activations",
-    "containers",
-    "convolution",
-    "dropout",
-    "layers",
-    "linear",
-    "normalization",
-    "pooling",
-    "scale",
-    "shape",
-    "whitening",
-]
+__all__ = ["Layer", "layers"]

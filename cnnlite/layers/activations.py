@@ -6,7 +6,7 @@ from abc import abstractmethod
 import numpy as np
 
 from cnnlite import engine
-from cnnlite.kernels.rows import row_length
+from cnnlite.kernels.rows import for_rows
 from cnnlite.layers.base import Layer, layers
 from cnnlite.types import Array, DType, Shape
 
@@ -18,10 +18,6 @@ class Activation(Layer):
     """Whether `gradient` needs the output ``y`` only; then the input is not kept."""
     never_falls = False
     """Whether f(a) <= f(b) for all a < b; then a pooling may come first, see `BatchNorm.absorb`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._kept: tuple[Array, Array] | None = None
 
     @abstractmethod
     def apply(self, x: Array, out: Array) -> None:
@@ -36,29 +32,17 @@ class Activation(Layer):
 
     def forward(self, x: Array, *, training: bool) -> Array:
         y = engine.empty(x.shape, x.dtype)
-        length = row_length(x.shape[1:])
-
-        def block(start: int, stop: int) -> None:
-            self.apply(x[start:stop].reshape(-1, length), y[start:stop].reshape(-1, length))
-
-        engine.for_blocks(block, len(x), 2 * math.prod(x.shape[1:]) * x.itemsize)
+        for_rows(self.apply, x, y)
         self._kept = (y if self.from_output else x, y) if training else None
         return y
 
     def backward(self, dy: Array) -> Array | None:
-        (x, y), self._kept = self.kept(self._kept), None
-        return self.backward_from(dy, x, y)
+        return self.backward_from(dy, *self.kept())
 
     def backward_from(self, dy: Array, x: Array, y: Array) -> Array:
         """The gradient for ``x`` from that for ``y``, dy * f'(x), all of shape (N, ...), in a new array."""
         dx = engine.empty(dy.shape, dy.dtype)
-        length = row_length(dy.shape[1:])
-
-        def block(start: int, stop: int) -> None:
-            dy_, x_, y_, dx_ = (array[start:stop].reshape(-1, length) for array in (dy, x, y, dx))
-            self.gradient(dy_, x_, y_, dx_)
-
-        engine.for_blocks(block, len(dy), 3 * math.prod(dy.shape[1:]) * dy.itemsize)
+        for_rows(self.gradient, dy, x, y, dx)
         return dx
 
 

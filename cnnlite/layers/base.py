@@ -2,15 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 
 from cnnlite.errors import ConfigError, Problem
 from cnnlite.registry import Registry
 from cnnlite.types import Array, DType, Shape
-
-T = TypeVar("T")
 
 
 class Layer(ABC):
@@ -21,7 +19,7 @@ class Layer(ABC):
 
     - A layer never changes ``x`` or ``dy``: branches of a network share them. What it returns belongs to the caller.
     - ``backward`` writes ``grads``, it does not add to them.
-    - What ``forward`` keeps for ``backward`` is kept only when training, and dropped after use.
+    - What ``forward`` keeps for ``backward`` is in ``_kept``, only when training; ``kept`` hands it out once.
 
     Activations are channels last, ``(N, H, W, C)`` or ``(N, features)``.
     """
@@ -44,6 +42,7 @@ class Layer(ABC):
         self.grads: dict[str, Array] = {}
         self.buffers: dict[str, Array] = {}
         self.children: dict[str, Layer] = {}
+        self._kept: Any = None
 
     @abstractmethod
     def build(self, in_shape: Shape, rng: np.random.Generator, dtype: DType) -> Shape:
@@ -60,12 +59,12 @@ class Layer(ABC):
         Uses up what the last training ``forward`` kept, so a second call raises. Returns None if not ``needs_dx``.
         """
 
-    @staticmethod
-    def kept(value: T | None) -> T:
-        """What the last training ``forward`` kept; RuntimeError if it has been used up, or there was none."""
-        if value is None:
+    def kept(self) -> Any:
+        """What the last training ``forward`` put into ``_kept``, to be used once; RuntimeError if there is nothing."""
+        if self._kept is None:
             raise RuntimeError("backward needs a forward with training=True before it, each time")
-        return value
+        kept, self._kept = self._kept, None
+        return kept
 
     def start_step(self, step: int) -> None:
         """Called before the forward pass of training step ``step``; layers that draw at random reseed here."""

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from cnnlite import engine
-from cnnlite.kernels.rows import row_length
+from cnnlite.kernels.rows import for_rows, times
 from cnnlite.layers.activations import Activation
 from cnnlite.layers.base import Layer, layers
 from cnnlite.randomness import stream
@@ -86,7 +86,6 @@ class Parallel(Layer):
         self.merge = merge
         self.factors = [1.0] * len(branches)  # of the outputs of this training step; one that is 0 leaves a branch out
         self.activation: Activation | None = None
-        self._y: Array | None = None
 
     def build(self, in_shape: Shape, rng: np.random.Generator, dtype: DType) -> Shape:
         self.in_shape = in_shape
@@ -126,24 +125,24 @@ class Parallel(Layer):
     def forward(self, x: Array, *, training: bool) -> Array:
         factors = self.factors if training else [1.0] * len(self.branches)
         pairs = zip(self.branches, factors, strict=True)
-        outputs = [_times(branch.forward(x, training=training), factor) for branch, factor in pairs if factor]
+        outputs = [times(branch.forward(x, training=training), factor) for branch, factor in pairs if factor]
         if self.merge == "sum":
             y = _sum(outputs, self.activation)
-            self._y = y if training and self.activation is not None else None
+            self._kept = y if training and self.activation is not None else None
             return y
         y = engine.empty((*outputs[0].shape[:-1], self.edges[-1]), x.dtype)
         return np.concatenate(outputs, axis=-1, out=y)
 
     def backward(self, dy: Array) -> Array | None:
         if self.activation is not None:
-            y, self._y = self.kept(self._y), None
+            y = self.kept()
             dy = self.activation.backward_from(dy, y, y)
         gradients = []
         for index, (branch, factor) in enumerate(zip(self.branches, self.factors, strict=True)):
             if not factor:
                 _clear_gradients(branch)
                 continue
-            part = _times(dy, factor)
+            part = times(dy, factor)
             if self.merge == "concat" and len(self.branches) > 1:
                 view = dy[..., self.edges[index] : self.edges[index + 1]]
                 part = engine.empty(view.shape, view.dtype)
@@ -151,17 +150,6 @@ class Parallel(Layer):
             gradients.append(branch.backward(part))
         needed = [gradient for gradient in gradients if gradient is not None]
         return _sum(needed) if self.needs_dx else None
-
-
-def _times(array: Array, factor: float) -> Array:
-    """The product, in a new array; the array itself if the factor is 1."""
-    if factor == 1:
-        return array
-    y, number = engine.empty(array.shape, array.dtype), array.dtype.type(factor)
-    engine.for_blocks(
-        lambda start, stop: np.multiply(array[start:stop], number, out=y[start:stop]), len(y), 2 * array[0].nbytes
-    )
-    return y
 
 
 def _clear_gradients(layer: Layer) -> None:
@@ -174,22 +162,19 @@ def _sum(arrays: Sequence[Array], activation: Activation | None = None) -> Array
     """The activation of the sum, in a new array: what is summed may be somebody else's."""
     if len(arrays) == 1 and activation is None:
         return arrays[0]
-    first, *others = arrays
-    y = engine.empty(first.shape, first.dtype)
-    length = row_length(y.shape[1:])
 
-    def block(start: int, stop: int) -> None:
-        out, *parts = (array[start:stop].reshape(-1, length) for array in (y, first, *others))
+    def add(out: Array, first: Array, *others: Array) -> None:
         if others:
-            np.add(parts[0], parts[1], out=out)
+            np.add(first, others[0], out=out)
         else:
-            np.copyto(out, parts[0])
-        for part in parts[2:]:
-            out += part
+            np.copyto(out, first)
+        for other in others[1:]:
+            out += other
         if activation is not None:
             activation.apply(out, out)
 
-    engine.for_blocks(block, len(y), (len(arrays) + 1) * first[0].nbytes)
+    y = engine.empty(arrays[0].shape, arrays[0].dtype)
+    for_rows(add, y, *arrays)
     return y
 
 

@@ -54,7 +54,6 @@ class Conv2d(Layer):
         self.init = init
         self.exact = exact
         self.algorithm: Algorithm = algorithm
-        self._kept: tuple[Array, Array | None] | None = None
 
     def build(self, in_shape: Shape, rng: np.random.Generator, dtype: DType) -> Shape:
         self.windows = Windows.fit(in_shape, self.kernel, self.stride, self.padding, exact=self.exact)
@@ -79,7 +78,7 @@ class Conv2d(Layer):
         return convolution.forward(x, weight, bias, self.windows, self.algorithm, columns)
 
     def backward(self, dy: Array) -> Array | None:
-        (x, columns), self._kept = self.kept(self._kept), None
+        x, columns = self.kept()
         convolution.weight_gradient(x, dy, self.windows, self.grads["weight"], self.algorithm, columns)
         if self.has_bias:
             convolution.bias_gradient(dy, self.grads["bias"])

@@ -24,7 +24,6 @@ class Dropout(Layer):
             raise ValueError(f"p must be in [0, 1), not {p}")
         self.p = p
         self._step = 0
-        self._factors: Array | None = None
 
     def build(self, in_shape: Shape, rng: np.random.Generator, dtype: DType) -> Shape:
         self._seed = int(rng.integers(2**63))  # differs from layer to layer, follows from the network's seed
@@ -35,9 +34,9 @@ class Dropout(Layer):
 
     def forward(self, x: Array, *, training: bool) -> Array:
         if not training:
-            self._factors = None
+            self._kept = None
             return x
-        factors = self._factors = engine.empty(x.shape, x.dtype)
+        factors = self._kept = engine.empty(x.shape, x.dtype)
         y = engine.empty(x.shape, x.dtype)
         kept_scale = x.dtype.type(1 / (1 - self.p))
         length = math.prod(x.shape[1:])
@@ -56,5 +55,4 @@ class Dropout(Layer):
         return y
 
     def backward(self, dy: Array) -> Array | None:
-        factors, self._factors = self.kept(self._factors), None
-        return np.multiply(dy, factors, out=engine.empty(dy.shape, dy.dtype))
+        return np.multiply(dy, self.kept(), out=engine.empty(dy.shape, dy.dtype))

@@ -54,9 +54,5 @@ def dirac(rng: np.random.Generator, shape: Shape, fan_in: int, fan_out: int) -> 
 
 
 initializers: dict[str, Callable[[np.random.Generator, Shape, int, int], Array]] = {
-    "he": he,
-    "glorot": glorot,
-    "normal": normal,
-    "unit": unit,
-    "dirac": dirac,
+    draw.__name__: draw for draw in (he, glorot, normal, unit, dirac)
 }

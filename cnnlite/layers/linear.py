@@ -28,7 +28,6 @@ class Linear(Layer):
         self.out_features = out_features
         self.has_bias = bias
         self.init = init
-        self._x: Array | None = None
 
     def build(self, in_shape: Shape, rng: np.random.Generator, dtype: DType) -> Shape:
         if len(in_shape) != 1:
@@ -42,14 +41,14 @@ class Linear(Layer):
         return (self.out_features,)
 
     def forward(self, x: Array, *, training: bool) -> Array:
-        self._x = x if training else None
+        self._kept = x if training else None
         y = matmul(x, self.params["weight"], engine.empty((len(x), self.out_features), x.dtype))
         if self.has_bias:
             y += self.params["bias"]
         return y
 
     def backward(self, dy: Array) -> Array | None:
-        x, self._x = self.kept(self._x), None
+        x = self.kept()
         matmul(x.T, dy, self.grads["weight"])
         if self.has_bias:
             np.add.reduce(dy, axis=0, out=self.grads["bias"])

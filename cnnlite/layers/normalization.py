@@ -5,9 +5,8 @@ import math
 import numpy as np
 
 from cnnlite import distributed
-from cnnlite.kernels import normalization, pooling
+from cnnlite.kernels import normalization
 from cnnlite.kernels.normalization import Transform
-from cnnlite.kernels.windows import Windows
 from cnnlite.layers.activations import Activation
 from cnnlite.layers.base import Layer, layers
 from cnnlite.layers.pooling import MaxPool2d
@@ -42,7 +41,6 @@ class BatchNorm(Layer):
         self.scale = affine and scale
         self.activation: Activation | None = None
         self.pool: MaxPool2d | None = None
-        self._kept: tuple[Array, Array, Array, Transform, Windows | None, Array, Array] | None = None
 
     def absorb(self, following: Layer) -> bool:
         """Take on an activation, applied to blocks that have just been normalized, and a max pooling.
@@ -80,13 +78,9 @@ class BatchNorm(Layer):
         scale = inv_std * self.params["gamma"] if self.scale else inv_std
         shift = self.params["beta"] - mean * scale if self.affine else -mean * scale
         windows = None if self.pool is None else self.pool.windows
-        pooled = x
-        if windows is not None:
-            signs = np.where(scale < 0, -1, 1).astype(x.dtype) if np.minimum.reduce(scale) < 0 else None
-            pooled = pooling.max_forward(x, windows, signs)
-        transform = Transform(scale, shift, self.activation, pooled.shape[1:], x.dtype)
-        y = normalization.forward(pooled, transform)
-        self._kept = (x, pooled, y, transform, windows, mean, inv_std) if training else None
+        transform = Transform(mean, inv_std, scale, shift, self.activation, windows)
+        pooled, y = transform.forward(x)
+        self._kept = (x, pooled, y, transform) if training else None
         return y
 
     def _update_running(self, mean: Array, variance: Array, count: int) -> None:
@@ -97,8 +91,7 @@ class BatchNorm(Layer):
             running += value * (self.momentum * factor)
 
     def backward(self, dy: Array) -> Array | None:
-        kept, self._kept = self.kept(self._kept), None
-        dx, dgamma, dbeta = normalization.backward(dy, *kept)
+        dx, dgamma, dbeta = normalization.backward(dy, *self.kept())
         if self.scale:
             self.grads["gamma"][...] = dgamma
         if self.affine:

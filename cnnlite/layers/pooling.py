@@ -39,18 +39,13 @@ class MaxPool2d(_Pool2d):
         exact: refuse an input whose last rows or columns no window reaches.
     """
 
-    def __init__(self, kernel_size: Pair, stride: Pair | None = None, padding: Padding = 0, exact: bool = False):
-        super().__init__(kernel_size, stride, padding, exact)
-        self._kept: tuple[Array, Array] | None = None
-
     def forward(self, x: Array, *, training: bool) -> Array:
         y = pooling.max_forward(x, self.windows)
         self._kept = (x, y) if training else None
         return y
 
     def backward(self, dy: Array) -> Array | None:
-        (x, y), self._kept = self.kept(self._kept), None
-        return pooling.max_backward(dy, x, y, self.windows)
+        return pooling.max_backward(dy, *self.kept(), self.windows)
 
 
 @layers.register("avg_pool2d")

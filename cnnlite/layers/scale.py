@@ -4,8 +4,7 @@ import math
 
 import numpy as np
 
-from cnnlite import engine
-from cnnlite.kernels.rows import row_length
+from cnnlite.kernels.rows import times
 from cnnlite.layers.base import Layer, layers
 from cnnlite.types import Array, DType, Shape
 
@@ -28,17 +27,7 @@ class Scale(Layer):
         return in_shape
 
     def forward(self, x: Array, *, training: bool) -> Array:
-        return self._scaled(x)
+        return times(x, self.factor)
 
     def backward(self, dy: Array) -> Array | None:
-        return self._scaled(dy) if self.needs_dx else None
-
-    def _scaled(self, x: Array) -> Array:
-        y = engine.empty(x.shape, x.dtype)
-        length, factor = row_length(x.shape[1:]), x.dtype.type(self.factor)
-
-        def block(start: int, stop: int) -> None:
-            np.multiply(x[start:stop].reshape(-1, length), factor, out=y[start:stop].reshape(-1, length))
-
-        engine.for_blocks(block, len(x), 2 * x[0].nbytes)
-        return y
+        return times(dy, self.factor) if self.needs_dx else None

@@ -104,6 +104,8 @@ class Rule(Optimizer):
         self.options = {name: _checked(name, value, value) for name, value in vars(self).items() if name != "groups"}
         if not self.options["lr"]:
             raise ValueError("lr 0 would train nothing")
+        if self.options.get("nesterov") and not self.options["momentum"]:
+            raise ValueError("nesterov needs a momentum above 0")
         self._rules = [self._rule(f"groups[{i}]", group) for i, group in enumerate(self.groups or ())]
 
     def _rule(self, place: str, group: Options) -> tuple[re.Pattern[str], Options]:
@@ -116,7 +118,7 @@ class Rule(Optimizer):
                     raise ValueError(f"unknown option {name!r}{did_you_mean(str(name), self.options)}")
                 changed[name] = _checked(name, changed[name], self.options[name])
             return name_pattern(match), changed
-        except (ValueError, re.error, OverflowError, RecursionError) as error:
+        except ValueError as error:
             raise ValueError(f"{place}: {error}") from None
 
     def check(self, parameters: Sequence[Parameter]) -> None:
@@ -150,9 +152,8 @@ class Rule(Optimizer):
                     break
             members.setdefault(tuple(options.items()), []).append(parameter)
         if unused:
-            why = f"matches no parameter that is left (names: {', '.join(p.name for p in parameters[:4])}, ...)"
-            problems = [Problem(f"{self.path}.groups[{i}].match", f"{match!r} {why}") for i, match in unused.items()]
-            raise ConfigError(problems)
+            places = {index: f"{self.path}.groups[{index}].match" for index in unused}
+            raise ConfigError([unmatched(places[index], match, parameters) for index, match in unused.items()])
         return members
 
     @abstractmethod
@@ -185,9 +186,19 @@ class Rule(Optimizer):
 
 def name_pattern(match: str) -> re.Pattern[str]:
     """Compile a pattern for parameter names; ValueError for one that could search for ever, such as ``(a+)+b``."""
-    if len(match) > 200 or len(re.findall(r"[*+{]", match)) > 4 or re.search(r"\)[*+{]", match):
-        raise ValueError("'match' may repeat single characters, four times at most, and no groups")
-    return re.compile(match)
+    try:
+        if len(match) > 200 or len(re.findall(r"[*+{]", match)) > 4 or re.search(r"\)[*+{]", match):
+            raise ValueError("it may repeat single characters, four times at most, and no groups")
+        return re.compile(match)
+    except (ValueError, re.error, OverflowError, RecursionError) as error:
+        message = f"match: {match!r:.60} is not a regular expression that can be used: {error}"
+        raise ValueError(message) from None
+
+
+def unmatched(path: str, match: str, parameters: Sequence[Parameter]) -> Problem:
+    """What to say of a pattern at ``path`` that is left without any of ``parameters``."""
+    names = ", ".join(parameter.name for parameter in parameters[:4])
+    return Problem(path, f"{match!r} matches no parameter that is left (names: {names}, ...)")
 
 
 def _checked(name: str, value: Any, example: Any) -> Any:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from cnnlite.errors import ConfigError, Problem
 from cnnlite.network import Parameter
-from cnnlite.optimizers.base import Optimizer, name_pattern, optimizers
+from cnnlite.optimizers.base import Optimizer, name_pattern, optimizers, unmatched
 from cnnlite.schedules import Schedule
 
 
@@ -28,11 +28,7 @@ class Member:
     epochs: float | None = None
 
     def __post_init__(self) -> None:
-        try:
-            name_pattern(self.match)
-        except (ValueError, re.error, OverflowError, RecursionError) as error:
-            message = f"match: {self.match!r:.60} is not a regular expression that can be used: {error}"
-            raise ValueError(message) from None
+        name_pattern(self.match)
         if isinstance(self.optimizer, Composite):
             raise ValueError("optimizer: a composite is not a member of another; list its members here")
         if self.epochs is not None and not 0 < self.epochs < math.inf:
@@ -78,12 +74,11 @@ class Composite(Optimizer):
         for parameter in parameters:
             found = [re.search(member.match, parameter.name) is not None for member in self.members]
             (shares[found.index(True)] if any(found) else left).append(parameter)
-        problems = []
-        names = ", ".join(parameter.name for parameter in parameters[:4])
-        for index, (member, share) in enumerate(zip(self.members, shares, strict=True)):
-            if not share:
-                message = f"{member.match!r} matches no parameter that is left (names: {names}, ...)"
-                problems.append(Problem(f"{self.path}.members[{index}].match", message))
+        problems = [
+            unmatched(f"{self.path}.members[{index}].match", member.match, parameters)
+            for index, (member, share) in enumerate(zip(self.members, shares, strict=True))
+            if not share
+        ]
         if left:
             names = f"{', '.join(parameter.name for parameter in left[:4])}{', ...' if len(left) > 4 else ''}"
             message = f"none matches {names}; add a last member with match: ."

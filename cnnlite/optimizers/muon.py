@@ -40,11 +40,6 @@ class Muon(Rule):
     iterations: int = 5
     eps: float = 1e-7
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.nesterov and not self.momentum:
-            raise ValueError("nesterov needs a momentum above 0")
-
     def check(self, parameters: Sequence[Parameter]) -> None:
         """ConfigError if one of ``parameters`` is no matrix, or a group is left without any."""
         if flat := [parameter.name for parameter in parameters if parameter.value.ndim < 2]:

@@ -23,11 +23,6 @@ class SGD(Rule):
     nesterov: bool = False
     weight_decay: float = 0.0
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.nesterov and not self.momentum:
-            raise ValueError("nesterov needs a momentum above 0")
-
     def update(self, values: Array, grads: Array, slots: Mapping[str, Array], scratch: Array, options: Options) -> None:
         """One step of the formula above."""
         lr, momentum, direction = options["lr"], options["momentum"], grads
