@@ -1,13 +1,11 @@
-"""The training loop, and all that it needs to stop at any step and go on as if it had not."""
+"""The training loop, which can stop at any step and go on as if it had not."""
 
 import copy
-import dataclasses
 import math
-import time
 
 import numpy as np
 
-from cnnlite import __version__, distributed
+from cnnlite import distributed
 from cnnlite.averaging import NoAveraging
 from cnnlite.checkpoint import Checkpoint
 from cnnlite.config import Config
@@ -15,15 +13,14 @@ from cnnlite.data import Batches, Dataset, Images, Normalizer, Views
 from cnnlite.diagnosis import advice, first_not_finite
 from cnnlite.errors import CheckpointError, DivergedError, StorageError
 from cnnlite.evaluation import Evaluation, averaged_state_of, evaluate, state_of
-from cnnlite.metrics import Mean, hits
+from cnnlite.metrics import hits
 from cnnlite.network import Network, load_arrays
 from cnnlite.progress import Reporter
-from cnnlite.results import Progress, Result, describe_row
-from cnnlite.runs import RunDirectory, versions
+from cnnlite.recording import Recorder
+from cnnlite.results import Progress, Result
+from cnnlite.runs import RunDirectory
 from cnnlite.stopping import StopFlag, Stopped
 from cnnlite.types import Array
-
-_REFRESH_SECONDS = 0.1
 
 
 def train(
@@ -67,9 +64,10 @@ class Training:
         settings = config.train
         shape = dataset.train.images.shape[1:]
         self.network = Network(config.model, shape, seed=config.seed, classes=len(dataset.classes))
+        parameters = list(self.network.parameters.values())
         self.loss = copy.deepcopy(settings.loss)
         self.optimizer = copy.deepcopy(settings.optimizer)
-        self.optimizer.bind(list(self.network.parameters.values()))
+        self.optimizer.bind(parameters)
         self.normalizer = Normalizer.fit(dataset.train.images, config.data.normalize)
         self.batches = Batches(
             dataset.train,
@@ -87,11 +85,13 @@ class Training:
         self.averaging = copy.deepcopy(settings.averaging) or NoAveraging()
         self.validate_every = settings.validate_every.steps(epoch)
         self.checkpoint_every = settings.checkpoint_every.steps(epoch)
-        self.metrics = run.metrics()
-        self.progress = Progress()
-        self._saved: tuple[int, int] | None = None
-        self._trained_images, self._trained_seconds = 0, 0.0
-        self._shown = 0.0
+        size = sum(parameter.value.size for parameter in parameters)
+        self.record = Recorder(config, run, dataset, reporter, self.total_steps, epoch, size)
+
+    @property
+    def progress(self) -> Progress:
+        """How far the run is."""
+        return self.record.progress
 
     def begin(self) -> None:
         """Do what a new run needs before its first step; one that goes on has it from its checkpoint."""
@@ -100,29 +100,27 @@ class Training:
 
     def complete(self) -> Result:
         """Train to the end, write the result, return it; on the way out by a signal or divergence write that."""
-        self._started = time.perf_counter() - self.progress.seconds
-        self.reporter.start(self.progress.step, self.total_steps, self.batches.steps_per_epoch)
+        record = self.record
+        record.start()
         try:
             self._train()
             self.reporter.activity("test", self.progress.step)
-            result = self._test()
+            return self._test()
         except Stopped:
             if self.progress.step:
-                self._save_last()
-                self._write_result(self._result("interrupted"))
+                record.save_last(self.checkpoint)
+                record.finish("interrupted")
             raise
         except DivergedError as error:
-            self._write_result(self._result("diverged"))
+            record.finish("diverged")
             step = self.progress.step
             place = f"step {step}, learning rate {self._lr(min(step, self.total_steps - 1)):g}"
             way_out = advice(self.config.resolved["train"])
             raise DivergedError(f"{place}: {error}\nnothing of it is saved; {way_out}") from None
-        self._write_result(result)
-        return result
 
     def _train(self) -> None:
         progress, patience = self.progress, self.config.train.patience
-        self.reporter.activity("train", self.progress.step)
+        self.reporter.activity("train", progress.step)
         while True:
             step, last = progress.step, progress.step == self.total_steps
             if progress.evaluated < step and (last or step % self.validate_every == 0):
@@ -130,7 +128,7 @@ class Training:
             if not last and (last := progress.stale(self.validate_every) >= (patience or math.inf)):
                 self.reporter.line(f"no better for {patience} validations: the training ends early")
             if last or (step and step % self.checkpoint_every == 0):
-                self._save_last()
+                self.record.save_last(self.checkpoint)
             if last:
                 return
             ends = [step + every - step % every for every in (self.validate_every, self.checkpoint_every)]
@@ -138,12 +136,10 @@ class Training:
 
     def train_until(self, end: int) -> None:
         """Make updates up to ``end``; Stopped between two of them if a signal came."""
-        network, loss, optimizer, progress, config = self.network, self.loss, self.optimizer, self.progress, self.config
-        ranks, began_images = self.ranks, self._trained_images
-        factor, epoch, clip_norm = config.train.schedule.factor, self.batches.steps_per_epoch, config.train.clip_norm
-        began = time.perf_counter()
-        try:
-            for step in range(progress.step, end):
+        network, loss, optimizer, ranks = self.network, self.loss, self.optimizer, self.ranks
+        factor, clip_norm = self.config.train.schedule.factor, self.config.train.clip_norm
+        with self.record.counted():
+            for step in range(self.progress.step, end):
                 self.stop.check()
                 count = self.batches.size(step)
                 x, targets = self.batches.batch(step, ranks.split(count))
@@ -158,50 +154,20 @@ class Training:
                     raise self._diverged("gradient", x, targets)
                 if clip_norm is not None and norm > clip_norm:
                     optimizer.scale_gradients(clip_norm / norm)
-                optimizer.step(step, factor(step, self.total_steps, epoch))
+                optimizer.step(step, factor(step, self.total_steps, self.batches.steps_per_epoch))
                 self.averaging.update(step)
-                progress.loss.add(batch_loss * count, count)
-                progress.accuracy.add(correct, count)
-                progress.step = step + 1
-                self._trained_images += count
-                now = time.perf_counter()
-                if now - self._shown > _REFRESH_SECONDS:
-                    self._shown = now
-                    speed = (self._trained_images - began_images) / (now - began)
-                    self.reporter.update(step + 1, progress.loss.value or 0.0, progress.accuracy.value or 0.0, speed)
-        finally:
-            self._trained_seconds += time.perf_counter() - began
+                self.record.step(batch_loss, correct, count)
 
     def _evaluate(self) -> None:
-        """Validate, append a row to the metrics, and keep the checkpoint if it is the best so far."""
-        progress, validation = self.progress, self.dataset.validation
+        """Validate, write a row of the metrics, and keep the checkpoint if it is the best so far."""
         self.ranks.check_replicas(self.network.state())
         found = None
-        if validation is not None:
+        if self.dataset.validation is not None:
             self.reporter.activity("validate", self.progress.step)
             with self.averaging.applied():
-                found = self.evaluation_of(validation, "none")
+                found = self.evaluation_of(self.dataset.validation, "none")
             self.reporter.activity("train", self.progress.step)
-        progress.seconds = time.perf_counter() - self._started
-        row = {
-            "step": progress.step,
-            "epoch": progress.step / self.batches.steps_per_epoch,
-            "seconds": round(progress.seconds, 3),
-            "lr": self._lr(progress.step - 1),
-            "train_loss": progress.loss.value,
-            "train_accuracy": progress.accuracy.value,
-            "validation_loss": found.loss if found else None,
-            "validation_accuracy": found.accuracy if found else None,
-            "images_per_second": round(self._trained_images / max(self._trained_seconds, 1e-9), 1),
-        }
-        best = found is not None and (progress.best_accuracy is None or found.accuracy > progress.best_accuracy)
-        self.metrics.append(row)
-        self.reporter.row(row, describe_row(row, self.total_steps, best=best))
-        progress.evaluated = progress.step
-        progress.loss, progress.accuracy = Mean(), Mean()
-        self._trained_images, self._trained_seconds = 0, 0.0
-        if found and best:
-            progress.best_step, progress.best_accuracy = progress.step, found.accuracy
+        if self.record.row(self._lr(self.progress.step - 1), found):
             self.run.save("best", self.checkpoint())
 
     def evaluation_of(self, images: Images, views: Views) -> Evaluation:
@@ -223,63 +189,14 @@ class Training:
                 progress = found
             except (CheckpointError, KeyError, TypeError) as error:
                 self.reporter.warn(f"warning: {error}; testing with the last parameters instead")
-        test = self.evaluation_of(self.dataset.test, self.config.train.tta)
-        return dataclasses.replace(
-            self._result("complete"),
-            best_step=progress.best_step or progress.step,
-            best_validation_accuracy=progress.best_accuracy,
-            test_accuracy=test.accuracy,
-            test_loss=test.loss,
-        )
-
-    def _result(self, status: str) -> Result:
-        progress = self.progress
-        return Result(
-            config=self.config.name,
-            seed=self.config.seed,
-            steps=progress.step,
-            epochs=progress.step / self.batches.steps_per_epoch,
-            train_seconds=round(progress.seconds, 3),
-            best_step=progress.best_step,
-            best_validation_accuracy=progress.best_accuracy,
-            test_accuracy=None,
-            test_loss=None,
-            parameters=sum(parameter.value.size for parameter in self.network.parameters.values()),
-            cnnlite_version=__version__,
-            status=status,
-        )
-
-    def _write_result(self, result: Result) -> None:
-        self.run.write_json("result.json", dataclasses.asdict(result))
-
-    def _save_last(self) -> None:
-        state = (self.progress.step, self.progress.evaluated)
-        if state != self._saved:
-            self.progress.seconds = time.perf_counter() - self._started
-            self.run.save("last", self.checkpoint())
-            self._saved = state
+        return self.record.finish("complete", progress, self.evaluation_of(self.dataset.test, self.config.train.tta))
 
     def checkpoint(self) -> Checkpoint:
         """All that a resumed run needs, and all that an evaluation elsewhere needs."""
         arrays: dict[str, Array] = {**self.network.state(), **self.normalizer.state()}
         arrays |= {f"optimizer/{name}": array for name, array in self.optimizer.state().items()}
         arrays |= {f"average/{name}": array for name, array in self.averaging.state().items()}
-        progress = self.progress
-        return Checkpoint(
-            arrays,
-            {
-                "step": progress.step,
-                "epoch": progress.step / self.batches.steps_per_epoch,
-                "seed": self.config.seed,
-                "name": self.config.name,
-                "config": self.config.resolved,
-                "in_shape": list(self.network.in_shape),
-                "classes": list(self.dataset.classes),
-                "dataset": {"name": self.dataset.name, "digest": self.dataset.digest},
-                "progress": dataclasses.asdict(progress),
-                "versions": versions(),
-            },
-        )
+        return Checkpoint(arrays, self.record.facts())
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go back to where the checkpoint was made; CheckpointError if it does not fit."""
@@ -287,11 +204,7 @@ class Training:
         self.optimizer.load_state(checkpoint.part("optimizer"))
         self.averaging.bind(self.network.state())
         load_arrays(self.averaging.state(), checkpoint.part("average"), "averages")
-        self.progress = Progress.of(checkpoint)
-        if self.progress.step > self.total_steps:
-            raise CheckpointError(f"the run is at step {self.progress.step}, beyond the {self.total_steps} asked for")
-        self.metrics.cut_back(self.progress.evaluated)
-        self._saved = (self.progress.step, self.progress.evaluated)
+        self.record.resume(Progress.of(checkpoint))
 
     def _lr(self, step: int) -> float:
         factor = self.config.train.schedule.factor(step, self.total_steps, self.batches.steps_per_epoch)

@@ -34,7 +34,7 @@ ROOMS = (
     {"settings"},
     {"config"},
     {"evaluation", "resuming"},
-    {"summary"},
+    {"recording", "summary"},
     {"schema", "tensorboard"},
     {"training", "bench", "doctor", "prediction", "report"},
     {"gradcheck"},
