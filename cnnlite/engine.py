@@ -246,7 +246,8 @@ def empty(shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
     if best is None:
         best = aligned(size, np.uint8)
         _slabs.append(best)
-    return best[:size].view(dtype).reshape(shape)
+    array: Array = best[:size].view(dtype).reshape(shape)
+    return array
 
 
 def release() -> None:

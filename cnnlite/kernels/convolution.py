@@ -28,18 +28,20 @@ def fits(algorithm: Algorithm, windows: Windows) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def choose(windows: Windows, filters: int) -> Algorithm:
-    """The algorithm that should take the least time.
+def choose(windows: Windows, filters: int, algorithm: Algorithm = "auto") -> Algorithm:
+    """The ``algorithm``; for ``auto``, the one that should take the least time.
 
     Costs are multiply-adds of a large matrix product per image; copying one number costs as much as `COPY` of them, and
     the small products of Winograd's transforms run at 1 / `TRANSFORM` of the speed of large ones.
     """
+    if algorithm != "auto":
+        return algorithm
+    if windows.is_reshape:
+        return "unfold"
     kh, kw = windows.kernel
     channels, pixels = windows.channels, math.prod(windows.out)
     direct = pixels * kh * kw * channels * filters
     costs: dict[Algorithm, float] = {"unfold": direct + COPY * pixels * kh * kw * channels}
-    if windows.is_reshape:
-        return "unfold"
     if windows.stride[0] == 1 and kw * channels >= 16 and windows.out[0] >= 8:
         sums = 2 * COPY * (kh - 1) * pixels * filters
         costs["unfold_rows"] = direct + COPY * windows.padded[0] * windows.out[1] * kw * channels + sums
@@ -53,9 +55,7 @@ def choose(windows: Windows, filters: int) -> Algorithm:
 
 def room_for_columns(x: Array, windows: Windows, filters: int, algorithm: Algorithm = "auto") -> Array | None:
     """Memory for what `forward` and `weight_gradient` can share if the batch is small and both unfold it; else None."""
-    if algorithm == "auto":
-        algorithm = choose(windows, filters)
-    return unfold.room_for_columns(x, windows) if algorithm == "unfold" else None
+    return unfold.room_for_columns(x, windows) if choose(windows, filters, algorithm) == "unfold" else None
 
 
 def forward(
@@ -68,20 +68,11 @@ def forward(
 ) -> Array:
     """y[n, i, j, f] = bias[f] + sum over r, s, c of x[n, i*stride + r, j*stride + s, c] * weight[r, s, c, f].
 
-    Args:
-        x: images (N, H, W, C), padded as ``windows`` says.
-        weight: (kernel_h, kernel_w, C, F). A convolution as the field calls it: a cross-correlation, the kernel is not
-            flipped.
-        bias: (F,) or None.
-        windows: the geometry.
-        algorithm: one that fits the geometry.
-        kept: what `room_for_columns` gave for this ``x``, to be filled.
-
-    Returns:
-        (N, out_h, out_w, F).
+    ``x`` is (N, H, W, C), padded as ``windows`` say; ``weight`` (kernel_h, kernel_w, C, F); ``bias`` (F,); the result
+    (N, out_h, out_w, F). A convolution as the field calls it: a cross-correlation, the kernel is not flipped. ``kept``
+    is what `room_for_columns` gave for this ``x``, to be filled.
     """
-    if algorithm == "auto":
-        algorithm = choose(windows, weight.shape[3])
+    algorithm = choose(windows, weight.shape[3], algorithm)
     if algorithm == "winograd":
         return winograd.forward(x, weight, bias, windows)
     if algorithm == "unfold_rows":
@@ -147,16 +138,10 @@ def _turned(windows: Windows, filters: int) -> Windows | None:
 
 
 def weight_gradient(
-    x: Array,
-    dy: Array,
-    windows: Windows,
-    dweight: Array,
-    algorithm: Algorithm = "auto",
-    kept: Array | None = None,
+    x: Array, dy: Array, windows: Windows, dweight: Array, algorithm: Algorithm = "auto", kept: Array | None = None
 ) -> None:
     """Write the gradient for the weights to ``dweight``; ``kept`` is what `forward` filled."""
-    if algorithm == "auto":
-        algorithm = choose(windows, dweight.shape[3])
+    algorithm = choose(windows, dweight.shape[3], algorithm)
     if algorithm == "winograd":
         winograd.weight_gradient(x, dy, windows, dweight)
     elif algorithm == "unfold_rows":

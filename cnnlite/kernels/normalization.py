@@ -74,7 +74,7 @@ class Transform:
     """
 
     mean: Array
-    """(C,) in float64, as are all of these."""
+    """(C,) in float64, as are the next three."""
     inv_std: Array
     scale: Array
     shift: Array

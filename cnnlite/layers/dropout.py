@@ -55,4 +55,5 @@ class Dropout(Layer):
         return y
 
     def backward(self, dy: Array) -> Array | None:
-        return np.multiply(dy, self.kept(), out=engine.empty(dy.shape, dy.dtype))
+        factors: Array = self.kept()
+        return np.multiply(dy, factors, out=engine.empty(dy.shape, dy.dtype))

@@ -45,7 +45,8 @@ class MaxPool2d(_Pool2d):
         return y
 
     def backward(self, dy: Array) -> Array | None:
-        return pooling.max_backward(dy, *self.kept(), self.windows)
+        x, y = self.kept()
+        return pooling.max_backward(dy, x, y, self.windows)
 
 
 @layers.register("avg_pool2d")

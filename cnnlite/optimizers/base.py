@@ -176,12 +176,16 @@ class Rule(Optimizer):
         """Update a group piece by piece, so that every array passes through the cache once."""
 
         def task(start: int, stop: int) -> None:
-            slots = {name: flat[start:stop] for name, flat in group.slots.items()}
-            scratch = engine.scratch("optimizer", (stop - start,), group.values.dtype)
-            self.update(group.values[start:stop], group.grads[start:stop], slots, scratch, options)
+            self.update_piece(group, start, stop, options)
 
         # Larger pieces than fit in L2: in passes shorter than ~20 us, threads wait for the interpreter lock instead.
         engine.for_blocks(task, group.values.size, 2 * group.values.itemsize)
+
+    def update_piece(self, group: Group, start: int, stop: int, options: Options) -> None:
+        """Call ``update`` for the numbers of a group from ``start`` to ``stop``."""
+        slots = {name: flat[start:stop] for name, flat in group.slots.items()}
+        scratch = engine.scratch("optimizer", (stop - start,), group.values.dtype)
+        self.update(group.values[start:stop], group.grads[start:stop], slots, scratch, options)
 
 
 def name_pattern(match: str) -> re.Pattern[str]:

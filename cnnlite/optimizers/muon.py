@@ -50,23 +50,19 @@ class Muon(Rule):
 
     def step_group(self, group: Group, options: Options) -> None:
         """Update the matrices of a group, each on one thread, the largest first."""
-        sizes = [parameter.value.size for parameter in group.parameters]
-        starts = np.cumsum([0, *sizes]).tolist()
-        order = sorted(range(len(sizes)), key=lambda index: -sizes[index])
+        stops = np.cumsum([parameter.value.size for parameter in group.parameters]).tolist()
+        shapes = [parameter.value.shape for parameter in group.parameters]
+        pieces = sorted(zip([0, *stops], stops, shapes, strict=False), key=lambda piece: piece[0] - piece[1])
 
-        def task(place: int) -> None:
-            index = order[place]
-            piece = slice(starts[index], starts[index + 1])
-            slots = {name: flat[piece] for name, flat in group.slots.items()}
-            shape = (-1, group.parameters[index].value.shape[-1])
-            direction = engine.scratch("muon.direction", (sizes[index],), group.values.dtype).reshape(shape)
-            self.update(group.values[piece], group.grads[piece], slots, direction, options)
+        def task(index: int) -> None:
+            start, stop, shape = pieces[index]
+            self.update_piece(group, start, stop, {**options, "out": shape[-1]})
 
-        engine.run(task, len(order))
+        engine.run(task, len(pieces))
 
     def update(self, values: Array, grads: Array, slots: Mapping[str, Array], scratch: Array, options: Options) -> None:
-        """One step of the formula above for one weight; ``scratch`` has the shape of its matrix."""
-        momentum, direction = options["momentum"], scratch.reshape(-1)
+        """One step of the formula above for one weight, whose matrix has as many columns as the option ``out`` says."""
+        momentum, direction, matrix = options["momentum"], scratch, scratch.reshape(-1, options["out"])
         if momentum:
             total = slots["momentum"]
             total *= momentum
@@ -81,8 +77,8 @@ class Muon(Rule):
         if options["weight_decay"]:
             values *= 1 - options["lr"] * options["weight_decay"]
         if options["normalize_weights"] and (norm := _norm(values)):
-            values *= math.sqrt(scratch.shape[1]) / norm
-        orthogonalize(scratch, options["iterations"], options["eps"])
+            values *= math.sqrt(options["out"]) / norm
+        orthogonalize(matrix, options["iterations"], options["eps"])
         direction *= options["lr"]
         values -= direction
 
