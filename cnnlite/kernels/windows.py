@@ -82,10 +82,8 @@ class Windows:
     @cached_property
     def padded(self) -> tuple[int, int]:
         """Height and width of the padded image."""
-        height, width = (
-            size + low + high for size, low, high in zip(self.size, self.top_left, self.bottom_right, strict=True)
-        )
-        return height, width
+        (height, width), (top, left), (bottom, right) = self.size, self.top_left, self.bottom_right
+        return top + height + bottom, left + width + right
 
     @cached_property
     def is_reshape(self) -> bool:
@@ -97,10 +95,8 @@ class Windows:
     @cached_property
     def covered(self) -> tuple[int, int]:
         """Height and width of the part of the padded image that windows reach."""
-        height, width = (
-            stride * (out - 1) + k for stride, out, k in zip(self.stride, self.out, self.kernel, strict=True)
-        )
-        return height, width
+        (kh, kw), (sh, sw), (out_h, out_w) = self.kernel, self.stride, self.out
+        return sh * (out_h - 1) + kh, sw * (out_w - 1) + kw
 
     @cached_property
     def of_rows(self) -> "Windows":

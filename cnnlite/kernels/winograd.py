@@ -79,7 +79,7 @@ def forward(x: Array, weight: Array, bias: Array | None, windows: Windows) -> Ar
         products = engine.scratch("winograd.products", (TAPS, tiles, filters), x.dtype)
         _transform_input(x[start:stop], windows, inputs)
         matmul_rows(inputs, transformed, products)
-        _transform_output(products, bias, windows, y[start:stop])
+        _transform_output(bias, y[start:stop], windows, products)
 
     engine.for_blocks(block, len(x), _local_bytes(per_sample, channels, filters))
     return y
@@ -87,17 +87,11 @@ def forward(x: Array, weight: Array, bias: Array | None, windows: Windows) -> Ar
 
 def _forward_chunk(x: Array, transformed: Array, bias: Array | None, windows: Windows, y: Array) -> None:
     """Each step for all samples before the next, so that products have many rows for their many weights."""
-    channels, filters = transformed.shape[1:]
-    per_sample = math.prod(tile_counts(windows))
-    inputs = engine.empty((TAPS, len(x) * per_sample, channels), x.dtype)
-    products = engine.empty((TAPS, len(x) * per_sample, filters), x.dtype)
+    tiles = len(x) * math.prod(tile_counts(windows))
+    inputs, products = (engine.empty((TAPS, tiles, channels), x.dtype) for channels in transformed.shape[1:])
     _for_tiles(_transform_input, x, windows, inputs)
     engine.run(lambda tap: matmul_rows(inputs[tap], transformed[tap], products[tap]), TAPS)
-
-    def block(start: int, stop: int) -> None:
-        _transform_output(products[:, start * per_sample : stop * per_sample], bias, windows, y[start:stop])
-
-    engine.for_blocks(block, len(x), TAPS * per_sample * filters * x.itemsize)
+    _for_tiles(partial(_transform_output, bias), y, windows, products)
 
 
 def weight_gradient(x: Array, dy: Array, windows: Windows, dweight: Array) -> None:
@@ -139,12 +133,12 @@ def _add_chunk(x: Array, dy: Array, windows: Windows, gradient: Array, *, add: b
     engine.run(multiply, TAPS)
 
 
-def _for_tiles(transform: Callable[[Array, Windows, Array], None], x: Array, windows: Windows, out: Array) -> None:
-    """Apply ``transform`` to blocks of ``x``, writing to their tiles in ``out`` (36, tiles, C)."""
+def _for_tiles(transform: Callable[[Array, Windows, Array], None], x: Array, windows: Windows, tiles: Array) -> None:
+    """Call ``transform`` for blocks of images ``x`` (N, ..., C) and their ``tiles`` (36, tiles, C)."""
     per_sample = math.prod(tile_counts(windows))
 
     def block(start: int, stop: int) -> None:
-        transform(x[start:stop], windows, out[:, start * per_sample : stop * per_sample])
+        transform(x[start:stop], windows, tiles[:, start * per_sample : stop * per_sample])
 
     engine.for_blocks(block, len(x), TAPS * per_sample * x.shape[3] * x.itemsize)
 
@@ -186,7 +180,7 @@ def _transform_input(x: Array, windows: Windows, out: Array) -> None:
     np.matmul(matrix, tiles, out=out.reshape(6, 6, n, rows, columns, channels).transpose(2, 3, 4, 0, 1, 5))
 
 
-def _transform_output(products: Array, bias: Array | None, windows: Windows, y: Array) -> None:
+def _transform_output(bias: Array | None, y: Array, windows: Windows, products: Array) -> None:
     """Write A^T m A for all tiles m of ``products`` (36, tiles, F) to their places in ``y`` (n, out_h, out_w, F)."""
     rows, columns = tile_counts(windows)
     n, out_h, out_w, filters = y.shape
