@@ -10,7 +10,7 @@ from cnnlite.layers.containers import Residual, Sequential
 from cnnlite.layers.normalization import BatchNorm
 from cnnlite.layers.pooling import MaxPool2d
 from cnnlite.types import Array
-from tests.gradcheck import backward
+from tests.gradcheck import assert_layer_gradients, backward
 
 ACTIVATIONS = [name for name in layers if issubclass(layers[name], Activation)]
 IN_SHAPE = (6, 6, 5)
@@ -90,3 +90,9 @@ def test_a_sum_and_an_activation_together_are_the_two_by_themselves(name: str) -
     network = built([together, activation])
     assert (together.activation is activation) == activation.from_output
     assert_agree(run([network], x), run([built([alone]), built([made(name)])], x))
+
+
+def test_an_activation_that_claims_nothing_gets_the_input_for_its_gradient() -> None:
+    rng = np.random.default_rng(5)
+    assert_layer_gradients(built([Square()]), rng.standard_normal((3, *IN_SHAPE)), rng)
+    assert_layer_gradients(built([BatchNorm(), Square()]), rng.standard_normal((3, *IN_SHAPE)), rng)
