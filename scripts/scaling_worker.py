@@ -99,7 +99,7 @@ def adding() -> float:
     pieces = np.zeros((2, 2**21), np.float32)
     total = np.empty(pieces.shape[1], np.float32)
 
-    def block(_: int, start: int, stop: int) -> None:
+    def block(start: int, stop: int) -> None:
         np.add.reduce(pieces[:, start:stop], axis=0, out=total[start:stop])
 
     taken = seconds_of(lambda: engine.for_blocks(block, len(total), 3 * total.itemsize), 9)
