@@ -12,8 +12,8 @@ from pathlib import Path
 
 import click
 from bench_scaling import ALONE, OUT, PAIR, Found, Rounds, costs_of, launch, middle
-from bench_vs_torch import write
 from emulated_hosts import Link, hosts
+from markdown import write
 from scaling_model import Network
 
 MARKS = ("<!-- emulated network -->", "<!-- end of emulated network -->")

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from bench_vs_torch import write
+from markdown import write
 from scaling_model import NETWORKS, Costs, Network
 
 from cnnlite import machine
