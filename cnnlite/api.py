@@ -11,6 +11,7 @@ from cnnlite.launch import Request, launch
 from cnnlite.prediction import Model
 from cnnlite.progress import Reporter
 from cnnlite.results import Result
+from cnnlite.runs import checkpoint_of
 from cnnlite.stopping import StopFlag
 
 
@@ -28,12 +29,13 @@ class Trained(Result):
 
 
 def load(checkpoint: str | os.PathLike[str], *, threads: int | None = None) -> Model:
-    """Read a checkpoint, to predict with it on ``threads`` threads, or on one per core; CheckpointError if it is none.
+    """Read a checkpoint, or a run's best, to predict with it on ``threads`` threads, or on one per core.
 
-    Networks share the threads: the last call decides how many, and one prediction runs at a time.
+    Networks share the threads: the last call decides how many, and one prediction runs at a time. Raises
+    CheckpointError for a file that is none.
     """
     engine.set_threads(threads)
-    return Model.load(Path(checkpoint))
+    return Model.load(checkpoint_of(Path(checkpoint)))
 
 
 def train(

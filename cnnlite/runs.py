@@ -210,8 +210,24 @@ class RunElsewhere(RunDirectory):
         return True
 
 
+def checkpoint_of(path: Path) -> Path:
+    """Find the best checkpoint of a run, or else the newest; a ``path`` that is no folder is one itself.
+
+    CheckpointError for a run that has none yet, ConfigError for another folder.
+    """
+    if not path.is_dir():
+        return path
+    for folder in path / "checkpoints", path:
+        for kind in "best", "last", "previous":
+            if (file := folder / f"{kind}.npz").exists():
+                return file
+    raise CheckpointError(f"{path}: no checkpoint yet") if (path / "config.yaml").exists() else no_run(path)
+
+
 def no_run(path: Path) -> ConfigError:
     """Make the error for a path that is no run directory; it names one that is inside, the latest, if there is one."""
+    if path.parent.name == "checkpoints":
+        return ConfigError(f"{path}: is not a run directory; name the run, {path.parent.parent}")
     inside = sorted(path.glob("*/checkpoints/"), key=lambda folder: folder.stat().st_mtime)
     if inside:
         return ConfigError(f"{path}: is not a run directory but holds some; name one, such as {inside[-1].parent}")

@@ -53,7 +53,7 @@ def plain(*words: str) -> list[tuple[str, str]]:
         ("train --resume runs/small-", plain("runs/small-2")),
         ("compare runs/small runs/", plain("runs/small", "runs/small-2")),
         ("explain elsewhere/", [("dir", "elsewhere/")]),
-        ("eval ", plain("runs/small-2/checkpoints/best.npz", "runs/small/checkpoints/best.npz")),
+        ("eval runs/small-", plain("runs/small-2", "runs/small-2/checkpoints/best.npz")),
         ("predict other", [("file", "other")]),
         ("eval x --data ", [("dir", "")]),
         ("eval x --split va", plain("validation")),

@@ -25,10 +25,12 @@ def predict(
 ) -> None:
     """Name the most probable classes of pictures: files of any size, or folders of them.
 
+    RUN stands for its best checkpoint.
+
     \b
     Examples:
-      cnnlite predict runs/small/checkpoints/best.npz cat.jpg
-      cnnlite predict runs/small/checkpoints/best.npz holiday/ --top 1 --json
+      cnnlite predict runs/small cat.jpg
+      cnnlite predict runs/small/checkpoints/last.npz holiday/ --top 1 --json
     """
     import json
 
@@ -37,6 +39,7 @@ def predict(
     from cnnlite.streams import say
 
     engine.set_threads(threads)
+    checkpoint = options.checkpoint_of(checkpoint)
     model = Model.load(checkpoint)
     model.views = tta or model.views
     predictions, faults = [], []
@@ -59,16 +62,17 @@ def predict(
 @click.option("--force", is_flag=True, help="Replace OUT.onnx if it exists.")
 @options.threads
 def export(checkpoint: Path, out: Path, data: str | None, force: bool, threads: int | None) -> None:
-    """Write a checkpoint as an ONNX file that takes raw images, and check it with onnxruntime.
+    """Write a run's best checkpoint, or another, as an ONNX file that takes raw images; check it with onnxruntime.
 
     \b
     Example:
-      cnnlite export runs/small/checkpoints/best.npz small.onnx
+      cnnlite export runs/small small.onnx
     """
     from cnnlite import engine
     from cnnlite.export import export
     from cnnlite.streams import say
+    from cnnlite.summary import size_text
 
     engine.set_threads(threads)
-    size, check = export(checkpoint, out, root=data, force=force)
-    say(f"{out}: {size / 2**20:.1f} MiB; {check}")
+    size, check = export(options.checkpoint_of(checkpoint), out, root=data, force=force)
+    say(f"{out}: {size_text(size)}; {check}")

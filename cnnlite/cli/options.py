@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
-from cnnlite.bundled import bundled_configs
-from cnnlite.cli.group import PATH
+from cnnlite.bundled import bundled_names
+from cnnlite.cli.group import PATH, complain
 
 Completion = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
@@ -23,23 +23,33 @@ def _completion(find: Callable[[], Iterable[str]], otherwise: str = "") -> Compl
     return complete
 
 
-def _bundled_names() -> list[str]:
-    return [name.removesuffix(".yaml") for name in bundled_configs()]
+def checkpoint_of(path: Path) -> Path:
+    """Find the checkpoint to take where a run is named, and say which; a file is taken as it is."""
+    from cnnlite import runs
+
+    found = runs.checkpoint_of(path)
+    if found != path:
+        complain(f"taking {found}")
+    return found
 
 
 def _found(*patterns: str) -> list[str]:
     return [path.as_posix() for pattern in patterns for path in Path().glob(pattern)]
 
 
-complete_bundled = _completion(_bundled_names)
-complete_config = _completion(lambda: [*_bundled_names(), *_found("*.yaml", "*.yml")], "file")
-complete_run = _completion(lambda: [path.removesuffix("/checkpoints") for path in _found("runs/*/checkpoints")], "dir")
+def _runs() -> list[str]:
+    return [path.removesuffix("/checkpoints") for path in _found("runs/*/checkpoints")]
+
+
+complete_bundled = _completion(bundled_names)
+complete_config = _completion(lambda: [*bundled_names(), *_found("*.yaml", "*.yml")], "file")
+complete_run = _completion(_runs, "dir")
 complete_folder = _completion(list, "dir")
-complete_checkpoint = _completion(lambda: _found("runs/*/checkpoints/[!.]*.npz"), "file")
+complete_checkpoint = _completion(lambda: [*_runs(), *_found("runs/*/checkpoints/[!.]*.npz")], "file")
 
 config = click.argument("config", shell_complete=complete_config)
 run = click.argument("run", type=PATH, shell_complete=complete_run)
-checkpoint = click.argument("checkpoint", type=PATH, shell_complete=complete_checkpoint)
+checkpoint = click.argument("checkpoint", type=PATH, metavar="RUN|CHECKPOINT", shell_complete=complete_checkpoint)
 overrides = click.option(
     "-o", "--override", "overrides", multiple=True, metavar="KEY=VALUE", help="Such as train.epochs=5; may be repeated."
 )
