@@ -1,6 +1,7 @@
 """Configs: YAML files read into checked, typed settings."""
 
 import contextlib
+import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -12,16 +13,18 @@ import yaml
 import cnnlite.layers  # noqa: F401 - registers all layers
 from cnnlite.annotations import options_of, show
 from cnnlite.builder import Problems, construct
-from cnnlite.bundled import bundled_configs, bundled_folder
+from cnnlite.bundled import bundled_config, bundled_configs, bundled_folder, bundled_names
 from cnnlite.draft import Draft
 from cnnlite.errors import ConfigError, Problem
 from cnnlite.layers.base import Layer
+from cnnlite.layers.containers import Sequential
 from cnnlite.losses import losses
+from cnnlite.misfits import misfits
 from cnnlite.optimizers import optimizers
 from cnnlite.registry import did_you_mean
 from cnnlite.schedules import schedules
 from cnnlite.settings import DataSettings, TrainSettings, not_negative
-from cnnlite.yaml_reader import MAX_NODES, Document, Steps, clip, dotted, read_text, read_yaml, resolve
+from cnnlite.yaml_reader import BROKEN, MAX_NODES, Document, Steps, clip, dotted, read_text, read_yaml, resolve
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Config:
     resolved: dict[str, Any] = field(default_factory=dict, metadata={"option": False})
     """The config as plain data with every default written out; ``config_from_data`` reads it."""
     name: str = field(default="", metadata={"option": False})
-    """Stem of the file's name."""
+    """Stem of the file's name, or the name of the run that the file is of."""
     places: Mapping[Steps, tuple[str, int]] = field(
         default_factory=dict, metadata={"option": False}, compare=False, repr=False
     )
@@ -92,7 +95,13 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
     for flag, value in flags.items():
         if value is not None:
             draft.set(FLAGS[flag], value, f"--{flag}")
-    return _check(draft.data, _Problems(draft.places, draft.problems), path.stem)
+    return _check(draft.data, _Problems(draft.places, draft.problems), _name_of(path))
+
+
+def _name_of(path: Path) -> str:
+    """What to call a config, and the runs of it: by its file, or by the run whose ``config.yaml`` it is."""
+    of_run = path.name == "config.yaml" and (path.parent / "checkpoints").is_dir()
+    return path.resolve().parent.name if of_run else path.stem
 
 
 def config_from_data(data: Any, name: str = "") -> Config:
@@ -122,13 +131,12 @@ def find_config(name: str) -> Path:
     """Find a config: the file if there is one, else a bundled config, with or without ``.yaml``; or ConfigError."""
     if os.path.exists(name) and not os.path.isdir(name):
         return Path(name)
-    bundled = bundled_configs()
-    for candidate in (name, f"{name}.yaml"):
-        if candidate in bundled:
-            return bundled_folder() / candidate
+    if bundled := bundled_config(name):
+        return bundled
     if os.path.exists(name):
         return Path(name)  # a folder; reading it says so
-    way_out = did_you_mean(clip(name), bundled) or f"; bundled: {', '.join(bundled)}"
+    known = [*bundled_names(), *bundled_configs(), *(str(path) for path in Path(clip(name)).parent.glob("*.yaml"))]
+    way_out = did_you_mean(clip(name), known) or f"; bundled: {', '.join(bundled_names())}"
     raise ConfigError([Problem("", f"no such file, and no bundled config of that name{way_out}", clip(name, 200))])
 
 
@@ -140,10 +148,25 @@ def config_text(name: str) -> str:
 def _check(data: Any, problems: Problems, name: str) -> Config:
     config: Config
     config, resolved = construct(Config, data, (), problems)
+    if problems.found and isinstance(data, dict):
+        problems.found += _misfits(data, problems.places)
     problems.raise_any()
     if _count(resolved) > MAX_NODES:  # a run's config.yaml could not be read again
         raise ConfigError([Problem("", f"more than {MAX_NODES:,} values, defaults included; that is not a config")])
     return replace(config, resolved=resolved, name=name, places=problems.places)
+
+
+def _misfits(data: dict[str, Any], places: Mapping[Steps, tuple[str, int]]) -> list[Problem]:
+    """What does not fit in the layers before the first that is wrong in itself, where the shape of images is known."""
+    settings, _ = construct(DataSettings, data.get("data"), ("data",), Problems())
+    model = data.get("model")
+    if settings is BROKEN or settings.in_shape is None or not isinstance(model, list):
+        return []
+    made = (construct(Layer, layer, ("model", index), Problems())[0] for index, layer in enumerate(model))
+    layers = list(itertools.takewhile(lambda layer: layer is not BROKEN, made))
+    classes = settings.dataset.class_count if len(layers) == len(model) else None
+    known = {dotted(steps): place for steps, place in places.items()}
+    return [_locate(problem, known) for problem in misfits(Sequential(layers), settings.in_shape, classes)]
 
 
 def _count(data: Any) -> int:

@@ -193,15 +193,12 @@ def check_model(config: Config) -> Network | None:
 
     Returns the network, or None where only the data itself can tell.
     """
-    source = config.data.dataset
-    in_shape = source.in_shape
+    in_shape = config.data.in_shape
     if in_shape is None:
         return None
-    if config.data.center_crop is not None:
-        in_shape = (*(min(side, config.data.center_crop) for side in in_shape[:2]), in_shape[2])
     refuse_if_too_large(config.model, in_shape, config.train.batch_size)
     with config.located():
-        return Network(config.model, in_shape, seed=config.seed, classes=source.class_count)
+        return Network(config.model, in_shape, seed=config.seed, classes=config.data.dataset.class_count)
 
 
 def check_training(config: Config) -> Network | None:

@@ -10,6 +10,7 @@ import numpy as np
 from cnnlite import engine
 from cnnlite.errors import CheckpointError, ConfigError, Problem
 from cnnlite.layers.base import Layer
+from cnnlite.misfits import misfits, wrong_output
 from cnnlite.randomness import stream
 from cnnlite.sizing import refuse_if_too_large
 from cnnlite.types import Array, DType, Shape
@@ -46,7 +47,7 @@ class Network:
         classes: how many numbers must come out; not checked if None.
 
     Raises:
-        ConfigError: if a layer cannot take the shape it gets, or the output is not ``(classes,)``.
+        ConfigError: if layers cannot take the shape they get, or the output is not ``(classes,)``.
     """
 
     def __init__(
@@ -58,12 +59,12 @@ class Network:
         refuse_if_too_large(model, in_shape)
         try:
             self.out_shape = self.model.out_shape = self.model.build(in_shape, stream(seed, "weights"), self.dtype)
-        except ValueError as error:
-            raise ConfigError([Problem(model.path or "model", str(error))]) from None
+        except (ConfigError, ValueError):
+            raise ConfigError(misfits(model, in_shape, classes)) from None
         except MemoryError as error:
             raise ConfigError([Problem("model", f"the parameters do not fit in memory: {error}")]) from None
         if classes is not None and self.out_shape != (classes,):
-            raise ConfigError([Problem("model", self._wrong_output(classes))])
+            raise ConfigError([Problem("model", wrong_output(self.out_shape, classes))])
         self.model.skip_dx()
         parts = list(self.model.walk())
         self.parameters = {
@@ -72,11 +73,6 @@ class Network:
             for parameter in (Parameter(_join(prefix, key), layer, key) for key in layer.params)
         }
         self.buffers = {_join(prefix, key): buffer for prefix, layer in parts for key, buffer in layer.buffers.items()}
-
-    def _wrong_output(self, classes: int) -> str:
-        if len(self.out_shape) > 1:
-            return f"its output has shape {self.out_shape}; end it with flatten or global_avg_pool2d"
-        return f"gives {self.out_shape[0]} numbers for each image, but the dataset has {classes} classes"
 
     def forward(self, x: Array, *, training: bool, step: int = 0) -> Array:
         """Outputs for a batch ``x`` (N, *in_shape); ``step`` decides what layers such as dropout draw."""

@@ -14,6 +14,7 @@ from cnnlite.data.dataset import Validation
 from cnnlite.losses import CrossEntropy, Loss
 from cnnlite.optimizers import Optimizer
 from cnnlite.schedules import Constant, Schedule
+from cnnlite.types import Shape
 
 
 def positive(number: float) -> None:
@@ -99,6 +100,14 @@ class DataSettings:
     validation: Annotated[Validation, split_exists] = "default"
     center_crop: Annotated[int, positive] | None = None
     drop_last: bool = False
+
+    @property
+    def in_shape(self) -> Shape | None:
+        """Shape of the images that a network gets; None if only the data itself can tell."""
+        shape = self.dataset.in_shape
+        if shape is None or self.center_crop is None:
+            return shape
+        return (*(min(side, self.center_crop) for side in shape[:2]), shape[2])
 
 
 @dataclass(frozen=True)

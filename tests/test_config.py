@@ -420,11 +420,33 @@ def test_bundled_configs_are_found_by_name_from_anywhere(tmp_path: Path, monkeyp
 
 @pytest.mark.parametrize("name", ["smal.yaml", "", "a\0b", "../configs/none.yaml", "n" * 5000, "\ud800"])
 def test_an_unknown_config_is_an_error_that_helps(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(config_module, "bundled_configs", lambda: ["small.yaml", "vgg.yaml"])
+    for module in (bundled, config_module):
+        monkeypatch.setattr(module, "bundled_configs", lambda: ["small.yaml", "vgg.yaml"])
     with pytest.raises(ConfigError, match="no such file, and no bundled config of that name; ") as caught:
         load_config(name)
-    assert ("did you mean 'small.yaml'?" if name == "smal.yaml" else "small.yaml") in str(caught.value)
+    assert ("did you mean 'small.yaml'?" if name == "smal.yaml" else "bundled: small, vgg") in str(caught.value)
     assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(("name", "near"), [("smal", "small"), ("resnet-20", "resnet20"), ("mien.yaml", "mine.yaml")])
+def test_names_that_are_nearly_right_are_recognized(
+    name: str, near: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").touch()
+    with pytest.raises(ConfigError, match=f"did you mean '{near}'"):
+        find_config(name)
+
+
+def test_the_config_of_a_run_is_called_by_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "runs" / "small-2"
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text(SHORT)
+    assert load_config(run / "config.yaml").name == "config"
+    (run / "checkpoints").mkdir()
+    assert load_config(run / "config.yaml").name == "small-2"
+    monkeypatch.chdir(run)
+    assert load_config("config.yaml").name == "small-2"
 
 
 def test_a_folder_is_no_config(tmp_path: Path) -> None:

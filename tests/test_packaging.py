@@ -29,6 +29,7 @@ ROOMS = (
     {"averaging", "data", "kernels", "checkpoint", "machine", "metrics", "progress"},
     {"layers", "runs", "results"},
     {"sizing"},
+    {"misfits"},
     {"annotations", "network"},
     {"builder", "draft", "diagnosis", "optimizers"},
     {"settings"},

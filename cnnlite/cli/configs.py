@@ -87,13 +87,12 @@ def _title(text: str) -> str:
 
 def _bundled(name: str) -> Path:
     """Find a bundled config, whatever files lie in the current folder."""
-    from cnnlite.bundled import bundled_configs, bundled_folder
+    from cnnlite.bundled import bundled_config, bundled_names
     from cnnlite.registry import did_you_mean
 
-    for candidate in (name, f"{name}.yaml"):
-        if candidate in bundled_configs():
-            return bundled_folder() / candidate
-    hint = did_you_mean(name, [config.removesuffix(".yaml") for config in bundled_configs()])
+    if found := bundled_config(name):
+        return found
+    hint = did_you_mean(name, bundled_names())
     raise ConfigError(f"no bundled config {name!r}{hint or '; see `cnnlite configs list`'}")
 
 

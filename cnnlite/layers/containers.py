@@ -94,6 +94,10 @@ class Parallel(Layer):
             self.build_child(self.branch_name(index), branch, in_shape, rng, dtype)
             for index, branch in enumerate(self.branches)
         ]
+        return self.joined(shapes)
+
+    def joined(self, shapes: Sequence[Shape]) -> Shape:
+        """Check that the branches' outputs go together; ValueError if not. Returns the shape of the whole."""
         comparable = [shape[:-1] for shape in shapes] if self.merge == "concat" else shapes
         if len(set(comparable)) > 1:
             raise ValueError(f"cannot {self.merge} branches with outputs of shapes {', '.join(map(str, shapes))}")
@@ -210,8 +214,11 @@ class Residual(Parallel):
     def build(self, in_shape: Shape, rng: np.random.Generator, dtype: DType) -> Shape:
         if self.drop_probability:
             self._seed = int(rng.integers(2**63))  # differs from block to block, follows from the network's seed
+        return super().build(in_shape, rng, dtype)
+
+    def joined(self, shapes: Sequence[Shape]) -> Shape:
         try:
-            return super().build(in_shape, rng, dtype)
+            return super().joined(shapes)
         except ValueError as error:
             hint = (
                 "keep height and width in the body with `padding: same`, or give `shortcut` layers that make the "

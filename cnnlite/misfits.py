@@ -1,0 +1,53 @@
+"""Which layers do not fit what comes before them: all that can be said at once, where building stops at the first."""
+
+import copy
+
+import numpy as np
+
+from cnnlite.errors import ConfigError, Problem
+from cnnlite.layers.base import Layer
+from cnnlite.layers.containers import Parallel, Sequential
+from cnnlite.layers.linear import Linear
+from cnnlite.sizing import refuse_if_too_large
+from cnnlite.types import Shape
+
+
+def misfits(model: Layer, in_shape: Shape, classes: int | None = None) -> list[Problem]:
+    """Find the layers that cannot take the shape they get, and an output that is not ``(classes,)``.
+
+    After such a layer, shapes are known again from the next linear one on; each branch is looked at by itself.
+    """
+    found: list[Problem] = []
+    out_shape = _passed(copy.deepcopy(model), in_shape, found)
+    if out_shape is not None and classes is not None and out_shape != (classes,):
+        found.append(Problem("model", wrong_output(out_shape, classes)))
+    return list(dict.fromkeys(found))  # what repeats a layer repeats its problem
+
+
+def wrong_output(out_shape: Shape, classes: int) -> str:
+    """Say what is wrong with an output that is not ``(classes,)``."""
+    if len(out_shape) > 1:
+        return f"its output has shape {out_shape}; end it with flatten or global_avg_pool2d"
+    return f"gives {out_shape[0]} numbers for each image, but the dataset has {classes} classes"
+
+
+def _passed(layer: Layer, shape: Shape | None, found: list[Problem]) -> Shape | None:
+    """The shape that comes out of a layer, and into ``found`` what does not fit; None if nobody knows."""
+    if isinstance(layer, Sequential):
+        for part in layer.layers:
+            shape = _passed(part, shape, found)
+        return shape
+    known = (layer.out_features,) if isinstance(layer, Linear) else None
+    try:
+        if isinstance(layer, Parallel):
+            shapes = [_passed(branch, shape, found) for branch in layer.branches]
+            return layer.joined([out for out in shapes if out is not None]) if None not in shapes else None
+        if shape is None:
+            return known
+        refuse_if_too_large(layer, shape)
+        return layer.build(shape, np.random.default_rng(0), np.dtype(np.float32))
+    except ConfigError as error:
+        found += error.problems
+    except ValueError as error:
+        found.append(Problem(layer.path or "model", str(error)))
+    return known
