@@ -74,8 +74,8 @@ def launch(request: Request, reporter: Reporter, stop: StopFlag, offer: Offer) -
     planned = ""
     if request.budget is not None:
         pace = measure(config, dataset, stop)
-        left = request.budget - (time.perf_counter() - began)
-        config, planned = distributed.current().from_first(lambda: plan(config, pace, left))
+        spent = time.perf_counter() - began
+        config, planned = distributed.current().from_first(lambda: plan(config, pace, request.budget, spent))
     with contextlib.ExitStack() as stack:
         with stop.deferred():  # or a signal might leave a directory that nobody holds
             run = _directory(

@@ -3,6 +3,7 @@
 import math
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,8 @@ _SECONDS = 2.0
 class Pace:
     """What the parts of a training cost, in seconds, and how often each is due."""
 
+    setup: float
+    """Of all before the first step, once the dataset is loaded."""
     step: float
     validation: float
     """Of all validation images, with the checkpoint of a new best."""
@@ -43,7 +46,7 @@ class Pace:
     def seconds(self, steps: int) -> float:
         """How long a training of so many steps takes, validations, checkpoints and test included."""
         validations, saves = math.ceil(steps / self.validate_every), math.ceil(steps / self.checkpoint_every)
-        return steps * self.step + validations * self.validation + saves * self.save + self.test
+        return self.setup + steps * self.step + validations * self.validation + saves * self.save + self.test
 
     def steps_within(self, seconds: float) -> int:
         """The most steps whose training fits; 0 if not even one does."""
@@ -60,8 +63,10 @@ def measure(config: Config, dataset: Dataset, stop: StopFlag) -> Pace:
     with tempfile.TemporaryDirectory(prefix="cnnlite-") as folder:
         run = RunDirectory.create_at(Path(folder))
         try:
+            began = time.perf_counter()
             training = Training(config, run, dataset, Reporter(quiet=True), stop)
             training.begin()
+            setup = time.perf_counter() - began
             with np.errstate(all="ignore"):  # as in training
                 step = _seconds_of_a_step(training)
             image = _seconds_of_an_image(training)
@@ -72,6 +77,7 @@ def measure(config: Config, dataset: Dataset, stop: StopFlag) -> Pace:
             run.close()
     views = len(views_of(dataset.test.images[:1], config.train.tta))
     return Pace(
+        setup=setup,
         step=step,
         validation=image * len(dataset.validation) + save if dataset.validation else 0.0,
         save=save,
@@ -85,37 +91,41 @@ def measure(config: Config, dataset: Dataset, stop: StopFlag) -> Pace:
 
 def _seconds_of_a_step(training: Training) -> float:
     training.train_until(_WARM_UP_STEPS)
-    began, steps = time.perf_counter(), 0
-
-    def enough() -> bool:
-        return steps >= _WARM_UP_STEPS and time.perf_counter() - began >= _SECONDS
-
-    while not distributed.current().from_first(enough):
-        steps += 1
-        training.train_until(_WARM_UP_STEPS + steps)
-    return (time.perf_counter() - began) / steps
+    return _mean_seconds(lambda: training.train_until(training.progress.step + 1), _WARM_UP_STEPS, _SECONDS)
 
 
 def _seconds_of_an_image(training: Training) -> float:
     images = training.dataset.test.take(slice(BATCH_SIZE))
     training.evaluation_of(images, "none")
-    began = time.perf_counter()
-    training.evaluation_of(images, "none")
-    return (time.perf_counter() - began) / len(images)
+    return _mean_seconds(lambda: training.evaluation_of(images, "none"), 1, _SECONDS / 2) / len(images)
 
 
-def plan(config: Config, pace: Pace, seconds: float | None) -> tuple[Config, str]:
-    """Say how long the training of a config takes; within ``seconds``, if given, make the config whose training fits.
+def _mean_seconds(work: Callable[[], object], fewest: int, seconds: float) -> float:
+    """How long ``work``, which all ranks do together, takes on average over so many ``seconds``."""
+    began, count = time.perf_counter(), 0
+
+    def enough() -> bool:
+        return count >= fewest and time.perf_counter() - began >= seconds
+
+    while not distributed.current().from_first(enough):
+        work()
+        count += 1
+    return (time.perf_counter() - began) / count
+
+
+def plan(config: Config, pace: Pace, budget: float | None, spent: float = 0.0) -> tuple[Config, str]:
+    """Say how long the training of a config takes; within a ``budget``, if given, make the config whose training fits.
 
     That one's number of steps is part of it: its training, with the whole schedule, does not depend on time any more,
-    and is the same when it is resumed or repeated. ConfigError if not even a step fits.
+    and is the same when it is resumed or repeated. ``spent`` seconds of the budget are gone already. ConfigError if not
+    even a step fits.
     """
-    if seconds is None:
+    if budget is None:
         return config, _describe(pace, config.train.total_steps(pace.steps_per_epoch))
-    steps = pace.steps_within(seconds * (1 - RESERVE))
+    steps = pace.steps_within((budget - spent) * (1 - RESERVE))
     if not steps:
-        least = math.ceil(1.1 * pace.seconds(1) / (1 - RESERVE) + _SECONDS)
-        raise ConfigError(f"--budget: a step and the test take more than what is left of it; give at least {least}s")
+        least = math.ceil(spent + 1.1 * pace.seconds(1) / (1 - RESERVE))
+        raise ConfigError(f"--budget: not even a step and the test fit into it; give at least {least}s")
     train = {**config.resolved["train"], "iterations": steps, "epochs": None}
     text = f"budget: {_describe(pace, steps)}"
     if isinstance(config.train.schedule, Step):

@@ -1,5 +1,6 @@
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,14 @@ from cnnlite.cli import cli
 from cnnlite.cli.training import _duration
 from cnnlite.config import load_config
 from cnnlite.data import Dataset
+from cnnlite.errors import ConfigError
 from cnnlite.evaluation import load_data
 from cnnlite.pace import RESERVE, Pace, duration, measure, plan
 from cnnlite.stopping import StopFlag
 from tests.small_runs import TINY, assert_same_run, figures, tiny
 
 PACE = Pace(
+    setup=0.0,
     step=0.5,
     validation=3.0,
     save=1.0,
@@ -47,6 +50,7 @@ def test_steps_validations_checkpoints_and_the_test_take_time() -> None:
     assert PACE.seconds(1) == 0.5 + 3 + 1 + 10
     assert PACE.seconds(20) == 20 * 0.5 + 2 * 3 + 5 * 1 + 10
     assert PACE.seconds(21) == 21 * 0.5 + 3 * 3 + 6 * 1 + 10
+    assert replace(PACE, setup=7.0).seconds(1) == 7 + PACE.seconds(1)
 
 
 @pytest.mark.parametrize("seconds", [0.0, 14.4, 14.5, 15, 20, 31, 34.6, 100, 1e6])
@@ -62,6 +66,10 @@ def test_a_budget_becomes_a_number_of_steps_in_the_config() -> None:
     assert config.resolved["train"]["iterations"] == config.train.iterations
     assert config.resolved | {"train": 0} == tiny().resolved | {"train": 0}
     assert text.startswith(f"budget: {config.train.iterations} steps of 500.0 ms (")
+    assert (
+        plan(tiny(), PACE, 150 / (1 - RESERVE) + 1e-9, 50 / (1 - RESERVE))[0].train.iterations
+        == config.train.iterations
+    )
     assert "warning" not in text
 
 
@@ -73,7 +81,7 @@ def test_a_schedule_that_no_budget_moves_is_told() -> None:
 def test_what_is_measured_is_above_zero_and_leaves_no_files(here: Path) -> None:
     dataset = load_data(tiny())
     found = measure(tiny(), dataset, StopFlag())
-    assert min(found.step, found.validation, found.save, found.test) > 0
+    assert min(found.setup, found.step, found.validation, found.save, found.test) > 0
     assert (found.steps_per_epoch, found.validate_every, found.checkpoint_every) == (7, 5, 4)
     assert os.listdir(here / "temporary") == []
     alone = Dataset("shapes", dataset.train, None, dataset.test, dataset.classes, dataset.digest)
@@ -103,10 +111,12 @@ def test_a_budget_is_kept_about_and_resumed_with_the_same_steps(here: Path) -> N
 
 
 def test_too_small_a_budget_names_one_that_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="give at least 37s"):
+        plan(tiny(), PACE, 30, spent=20)
     monkeypatch.setattr("cnnlite.launch.measure", lambda *_: PACE)
     result = run("--budget", "5s")
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
-    assert "give at least 17s" in result.stderr
+    assert "give at least " in result.stderr
     assert not os.path.exists("runs")
 
 

@@ -42,7 +42,11 @@ def _duration(_: click.Context, __: click.Parameter, value: str | None) -> float
 @options.overrides
 @click.option("--epochs", type=float, help="Train for so many epochs.")
 @click.option(
-    "--budget", metavar="TIME", callback=_duration, help="Train for as many steps as fit into this time, such as 20m."
+    "--budget",
+    metavar="TIME",
+    callback=_duration,
+    help="Train for as many steps as fit into this time, such as 20m, with loading, validation and test: the speed of "
+    "a few steps decides, once.",
 )
 @click.option("--seed", type=int, help="Seed of everything random.")
 @options.data
@@ -158,12 +162,12 @@ def evaluate(
     as_json: bool,
     min_accuracy: float | None,
 ) -> None:
-    """Evaluate a checkpoint: accuracy, loss, and the accuracy of each class.
+    """Evaluate a run, with its best checkpoint, or a checkpoint: accuracy, loss, and the accuracy of each class.
 
     \b
     Examples:
-      cnnlite eval runs/small/checkpoints/best.npz
-      cnnlite eval runs/small/checkpoints/best.npz --split validation --json
+      cnnlite eval runs/small
+      cnnlite eval runs/small/checkpoints/last.npz --split validation --json
     """
     import json
 
@@ -172,6 +176,7 @@ def evaluate(
     from cnnlite.streams import say
 
     engine.set_threads(threads)
+    checkpoint = options.checkpoint_of(checkpoint)
     found, facts, warnings = evaluate_checkpoint(checkpoint, split, data, tta)
     for warning in warnings:
         complain(f"warning: {warning}")
