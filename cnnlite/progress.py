@@ -49,10 +49,11 @@ class Reporter:
         self._bar: Any = None
         self._activity, self._epoch = "train", 1
         self._log: IO[str] | None = None
+        self._early: list[str] = []
         self._log_path = Path()
 
     def open_log(self, path: Path) -> None:
-        """From now on append every line to this file too; StorageError if it cannot be written."""
+        """Append every line to this file, those before this moment too; StorageError if it cannot be written."""
         if self.mute:
             return
         try:
@@ -60,6 +61,9 @@ class Reporter:
             self._log_path = path
         except OSError as error:
             raise unwritable(path, error) from error
+        early, self._early = self._early, []
+        for text in early:
+            self.note(text)
 
     def start(self, step: int, total: int, epoch: int) -> None:
         """Begin to show progress from ``step`` to ``total``; an ``epoch`` has so many steps."""
@@ -117,6 +121,10 @@ class Reporter:
         """Print a line in any case, and log it."""
         self._write(text, shown=not self.mute)
 
+    def note(self, text: str) -> None:
+        """Log a line without printing it."""
+        self._write(text, shown=False)
+
     def _write(self, text: str, shown: bool) -> None:
         if shown:
             with self._drawing():
@@ -125,7 +133,9 @@ class Reporter:
                 say(text, error=True)
                 if self._bar is not None:
                     self._bar.refresh()
-        if self._log is not None:
+        if self._log is None:
+            self._early.append(text)
+        else:
             try:
                 self._log.write(text + "\n")
                 self._log.flush()

@@ -14,7 +14,7 @@ from cnnlite.errors import CheckpointError
 from cnnlite.evaluation import Evaluation
 from cnnlite.metrics import Mean
 from cnnlite.progress import Reporter
-from cnnlite.results import Progress, Result, describe_row
+from cnnlite.results import Progress, Result, describe_result, describe_row
 from cnnlite.runs import RunDirectory, versions
 
 _REFRESH_SECONDS = 0.1
@@ -158,4 +158,6 @@ class Recorder:
             status=status,
         )
         self.run.write_json("result.json", asdict(result))
+        if test:
+            self.reporter.note(describe_result(result, self.run.path).partition("\n")[0])
         return result

@@ -116,7 +116,7 @@ class _Interruption(StopFlag):
             raise _Killed if self._kill else Stopped(2)
 
     @contextlib.contextmanager
-    def deferred(self) -> Iterator[None]:
+    def deferred(self, promise: str = "") -> Iterator[None]:
         with self._user.deferred():
             yield
 

@@ -90,9 +90,9 @@ def describe_result(result: Result, run: Path) -> str:
     best = f"best step {result.best_step} of {result.steps}"
     if result.best_validation_accuracy is not None:
         best += f", validation accuracy {result.best_validation_accuracy:.2%}"
-    checkpoint = shell_word(str(run / "checkpoints" / "best.npz"))
+    commands = ", ".join(f"cnnlite {name} {shell_word(str(run))}" for name in ("explain", "report", "eval"))
     return (
         f"test accuracy {result.test_accuracy or 0:.2%}  ({best}, {result.train_seconds:.0f} s)\n"
         f"run directory: {run}  (metrics.csv, result.json, log.txt, checkpoints)\n"
-        f"accuracy of each class: cnnlite eval {checkpoint}"
+        f"look closer: {commands}"
     )

@@ -30,6 +30,7 @@ class StopFlag:
         self.number = 0
         """The signal that came, 0 before."""
         self._deferred = False
+        self._promise = ""
 
     @contextlib.contextmanager
     def installed(self) -> Iterator[None]:
@@ -46,9 +47,12 @@ class StopFlag:
                 signal.signal(number, handler)
 
     @contextlib.contextmanager
-    def deferred(self) -> Iterator[None]:
-        """Only take note of signals inside the block, which calls `check` where it can end."""
-        self._deferred = True
+    def deferred(self, promise: str = "") -> Iterator[None]:
+        """Only take note of signals inside the block, which calls `check` where it can end.
+
+        ``promise`` is what to answer to Ctrl-C at a terminal, where somebody waits.
+        """
+        self._deferred, self._promise = True, promise
         try:
             yield
         finally:
@@ -65,3 +69,7 @@ class StopFlag:
         self.number = self.number or number
         if not self._deferred:
             raise Stopped(self.number)
+        if self._promise and number == signal.SIGINT:
+            with contextlib.suppress(OSError):
+                if os.isatty(2):  # not by way of sys.stderr, in whose middle the signal may have come
+                    os.write(2, f"\n{self._promise}\n".encode())

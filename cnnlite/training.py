@@ -22,6 +22,8 @@ from cnnlite.runs import RunDirectory
 from cnnlite.stopping import StopFlag, Stopped
 from cnnlite.types import Array
 
+_PROMISE = "stopping after this step, and saving; Ctrl-C again stops at once"
+
 
 def train(
     config: Config,
@@ -45,7 +47,7 @@ def train(
             training.begin()
         else:
             training.restore(resume)
-        with np.errstate(all="ignore"), stop.deferred():
+        with np.errstate(all="ignore"), stop.deferred(_PROMISE):
             return training.complete()
     except MemoryError as error:
         size = config.train.batch_size
@@ -106,16 +108,18 @@ class Training:
             self._train()
             self.reporter.activity("test", self.progress.step)
             return self._test()
-        except Stopped:
+        except Stopped as stopped:
             if self.progress.step:
                 record.save_last(self.checkpoint)
                 record.finish("interrupted")
+                self.reporter.note(f"stopped by {stopped.name} at step {self.progress.step}, and saved")
             raise
         except DivergedError as error:
             record.finish("diverged")
             step = self.progress.step
             place = f"step {step}, learning rate {self._lr(min(step, self.total_steps - 1)):g}"
             way_out = advice(self.config.resolved["train"])
+            self.reporter.note(f"diverged: {place}: {error}")
             raise DivergedError(f"{place}: {error}\nnothing of it is saved; {way_out}") from None
 
     def _train(self) -> None:

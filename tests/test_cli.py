@@ -4,9 +4,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+import cnnlite
 from cnnlite import __version__, engine
 from cnnlite.cli import cli
 from cnnlite.network import Network
@@ -42,11 +44,12 @@ def test_train_ends_with_the_accuracy_and_where_to_look_next() -> None:
     assert result.exit_code == 0
     accuracy = figures(Path("runs/tiny"))[1]["test_accuracy"]
     assert f"test accuracy {accuracy:.2%}" in result.stdout
-    assert "cnnlite eval runs/tiny/checkpoints/best.npz" in result.stdout
+    next_commands = "cnnlite explain runs/tiny, cnnlite report runs/tiny, cnnlite eval runs/tiny"
+    assert result.stdout.endswith(f"\nlook closer: {next_commands}\n")
     assert result.stderr.count("validation loss") == 5
     files = {".lock", "checkpoints", "config.yaml", "environment.json", "log.txt", "metrics.csv", "result.json"}
     assert {entry.name for entry in Path("runs/tiny").iterdir()} == files
-    assert "validation loss" in Path("runs/tiny/log.txt").read_text()
+    assert Path("runs/tiny/log.txt").read_text() == result.stderr + result.stdout.splitlines(keepends=True)[0]
 
 
 def test_the_resolved_config_of_a_run_makes_the_same_run() -> None:
@@ -91,7 +94,7 @@ def test_flags_come_after_overrides() -> None:
         (["train", "--resume", "tiny.yaml"], 2, ["tiny.yaml"]),
         (["train", "--resume", "x", "--run-dir", "y"], 2, ["--run-dir"]),
         (["eval", "missing.npz"], 3, ["missing.npz"]),
-        (["eval", "."], 3, ["directory"]),
+        (["eval", "."], 2, ["not a run directory"]),
         (["eval", "tiny.yaml"], 3, ["tiny.yaml"]),
         (["eval", "missing.npz", "--min-accuracy", "75"], 2, ["fractions"]),
         (["eval", "missing.npz", "--min-accuracy", "nan"], 2, ["fractions"]),
@@ -157,6 +160,21 @@ def test_eval_prints_each_class_and_json_for_programs() -> None:
     too_low = run("eval", checkpoint, "--min-accuracy", "1")
     assert too_low.exit_code == 3
     assert "below 1" in too_low.stderr
+
+
+def test_a_run_stands_for_its_best_checkpoint_or_else_its_last() -> None:
+    folder = trained() / "checkpoints"
+    for kind in "best", "last":
+        file = folder / f"{kind}.npz"
+        plain = run("eval", str(file))
+        for path in "runs/tiny", "runs/tiny/checkpoints":
+            named = run("eval", path)
+            assert (named.stdout, named.stderr) == (plain.stdout, f"taking {file}\n")
+        assert run("predict", "runs/tiny", "nothing.png").stderr.startswith(f"taking {file}\n")
+        assert cnnlite.load("runs/tiny").predict(np.zeros((1, 32, 32, 3), np.uint8)).shape == (1, 10)
+        file.unlink()
+    (folder / "previous.npz").unlink()
+    assert "runs/tiny: no checkpoint yet" in run("eval", "runs/tiny").stderr
 
 
 def test_bundled_configs_are_listed_shown_and_copied(here: Path) -> None:

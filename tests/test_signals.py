@@ -1,6 +1,7 @@
 """Real signals to real processes, in each part of what they do."""
 
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -110,6 +111,28 @@ def test_a_signal_while_validating_testing_or_saving_saves_the_run(
     assert code == 128 + number
     assert err.splitlines()[-1].endswith("continue with: cnnlite train --resume runs/tiny")
     assert load_checkpoint(Path("runs/tiny/checkpoints/last.npz")).meta["step"] == step
+    log = Path("runs/tiny/log.txt").read_text(encoding="utf-8")
+    assert log.endswith(f"\nstopped by {number.name} at step {step}, and saved\n")
+
+
+def test_ctrl_c_at_a_terminal_is_answered_at_once() -> None:
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW.format(patch=VALIDATING), "train", "-c", "tiny.yaml"],
+        stdout=subprocess.DEVNULL,
+        stderr=theirs,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    until(Path("there"))
+    process.send_signal(signal.SIGINT)
+    shown = b""
+    while b"Ctrl-C again stops at once" not in shown:
+        assert select.select([ours], [], [], 60)[0], shown
+        shown += os.read(ours, 4096)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 128 + signal.SIGINT
+    os.close(theirs)
+    os.close(ours)
 
 
 @pytest.mark.parametrize("patch", [LOADING, MAKING_THE_DIRECTORY])

@@ -135,9 +135,9 @@ class _AgreedStop(StopFlag):
         self._messages = messages
 
     @contextmanager
-    def deferred(self) -> Iterator[None]:
+    def deferred(self, promise: str = "") -> Iterator[None]:
         """Only take note of signals inside the block."""
-        with self._own.deferred():
+        with self._own.deferred(promise):
             yield
 
     def check(self) -> None:
