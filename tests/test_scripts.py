@@ -1,0 +1,43 @@
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+STUCK = """#!/bin/sh
+if [ "$1 $2" = "-m pip" ]; then
+    echo installing
+    exec sleep 60
+fi
+exec "$REAL" "$@"
+"""
+"""An interpreter whose pip never ends."""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the scripts are for bash")
+@pytest.mark.parametrize("script", ["setup", "quickstart"])
+def test_an_interrupted_installation_is_called_that(script: str, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(STUCK, encoding="utf-8")
+    python.chmod(0o755)
+    process = subprocess.Popen(
+        [tmp_path / "scripts" / script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "REAL": sys.executable, "PYTHON": ""},
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert process.stdout
+    assert "installing\n" in iter(process.stdout.readline, "")
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, "scripts/setup: interrupted; run it again to go on\n")
