@@ -2,17 +2,37 @@
 
 import re
 import statistics
+import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from cnnlite.annotations import Option, options_of, to_plain
+from cnnlite.averaging import averagings
 from cnnlite.config import flatten
+from cnnlite.data import mixings, sources, transforms
+from cnnlite.losses import losses
+from cnnlite.optimizers import optimizers
+from cnnlite.registry import Registry
 from cnnlite.report.record import Record
 from cnnlite.report.words import duration, percent
+from cnnlite.schedules import schedules
 
 _ORDER = ("model", "data", "train")
+_CHOICES: Mapping[str, Registry[Any]] = {
+    "data.dataset": sources,
+    "data.augment": transforms,
+    "data.mix": mixings,
+    "train.optimizer": optimizers,
+    "train.schedule": schedules,
+    "train.loss": losses,
+    "train.averaging": averagings,
+}
+"""Places in a config where something is chosen by its name: the options of different ones are not compared."""
 SAME = "The configs are the same, seeds and folders aside."
 _ABSENT = "-"
 
@@ -97,9 +117,20 @@ def run_names(records: Sequence[Record]) -> list[str]:
 
 
 def _differences(names: Sequence[str], configs: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """For each place that is not the same in all configs, the values; models of other layers are only outlined."""
+    """For each place that is not the same in all configs, the values.
+
+    Where another optimizer, schedule or the like was chosen, that is one value; models of other layers are outlined.
+    """
     outlines = [[*_kinds(config["model"])] for config in configs]
     leaves = [flatten(config) for config in configs]
+    for place, registry in _CHOICES.items():
+        part, _, key = place.partition(".")
+        chosen = [config[part][key] for config in configs]
+        if any(_names(value) != _names(chosen[0]) for value in chosen):
+            for config, value in zip(leaves, chosen, strict=True):
+                for inner in [inner for inner in config if re.match(rf"{place}\b", inner)]:
+                    del config[inner]
+                config[place] = _shortened(value, registry)
     if any(outline != outlines[0] for outline in outlines):
         for config, outline in zip(leaves, outlines, strict=True):
             for place in [place for place in config if place.startswith("model")]:
@@ -112,6 +143,29 @@ def _differences(names: Sequence[str], configs: Sequence[dict[str, Any]]) -> dic
         if len(values) < len(names) or any(value != leaves[0][place] for value in values.values()):
             differences[place] = values
     return differences
+
+
+def _names(value: Any) -> list[str]:
+    """The names of what was chosen: of one thing, of those in a list, or of nothing."""
+    if isinstance(value, list):
+        return [name for item in value for name in _names(item)]
+    return [value] if isinstance(value, str) else list(value or ())
+
+
+def _shortened(value: Any, registry: Registry[Any]) -> Any:
+    """What was chosen, without the options that have their defaults."""
+    if isinstance(value, list):
+        return [_shortened(item, registry) for item in value]
+    if not isinstance(value, dict):
+        return value
+    [(name, given)] = value.items()
+    options = options_of(registry[name])
+    told = {key: item for key, item in given.items() if not _is_default(options[key], item)}
+    return {name: told} if told else name
+
+
+def _is_default(option: Option, value: Any) -> bool:
+    return option.default is not None and bool(to_plain(option.default()) == value)
 
 
 def _kinds(node: Any) -> Iterator[str]:
@@ -211,6 +265,8 @@ def _difference_line(names: Sequence[str], row: Sequence[str]) -> str:
 def _plain(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, (dict, list)):
+        return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=sys.maxsize).strip()
     return str(value)
 
 

@@ -22,11 +22,31 @@ def test_runs_stand_side_by_side_with_what_they_differ_in(tmp_path: Path) -> Non
 
 
 def test_options_that_one_run_does_not_have_are_none(tmp_path: Path) -> None:
+    groups = {"adam": {"lr": 0.003, "weight_decay": 0.001, "groups": [{"match": "bias$", "lr": 0.1}]}}
     one = made_up(tmp_path / "one", train_loss=[1.0])
-    two = made_up(tmp_path / "two", train_loss=[1.0], config=tiny(epochs=1, schedule={"step": {"every": 2}}))
+    two = made_up(tmp_path / "two", train_loss=[1.0], config=tiny(epochs=1, optimizer=groups))
     found = compare([one, two])
-    assert found.differences["train.schedule.step.every"] == {"two": 2.0}
-    assert "train.schedule.step.every: none (one), 2.0 (two)" in found.describe()
+    assert found.differences["train.optimizer.adam.groups[0].lr"] == {"two": 0.1}
+    assert "train.optimizer.adam.groups[0].lr: none (one), 0.1 (two)" in found.describe()
+
+
+def test_another_choice_is_one_difference_without_the_defaults(tmp_path: Path) -> None:
+    data = tiny(epochs=1).resolved
+    data["train"] |= {"schedule": {"linear": {"warmup_epochs": 2}}, "optimizer": {"sgd": {"lr": 0.1}}}
+    data["data"] |= {"augment": ["random_flip", {"random_crop": {"padding": 2}}, "cutout"], "mix": "mixup"}
+    data["data"]["augment"][2] = {"cutout": {"size": 8}}
+    one = made_up(tmp_path / "one", train_loss=[1.0])
+    two = made_up(tmp_path / "two", train_loss=[1.0], config=config_from_data(data))
+    third = config_from_data({**data, "train": {**data["train"], "schedule": "constant"}})
+    three = made_up(tmp_path / "three", train_loss=[1.0], config=third)
+    lines = compare([one, two, three]).describe().splitlines()
+    assert lines[-4:] == [
+        "data.augment: [random_flip, random_crop] (one), "
+        "[random_flip, {random_crop: {padding: 2}}, {cutout: {size: 8}}] (two, three)",
+        "data.mix: null (one), mixup (two, three)",
+        "train.optimizer: {adam: {lr: 0.003, weight_decay: 0.001}} (one), {sgd: {lr: 0.1}} (two, three)",
+        "train.schedule: {cosine: {warmup_steps: 3}} (one), {linear: {warmup_epochs: 2.0}} (two), constant (three)",
+    ]
 
 
 def test_models_of_other_layers_are_outlined(tmp_path: Path) -> None:
