@@ -71,5 +71,8 @@ def _watch(layer: Layer, name: str, found: list[str]) -> None:
 def advice(train: Mapping[str, Any]) -> str:
     """Say which overrides to try, from the part ``train`` of a resolved config whose training diverged."""
     ((name, options),) = train["optimizer"].items()
+    lower = "a tenth of the learning rates"
+    if "lr" in options:  # a composite's members have their own
+        lower = f"-o train.optimizer.{name}.lr={options['lr'] / 10:g}"
     clip = " or -o train.clip_norm=1" if train["clip_norm"] is None else ""
-    return f"start again with -o train.optimizer.{name}.lr={options['lr'] / 10:g}{clip}"
+    return f"start again with {lower}{clip}"

@@ -131,3 +131,7 @@ def test_the_advice_is_overrides_that_the_command_line_takes() -> None:
     assert advice(train) == "start again with -o train.optimizer.sgd.lr=0.01 or -o train.clip_norm=1"
     clipped = tiny(clip_norm=2.0).resolved["train"]
     assert advice(clipped) == "start again with -o train.optimizer.adam.lr=0.0003"
+    composite = tiny(optimizer={"composite": {"members": [{"match": ".", "optimizer": {"sgd": {"lr": 0.1}}}]}})
+    assert advice(composite.resolved["train"]) == (
+        "start again with a tenth of the learning rates or -o train.clip_norm=1"
+    )

@@ -11,6 +11,9 @@ from cnnlite.report.inside import DeadUnits
 from cnnlite.report.record import Record
 from cnnlite.streams import shell_word
 
+DEAD = 0.20
+"""Fraction of a layer's units that may be dead without being told."""
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -27,6 +30,11 @@ class Evidence:
         for word in place.split("."):
             node = node.get(word) if isinstance(node, dict) else None
         return node
+
+    @property
+    def dying(self) -> list[DeadUnits]:
+        """The layers with too many dead units, the worst first."""
+        return sorted((layer for layer in self.dead if layer.fraction > DEAD), key=lambda layer: -layer.fraction)
 
     @property
     def optimizer(self) -> str:
@@ -99,17 +107,21 @@ class Rule:
     name: str
     condition: str
     judge: Callable[[Evidence], Judgement]
+    yields_to: Sequence[str] = ()
+    """Rules whose advice is the better one where both apply: the same in other words, the opposite, or first of all."""
 
 
 RULES: list[Rule] = []
 """In the order in which they are told."""
 
 
-def rule(condition: str) -> Callable[[Callable[[Evidence], Judgement]], Callable[[Evidence], Judgement]]:
+def rule(
+    condition: str, yields_to: Sequence[str] = ()
+) -> Callable[[Callable[[Evidence], Judgement]], Callable[[Evidence], Judgement]]:
     """Append a function to the rules; ``condition`` says with all thresholds when it finds something."""
 
     def register(function: Callable[[Evidence], Judgement]) -> Callable[[Evidence], Judgement]:
-        RULES.append(Rule(function.__name__, condition, function))
+        RULES.append(Rule(function.__name__, condition, function, yields_to))
         return function
 
     return register

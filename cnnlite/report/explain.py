@@ -45,15 +45,21 @@ def explain(record: Record, root: str | None = None) -> Explanation:
 
 
 def judge(record: Record, trained: Trained | None = None, seen: Seen | None = None) -> list[Finding]:
-    """Apply all rules; if none of them finds something to change, say so."""
+    """Look at the record, and at the network where images were seen; see `advise`."""
     classes = record.config.data.dataset.class_count if trained is None else len(trained.classes)
     dead = []
     if trained is not None and seen is not None:
         network = one_by_one(trained.network, trained.config)
         dead = dead_units(network, seen.images, trained.normalizer)
-    evidence = Evidence(record, classes, dead)
-    findings = [found for applied in RULES if (found := finding(evidence, applied))]
-    if record.rows and not any(found.command for found in findings):
+    return advise(Evidence(record, classes, dead))
+
+
+def advise(evidence: Evidence) -> list[Finding]:
+    """Apply all rules, less those that yield to another one; if nothing is found that could be changed, say so."""
+    holding = [(applied, found) for applied in RULES if (found := finding(evidence, applied))]
+    names = {applied.name for applied, _ in holding}
+    findings = [found for applied, found in holding if not names.intersection(applied.yields_to)]
+    if evidence.record.rows and not any(found.command for found in findings):
         text = "No rule found anything to change; `cnnlite explain --rules` lists what they look for."
         findings.append(Finding("sound", "The curves look sound", text))
     return findings
@@ -61,4 +67,7 @@ def judge(record: Record, trained: Trained | None = None, seen: Seen | None = No
 
 def describe_rules() -> str:
     """List the rules with their thresholds."""
-    return "\n".join(f"{applied.name}: {applied.condition}" for applied in RULES)
+    return "\n".join(
+        f"{applied.name}: {applied.condition}{'; yields to ' * bool(applied.yields_to)}{', '.join(applied.yields_to)}"
+        for applied in RULES
+    )

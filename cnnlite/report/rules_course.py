@@ -29,10 +29,10 @@ def diverged(evidence: Evidence) -> Judgement:
         return None
     text = (
         f"After step {record.result.get('steps')} the loss or a gradient was no longer a finite number: the steps were "
-        f"too long. The learning rate was {evidence.lr}; try a third of it, and a limit for the gradient's length."
+        f"too long. The learning rate was {evidence.lr}; try a tenth of it, and a limit for the gradient's length."
     )
     clip = () if evidence.option("clip_norm") is not None else ("train.clip_norm=1.0",)
-    return "The training diverged", text, [*evidence.scaled_lr(1 / 3), *clip]
+    return "The training diverged", text, [*evidence.scaled_lr(0.1), *clip]
 
 
 @rule("the last row is before the last step of the config, and result.json says neither complete nor diverged")
@@ -51,23 +51,31 @@ def interrupted(evidence: Evidence) -> Judgement:
     return "The run did not come to its end", text, ()
 
 
-@rule(f"at least 2 rows, and a training accuracy that never reached {CHANCE:g} times that of guessing")
+@rule(
+    f"at least 2 rows, and a training accuracy that never reached {CHANCE:g} times that of guessing",
+    yields_to=["diverged"],
+)
 def learns_nothing(evidence: Evidence) -> Judgement:
     """No better than chance."""
-    (accuracies,) = evidence.values("train_accuracy")
+    accuracies, losses = evidence.values("train_accuracy", "train_loss")
     if evidence.classes is None or len(accuracies) < 2 or max(accuracies) >= CHANCE / evidence.classes:
         return None
+    creeps = len(losses) > 2 and not evidence.dying and all(a > b for a, b in itertools.pairwise(losses))
     text = (
         f"The best training accuracy is {max(accuracies):.1%}; guessing among {evidence.classes} classes gives "
-        f"{1 / evidence.classes:.1%}. The learning rate ({evidence.lr}) is far too high or far too low. Try a "
-        "tenth of it; if the loss then falls, but slowly and in a straight line, try ten times as much instead."
+        f"{1 / evidence.classes:.1%}. The learning rate is {evidence.lr}. "
     )
+    if creeps:
+        text += "The loss falls from row to row, but hardly: the steps are far too short."
+        return "The network learns nothing", text, evidence.scaled_lr(10)
+    text += "The loss does not keep falling: most often the steps are far too long."
     return "The network learns nothing", text, evidence.scaled_lr(0.1)
 
 
 @rule(
     f"a training loss that rose by more than {JUMP:.0%} from one row to the next at least twice, or ended more than "
-    f"{2 * JUMP:.0%} above its lowest"
+    f"{2 * JUMP:.0%} above its lowest",
+    yields_to=["diverged", "learns_nothing"],
 )
 def lr_too_high(evidence: Evidence) -> Judgement:
     """The loss jumps up."""
@@ -89,7 +97,8 @@ def lr_too_high(evidence: Evidence) -> Judgement:
 @rule(
     f"at least {FEWEST_ROWS + 1} rows with half the highest learning rate or more, over which the training loss "
     f"always fell and in the last interval at least {STRAIGHT:.0%} as much as in the first; training accuracy below "
-    f"{GOOD:.0%} at the end"
+    f"{GOOD:.0%} at the end",
+    yields_to=["diverged", "learns_nothing", "lr_too_high", "dead_relus"],
 )
 def lr_too_low(evidence: Evidence) -> Judgement:
     """The loss falls in a straight line."""
@@ -112,7 +121,8 @@ def lr_too_low(evidence: Evidence) -> Judgement:
 
 @rule(
     f"a constant schedule, at least {2 * FEWEST_ROWS} rows, and in the second half of them a median change of "
-    f"validation accuracy from row to row of more than {points(RESTLESS)}"
+    f"validation accuracy from row to row of more than {points(RESTLESS)}",
+    yields_to=["diverged", "learns_nothing", "lr_too_high"],
 )
 def restless(evidence: Evidence) -> Judgement:
     """Validation goes up and down."""
@@ -134,7 +144,8 @@ def restless(evidence: Evidence) -> Judgement:
 @rule(
     f"a complete run of at least {FEWEST_ROWS} rows, the last quarter of which has a mean validation accuracy "
     f"(training accuracy where nothing validates) at least {points(CLIMBING)} above that of the quarter before, and "
-    f"training accuracy below {GOOD:.0%} at the end"
+    f"training accuracy below {GOOD:.0%} at the end",
+    yields_to=["learns_nothing", "lr_too_high", "lr_too_low", "overfitting"],
 )
 def still_improving(evidence: Evidence) -> Judgement:
     """It stopped on the way up."""

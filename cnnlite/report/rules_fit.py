@@ -2,12 +2,11 @@
 
 import math
 
-from cnnlite.report.evidence import Evidence, Judgement, late_gain, points, rule
+from cnnlite.report.evidence import DEAD, Evidence, Judgement, late_gain, points, rule
 from cnnlite.report.rules_course import CHANCE, CLIMBING, FEWEST_ROWS, GOOD
 
 GAP = 0.10
 WORSE = 0.10
-DEAD = 0.20
 AHEAD = 0.01
 
 
@@ -41,7 +40,8 @@ def overfitting(evidence: Evidence) -> Judgement:
 @rule(
     f"at least {FEWEST_ROWS} rows, training and validation accuracy below {GOOD:.0%} at the end though better than "
     f"guessing, that of training in its last quarter on average less than {points(CLIMBING)} above the quarter before, "
-    f"and at most {points(GAP / 2)} above that of validation"
+    f"and at most {points(GAP / 2)} above that of validation",
+    yields_to=["diverged", "lr_too_high", "lr_too_low", "restless", "still_improving", "overfitting", "dead_relus"],
 )
 def underfitting(evidence: Evidence) -> Judgement:
     """Cannot even fit what it is shown."""
@@ -73,7 +73,7 @@ def _wider(evidence: Evidence) -> str:
 @rule(f"a ReLU layer in which more than {DEAD:.0%} of the units are 0 for all of about 1,000 images")
 def dead_relus(evidence: Evidence) -> Judgement:
     """Units that answer to nothing."""
-    dying = sorted((layer for layer in evidence.dead if layer.fraction > DEAD), key=lambda layer: -layer.fraction)
+    dying = evidence.dying
     if not dying:
         return None
     named = ", ".join(f"{layer.place} ({layer.dead} of {layer.units})" for layer in dying[:4])
@@ -81,8 +81,8 @@ def dead_relus(evidence: Evidence) -> Judgement:
         f"Units that answer to no image cannot learn any more: {named}{' and others' if len(dying) > 4 else ''}. "
         "Long steps kill units; a leaky ReLU keeps a slope on which they come back."
     )
-    place = dying[0].place.removesuffix(".relu").replace("[", ".").replace("]", "")
-    return "Dead ReLUs", text, [f"{place}=leaky_relu"] if len(dying) == 1 else evidence.scaled_lr(1 / 3)
+    places = [layer.place.removesuffix(".relu").replace("[", ".").replace("]", "") for layer in dying[:4]]
+    return "Dead ReLUs", text, [f"{place}=leaky_relu" for place in dict.fromkeys(places)]
 
 
 @rule("label smoothing is on")
@@ -107,7 +107,7 @@ def lowest_loss(smoothing: float, classes: int) -> float:
     return -true * math.log(true) - ((classes - 1) * others * math.log(others) if others else 0)
 
 
-@rule(f"validation accuracy more than {points(AHEAD)} above training accuracy at the end")
+@rule(f"validation accuracy more than {points(AHEAD)} above training accuracy at the end", yields_to=["overfitting"])
 def validation_ahead(evidence: Evidence) -> Judgement:
     """A difference that is no fault."""
     train, validation = evidence.values("train_accuracy", "validation_accuracy")

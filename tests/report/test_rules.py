@@ -1,17 +1,20 @@
 """Each rule finds what it is for in figures that were made up, and is silent just below its threshold."""
 
 import itertools
+import re
 import shlex
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
 from cnnlite.config import Config, config_from_data, load_config
 from cnnlite.report.evidence import RULES, Evidence, finding, late_gain, points
-from cnnlite.report.explain import describe_rules, judge
+from cnnlite.report.explain import advise, describe_rules, judge
 from cnnlite.report.inside import DeadUnits
+from cnnlite.report.record import Record, Row
 from cnnlite.report.rules_fit import lowest_loss
 from tests.report.runs import made_up
 from tests.small_runs import TINY, tiny
@@ -38,11 +41,25 @@ Case = tuple[str, dict[str, Any], tuple[str, ...]]
 
 HOLDS: list[Case] = [
     ("no_rows", {"status": None}, ()),
-    ("diverged", {"status": "diverged", "train_loss": [2.0]}, ("train.optimizer.adam.lr=0.001", "train.clip_norm=1.0")),
-    ("diverged", {"status": "diverged", "config": tiny(clip_norm=2.0)}, ("train.optimizer.adam.lr=0.001",)),
+    (
+        "diverged",
+        {"status": "diverged", "train_loss": [2.0]},
+        ("train.optimizer.adam.lr=0.0003", "train.clip_norm=1.0"),
+    ),
+    ("diverged", {"status": "diverged", "config": tiny(clip_norm=2.0)}, ("train.optimizer.adam.lr=0.0003",)),
     ("interrupted", {"status": "interrupted", "train_loss": FALLING, "config": tiny(epochs=7)}, ("--resume",)),
     ("interrupted", {"status": None, "train_loss": FALLING, "config": tiny(epochs=7)}, ("--resume",)),
     ("learns_nothing", {"train_accuracy": [0.1, 0.12, 0.149]}, ("train.optimizer.adam.lr=0.0003",)),
+    (
+        "learns_nothing",
+        {"train_accuracy": [0.1, 0.1, 0.1], "train_loss": [2.31, 2.30, 2.31]},
+        ("train.optimizer.adam.lr=0.0003",),
+    ),
+    (
+        "learns_nothing",
+        {"train_accuracy": [0.1, 0.1, 0.1], "train_loss": [2.32, 2.31, 2.30]},
+        ("train.optimizer.adam.lr=0.03",),
+    ),
     ("lr_too_high", {"train_loss": [2.0, 1.5, 1.7, 1.4, 1.6, 1.5]}, ("train.optimizer.adam.lr=0.001",)),
     ("lr_too_high", {"train_loss": [2.0, 1.0, 1.05, 1.1, 1.15, 1.21]}, ("train.optimizer.adam.lr=0.001",)),
     (
@@ -180,7 +197,7 @@ def test_each_member_of_a_composite_gets_its_share(tmp_path: Path) -> None:
     overrides = shlex.split(result.command)[5::2]
     resolved = load_config(tmp_path / "config.yaml", overrides).resolved["train"]
     rates = [next(iter(member["optimizer"].values()))["lr"] for member in resolved["optimizer"]["composite"]["members"]]
-    assert rates == [0.1, 0.02]
+    assert rates == [0.03, 0.006]
     assert resolved["clip_norm"] == 1
     steep: dict[str, Any] = {"train_accuracy": [0.9] * 4, "validation_accuracy": [0.5] * 4}
     steep |= {"train_loss": FALLING[:4], "validation_loss": FALLING[:4]}
@@ -200,7 +217,7 @@ def test_every_rule_is_tried_both_ways() -> None:
         ([DeadUnits("model[2].relu", 13, 64)], "-o model.2=leaky_relu"),
         (
             [DeadUnits("model[2].relu", 13, 64), DeadUnits("model[4].residual.body[1].relu", 9, 10)],
-            "-o train.optimizer.adam.lr=0.001",
+            "-o model.4.residual.body.1=leaky_relu -o model.2=leaky_relu",
         ),
         ([DeadUnits("model[4].residual.body[1].relu", 9, 10)], "-o model.4.residual.body.1=leaky_relu"),
     ],
@@ -235,6 +252,59 @@ def test_a_run_with_nothing_to_change_is_called_sound(tmp_path: Path) -> None:
     (only,) = judge(record)
     assert only.rule == "sound"
     assert not only.command
+
+
+OPPOSITES = [
+    ("diverged", "learns_nothing", "lr_too_high", "lr_too_low"),
+    ("diverged", "learns_nothing", "lr_too_high", "restless"),
+    ("lr_too_low", "dead_relus"),
+    ("overfitting", "underfitting"),
+    ("overfitting", "still_improving"),
+    ("underfitting", "still_improving"),
+    ("overfitting", "validation_ahead"),
+]
+"""Rules that would tell to do one thing and its contrary, or two things against one fault."""
+CONFIGS = {"constant": constant(), "cosine": tiny()}
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+@pytest.mark.parametrize("status", ["complete", "interrupted", "diverged"])
+def test_no_two_findings_pull_at_the_same_option(status: str, schedule: str) -> None:
+    rng = np.random.default_rng(0)
+    seen = set()
+    for _ in range(100):
+        curves = rng.uniform(0.01, 1, (4, 8)) * rng.choice([0.1, 1])
+        for curve in curves:
+            if rng.random() < 0.5:
+                curve.sort()
+        names = ("train_accuracy", "validation_accuracy", "train_loss", "validation_loss")
+        columns = {
+            name: curve if "accuracy" in name else curve[::-1] for name, curve in zip(names, curves, strict=True)
+        }
+        rows: list[Row] = [
+            {
+                "step": 10.0 * index,
+                "epoch": float(index),
+                "lr": 0.01,
+                **{name: c[index - 1] for name, c in columns.items()},
+            }
+            for index in range(1, 9)
+        ]
+        dead = [DeadUnits("model[2].relu", int(rng.integers(40)), 100)]
+        record = Record(Path("run"), CONFIGS[schedule], rows, {"status": status}, {})
+        found = advise(Evidence(record, 10, dead))
+        places = [place for finding in found for place in re.findall(r"-o '?([\w.]+)=", finding.command)]
+        assert len(set(places)) == len(places)
+        together = {finding.rule for finding in found}
+        assert together
+        assert all(len(together & set(group)) <= 1 for group in OPPOSITES), together
+        seen |= together
+    assert len(seen) > 2
+
+
+def test_rules_yield_to_rules() -> None:
+    names = {rule.name for rule in RULES}
+    assert all(names - {rule.name} >= set(rule.yields_to) for rule in RULES)
 
 
 def test_rules_are_listed_with_their_thresholds() -> None:
