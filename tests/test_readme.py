@@ -4,6 +4,7 @@ import ast
 import json
 import re
 import shlex
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,31 @@ def test_the_dataset_that_contributing_shows_works(monkeypatch: pytest.MonkeyPat
     trained = cnnlite.train(config, epochs=20, overrides=["data.augment=[]"], run_dir=tmp_path / "run", quiet=True)
     assert trained.test_accuracy is not None
     assert trained.test_accuracy > 0.9
+
+
+def test_its_table_of_extras_has_all_that_users_may_want() -> None:
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert rows("extra").keys() == project["optional-dependencies"].keys() - {"dev"}
+    assert TEXT.count('"cnnlite[') == 1
+
+
+def test_its_program_for_onnx_files_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for package in ("onnx", "onnxruntime", "PIL"):
+        pytest.importorskip(package)
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.yaml").write_text(TINY, encoding="utf-8")
+    trained = cnnlite.train("tiny.yaml", epochs=1, run_dir="run", quiet=True)
+    assert CliRunner().invoke(cli, ["export", "run", "small.onnx"]).exit_code == 0
+    from PIL import Image
+
+    picture = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    Image.fromarray(picture).save("cat.png")
+    (code,) = (block for block in blocks("python") if "import onnxruntime" in block)
+    exec(compile(code.replace("cat.jpg", "cat.png"), "README.md", "exec"), {})
+    model = cnnlite.load(trained.run)
+    assert capsys.readouterr().out == f"{model.classes[model.predict(picture[np.newaxis])[0].argmax()]}\n"
 
 
 def test_the_program_it_shows_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
