@@ -102,7 +102,9 @@ def test_a_run_with_a_budget_is_the_run_of_so_many_steps(here: Path, monkeypatch
 
 
 def test_a_budget_is_kept_about_and_resumed_with_the_same_steps(here: Path) -> None:
-    result = run("--budget", "2s", "--run-dir", "run")
+    seconds = 2
+    while (result := run("--budget", f"{seconds}s", "--run-dir", "run")).exit_code == 2:  # on a busy machine
+        seconds = 2 * int(result.stderr.partition("give at least ")[2].removesuffix("s\n"))
     assert result.exit_code == 0, result.output
     final = figures(here / "run")[1]
     assert final["steps"] == yaml.safe_load((here / "run/config.yaml").read_text())["train"]["iterations"] > 1
