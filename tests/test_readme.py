@@ -188,6 +188,15 @@ def test_the_dataset_that_contributing_shows_works(monkeypatch: pytest.MonkeyPat
     assert trained.test_accuracy > 0.9
 
 
+def test_its_table_of_speeds_is_that_of_the_benchmarks() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    measured = text.partition("<!-- figures -->")[2].partition("<!-- end of figures -->")[0]
+    found = [[cell.strip(" *") for cell in row.split("|")] for row in re.findall(r"^\| ([\w-]+ \| .*)", measured, re.M)]
+    table = {name: f" {batch} | {ours} | {theirs} | {ratio} |" for name, batch, ours, theirs, _, ratio, *_ in found[1:]}
+    assert len(table) > 3
+    assert rows("network") == table, "docs/benchmarks.md was measured again: copy its figures"
+
+
 def test_its_table_of_extras_has_all_that_users_may_want() -> None:
     project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert rows("extra").keys() == project["optional-dependencies"].keys() - {"dev"}
