@@ -42,8 +42,8 @@ with atheris.instrument_imports(include=["cnnlite", "yaml", "zipfile"], exclude=
 
 from cnnlite.bundled import bundled_folder  # noqa: E402 - not to be followed
 from cnnlite.errors import CheckpointError, ConfigError, DataError  # noqa: E402 - not to be followed
+from tests.config_parts import FULL  # noqa: E402
 from tests.data import files  # noqa: E402
-from tests.test_config import FULL  # noqa: E402
 
 FOLDER = Path(tempfile.mkdtemp(prefix="fuzz"))
 SEEDS = FOLDER / "seeds"

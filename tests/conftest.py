@@ -1,11 +1,15 @@
 """What every test may ask for."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cnnlite import engine
+from cnnlite.data import Dataset
+from cnnlite.evaluation import load_data
+from tests.small_runs import TINY, tiny, trained
 
 
 @pytest.fixture(autouse=True)
@@ -22,3 +26,25 @@ def torch() -> Any:
     module = pytest.importorskip("torch")
     module.set_num_threads(1)
     return module
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with the small config in it; processes started from it find cnnlite, and no data."""
+    (tmp_path / "tiny.yaml").write_text(TINY, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
+    monkeypatch.delenv("CNNLITE_DATA", raising=False)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    """The dataset of the small config."""
+    return load_data(tiny())
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The best checkpoint of an epoch of the small config; only to be read."""
+    return trained(tmp_path_factory.mktemp("trained"), tiny(epochs=1))

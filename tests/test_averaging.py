@@ -12,7 +12,7 @@ from cnnlite.checkpoint import load_checkpoint, save_checkpoint
 from cnnlite.config import config_from_data
 from cnnlite.data import Dataset
 from cnnlite.errors import CheckpointError, ConfigError
-from cnnlite.evaluation import evaluate_checkpoint, load_data
+from cnnlite.evaluation import evaluate_checkpoint
 from cnnlite.network import Network
 from cnnlite.stopping import Stopped
 from cnnlite.types import Array
@@ -130,11 +130,6 @@ def test_averages_stay_float32_and_have_the_same_bits_on_any_number_of_threads(a
         results.append(averaging.state()["param/w"])
     assert results[0].dtype == np.float32
     np.testing.assert_array_equal(results[0], results[1])
-
-
-@pytest.fixture(scope="module")
-def dataset() -> Dataset:
-    return load_data(tiny())
 
 
 @pytest.mark.parametrize("averaging", EVERY, ids=["ema", "lookahead"])

@@ -13,16 +13,9 @@ from cnnlite import __version__, engine
 from cnnlite.cli import cli
 from cnnlite.network import Network
 from cnnlite.runs import RunDirectory
-from tests.small_runs import TINY, assert_same_run, figures
+from tests.small_runs import assert_same_run, figures
 
-
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to work in, with the small config in it."""
-    (tmp_path / "tiny.yaml").write_text(TINY, encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("CNNLITE_DATA", raising=False)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("here")
 
 
 def run(*arguments: str) -> Result:

@@ -1,6 +1,6 @@
+"""YAML becomes settings, with defaults, checks, and a rendering that reads back as the same."""
+
 import json
-import math
-import random
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +10,15 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cnnlite import bundled
-from cnnlite import config as config_module
 from cnnlite.builder import Problems, construct
-from cnnlite.bundled import bundled_configs, bundled_folder
 from cnnlite.config import (
     Config,
     config_from_data,
-    config_text,
-    find_config,
     load_config,
     render,
 )
 from cnnlite.data import sources, transforms
 from cnnlite.data.shapes import Shapes
-from cnnlite.errors import ConfigError
 from cnnlite.layers import layers
 from cnnlite.layers.containers import Sequential
 from cnnlite.losses import losses
@@ -33,34 +27,7 @@ from cnnlite.optimizers import optimizers
 from cnnlite.schedules import schedules
 from cnnlite.settings import Interval
 from cnnlite.yaml_reader import read_yaml
-
-FULL = """\
-seed: 3
-data:
-  dataset: shapes
-  augment: [random_flip, {random_crop: {padding: 4}}]
-model:
-  - conv2d: {out_channels: 8, kernel_size: 3, padding: same}
-  - batch_norm
-  - relu
-  - residual:
-      body: [{conv2d: {out_channels: 8, kernel_size: [3, 3], padding: same}}, batch_norm]
-  - parallel: {branches: [[relu], []], merge: sum}
-  - flatten
-  - linear: {out_features: 10}
-train:
-  epochs: 3
-  batch_size: 16
-  loss: {cross_entropy: {label_smoothing: 0.1}}
-  optimizer: {sgd: {lr: 1e-1, momentum: 0.9, groups: [{match: bias, lr: 0.2}]}}
-  schedule: {cosine: {warmup_epochs: 2}}
-  validate_every: 500
-"""
-SHORT = """\
-data: {dataset: shapes}
-model: [flatten, {linear: {out_features: 10}}]
-train: {epochs: 1, optimizer: {sgd: {lr: 0.1}}}
-"""
+from tests.config_parts import FULL, SHORT, faults, load
 
 
 @pytest.fixture
@@ -68,18 +35,6 @@ def file(tmp_path: Path) -> Path:
     path = tmp_path / "full.yaml"
     path.write_text(FULL)
     return path
-
-
-def load(path: Path, text: str, *overrides: str, **flags: Any) -> Config:
-    path.write_text(text, encoding="utf-8")
-    return load_config(path, overrides, **flags)
-
-
-def faults(path: Path, text: str, *overrides: str, **flags: Any) -> list[str]:
-    with pytest.raises(ConfigError) as caught:
-        load(path, text, *overrides, **flags)
-    assert caught.value.exit_code == 2
-    return str(caught.value).replace(str(path), path.name).splitlines()
 
 
 def test_reads_a_full_config(file: Path) -> None:
@@ -138,6 +93,7 @@ def test_the_resolved_config_gives_the_same_config_as_data_json_and_yaml(file: P
 
 
 TRAPS = st.sampled_from(["08", "1e-3", "on", "null", "0o7", "1_0", "~", ".inf", "<<", "=", "- a", "#", "\x85"])
+
 TEXTS = st.text(max_size=6) | st.text("ab \n\t'", min_size=100, max_size=300) | TRAPS
 
 
@@ -294,174 +250,6 @@ def test_a_file_that_is_no_config(tmp_path: Path, text: str, words: str) -> None
     assert words in faults(tmp_path / "a.yaml", text)[0]
 
 
-def test_overrides_change_add_and_replace(file: Path) -> None:
-    config = load_config(
-        file,
-        [
-            "train.epochs=5",
-            "train.optimizer.sgd.lr=5e-2",
-            "train.clip_norm=1",
-            "model.0.conv2d.out_channels=4",
-            "model[3].residual.body[0].conv2d.out_channels = 4",
-            "data.augment=[cutout: {size: 8}]",
-            "train.schedule=constant",
-            "data.dataset.shapes.seed=7",
-            "train.optimizer.sgd.groups[0].lr=0.5",
-            "model.2={leaky_relu: {slope: 0.1}}",
-        ],
-    )
-    data = config.resolved
-    assert data["train"]["epochs"] == 5.0
-    assert data["train"]["optimizer"]["sgd"]["lr"] == 0.05
-    assert data["train"]["optimizer"]["sgd"]["groups"] == [{"match": "bias", "lr": 0.5}]
-    assert data["train"]["clip_norm"] == 1.0
-    assert data["model"][0]["conv2d"]["out_channels"] == 4
-    assert data["model"][3]["residual"]["body"][0]["conv2d"]["out_channels"] == 4
-    assert data["model"][2] == {"leaky_relu": {"slope": 0.1}}
-    assert list(data["data"]["augment"][0]) == ["cutout"]
-    assert list(data["train"]["schedule"]) == ["constant"]
-    assert data["data"]["dataset"]["shapes"]["seed"] == 7
-
-
-def test_file_then_overrides_in_order_then_flags(file: Path) -> None:
-    assert load_config(file).seed == 3
-    assert load_config(file, ["seed=4", "seed=5"]).seed == 5
-    config = load_config(file, ["seed=4", "data.root=here"], seed=6, data="there")
-    assert (config.seed, config.data.root) == (6, "there")
-    assert load_config(file, ["seed=4"], seed=None, data=None).seed == 4
-
-
-def test_an_override_may_replace_the_optimizer(file: Path) -> None:
-    assert list(load_config(file, ["train.optimizer=adam"]).resolved["train"]["optimizer"]) == ["adam"]
-    config = load_config(file, ["train.optimizer=adam", "train.optimizer.adam.lr=0.5"])
-    assert config.resolved["train"]["optimizer"]["adam"]["lr"] == 0.5
-
-
-@pytest.mark.parametrize(
-    ("override", "words"),
-    [
-        ("train.epochs", "-o train.epochs: expected PLACE=VALUE, such as train.epochs=5"),
-        ("=5", "expected PLACE=VALUE"),
-        ("train..epochs=5", "expected PLACE=VALUE"),
-        ("train.epoch=5", "-o train.epoch=5: train.epoch: unknown option; did you mean 'epochs'?"),
-        ("trian.epochs=5", "-o trian.epochs=5: trian: unknown option; did you mean 'train'?"),
-        ("lr=5", "-o lr=5: lr: unknown option; it belongs at train.optimizer"),
-        ("train.epochs=x", "-o train.epochs=x: train.epochs: expected a number or null, got the text 'x'"),
-        ("train.epochs=[1", "train.epochs: not YAML"),
-        ("train.epochs=08", "train.epochs: 08 starts with 0"),
-        ("train.epochs.more=1", "train.epochs is 3; there is no 'more' in it"),
-        ("train.optimizer.adam.lr=1", "train.optimizer is sgd, not adam; to change it: -o train.optimizer=adam"),
-        ("train.optimizer.sdg.lr=1", "unknown optimizer 'sdg'; did you mean 'sgd'?"),
-        ("model.9.relu=1", "model is a list; '9' is none of its indices 0 to 6"),
-        ("model.x=1", "model is a list; 'x' is none of its indices 0 to 6"),
-        ("model.0.conv2d.zzz=1", "model[0].conv2d.zzz: unknown option; known: out_channels"),
-        ("model.1.relu=", "model[1] is batch_norm, not relu"),
-        ("x" * 5000 + "=1", "unknown option"),
-        ("train.epochs=" + "[" * 500, "levels deep"),
-    ],
-)
-def test_a_wrong_override_is_told_as_such(file: Path, override: str, words: str) -> None:
-    found = faults(file, FULL, override)
-    assert len(found) == 1
-    assert found[0].startswith("-o ")
-    assert words in found[0]
-    assert len(found[0]) < 300
-
-
-def test_a_model_may_have_a_file_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "models").mkdir()
-    text = SHORT.replace("[flatten, {linear: {out_features: 10}}]", "models/a.yaml")
-    for content in (
-        "- flatten\n- linear: {out_features: 10}\n",
-        "model:\n  - flatten\n  - linear: {out_features: 10}\n",
-    ):
-        (tmp_path / "models" / "a.yaml").write_text(content)
-        config = load(tmp_path / "c.yaml", text, "model.1.linear.bias=false")
-        assert config.resolved["model"] == ["flatten", {"linear": {"out_features": 10, "bias": False, "init": "he"}}]
-    monkeypatch.chdir(tmp_path)
-    assert load(tmp_path / "c.yaml", SHORT, "model=models/a.yaml").resolved["model"][0] == "flatten"
-
-
-def test_faults_of_a_model_file_name_that_file(tmp_path: Path) -> None:
-    text = SHORT.replace("[flatten, {linear: {out_features: 10}}]", "m.yaml")
-    model = tmp_path / "m.yaml"
-    model.write_text("model:\n  - flaten\n  - linear: {out_features: 08}\n")
-    assert [line.split(f"{tmp_path}/")[1] for line in faults(tmp_path / "c.yaml", text)] == [
-        "m.yaml:2: model[0]: unknown layer 'flaten'; did you mean 'flatten'?",
-        "m.yaml:3: model[1].linear.out_features: 08 starts with 0; leave the zero out, or quote it if it is text",
-    ]
-    model.write_text(SHORT)
-    assert "expected a list of layers, or the one key 'model'" in faults(tmp_path / "c.yaml", text)[0]
-    model.write_text("- [")
-    assert "m.yaml:1: not YAML" in faults(tmp_path / "c.yaml", text)[0]
-    model.unlink()
-    found = faults(tmp_path / "c.yaml", text + "seed: x\n")
-    assert "c.yaml:2: model: there is no file 'm.yaml' in" in found[0]
-    assert "seed: expected a whole number" in found[1]
-
-
-def test_bundled_configs_are_found_by_name_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "bundle"
-    (folder / "models").mkdir(parents=True)
-    (folder / "small.yaml").write_text(SHORT.replace("[flatten, {linear: {out_features: 10}}]", "models/m.yaml"))
-    (folder / "models" / "m.yaml").write_text("[flatten, {linear: {out_features: 10}}]")
-    for module in (bundled, config_module):
-        monkeypatch.setattr(module, "bundled_folder", lambda: folder)
-    monkeypatch.chdir(tmp_path)
-    assert bundled_configs() == ["small.yaml"]
-    assert load_config("small.yaml").name == load_config("small").name == "small"
-    (tmp_path / "small").mkdir()
-    assert find_config("small") == folder / "small.yaml"
-    (tmp_path / "mine.yaml").write_text(config_text("small.yaml"))
-    assert load_config("mine.yaml").resolved == load_config("small").resolved
-    (tmp_path / "small.yaml").write_text(SHORT)
-    assert find_config("small.yaml") == Path("small.yaml")
-
-
-@pytest.mark.parametrize("name", ["smal.yaml", "", "a\0b", "../configs/none.yaml", "n" * 5000, "\ud800"])
-def test_an_unknown_config_is_an_error_that_helps(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (bundled, config_module):
-        monkeypatch.setattr(module, "bundled_configs", lambda: ["small.yaml", "vgg.yaml"])
-    with pytest.raises(ConfigError, match="no such file, and no bundled config of that name; ") as caught:
-        load_config(name)
-    assert ("did you mean 'small.yaml'?" if name == "smal.yaml" else "bundled: small, vgg") in str(caught.value)
-    assert len(str(caught.value)) < 400
-
-
-@pytest.mark.parametrize(("name", "near"), [("smal", "small"), ("resnet-20", "resnet20"), ("mien.yaml", "mine.yaml")])
-def test_names_that_are_nearly_right_are_recognized(
-    name: str, near: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("mine.yaml").touch()
-    with pytest.raises(ConfigError, match=f"did you mean '{near}'"):
-        find_config(name)
-
-
-def test_the_config_of_a_run_is_called_by_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = tmp_path / "runs" / "small-2"
-    run.mkdir(parents=True)
-    (run / "config.yaml").write_text(SHORT)
-    assert load_config(run / "config.yaml").name == "config"
-    (run / "checkpoints").mkdir()
-    assert load_config(run / "config.yaml").name == "small-2"
-    monkeypatch.chdir(run)
-    assert load_config("config.yaml").name == "small-2"
-
-
-def test_a_folder_is_no_config(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="is a directory"):
-        load_config(tmp_path)
-
-
-@pytest.mark.parametrize("name", bundled_configs())
-def test_every_bundled_config_is_read_and_rendered(name: str, tmp_path: Path) -> None:
-    config = load_config(name)
-    (tmp_path / "again.yaml").write_text(render(config), encoding="utf-8")
-    assert load_config(tmp_path / "again.yaml").resolved == config.resolved
-    assert bundled_folder().is_dir()
-
-
 @pytest.mark.parametrize(
     ("value", "steps", "written"),
     [
@@ -491,91 +279,3 @@ def test_intervals(value: Any, steps: int, written: Any) -> None:
 def test_bad_intervals(value: Any) -> None:
     with pytest.raises(ValueError, match="expected a number of steps"):
         Interval.from_config(value)
-
-
-def test_nesting_is_refused_or_built_without_exhausting_the_stack(tmp_path: Path) -> None:
-    def nested(depth: int) -> str:
-        return SHORT.replace("[flatten,", "[" * depth + "flatten" + "]" * (depth - 1) + ",")
-
-    deepest = max(depth for depth in range(56, 68) if _loads(tmp_path / "a.yaml", nested(depth)))
-    assert 55 < deepest < 65
-    config = load(tmp_path / "a.yaml", nested(deepest))
-    assert load(tmp_path / "b.yaml", render(config)).resolved == config.resolved
-    network = Network(config.model, (4, 4, 3), seed=0, classes=10)
-    assert network.forward(np.zeros((1, 4, 4, 3), np.float32), training=False).shape == (1, 10)
-    for text in (
-        nested(1000),
-        SHORT.replace("[flatten,", "[" + "{residual: {body: " * 300 + "relu" + "}}" * 300 + ","),
-    ):
-        assert "levels deep" in faults(tmp_path / "a.yaml", text)[0]
-
-
-def test_a_config_whose_rendering_could_not_be_read_again_is_refused(tmp_path: Path) -> None:
-    text = SHORT.replace("[flatten,", "[" + "batch_norm, " * 6000 + "flatten,")
-    assert "more than 20,000 values, defaults included" in faults(tmp_path / "a.yaml", text)[0]
-
-
-def _loads(path: Path, text: str) -> bool:
-    try:
-        load(path, text)
-    except ConfigError:
-        return False
-    return True
-
-
-WORDS = [name for registry in (layers, losses, optimizers, schedules, sources, transforms) for name in registry]
-WORDS += ["model", "data", "train", "lr", "epochs", "augment", "a.yaml", "1 epoch", "same", "none", "match", "("]
-SCALARS = (
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.sampled_from([0, 1, -1, 2, 0.5, 1.0, 10**20, 10**400, -(10**400), math.inf, math.nan])
-    | st.floats()
-    | st.text(max_size=5)
-    | st.sampled_from(WORDS)
-)
-KEYS = st.sampled_from(WORDS) | st.text(max_size=3) | st.integers(0, 3)
-ANYTHING = st.recursive(
-    SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=3), max_leaves=8
-)
-
-
-PLAIN = read_yaml(FULL).data
-
-
-def _places(data: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    inner = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
-    return [at, *(place for key, value in inner for place in _places(value, (*at, key)))]
-
-
-def _changed(data: Any, place: tuple[Any, ...], value: Any) -> Any:
-    if not place:
-        return value
-    copy = data.copy()
-    copy[place[0]] = _changed(data[place[0]], place[1:], value)
-    return copy
-
-
-@settings(max_examples=400, deadline=None)
-@given(st.lists(ANYTHING, max_size=3), st.randoms(use_true_random=False), st.booleans())
-def test_any_data_is_a_config_or_a_config_error(
-    tmp_path_factory: pytest.TempPathFactory, values: list[Any], choose: random.Random, from_file: bool
-) -> None:
-    data: Any = PLAIN
-    for value in values:
-        data = _changed(data, choose.choice(_places(data)), value)
-    try:
-        if from_file:
-            path = tmp_path_factory.getbasetemp() / "any.yaml"
-            path.write_text(yaml.safe_dump(data), encoding="utf-8")
-            config = load_config(path)
-        else:
-            config = config_from_data(data)
-    except ConfigError as caught:
-        problems = caught.problems
-    else:
-        problems = []
-    if problems:
-        assert all(len(str(problem)) < 700 for problem in problems)
-    else:
-        assert config_from_data(config.resolved).resolved == config.resolved

@@ -9,7 +9,7 @@ import pytest
 from cnnlite.config import Config, config_from_data
 from cnnlite.data import Dataset, Images
 from cnnlite.errors import ConfigError
-from cnnlite.evaluation import Evaluation, load_data
+from cnnlite.evaluation import Evaluation
 from cnnlite.launch import load
 from cnnlite.results import Progress
 from cnnlite.stopping import Stopped
@@ -23,11 +23,6 @@ ACCURACIES = {2: 0.1, 4: 0.3, 6: 0.3, 8: 0.2, 10: 0.5, 12: 0.4, 14: 0.5, 16: 0.4
 
 def patient(patience: int | None) -> Config:
     return tiny(validate_every=2, checkpoint_every=3, patience=patience)
-
-
-@pytest.fixture(scope="module")
-def dataset() -> Dataset:
-    return load_data(tiny())
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import pytest
 from cnnlite.checkpoint import Checkpoint, CheckpointFile, load_checkpoint, save_checkpoint
 from cnnlite.data import Dataset, Images, Normalizer
 from cnnlite.errors import CheckpointError, ConfigError, DataError, DivergedError
-from cnnlite.evaluation import describe, describe_model, evaluate, evaluate_checkpoint, load_data
+from cnnlite.evaluation import describe, describe_model, evaluate, evaluate_checkpoint
 from cnnlite.losses import CrossEntropy
 from cnnlite.network import Network
 from cnnlite.progress import Reporter
@@ -16,11 +16,6 @@ from cnnlite.runs import RunDirectory
 from cnnlite.stopping import StopFlag
 from cnnlite.training import train
 from tests.small_runs import tiny
-
-
-@pytest.fixture(scope="module")
-def dataset() -> Dataset:
-    return load_data(tiny())
 
 
 @pytest.fixture(scope="module")

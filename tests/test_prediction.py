@@ -23,16 +23,6 @@ from tests.small_runs import TINY, tiny, trained
 Image: Any = pytest.importorskip("PIL.Image", reason="the extra `images` is not installed")
 
 
-@pytest.fixture(scope="module")
-def dataset() -> Dataset:
-    return load_data(tiny())
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return trained(tmp_path_factory.mktemp("trained"), tiny(epochs=1))
-
-
 @pytest.fixture
 def pictures(dataset: Dataset, tmp_path: Path) -> Path:
     """A folder with the first five test images, and things that are none."""

@@ -10,21 +10,19 @@ from typing import Any
 import pytest
 
 from cnnlite.checkpoint import load_checkpoint
-from tests.small_runs import TINY, assert_same_run, figures
+from tests.small_runs import assert_same_run, figures
 
 ROOT = Path(__file__).parent.parent
 COMMAND = [sys.executable, "-W", "error", "-m", "cnnlite"]
 
 
+pytestmark = pytest.mark.usefixtures("here")
+
+
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to work in, with the small config in it."""
-    (tmp_path / "tiny.yaml").write_text(TINY, encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.delenv("CNNLITE_DATA", raising=False)
-    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # it hides what becomes of text that cannot be written
-    return tmp_path
+def buffered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without buffers, what becomes of text that cannot be written would not show."""
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
 
 
 def trained(*arguments: str) -> Path:

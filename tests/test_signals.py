@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from cnnlite.checkpoint import load_checkpoint
-from tests.small_runs import TINY
 
 ROOT = Path(__file__).parent.parent
 
@@ -66,13 +65,7 @@ files._sync_folder = slow
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "tiny.yaml").write_text(TINY, encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.delenv("CNNLITE_DATA", raising=False)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("here")
 
 
 def until(path: Path) -> None:

@@ -9,7 +9,6 @@ from cnnlite.cli import cli
 from cnnlite.config import load_config
 from cnnlite.evaluation import check_model
 from cnnlite.summary import size_text, summarize
-from tests.small_runs import TINY
 
 NESTED = """\
 data: {dataset: cifar10}
@@ -63,12 +62,9 @@ memory         1.1 MB of outputs for an image, 6.8 MB for a batch of 6
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder with two configs in it, and without data."""
-    (tmp_path / "nested.yaml").write_text(NESTED, encoding="utf-8")
-    (tmp_path / "tiny.yaml").write_text(TINY, encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("CNNLITE_DATA", raising=False)
+def nested(here: Path) -> None:
+    """A second config beside the small one."""
+    (here / "nested.yaml").write_text(NESTED, encoding="utf-8")
 
 
 def run(*arguments: str) -> Result:

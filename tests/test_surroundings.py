@@ -21,20 +21,14 @@ from cnnlite.rehearsal import differences
 from cnnlite.runs import RunDirectory
 from cnnlite.stopping import StopFlag
 from cnnlite.training import train
-from tests.small_runs import TINY, figures, tiny
+from tests.small_runs import figures, tiny
 
 ROOT = Path(__file__).parent.parent
 COMMAND = [sys.executable, "-W", "error", "-m", "cnnlite", "train", "--threads", "1"]
 NEW = ["-c", "tiny.yaml", "-o", "train.epochs=20"]
 
 
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "tiny.yaml").write_text(TINY, encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.delenv("CNNLITE_DATA", raising=False)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("here")
 
 
 def run(*arguments: str, before: Callable[[], object] | None = None) -> subprocess.CompletedProcess[str]:

@@ -5,14 +5,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cnnlite.cli import cli
-from tests.small_runs import TINY
 
-
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder with the small config in it."""
-    (tmp_path / "tiny.yaml").write_text(TINY, encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("here")
 
 
 def run(*arguments: str) -> Result:

@@ -13,7 +13,7 @@ from cnnlite.checkpoint import load_checkpoint
 from cnnlite.config import Config
 from cnnlite.data import Dataset, mixings
 from cnnlite.errors import CheckpointError, DivergedError, StorageError
-from cnnlite.evaluation import evaluate_checkpoint, load_data
+from cnnlite.evaluation import evaluate_checkpoint
 from cnnlite.network import Network
 from cnnlite.progress import Reporter
 from cnnlite.results import Result
@@ -39,11 +39,6 @@ class StopAt(StopFlag):
         self.countdown -= 1
         if self.countdown == 0:
             raise KilledError if self.kill else Stopped(2)
-
-
-@pytest.fixture(scope="module")
-def dataset() -> Dataset:
-    return load_data(tiny())
 
 
 def start(config: Config, path: Path, dataset: Dataset, stop: StopFlag | None = None) -> Result:

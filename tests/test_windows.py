@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.small_runs import TINY
 from tests.windows import MODULES, SIGNALS
 
 ROOT = Path(__file__).parent.parent
@@ -27,13 +26,7 @@ def run(*arguments, code=0):
 """
 
 
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty folder to work in, with the small config in it."""
-    (tmp_path / "tiny.yaml").write_text(TINY, encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.delenv("CNNLITE_DATA", raising=False)
+pytestmark = pytest.mark.usefixtures("here")
 
 
 def on_windows(script: str) -> None:

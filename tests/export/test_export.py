@@ -15,26 +15,15 @@ from cnnlite.cli import cli
 from cnnlite.config import config_from_data
 from cnnlite.data import Dataset
 from cnnlite.data.cifar import Cifar10
-from cnnlite.evaluation import load_data
 from cnnlite.export import compare, to_onnx
 from cnnlite.export.graph import Graph, exporters
 from cnnlite.layers.activations import ReLU
 from cnnlite.layers.base import Layer
 from cnnlite.prediction import Model
-from tests.small_runs import TINY, tiny, trained
+from tests.small_runs import TINY, trained
 
 pytest.importorskip("onnx", reason="the extra `onnx` is not installed")
 onnxruntime: Any = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
-
-
-@pytest.fixture(scope="module")
-def dataset() -> Dataset:
-    return load_data(tiny())
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return trained(tmp_path_factory.mktemp("trained"), tiny(epochs=1))
 
 
 def run(*arguments: object) -> Result:

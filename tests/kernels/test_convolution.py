@@ -196,9 +196,9 @@ def test_the_weight_gradient_may_use_what_forward_unfolded_in_several_blocks() -
 
 def test_large_weights_are_served_chunk_after_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (unfold, winograd):
-        monkeypatch.setattr(module, "CHUNK_BYTES", 2**20)  # of the 3 MB that all samples take
+        monkeypatch.setattr(module, "CHUNK_BYTES", 6 * 2**20)  # of 13 MB for all samples; a chunk has several blocks
     windows = Windows.fit((6, 5, 192), (3, 3), (1, 1), 1, exact=False)
-    x, weight, bias, dy = operands(windows, 7, 192)
+    x, weight, bias, dy = operands(windows, 30, 192)
     assert weight.nbytes > unfold.LARGE_WEIGHTS
     assert weight.shape[2] * weight.shape[3] > winograd.LOCAL_WEIGHTS
     expected_y, expected_dx, expected_dweight = convolve(x, weight, dy, windows)
