@@ -47,9 +47,9 @@ def write_text(path: Path, text: str) -> None:
         file.write(text.encode(errors="backslashreplace"))  # names of files need not be text
 
 
-def remove_temporary(folder: Path) -> None:
-    """Delete what killed processes left of unfinished writes in ``folder``."""
-    for leftover in folder.glob(".*.tmp"):
+def remove_temporary(folder: Path, name: str = "") -> None:
+    """Delete what killed processes left of unfinished writes in ``folder``, of all files or of one called ``name``."""
+    for leftover in folder.glob(f".{name}*.tmp"):
         with contextlib.suppress(OSError):
             leftover.unlink()
 

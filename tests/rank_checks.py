@@ -1,9 +1,13 @@
 """What `test_distributed` lets three ranks do: every rank checks what all of them put together."""
 
+import importlib.util
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
+from cnnlite.data.folder import Folder
 from cnnlite.distributed import Communicator, joined
 from cnnlite.distributed.alone import using
 from cnnlite.distributed.messages import RankError
@@ -12,6 +16,7 @@ from cnnlite.kernels import normalization
 from cnnlite.layers.base import Layer
 from cnnlite.layers.dropout import Dropout
 from cnnlite.layers.normalization import BatchNorm
+from cnnlite.pictures import read_pictures
 from cnnlite.types import Array
 
 
@@ -116,6 +121,22 @@ def everybody_learns_what_one_found(ranks: Communicator) -> None:
     assert (ranks.threads(None) or 0) >= 1
 
 
+def one_rank_decodes_pictures_for_all(ranks: Communicator) -> None:
+    if importlib.util.find_spec("PIL") is None:
+        return
+    from tests.data.folders import fill
+
+    root = Path("pictures")
+    ranks.from_first(lambda: str(fill(root)))
+    with mock.patch("cnnlite.data.folder.read_pictures", wraps=read_pictures) as read:
+        digests = ranks.gather(Folder(8).load(root).digest)
+        assert len(set(digests)) == 1
+        assert [count > 0 for count in ranks.gather(read.call_count)] == [True, False, False]
+        ranks.from_first(lambda: (root / "ant" / "00000.png").write_text("text"))
+        assert "00000.png: is not a picture" in fails(lambda: Folder(8).load(root), DataError)
+        assert [count > 0 for count in ranks.gather(read.call_count)] == [True, False, False]
+
+
 with joined() as ranks:
     assert ranks.size == 3
     sums_are_added_in_the_same_order_everywhere(ranks)
@@ -124,5 +145,6 @@ with joined() as ranks:
     variance_survives_a_large_mean(ranks)
     dropout_drops_what_it_drops_alone(ranks)
     everybody_learns_what_one_found(ranks)
+    one_rank_decodes_pictures_for_all(ranks)
     if ranks.first:
         print("fine", flush=True)

@@ -171,20 +171,7 @@ def test_a_killed_rank_ends_all_and_as_many_ranks_resume_with_the_same_bits(whol
 @needs_mpi
 def test_a_signal_saves_the_run_and_another_number_of_ranks_resumes_it(whole: dict[int, Path]) -> None:
     process = subprocess.Popen(
-        [
-            MPIEXEC,
-            "-n",
-            "2",
-            *PYTHON,
-            "faulty.py",
-            "train",
-            "--threads",
-            "1",
-            "-c",
-            "mine.yaml",
-            "--run-dir",
-            "stopped",
-        ],
+        [MPIEXEC, "-n", "2", *PYTHON, "faulty.py", *TRAIN, "--run-dir", "stopped"],
         env={**os.environ, "FAULT": "slow 0"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -233,16 +220,35 @@ def test_a_rank_that_raises_ends_all_with_its_exit_code_and_one_message(
     assert load_checkpoint(Path(path) / "checkpoints" / "last.npz").meta["step"] == 20
 
 
+OTHERS = {
+    "config": "import sys; sys.argv += ['-o', 'train.batch_size=11']",
+    "images": (
+        "import dataclasses; from cnnlite import launch; load = launch.load;"
+        "launch.load = lambda *asked: dataclasses.replace(load(*asked), digest='0')"
+    ),
+    "version": "import cnnlite; cnnlite.__version__ = '9.9'",
+}
+
+
 @needs_mpi
-def test_ranks_with_another_config_are_refused_before_the_first_step(folder: Path) -> None:
-    other = [*COMMAND, "train", "-c", "mine.yaml", "-o", "train.batch_size=11", "--run-dir", "never"]
-    done = under_mpi(1, *COMMAND, "train", "-c", "mine.yaml", "--run-dir", "never", ":", "-n", "1", *other)
-    assert done.returncode == 2
-    host = os.uname().nodename
-    assert done.stderr.splitlines() == [
-        f"error: rank 1 on {host} has train.batch_size 11, rank 0 on {host} has 10",
-        "error: all ranks have to train the same network on the same images",
-    ]
+@pytest.mark.parametrize(
+    ("other", "code", "message"),
+    [
+        ("config", 2, "error: rank 1 on HOST has train.batch_size 11, rank 0 on HOST has 10"),
+        ("images", 3, "error: rank 1 on HOST has images of SHA-256 '0', rank 0 on HOST has "),
+        ("version", 2, "error: rank 1 on HOST has cnnlite '9.9', rank 0 on HOST has "),
+    ],
+)
+def test_ranks_with_another_config_or_dataset_or_version_are_refused_before_the_first_step(
+    folder: Path, other: str, code: int, message: str
+) -> None:
+    options = ["train", "-c", "mine.yaml", "--run-dir", "never"]
+    changed = [*PYTHON, "-c", f"{OTHERS[other]}; from cnnlite.cli import main; main()", *options]
+    done = under_mpi(1, *COMMAND, *options, ":", "-n", "1", *changed)
+    assert done.returncode == code
+    first, second = done.stderr.splitlines()
+    assert first.startswith(message.replace("HOST", os.uname().nodename))
+    assert second == "error: all ranks have to train the same network on the same images"
     assert not Path("never").exists()
 
 

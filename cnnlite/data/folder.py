@@ -1,18 +1,21 @@
 """Pictures in folders named after their classes, as ImageNet has them, of any size and number."""
 
+import contextlib
 import hashlib
 import itertools
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
+from cnnlite import distributed
 from cnnlite.data.cache import read_cache, write_cache
 from cnnlite.data.dataset import Dataset, Images, Source, sources
 from cnnlite.data.listing import Listing, Pictures, list_pictures
 from cnnlite.errors import DataError, StorageError
+from cnnlite.files import lock, remove_temporary
 from cnnlite.pictures import Frame, read_pictures
 from cnnlite.streams import say
 
@@ -20,6 +23,10 @@ _CHUNK_BYTES = 16 * 2**20
 _ENOUGH_FAULTS = 100
 _NAMED = 10
 _TELL_SECONDS = 10.0
+_WAIT_SECONDS = 0.2
+
+Cached: TypeAlias = tuple[Images, Images, dict[str, Any]]
+"""Images to train on, images to test with, facts."""
 
 
 @sources.register("folder")
@@ -73,12 +80,11 @@ class Folder(Source):
     def load(self, root: Path) -> Dataset:
         listing = list_pictures(root, self.test_fraction)
         path = self.cache_path(root)
-        found = _fitting_cache(path, listing)
-        if found is None:
-            self._build(path, listing)
-            found = read_cache(path)
-        train, test, facts = found
-        if facts["skipped"]:
+        found: list[Cached] = []
+        # The first rank decodes, the others wait for messages, not for a lock; they may be on hosts with other disks.
+        distributed.current().from_first(lambda: found.append(self._cached(path, listing)))
+        train, test, facts = found[0] if found else self._cached(path, listing)
+        if facts["skipped"] and distributed.current().first:
             say(f"warning: {root}: skipped {_told(facts['skipped'], facts['skipped_count'])}", error=True)
         self._validation = facts["validation"]
         return Dataset(root.resolve().name, train, None, test, tuple(facts["classes"]), facts["digest"])
@@ -92,6 +98,22 @@ class Folder(Source):
         name = f"{self.size}-{hashlib.sha256(repr(options).encode()).hexdigest()[:12]}.images"
         return (root / ".cnnlite" if self.cache is None else Path(self.cache)) / name
 
+    def _cached(self, path: Path, listing: Listing) -> Cached:
+        """What the cache holds, made first if need be; of several processes one makes it."""
+        found = _fitting_cache(path, listing, told=True)
+        if found is None:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with _turn(path):
+                    found = _fitting_cache(path, listing)
+                    if found is None:
+                        remove_temporary(path.parent, path.name)
+                        self._build(path, listing)
+                        found = read_cache(path)
+            except (OSError, StorageError) as error:
+                raise StorageError(f"{error}; -o data.dataset.folder.cache=DIR puts the cache elsewhere") from None
+        return found
+
     def _build(self, path: Path, listing: Listing) -> None:
         root = listing.root
         say(f"{root}: reading {len(listing.train) + len(listing.test):,} pictures, once, into {path}", error=True)
@@ -100,14 +122,23 @@ class Folder(Source):
         if (more := len(listing.left_out) - _NAMED) > 0:
             say(f"left out: something in {more} other folders", error=True)
         reading = _Reading(listing, self.frame, refuse=self.corrupt == "refuse")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_cache(path, reading.parts(), (self.size, self.size, 3), reading.facts)
-        except (OSError, StorageError) as error:
-            raise StorageError(f"{error}; -o data.dataset.folder.cache=DIR puts the cache elsewhere") from None
+        write_cache(path, reading.parts(), (self.size, self.size, 3), reading.facts)
 
 
-def _fitting_cache(path: Path, listing: Listing) -> tuple[Images, Images, dict[str, Any]] | None:
+@contextlib.contextmanager
+def _turn(path: Path) -> Iterator[None]:
+    """Wait until no other process makes the file, and keep others from it inside the block."""
+    with open(path.with_suffix(".lock"), "ab") as file:
+        for waited in itertools.count():
+            if lock(file):
+                break
+            if not waited:
+                say(f"{path}: waiting for another process that is making it", error=True)
+            time.sleep(_WAIT_SECONDS)
+        yield
+
+
+def _fitting_cache(path: Path, listing: Listing, *, told: bool = False) -> Cached | None:
     """What the cache holds, or None if it is not of these pictures; nothing is mapped then, so it can be replaced."""
     try:
         found = read_cache(path)
@@ -119,7 +150,8 @@ def _fitting_cache(path: Path, listing: Listing) -> tuple[Images, Images, dict[s
         if found[2]["listing"] == listing.digest:
             return found
         reason = f"{listing.root}: pictures were added, removed or changed"
-    say(f"{reason}; reading all pictures again", error=True)
+    if told:
+        say(f"{reason}; reading all pictures again", error=True)
     return None
 
 

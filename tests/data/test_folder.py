@@ -23,6 +23,7 @@ from cnnlite.data.folder import Folder
 from cnnlite.data.listing import list_pictures
 from cnnlite.data.shapes import Shapes
 from cnnlite.errors import DataError, StorageError
+from cnnlite.files import lock
 from cnnlite.progress import Reporter
 from cnnlite.runs import RunDirectory
 from cnnlite.stopping import StopFlag
@@ -128,6 +129,37 @@ def test_the_second_time_nothing_is_decoded(tmp_path: Path, capsys: pytest.Captu
     assert done.stderr == ""
 
 
+LOAD = "from pathlib import Path; from cnnlite.data.folder import Folder; print(Folder(8).load(Path({!r})).digest)"
+
+
+def test_processes_that_start_together_decode_once_and_tidy_up_after_a_killed_one(
+    tmp_path: Path,
+) -> None:
+    path = Folder(8).cache_path(fill(tmp_path))
+    path.parent.mkdir()
+    left, others = path.with_name(f".{path.name}.1.tmp"), path.with_name(".others.tmp")
+    left.touch()
+    others.touch()
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with open(path.with_suffix(".lock"), "ab") as held:
+        assert lock(held)
+        command = [sys.executable, "-c", LOAD.format(str(tmp_path))]
+        processes = [
+            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            for _ in range(2)
+        ]
+        for process in processes:
+            assert process.stderr is not None
+            assert "waiting for another process" in process.stderr.readline()
+        assert not path.exists()
+    ends = [process.communicate(timeout=60) for process in processes]
+    assert len({out for out, _ in ends}) == 1
+    assert sorted(err.count("reading 8 pictures, once") for _, err in ends) == [0, 1]
+    assert sorted(file.name for file in path.parent.iterdir()) == sorted(
+        [others.name, path.name, path.with_suffix(".lock").name]
+    )
+
+
 def break_three(root: Path) -> list[Path]:
     cut, text, link = root / "ant" / "00000.png", root / "bee" / "00005.png", root / "bee" / "nowhere.png"
     cut.write_bytes(cut.read_bytes()[:60])
@@ -145,7 +177,7 @@ def test_pictures_that_cannot_be_read_are_refused_all_at_once(tmp_path: Path) ->
     assert sorted(line.split(": ")[0] for line in named) == sorted(map(str, broken))
     assert last.startswith("3 pictures cannot be read; mend or remove them, or leave them out with")
     assert "corrupt=skip" in last
-    assert not list((tmp_path / ".cnnlite").iterdir())
+    assert [file.suffix for file in (tmp_path / ".cnnlite").iterdir()] == [".lock"]
 
 
 def test_or_they_are_skipped_and_told_each_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -203,13 +235,13 @@ def test_options_have_caches_of_their_own(tmp_path: Path) -> None:
     fill(tmp_path, size=16)
     options: list[dict[str, Any]] = [{}, {"resize": 12}, {"stretch": True}, {"test_fraction": 0.5}]
     digests = {json.dumps(entry): Folder(8, **entry).load(tmp_path).digest for entry in options}
-    assert len(list((tmp_path / ".cnnlite").iterdir())) == 4
+    assert len(list((tmp_path / ".cnnlite").glob("*.images"))) == 4
     for entry in options:
         assert Folder(8, **entry).load(tmp_path).digest == digests[json.dumps(entry)]
     fill(tmp_path / "other", classes=("cow", "dog"))
     for root in (tmp_path, tmp_path / "other"):
         Folder(8, cache=str(tmp_path / "caches")).load(root)
-    assert len(list((tmp_path / "caches").iterdir())) == 2
+    assert len(list((tmp_path / "caches").glob("*.images"))) == 2
     assert not (tmp_path / "other" / ".cnnlite").exists()
 
 
