@@ -22,6 +22,7 @@ from numpy.lib import format as npy
 
 from cnnlite.errors import CheckpointError, DivergedError
 from cnnlite.files import replacing
+from cnnlite.printable import has_codes
 from cnnlite.types import Array, DType, Shape
 
 FORMAT = "cnnlite checkpoint"
@@ -103,7 +104,7 @@ def open_checkpoint(path: Path) -> Iterator["CheckpointFile"]:
             with zipfile.ZipFile(file) as archive:
                 yield CheckpointFile(archive, size)
     except OSError as error:
-        if path.is_dir():  # which Windows calls "Permission denied"
+        if os.path.isdir(path):  # which Windows calls "Permission denied"
             way_out = "name a file, such as checkpoints/best.npz in a run"
             raise CheckpointError(f"{path}: is a directory; {way_out}") from None
         raise CheckpointError(f"{path}: cannot read: {error.strerror or error}") from None
@@ -131,6 +132,8 @@ class CheckpointFile:
             raise _BadFileError("is not a cnnlite checkpoint (its members overlap or are compressed)")
         for member in members:
             name = member.filename.removesuffix(".npy")
+            if has_codes(name):
+                raise _BadFileError(f"is not a cnnlite checkpoint (a member is called {name!r:.80})")
             if name in self._members or member.compress_type != zipfile.ZIP_STORED:
                 raise _BadFileError(f"is not a cnnlite checkpoint ({member.filename!r} is compressed or there twice)")
             with archive.open(member) as stream:
@@ -225,7 +228,7 @@ def _read_meta(array: Array | None) -> dict[str, Any]:
     version = meta.get("version")
     if version != VERSION:
         raise _BadFileError(
-            f"has format version {version}, this cnnlite reads {VERSION}; install the cnnlite that wrote it"
+            f"has format version {version!r:.40}, this cnnlite reads {VERSION}; install the cnnlite that wrote it"
         )
     return meta
 

@@ -6,6 +6,8 @@ Whatever is not one of these is a bug of ours (exit code 1).
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cnnlite.printable import one_line
+
 
 class CnnliteError(Exception):
     """Base of all expected errors; the message is one or two lines naming the way out."""
@@ -26,7 +28,7 @@ class Problem:
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}" if self.line else self.file
-        return ": ".join(part for part in (place, self.path, self.message) if part)
+        return one_line(": ".join(part for part in (place, self.path, self.message) if part))
 
 
 class ConfigError(CnnliteError):
@@ -36,7 +38,7 @@ class ConfigError(CnnliteError):
 
     def __init__(self, problems: str | Sequence[Problem]):
         if isinstance(problems, str):
-            problems = [Problem("", problems)]
+            problems = [Problem("", line) for line in problems.split("\n")]
         self.problems = list(problems)
         super().__init__("\n".join(map(str, self.problems)))
 

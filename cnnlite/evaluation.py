@@ -17,6 +17,7 @@ from cnnlite.errors import CheckpointError, ConfigError, DataError, DivergedErro
 from cnnlite.losses import Loss
 from cnnlite.metrics import ConfusionMatrix, Mean
 from cnnlite.network import Described, Network, check_arrays
+from cnnlite.printable import has_codes
 from cnnlite.sizing import count_parameters, refuse_if_too_large
 from cnnlite.types import Array
 
@@ -130,7 +131,7 @@ def _rebuild(
     try:
         config = config_from_data(meta["config"])
         classes, in_shape = tuple(meta["classes"]), tuple(meta["in_shape"])
-        if not all(isinstance(name, str) for name in classes):
+        if not all(isinstance(name, str) and not has_codes(name) for name in classes):
             raise ValueError("classes are not names")
         if len(in_shape) != 3 or not all(type(side) is int and 0 < side < _LARGEST_SIDE for side in in_shape):
             raise ValueError(f"in_shape {in_shape!r:.40} is not that of images")
@@ -196,8 +197,8 @@ def check_model(config: Config) -> Network | None:
     in_shape = config.data.in_shape
     if in_shape is None:
         return None
-    refuse_if_too_large(config.model, in_shape, config.train.batch_size)
     with config.located():
+        refuse_if_too_large(config.model, in_shape, config.train.batch_size)
         return Network(config.model, in_shape, seed=config.seed, classes=config.data.dataset.class_count)
 
 

@@ -16,6 +16,7 @@ from cnnlite.evaluation import BATCH_SIZE, load_network, mean_logits
 from cnnlite.losses import softmax
 from cnnlite.network import Network
 from cnnlite.pictures import SUFFIXES, Frame, read_pictures
+from cnnlite.printable import one_line
 from cnnlite.types import Array, Shape
 
 _FILES_AT_ONCE = 64
@@ -89,7 +90,7 @@ class Prediction:
     def describe(self) -> str:
         """The prediction in words."""
         width = max(len(name) for name, _ in self.best)
-        return "\n".join([self.image, *(f"  {name:{width}}  {value:7.2%}" for name, value in self.best)])
+        return "\n".join([one_line(self.image), *(f"  {name:{width}}  {value:7.2%}" for name, value in self.best)])
 
 
 def predict_files(model: Model, paths: Sequence[Path], top: int) -> Iterator[Prediction]:

@@ -10,6 +10,7 @@ from typing import IO, Any, Protocol
 from tqdm import tqdm
 
 from cnnlite.files import unwritable
+from cnnlite.printable import escaped
 from cnnlite.streams import mute, only_ascii, say
 
 _BAR = "{desc} {percentage:3.0f}% |{bar}| {remaining} left{postfix}"
@@ -137,7 +138,7 @@ class Reporter:
             self._early.append(text)
         else:
             try:
-                self._log.write(text + "\n")
+                self._log.write(escaped(text) + "\n")
                 self._log.flush()
             except OSError as error:
                 with contextlib.suppress(OSError):

@@ -7,6 +7,7 @@ from cnnlite import __version__
 from cnnlite.checkpoint import Checkpoint
 from cnnlite.config import Config, config_from_data, flatten
 from cnnlite.errors import CheckpointError, ConfigError, Problem
+from cnnlite.printable import one_line
 from cnnlite.progress import Reporter
 from cnnlite.runs import versions
 
@@ -39,7 +40,7 @@ def check_same(config: Config, checkpoint: Checkpoint, reporter: Reporter) -> li
         raise ConfigError([*refused, Problem("", allowed)])
     then = checkpoint.fact("versions", dict)
     if then.get("cnnlite") != __version__:
-        wrote = then.get("cnnlite")
+        wrote = one_line(str(then.get("cnnlite")), 40)
         raise CheckpointError(
             f"the run was made by cnnlite {wrote}, this is {__version__}; install {wrote} to resume it"
         )
@@ -49,7 +50,9 @@ def check_same(config: Config, checkpoint: Checkpoint, reporter: Reporter) -> li
         reporter.line(f"changed: {describe_schedule(config, checkpoint)}")
     for package, version in versions().items():
         if then.get(package) != version:
-            reporter.warn(f"warning: {package} was {then.get(package)}, is {version}; last digits may differ")
+            reporter.warn(
+                f"warning: {package} was {one_line(str(then.get(package)), 40)}, is {version}; last digits may differ"
+            )
     return changes
 
 

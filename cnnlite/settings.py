@@ -13,6 +13,7 @@ from cnnlite.data import Mixing, Source, Transform, Views, default_root
 from cnnlite.data.dataset import Validation
 from cnnlite.losses import CrossEntropy, Loss
 from cnnlite.optimizers import Optimizer
+from cnnlite.printable import has_codes
 from cnnlite.schedules import Constant, Schedule
 from cnnlite.types import Shape
 
@@ -33,6 +34,12 @@ def not_negative(number: float) -> None:
     """Check that a number is at least 0."""
     if not number >= 0:
         raise ValueError(f"must be at least 0, not {number}")
+
+
+def plain_name(text: str) -> None:
+    """Check that a text can be the name of a file that messages show."""
+    if has_codes(text):
+        raise ValueError("holds a control character, which no name of a folder may")
 
 
 def split_exists(validation: Validation) -> None:
@@ -93,7 +100,7 @@ class DataSettings:
     """
 
     dataset: Source
-    root: str = field(default_factory=lambda: str(default_root()))
+    root: Annotated[str, plain_name] = field(default_factory=lambda: str(default_root()))
     normalize: Literal["per_channel", "per_pixel", "none"] = "per_channel"
     augment: list[Transform] = field(default_factory=list)
     mix: Mixing | None = None

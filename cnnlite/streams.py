@@ -7,6 +7,8 @@ import shlex
 import sys
 from typing import TextIO
 
+from cnnlite.printable import escaped
+
 _COLOURS = {
     re.compile(r"^error:", re.MULTILINE): "1;31",  # red
     re.compile(r"^warning:", re.MULTILINE): "33",  # yellow
@@ -21,6 +23,7 @@ def say(text: str, *, error: bool = False) -> None:
     stream: TextIO | None = sys.stderr if error else sys.stdout
     if stream is None:
         return
+    text = escaped(text)
     try:
         if shows_colours(stream):
             text = coloured(text)

@@ -12,9 +12,29 @@ import click
 
 from cnnlite import __version__
 from cnnlite.errors import CnnliteError
+from cnnlite.printable import has_codes, one_line
 from cnnlite.stopping import StopFlag, Stopped
 
-PATH = click.Path(path_type=Path)
+
+class _Name(click.ParamType):  # type: ignore[type-arg]  # generic since Click 8.4 only
+    """A file or a folder; text of several lines, or with codes that terminals obey, is none that anybody would name."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if has_codes(str(value)):
+            self.fail(f"'{one_line(str(value), 100)}' holds a control character, which no name may", param, ctx)
+        return value
+
+
+class _Path(click.Path):
+    """The same as a Path."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return super().convert(NAME.convert(value, param, ctx), param, ctx)
+
+
+NAME, PATH = _Name(), _Path(path_type=Path)
 
 
 def complain(text: str) -> None:
@@ -30,15 +50,15 @@ def _explain(error: BaseException) -> int:
         complain(f"stopped by {error.name}{'; ' * bool(error.hint)}{error.hint}")
         return 128 + error.number
     if isinstance(error, CnnliteError):
-        complain("\n".join(f"error: {line}" for line in str(error).splitlines()))
+        complain("\n".join(f"error: {one_line(line)}" for line in str(error).split("\n")))
         return error.exit_code
     if isinstance(error, MemoryError):
-        complain(f"error: out of memory: {error}".rstrip(": "))
+        complain(f"error: out of memory: {one_line(str(error))}".rstrip(": "))
         return 5
     if isinstance(error, OSError):
-        complain(f"error: {error.filename or 'input/output'}: {error.strerror or error}")
+        complain(f"error: {one_line(str(error.filename or 'input/output'))}: {error.strerror or error}")
         return 5
-    complain(f"error: {type(error).__name__}: {error}\nthis is a bug in cnnlite; --debug shows where")
+    complain(f"error: {type(error).__name__}: {one_line(str(error))}\nthis is a bug in cnnlite; --debug shows where")
     return 1
 
 

@@ -36,6 +36,7 @@ def predict(
 
     from cnnlite import engine
     from cnnlite.prediction import Model, predict_files
+    from cnnlite.printable import one_line
     from cnnlite.streams import say
 
     engine.set_threads(threads)
@@ -46,7 +47,7 @@ def predict(
     for prediction in predict_files(model, images, top):
         predictions.append(prediction.facts())
         if prediction.fault:
-            faults.append(f"{prediction.image}: {prediction.fault}")
+            faults.append(one_line(f"{prediction.image}: {prediction.fault}"))
         elif not as_json:
             say(prediction.describe())
     if as_json:

@@ -8,7 +8,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from cnnlite.bundled import bundled_names
-from cnnlite.cli.group import PATH, complain
+from cnnlite.cli.group import NAME, PATH, complain
 
 Completion = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
@@ -47,7 +47,7 @@ complete_run = _completion(_runs, "dir")
 complete_folder = _completion(list, "dir")
 complete_checkpoint = _completion(lambda: [*_runs(), *_found("runs/*/checkpoints/[!.]*.npz")], "file")
 
-config = click.argument("config", shell_complete=complete_config)
+config = click.argument("config", type=NAME, shell_complete=complete_config)
 run = click.argument("run", type=PATH, shell_complete=complete_run)
 checkpoint = click.argument("checkpoint", type=PATH, metavar="RUN|CHECKPOINT", shell_complete=complete_checkpoint)
 overrides = click.option(
@@ -57,7 +57,7 @@ threads = click.option(
     "--threads", type=click.IntRange(1, 1024), help="Threads to compute on.  [default: one per core]"
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-_data = functools.partial(click.option, "--data", metavar="DIR", shell_complete=complete_folder)
+_data = functools.partial(click.option, "--data", type=NAME, metavar="DIR", shell_complete=complete_folder)
 data = _data(help="Folder of the dataset.  [default: the config's data.root]")
 data_of_run = _data(help="Folder of the dataset.  [default: as in training]")
 data_of_all = _data(help="Folder of the datasets.  [default: $CNNLITE_DATA or data]")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cnnlite.cli import options
-from cnnlite.cli.group import PATH, cli, complain
+from cnnlite.cli.group import NAME, PATH, cli, complain
 from cnnlite.errors import CheckpointError
 from cnnlite.stopping import StopFlag
 
@@ -35,6 +35,7 @@ def _duration(_: click.Context, __: click.Parameter, value: str | None) -> float
 @click.option(
     "-c",
     "--config",
+    type=NAME,
     metavar="FILE|NAME",
     shell_complete=options.complete_config,
     help="A YAML file, or the name of a bundled config.",

@@ -11,6 +11,7 @@ import numpy as np
 from cnnlite.data.dataset import Dataset, DatasetMissing, Images, Source, digest, sources
 from cnnlite.data.unpickle import RefusedError, read_pickle
 from cnnlite.errors import DataError
+from cnnlite.printable import has_codes
 from cnnlite.types import Array
 
 SIDE = 32
@@ -139,7 +140,7 @@ def _locate(cifar: Cifar, root: Path) -> tuple[Path, Version]:
     if incomplete:
         raise DataError(incomplete)
     for other in (CIFAR10, CIFAR100):
-        if other is not cifar and any((root / version.folder).is_dir() for version in other.versions):
+        if other is not cifar and any(os.path.isdir(root / version.folder) for version in other.versions):
             raise DataError(
                 f"{root}: holds {other.title}, not {cifar.title}; set `data.dataset: {other.name}` to use it"
             )
@@ -218,6 +219,8 @@ def _read_names(cifar: Cifar, version: Version, path: Path) -> tuple[str, ...]:
     if not isinstance(names, list) or not all(isinstance(name, bytes) for name in names):
         raise DataError(f"{path}: no list of class names in it")
     classes = tuple(name.decode("utf-8", "replace") for name in names)
+    if any(map(has_codes, classes)):
+        raise DataError(f"{path}: class names with control characters; the file is not the original")
     if len(classes) != cifar.classes or len(set(classes)) != cifar.classes:
         raise DataError(f"{path}: {len(set(classes))} different class names instead of {cifar.classes}")
     return classes

@@ -90,6 +90,8 @@ def download_cifar(
         return target
     if from_file is not None and not from_file.is_file():
         raise DataError(f"{from_file}: {'not a file' if from_file.exists() else 'no such file'}")
+    if url is not None:
+        check_url(url)
     _make_folder(root)
     with locked_folder(root) as alone:
         if not alone:

@@ -17,6 +17,7 @@ from cnnlite.data.listing import Listing, Pictures, list_pictures
 from cnnlite.errors import DataError, StorageError
 from cnnlite.files import lock, remove_temporary
 from cnnlite.pictures import Frame, read_pictures
+from cnnlite.printable import has_codes, one_line
 from cnnlite.streams import say
 
 _CHUNK_BYTES = 16 * 2**20
@@ -64,6 +65,8 @@ class Folder(Source):
             raise ValueError(f"resize: must be at least size, {size}, and goes without stretch; not {resize}")
         if not 0 < test_fraction < 1:
             raise ValueError(f"test_fraction must be in (0, 1), not {test_fraction}")
+        if has_codes(cache or ""):
+            raise ValueError("cache: holds a control character, which no name of a folder may")
         self.size = size
         self.resize = resize
         self.stretch = stretch
@@ -118,7 +121,7 @@ class Folder(Source):
         root = listing.root
         say(f"{root}: reading {len(listing.train) + len(listing.test):,} pictures, once, into {path}", error=True)
         for text in listing.left_out[:_NAMED]:
-            say(f"left out: {root / text}", error=True)
+            say(f"left out: {one_line(str(root / text))}", error=True)
         if (more := len(listing.left_out) - _NAMED) > 0:
             say(f"left out: something in {more} other folders", error=True)
         reading = _Reading(listing, self.frame, refuse=self.corrupt == "refuse")
@@ -191,7 +194,7 @@ class _Reading:
 
     def _note(self, pictures: Pictures, faults: dict[int, str]) -> None:
         facts = self.facts
-        facts["skipped"] += [[pictures.files[index], fault] for index, fault in faults.items()]
+        facts["skipped"] += [[one_line(pictures.files[index]), fault] for index, fault in faults.items()]
         del facts["skipped"][_NAMED:]
         facts["skipped_count"] += len(faults)
         if pictures is self.listing.train:

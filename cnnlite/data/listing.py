@@ -10,6 +10,7 @@ import numpy as np
 
 from cnnlite.errors import DataError
 from cnnlite.pictures import SUFFIXES
+from cnnlite.printable import has_codes, one_line
 from cnnlite.randomness import stream
 from cnnlite.types import Array
 
@@ -62,7 +63,7 @@ def list_pictures(root: Path, test_fraction: float) -> Listing:
     """
     reader = _Reader(root)
     listing = reader.listing
-    folder = TRAIN if (root / TRAIN).is_dir() else ""
+    folder = TRAIN if os.path.isdir(root / TRAIN) else ""
     validation = next((name for name in VALIDATION if folder and (root / name).is_dir()), None)
     test = TEST if folder and (root / TEST).is_dir() else None
     train = reader.read_train(folder)
@@ -130,6 +131,10 @@ class _Reader:
             path = os.path.join(folder, entry.name)
             if not _is_text(name):
                 raise DataError(f"{self.root / path}: the name is not UTF-8; rename the folder")
+            if has_codes(name):
+                raise DataError(
+                    f"{one_line(str(self.root / path))}: the name holds control characters; rename the folder"
+                )
             if name in classes:
                 raise DataError(f"{self.root / path}: there are two folders of this name, in different spellings")
             classes[name] = self._pictures(path)
