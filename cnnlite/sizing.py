@@ -14,6 +14,10 @@ from cnnlite.types import Shape
 
 _NUMBER = 4
 """Bytes of a float32."""
+_NOTHING = np.dtype([])
+"""Of arrays that have a shape and no bytes."""
+_BEYOND = 2**37
+"""Numbers that no machine has memory for; there is no need to go on."""
 
 
 class _Unfilled(np.ndarray[Any, Any]):
@@ -33,9 +37,14 @@ class _Unfilled(np.ndarray[Any, Any]):
 
 
 class _Sparing(np.random.Generator):
-    """Draws arrays without numbers."""
+    """Draws arrays without numbers, and counts how many there would be."""
+
+    drawn = 0
 
     def standard_normal(self, size: Any = None, *_: Any, **__: Any) -> Any:
+        self.drawn += math.prod(size)
+        if self.drawn > _BEYOND:
+            raise MemoryError
         return np.broadcast_to(np.float32(0), size).view(_Unfilled)
 
     def uniform(self, low: Any = 0, high: Any = 1, size: Any = None) -> Any:
@@ -48,9 +57,9 @@ def refuse_if_too_large(model: Layer, in_shape: Shape, batch_size: int = 1) -> N
     StorageError if only a whole batch of such outputs is too much. What cannot be built passes: building it for real
     says why.
     """
-    parts = _parts(model, in_shape)
+    parts, parameters = _built(model, in_shape)
     available = machine.memory()
-    _refuse_above(available, "its parameters and their gradients", 2 * _NUMBER * _parameters(parts))
+    _refuse_above(available, "its parameters and their gradients", 2 * _NUMBER * parameters)
     for layer in parts:
         output = _NUMBER * math.prod(layer.out_shape or (0,))
         what = f"the output of {layer.path or 'the model'}"
@@ -64,18 +73,16 @@ def refuse_if_too_large(model: Layer, in_shape: Shape, batch_size: int = 1) -> N
 
 def count_parameters(model: Layer, in_shape: Shape) -> int:
     """How many numbers a network would train, without making room for them; those before a layer that does not fit."""
-    return _parameters(_parts(model, in_shape))
+    return _built(model, in_shape)[1]
 
 
-def _parts(model: Layer, in_shape: Shape) -> list[Layer]:
-    model = copy.deepcopy(model)
+def _built(model: Layer, in_shape: Shape) -> tuple[list[Layer], int]:
+    """All layers with their shapes, up to one that cannot be built, and how many numbers they would train."""
+    model, rng = copy.deepcopy(model), _Sparing(np.random.PCG64(0))
     with contextlib.suppress(Exception):  # a layer may look at its numbers, of which there are none
-        model.build(in_shape, _Sparing(np.random.PCG64(0)), np.dtype(np.float32))
-    return [layer for _, layer in model.walk()]
-
-
-def _parameters(parts: list[Layer]) -> int:
-    return sum(math.prod(array.shape) for layer in parts for array in layer.params.values())
+        model.build(in_shape, rng, _NOTHING)
+    layers = [layer for _, layer in model.walk()]
+    return layers, max(rng.drawn, sum(math.prod(array.shape) for layer in layers for array in layer.params.values()))
 
 
 def _refuse_above(available: int, what: str, size: int) -> None:

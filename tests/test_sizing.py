@@ -1,4 +1,5 @@
 import sys
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,11 @@ from cnnlite.errors import ConfigError, StorageError
 from cnnlite.layers.containers import Parallel, Repeat, Sequential
 from cnnlite.layers.convolution import Conv2d
 from cnnlite.layers.linear import Linear
+from cnnlite.layers.normalization import BatchNorm
 from cnnlite.layers.pooling import GlobalAvgPool2d
 from cnnlite.layers.shape import Flatten
 from cnnlite.network import Network
-from cnnlite.sizing import refuse_if_too_large
+from cnnlite.sizing import count_parameters, refuse_if_too_large
 
 
 def linear(features: int) -> list[Any]:
@@ -43,6 +45,21 @@ def test_a_network_that_does_not_fit_is_refused_before_anything_is_allocated(
     monkeypatch.setattr("cnnlite.network.stream", draw)
     with pytest.raises(ConfigError, match=words):
         Network(Sequential(model), (32, 32, 3), seed=0)
+
+
+def test_estimates_take_no_memory_however_many_channels_there_are() -> None:
+    doubled = Repeat(29, Parallel([Sequential([]), Sequential([])]))
+    for model in (
+        [doubled, BatchNorm(), GlobalAvgPool2d(), Linear(10)],
+        [Conv2d(10**8, 1), BatchNorm()],
+        linear(10**8),
+    ):
+        tracemalloc.start()
+        try:
+            count_parameters(Sequential(model), (4, 4, 1))
+            assert tracemalloc.get_traced_memory()[1] < 10**6
+        finally:
+            tracemalloc.stop()
 
 
 def test_the_batch_counts(monkeypatch: pytest.MonkeyPatch) -> None:
