@@ -146,9 +146,8 @@ _pool = _Pool(1)
 
 def hold_blas_to_one_thread() -> None:
     """Stop OpenBLAS from starting threads of its own, also where NumPy was loaded before this package."""
-    with contextlib.suppress(
-        OSError, AttributeError, KeyError
-    ):  # another BLAS: the variables set in __init__.py must do
+    # Another BLAS has no such function: then the variables set in __init__.py must do.
+    with contextlib.suppress(OSError, AttributeError, KeyError):
         module = sys.modules["numpy._core._multiarray_umath"]  # through which the functions of its BLAS are found
         library = ctypes.CDLL(module.__file__)
         library.scipy_openblas_set_num_threads64_(1)

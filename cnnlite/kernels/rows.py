@@ -31,12 +31,14 @@ def row_length(sample_shape: Shape) -> int:
 
 def for_rows(task: Callable[..., object], *arrays: Array) -> None:
     """Call ``task`` with blocks of ``arrays``, all (N, ...) of one shape, as rows (n, length), on all threads."""
-    length = row_length(arrays[0].shape[1:])
+    count, *sample_shape = arrays[0].shape
+    length = row_length(tuple(sample_shape))
 
     def block(start: int, stop: int) -> None:
         task(*(array[start:stop].reshape(-1, length) for array in arrays))
 
-    engine.for_blocks(block, len(arrays[0]), len(arrays) * math.prod(arrays[0].shape[1:]) * arrays[0].itemsize)
+    touched = len({id(array) for array in arrays})  # some may be given twice
+    engine.for_blocks(block, count, touched * math.prod(sample_shape) * arrays[0].itemsize)
 
 
 def times(x: Array, factor: float) -> Array:

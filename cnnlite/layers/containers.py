@@ -82,18 +82,16 @@ class Parallel(Layer):
         if not branches:
             raise ValueError("needs at least one branch")
         self.branches = branches
+        self.names = [str(index) for index in range(len(branches))]
         self.count = 1 + sum(branch.count for branch in branches)
         self.merge = merge
         self.factors = [1.0] * len(branches)  # of the outputs of this training step; one that is 0 leaves a branch out
         self.activation: Activation | None = None
 
     def build(self, in_shape: Shape, rng: np.random.Generator, dtype: DType) -> Shape:
-        self.in_shape = in_shape
         self.activation = None
-        shapes = [
-            self.build_child(self.branch_name(index), branch, in_shape, rng, dtype)
-            for index, branch in enumerate(self.branches)
-        ]
+        named = zip(self.names, self.branches, strict=True)
+        shapes = [self.build_child(name, branch, in_shape, rng, dtype) for name, branch in named]
         return self.joined(shapes)
 
     def joined(self, shapes: Sequence[Shape]) -> Shape:
@@ -112,10 +110,6 @@ class Parallel(Layer):
             return False
         self.activation = following
         return True
-
-    def branch_name(self, index: int) -> str:
-        """What the parameters of a branch are called."""
-        return str(index)
 
     def fit(self, x: Array) -> None:
         for branch in self.branches:
@@ -201,9 +195,7 @@ class Residual(Parallel):
         if not 0 <= drop_probability < 1:
             raise ValueError(f"drop_probability must be in [0, 1), not {drop_probability}")
         self.drop_probability = drop_probability
-
-    def branch_name(self, index: int) -> str:
-        return ("body", "shortcut")[index]
+        self.names = ["body", "shortcut"]
 
     def start_step(self, step: int) -> None:
         super().start_step(step)
