@@ -53,7 +53,7 @@ def choose(windows: Windows, filters: int, algorithm: Algorithm = "auto") -> Alg
     return min(costs, key=lambda name: costs[name])
 
 
-def room_for_columns(x: Array, windows: Windows, filters: int, algorithm: Algorithm = "auto") -> Array | None:
+def room_for_columns(x: Array, windows: Windows, filters: int, algorithm: Algorithm) -> Array | None:
     """Memory for what `forward` and `weight_gradient` can share if the batch is small and both unfold it; else None."""
     return unfold.room_for_columns(x, windows) if choose(windows, filters, algorithm) == "unfold" else None
 
