@@ -1,0 +1,161 @@
+#!/usr/bin/env python3
+"""Measure the code: lines by room, how quickly it answers, coverage of its core. Writes its blocks of CONTRIBUTING.md.
+
+scripts/figures.py lines times     # times need an idle machine
+scripts/figures.py coverage        # needs pytest-cov; some minutes
+"""
+
+import ast
+import io
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import tokenize
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+from markdown import bullets, write
+
+from cnnlite import engine
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "cnnlite"
+CORE = ("layers", "kernels", "engine", "network", "optimizers", "schedules", "losses", "training")
+CORE_TESTS = (
+    "layers", "kernels", "test_engine.py", "test_engine_memory.py", "test_engine_training.py", "test_network.py",
+    "test_optimizers.py", "test_optimizer_groups.py", "test_muon.py", "test_composite.py", "test_schedules.py",
+    "test_losses.py", "test_training.py", "test_early_stopping.py", "test_averaging.py",
+)  # fmt: skip
+"""The tests that mirror the core, without those that come through it on their way."""
+_NO_CODE = {
+    tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER
+}  # fmt: skip
+
+
+def rooms() -> dict[str, list[Path]]:
+    """The modules of each room."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        place = path.relative_to(PACKAGE)
+        found.setdefault(place.parts[0].removesuffix(".py"), []).append(path)
+    return found
+
+
+def count(source: str) -> tuple[int, int]:
+    """Lines of a module, and those of them that hold code: not blank, no comment, no docstring."""
+    code: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type not in _NO_CODE:
+            code.update(range(token.start[0], token.end[0] + 1))
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            code -= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    return len(source.splitlines()), len(code)
+
+
+def totals(paths: Iterable[Path]) -> tuple[int, int]:
+    """The counts of several modules, added up."""
+    counts = [count(path.read_text(encoding="utf-8")) for path in paths]
+    return sum(lines for lines, _ in counts), sum(code for _, code in counts)
+
+
+def lines() -> Iterator[str]:
+    """How much code there is, in Markdown."""
+    found = rooms()
+    sizes = {name: totals(paths) for name, paths in found.items()}
+    yield "| room | files | lines | of code |"
+    yield "|---|---|---|---|"
+    for name in CORE:
+        yield f"| `{name}` | {len(found[name])} | {sizes[name][0]:,} | {sizes[name][1]:,} |"
+    for title, names in (("the core", CORE), ("all rooms", tuple(found))):
+        row = (sum(len(found[name]) for name in names), *(sum(sizes[name][k] for name in names) for k in (0, 1)))
+        yield f"| {title} | " + " | ".join(f"{number:,}" for number in row) + " |"
+    yield ""
+    others = sorted(sizes.keys() - {*CORE, "__init__", "__main__"}, key=lambda name: -sizes[name][1])
+    yield from bullets([f"Lines of code elsewhere: {', '.join(f'{name} {sizes[name][1]:,}' for name in others)}."])
+
+
+def milliseconds(arguments: list[str], rounds: int = 20) -> float:
+    """The median time of a process of this Python."""
+    found = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, *arguments], cwd=ROOT, stdout=subprocess.DEVNULL, check=True)  # noqa: S603
+        found.append(time.perf_counter() - start)
+    return statistics.median(found) * 1e3
+
+
+def times() -> Iterator[str]:
+    """How long it takes to answer, in Markdown."""
+    yield from bullets(
+        [
+            f"`cnnlite --help`: {milliseconds(['-m', 'cnnlite', '--help']):.0f} ms, as a whole process; "
+            f"`import cnnlite`: {milliseconds(['-c', 'import cnnlite']):.0f} ms; with all that training needs, NumPy "
+            f"included: {milliseconds(['-c', 'import cnnlite.api']):.0f} ms; Python alone: "
+            f"{milliseconds(['-c', '']):.0f} ms (medians of 20)."
+        ]
+    )
+
+
+def coverage() -> Iterator[str]:
+    """What share of the core its own tests reach, in Markdown; what they do not reach goes to the terminal."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "coverage.json"
+        command = [
+            sys.executable, "-m", "pytest", "-q", "-n", str(engine.available_cores()), "--cov=cnnlite", "--cov-branch",
+            "--cov-report=", f"--cov-report=json:{report}", *(str(ROOT / "tests" / name) for name in CORE_TESTS),
+        ]  # fmt: skip
+        subprocess.run(command, cwd=ROOT, stdout=sys.stderr, check=True)  # noqa: S603 - our own tests
+        files = json.loads(report.read_text(encoding="utf-8"))["files"]
+    paths = rooms()
+    yield "| room | lines reached | branches |"
+    yield "|---|---|---|"
+    shares = []
+    for name in CORE:
+        summaries = [files[str(path.relative_to(ROOT))] for path in paths[name]]
+        shares += summaries
+        yield f"| `{name}` | {share(summaries)} |"
+        for path, found in zip(paths[name], summaries, strict=True):
+            if found["missing_lines"]:
+                click.echo(f"{path.relative_to(ROOT)}: not reached: {found['missing_lines']}", err=True)
+    yield f"| the core | {share(shares)} |"
+
+
+def suite() -> Iterator[str]:
+    """How long all tests take, in Markdown."""
+    command = [sys.executable, "-m", "pytest", "-q", "-n", str(engine.available_cores())]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S603
+    yield from bullets([f"All tests, on {engine.available_cores()} cores: {done.stdout.splitlines()[-1].strip('= ')}."])
+
+
+def share(files: list[dict[str, Any]]) -> str:
+    """Percent of lines and of branches."""
+
+    def percent(part: str, whole: str) -> str:
+        numbers = [sum(file["summary"][key] for file in files) for key in (part, whole)]
+        return f"{100 * numbers[0] / numbers[1]:.1f} %" if numbers[1] else "-"
+
+    return f"{percent('covered_lines', 'num_statements')} | {percent('covered_branches', 'num_branches')}"
+
+
+WAYS = {"lines": lines, "times": times, "coverage": coverage, "suite": suite}
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("what", nargs=-1, required=True, type=click.Choice(list(WAYS)))
+@click.option("--out", type=click.Path(path_type=Path), default=ROOT / "CONTRIBUTING.md")
+def main(what: tuple[str, ...], out: Path) -> None:
+    """Measure, print, and write to --out."""
+    for name in what:
+        text = "\n".join(WAYS[name]())
+        click.echo(text)
+        write(out, text, (f"<!-- {name} -->", f"<!-- end of {name} -->"))
+
+
+if __name__ == "__main__":
+    main()
