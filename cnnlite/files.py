@@ -2,12 +2,13 @@
 
 import contextlib
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from cnnlite.errors import StorageError
+from cnnlite.errors import DataError, StorageError
 
 
 def unwritable(path: Path, error: OSError) -> StorageError:
@@ -45,6 +46,19 @@ def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 file in one piece; StorageError if that cannot be."""
     with replacing(path) as file:
         file.write(text.encode(errors="backslashreplace"))  # names of files need not be text
+
+
+def read_small(path: Path, most: int) -> bytes:
+    """Read a regular file of at most ``most`` bytes; DataError, unread, if it is anything else. OSError as always."""
+    # A FIFO would block in open() for ever without O_NONBLOCK, which regular files ignore.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with open(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise DataError(f"{path}: is not a regular file; remove it")
+        if status.st_size > most:
+            raise DataError(f"{path}: has {status.st_size:,} bytes, more than the {most:,} it may have; remove it")
+        return file.read(most)
 
 
 def remove_temporary(folder: Path, name: str = "") -> None:

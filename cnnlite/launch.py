@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from cnnlite.evaluation import check_run, check_training, load_data
 from cnnlite.pace import measure, plan
 from cnnlite.progress import Reporter
 from cnnlite.registry import did_you_mean
-from cnnlite.results import Progress, Result
+from cnnlite.results import Progress, Result, read_result
 from cnnlite.resuming import check_same
 from cnnlite.runs import RunDirectory, RunElsewhere, environment
 from cnnlite.stopping import StopFlag, Stopped
@@ -212,7 +211,7 @@ def _say_pinned(reporter: Reporter) -> None:
 def _finished(run: RunDirectory) -> Result | None:
     """Read the result of a run that came to its end."""
     try:
-        result = Result(**json.loads(run.file("result.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        result = Result(**read_result(run.file("result.json")))
+    except TypeError:  # something is missing, or everything
         return None
     return result if result.status == "complete" else None

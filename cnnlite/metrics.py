@@ -1,15 +1,18 @@
 """Averages, the confusion matrix, and the CSV file that a run's figures go to."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from cnnlite.errors import StorageError
-from cnnlite.files import unwritable, write_text
+from cnnlite.files import replacing, unwritable
 from cnnlite.types import Array
+
+_LONGEST_LINE = 10_000
+"""Bytes; longer ones are none of ours, and taken for several."""
 
 COLUMNS = (
     "step",
@@ -100,22 +103,34 @@ class MetricsFile:
 
     def cut_back(self, step: int) -> None:
         """Drop the rows after ``step`` and any row that a killed process left unfinished."""
-        try:
-            lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-        except FileNotFoundError:
+        if not self.path.exists():
             return
+        if not self.path.is_file():
+            raise StorageError(f"{self.path}: is not a regular file; remove it")
+        try:
+            if all(kept for _, kept in self._lines(step)):
+                return
+            with replacing(self.path) as file:
+                file.write(self._header)
+                file.writelines(line for line, kept in self._lines(step) if kept and line != self._header)
         except OSError as error:
             raise StorageError(f"{self.path}: cannot read: {error.strerror or error}") from error
-        header = ",".join(self.columns) + "\n"
-        kept = [line for line in lines[1:] if self._is_row(line) and int(line.split(",", 1)[0]) <= step]
-        if lines[:1] != [header]:
-            kept = []
-        if lines != [header, *kept]:
-            write_text(self.path, header + "".join(kept))
 
-    def _is_row(self, line: str) -> bool:
-        fields = line.removesuffix("\n").split(",")
-        return line.endswith("\n") and len(fields) == len(self.columns) and fields[0].isdecimal()
+    @property
+    def _header(self) -> bytes:
+        return ",".join(self.columns).encode() + b"\n"
+
+    def _lines(self, step: int) -> Iterator[tuple[bytes, bool]]:
+        """All lines, one in memory at a time, and whether to keep each: none if the first is not the header."""
+        with self.path.open("rb") as file:
+            first = file.readline(_LONGEST_LINE)
+            yield first, first == self._header
+            while line := file.readline(_LONGEST_LINE):
+                yield line, first == self._header and self._is_row(line) and int(line.split(b",", 1)[0]) <= step
+
+    def _is_row(self, line: bytes) -> bool:
+        fields = line.removesuffix(b"\n").split(b",")
+        return line.endswith(b"\n") and len(fields) == len(self.columns) and fields[0].isdigit() and len(fields[0]) < 19
 
 
 class NoMetrics(MetricsFile):

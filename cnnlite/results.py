@@ -1,13 +1,19 @@
 """What a run has come to: on its way, and at its end."""
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from cnnlite.checkpoint import Checkpoint
 from cnnlite.errors import CheckpointError
+from cnnlite.files import read_small
 from cnnlite.metrics import Mean
 from cnnlite.streams import shell_word
+
+_LARGEST_OBJECT = 1_000_000
+"""Bytes of JSON; real ones have a thousandth of it."""
+_LARGEST_NUMBER = 1e18
 
 
 @dataclass
@@ -69,6 +75,26 @@ class Result:
     cnnlite_version: str
     status: str
     """``complete``, ``interrupted`` or ``diverged``; only a complete run has test figures."""
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read the JSON object of a run's file; empty where there is none. DataError if it is none that a run wrote."""
+    try:
+        content = json.loads(read_small(path, _LARGEST_OBJECT))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """Read what is there of a `Result`, and of its kind; DataError as from `read_object`."""
+    content, kinds = read_object(path), {field.name: field.type for field in fields(Result)}
+    return {name: value for name, value in content.items() if name in kinds and _fits(value, kinds[name])}
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    sensible = not isinstance(value, int | float) or abs(value) < _LARGEST_NUMBER
+    return sensible and isinstance(value, int | float if kind is float else kind)
 
 
 def describe_row(row: dict[str, Any], total: int, *, best: bool = False) -> str:

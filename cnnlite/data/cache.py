@@ -80,7 +80,10 @@ def _facts(file: BinaryIO) -> dict[str, Any]:
     text = file.read(length)
     if hashlib.sha256(text).digest() != sha256:
         raise ValueError("the SHA-256 of its facts does not match")
-    facts: dict[str, Any] = json.loads(text)
+    try:
+        facts: dict[str, Any] = json.loads(text)
+    except RecursionError:
+        raise ValueError("its facts are nested too deep") from None
     pixels, count = int(np.prod(facts["shape"])), facts["train"] + facts["test"]
     if count * (pixels + 8) + length + _FOOTER.size != size:
         raise ValueError("does not have the size that it should")

@@ -1,7 +1,6 @@
 """What a run directory tells: config, curves, result, and the network with images to look at."""
 
 import csv
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +10,16 @@ from cnnlite.config import Config, load_config
 from cnnlite.data import Dataset, Images, Normalizer
 from cnnlite.errors import CheckpointError, CnnliteError, DataError
 from cnnlite.evaluation import load_data, load_network
+from cnnlite.files import read_small
 from cnnlite.network import Network
+from cnnlite.results import read_object, read_result
 from cnnlite.runs import no_run
 
 Row = dict[str, float | None]
+_BEYOND = 1e15
+"""Steps, all of them or those of an epoch, that no run makes."""
+_LARGEST_METRICS = 100_000_000
+"""Bytes: a row for each of a million validations."""
 
 
 @dataclass(frozen=True)
@@ -68,36 +73,36 @@ def read_record(path: Path) -> Record:
     if not (path / "config.yaml").is_file():
         raise no_run(path)
     rows = _rows(path / "metrics.csv")
-    result = _json(path / "result.json")
+    result = read_result(path / "result.json")
     if rows and result.get("steps", 0) < (rows[-1]["step"] or 0):
         result = {}  # of an earlier sitting: the run has gone on since
-    return Record(path, load_config(path / "config.yaml"), rows, result, _json(path / "environment.json"))
+    return Record(path, load_config(path / "config.yaml"), rows, result, read_object(path / "environment.json"))
 
 
 def _rows(path: Path) -> list[Row]:
     """Rows of metrics.csv, less what a killed process left unfinished."""
     try:
-        with open(path, encoding="utf-8", errors="replace", newline="") as file:
-            header, *lines = list(csv.reader(file)) or [[]]
+        text = read_small(path, _LARGEST_METRICS).decode(errors="replace")
+        header, *lines = list(csv.reader(text.splitlines(keepends=True))) or [[]]
     except OSError:
         return []
+    except csv.Error as error:
+        raise DataError(f"{path}: is not a table of figures ({error})") from None
     rows = []
     for line in lines:
         try:
-            row = {name: float(text) if text else None for name, text in zip(header, line, strict=True)}
+            row = {name: _number(text) for name, text in zip(header, line, strict=True)}
         except ValueError:
             continue
-        if row.get("step") is not None and row.get("epoch") is not None:
+        step, epoch = row.get("step"), row.get("epoch")
+        if step is not None and epoch is not None and 0 <= step < _BEYOND and (epoch == 0 or step < _BEYOND * epoch):
             rows.append(row)
     return rows
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+def _number(text: str) -> float | None:
+    number = float(text or math.nan)
+    return number if math.isfinite(number) else None
 
 
 @dataclass(frozen=True)
