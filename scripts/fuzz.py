@@ -9,9 +9,11 @@ libFuzzer follows which lines an input reaches and mutates those that reach new 
 """
 
 import contextlib
+import functools
 import gzip
 import hashlib
 import io
+import json
 import re
 import sys
 import tarfile
@@ -27,6 +29,7 @@ sys.path.insert(0, str(ROOT))
 
 READERS = {
     *("cnnlite.annotations", "cnnlite.builder", "cnnlite.checkpoint", "cnnlite.config", "cnnlite.draft"),
+    *("cnnlite.evaluation", "cnnlite.network", "cnnlite.sizing"),
     *("cnnlite.yaml_reader", "cnnlite.data.archive", "cnnlite.data.cifar", "cnnlite.data.unpickle"),
 }
 """What libFuzzer follows, besides the packages below; each module more takes seconds at the start."""
@@ -35,15 +38,21 @@ WRITERS = {f"yaml.{name}" for name in ("cyaml", "dumper", "emitter", "represente
 PACKAGES = {name.removesuffix(".__init__") for name in OTHERS}
 
 with atheris.instrument_imports(include=["cnnlite", "yaml", "zipfile"], exclude=[*OTHERS, *PACKAGES, *WRITERS]):
-    from cnnlite import checkpoint, config
+    from cnnlite import checkpoint, config, evaluation
     from cnnlite.data.archive import extract
     from cnnlite.data.cifar import Cifar10
     from cnnlite.data.unpickle import RefusedError, read_pickle
 
+from zipfile import ZipFile  # noqa: E402 - followed, so not earlier
+
 from cnnlite.bundled import bundled_folder  # noqa: E402 - not to be followed
 from cnnlite.errors import CheckpointError, ConfigError, DataError  # noqa: E402 - not to be followed
+from cnnlite.progress import Reporter  # noqa: E402
+from cnnlite.results import Progress  # noqa: E402
+from cnnlite.resuming import check_same  # noqa: E402
 from tests.config_parts import FULL  # noqa: E402
 from tests.data import files  # noqa: E402
+from tests.small_runs import tiny, trained  # noqa: E402
 
 FOLDER = Path(tempfile.mkdtemp(prefix="fuzz"))
 SEEDS = FOLDER / "seeds"
@@ -91,10 +100,42 @@ def configs(data: bytes) -> None:
 def checkpoints(data: bytes) -> None:
     """Any bytes as a checkpoint, sealed with the right checksum so that mutations reach what is inside."""
     path = FOLDER / "a.npz"
-    sealed = data[:-64] + hashlib.sha256(data[:-64]).hexdigest().encode()
-    path.write_bytes(sealed)
+    path.write_bytes(sealed(data))
     with contextlib.suppress(CheckpointError):
         checkpoint.load_checkpoint(path)
+
+
+def facts(data: bytes) -> None:
+    """Any bytes as the facts of a checkpoint, whose arrays are those of a small run: to be used, and to go on from."""
+    path = FOLDER / "b.npz"
+    packed = io.BytesIO()
+    with ZipFile(packed, "w") as archive:
+        for name, array in {"meta": np.frombuffer(data, np.uint8), **small_run().arrays}.items():
+            with archive.open(f"{name}.npy", "w") as member:
+                np.lib.format.write_array(member, array)
+        archive.comment = SEAL + b"0" * DIGITS
+    path.write_bytes(sealed(packed.getvalue()))
+    with contextlib.suppress(CheckpointError):
+        evaluation.load_network(path)
+    with contextlib.suppress(CheckpointError, ConfigError):
+        found = checkpoint.load_checkpoint(path, evaluation.check_run(path))
+        check_same(tiny(), found, Reporter(mute=True))
+        Progress.of(found)
+
+
+SEAL, DIGITS = b"sha256:", 64
+
+
+def sealed(data: bytes) -> bytes:
+    """What ends like a checkpoint, with the right checksum there."""
+    body = data[: -len(SEAL) - DIGITS] + SEAL
+    return body + hashlib.sha256(body).hexdigest().encode()
+
+
+@functools.cache
+def small_run() -> checkpoint.Checkpoint:
+    """Train for a moment."""
+    return checkpoint.load_checkpoint(trained(FOLDER / "run", tiny(epochs=1)))
 
 
 def small_checkpoint() -> bytes:
@@ -129,6 +170,7 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], Callable[[], list[bytes]]]] = 
     "archives": (archives, lambda: [small_archive(tarfile.USTAR_FORMAT), small_archive(tarfile.PAX_FORMAT)]),
     "configs": (configs, small_configs),
     "checkpoints": (checkpoints, lambda: [small_checkpoint()]),
+    "facts": (facts, lambda: [json.dumps(small_run().meta).encode()]),
 }
 
 
@@ -146,9 +188,9 @@ def main() -> None:
     for number, seed in enumerate(seeds()):
         (SEEDS / str(number)).write_bytes(seed)
     options = ["-max_len=8192"]
-    if target is configs:
+    if target in (configs, facts):
         (FOLDER / "words").write_text("".join(f'"{word}"\n' for word in sorted(words())), encoding="utf-8")
-        options = ["-max_len=1024", f"-dict={FOLDER / 'words'}"]
+        options = ["-max_len=1024" if target is configs else "-max_len=4096", f"-dict={FOLDER / 'words'}"]
     again = any(Path(argument).is_file() for argument in sys.argv[2:])  # an input that was found before
     atheris.Setup([sys.argv[0], *options, *sys.argv[2:], *([] if again else [str(SEEDS)])], target)
     atheris.Fuzz()
