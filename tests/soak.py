@@ -33,7 +33,7 @@ from tests.faults import Faults, dying
 from tests.small_runs import TINY, tiny
 
 COMMAND = [sys.executable, "-W", "error", "-m", "cnnlite", "train", "--quiet", "--threads", "1"]
-TARGETS = ("pickles", "checkpoints", "archives", "batches", "configs")
+TARGETS = ("pickles", "checkpoints", "facts", "archives", "batches", "configs")
 FREQUENT = ["-o", "train.validate_every=3", "-o", "train.checkpoint_every=1"]
 
 
