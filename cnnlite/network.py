@@ -66,6 +66,7 @@ class Network:
         if classes is not None and self.out_shape != (classes,):
             raise ConfigError([Problem("model", wrong_output(self.out_shape, classes))])
         self.model.skip_dx()
+        self._frozen = 0
         parts = list(self.model.walk())
         self.parameters = {
             parameter.name: parameter
@@ -83,6 +84,20 @@ class Network:
     def backward(self, dy: Array) -> None:
         """From the gradient for the outputs, write the gradients of all parameters."""
         self.model.backward(dy)
+
+    def freeze(self, parameters: Sequence[Parameter]) -> None:
+        """Know that ``parameters`` are trained no more: the backward pass ends before layers that have no others.
+
+        Gradients that it does not reach any more are 0.
+        """
+        if len(parameters) == self._frozen:
+            return
+        self._frozen = len(parameters)
+        for parameter in parameters:
+            parameter.grad[...] = 0
+        for layer in {parameter.layer for parameter in parameters}:
+            layer.is_frozen = len(layer.params) == sum(parameter.layer is layer for parameter in parameters)
+        self.model.skip_dx()
 
     def fit(self, images: Array, normalize: Callable[[Array], Array]) -> None:
         """Let layers that are computed from data, not trained, see the first of the training ``images``."""

@@ -147,6 +147,7 @@ class Training:
                 self.stop.check()
                 count = self.batches.size(step)
                 x, targets = self.batches.batch(step, ranks.split(count))
+                network.freeze(optimizer.finished(step))
                 logits = network.forward(x, training=True, step=step)
                 batch_loss, correct = ranks.figures(loss.forward(logits, targets), hits(logits, targets))
                 if not math.isfinite(batch_loss):

@@ -52,14 +52,14 @@ def test_all_that_is_published_is_bundled() -> None:
     assert {f"{name}.yaml" for name in PUBLISHED.keys() | LAYERS.keys()} <= set(bundled_configs())
 
 
-def test_ten_minutes_take_two_fifths_of_the_arithmetic_of_the_speedrun() -> None:
-    images = {"10-minutes": 208 * 1250, "speedrun-94": 8 * 50_000}
+def test_ten_minutes_take_little_more_than_a_third_of_the_arithmetic_of_the_speedrun() -> None:
+    images = {"10-minutes": 190 * 1250, "speedrun-94": 8 * 50_000}
     work = {
         name: count * training_multiply_adds(prepare(load_config(name), 1).network) for name, count in images.items()
     }
     train = load_config("10-minutes").train
     assert (train.iterations or 0) * train.batch_size == images["10-minutes"]
-    assert work["10-minutes"] / work["speedrun-94"] == pytest.approx(0.4, abs=0.03)
+    assert work["10-minutes"] / work["speedrun-94"] == pytest.approx(0.36, abs=0.02)
 
 
 @pytest.mark.parametrize("name", ["resnet20", "resnet56", "resnet110"])

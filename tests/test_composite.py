@@ -79,6 +79,18 @@ def test_the_rate_is_that_of_the_member_with_most_numbers() -> None:
     assert [ending.rate(step, 0.5) for step in (0, 3, 4)] == [1, 1, 0]
 
 
+def test_a_member_is_finished_from_the_end_of_its_time_on() -> None:
+    optimizer = Composite(members())
+    optimizer.bind(make_parameters())
+    assert optimizer.finished(100) == []  # nobody said how long the training is
+    optimizer.plan(total_steps=10, steps_per_epoch=4)
+    assert [[parameter.name for parameter in optimizer.finished(step)] for step in (5, 6, 9)] == [
+        [],
+        ["0.bias"],
+        ["0.bias"],
+    ]
+
+
 def test_state_and_gradients_are_those_of_all_members() -> None:
     parameters = make_parameters()
     optimizer = Composite(members())

@@ -180,6 +180,20 @@ def test_loading_names_everything_that_does_not_fit_and_changes_nothing() -> Non
 # Packing
 
 
+def test_parameters_trained_no_more_have_no_gradients_and_cost_no_backward_pass() -> None:
+    whole, part = network(), network()
+    names = list(whole.parameters)
+    whole.backward(np.cos(whole.forward(batch(), training=True)))
+    for frozen, unreached in ((1, 1), (2, 1), (3, 3)):  # 2: the gamma of a layer whose beta is still trained
+        part.backward(np.cos(part.forward(batch(), training=True)))
+        part.freeze([part.parameters[name] for name in names[:frozen]])
+        assert not any(part.parameters[name].grad.any() for name in names[:frozen])
+        part.backward(np.cos(part.forward(batch(), training=True)))
+        for index, name in enumerate(names):
+            expected = whole.parameters[name].grad * (index >= unreached)
+            np.testing.assert_array_equal(part.parameters[name].grad, expected)
+
+
 def test_packing_keeps_values_and_the_network_works_on_with_views() -> None:
     plain, packed = network(), network()
     train(plain, 1)

@@ -14,12 +14,14 @@ from cnnlite.config import Config
 from cnnlite.data import Dataset, mixings
 from cnnlite.errors import CheckpointError, DivergedError, StorageError
 from cnnlite.evaluation import evaluate_checkpoint
+from cnnlite.layers.convolution import Conv2d
 from cnnlite.network import Network
 from cnnlite.progress import Reporter
 from cnnlite.results import Result
 from cnnlite.runs import RunDirectory
 from cnnlite.stopping import StopFlag, Stopped
 from cnnlite.training import train
+from cnnlite.types import Array
 from tests.small_runs import STEPS_PER_EPOCH, assert_same_run, figures, state, tiny
 
 
@@ -263,6 +265,32 @@ def test_a_run_with_mixed_images_goes_on_with_the_same_bits(mix: str, tmp_path: 
     assert_same_run(tmp_path / "whole", tmp_path / "stopped")
     start(tiny(epochs=1), tmp_path / "plain", dataset)
     assert figures(tmp_path / "plain")[0][0]["train_loss"] != figures(tmp_path / "whole")[0][0]["train_loss"]
+
+
+def test_parameters_trained_no_more_save_time_and_change_no_bit(
+    tmp_path: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adam = {"adam": {"lr": 0.003}}
+    first = {"match": r"^[01]\.", "optimizer": adam, "schedule": "linear", "epochs": 1}
+    config = tiny(optimizer={"composite": {"members": [first, {"match": ".", "optimizer": adam}]}})
+    passes: list[Conv2d] = []
+    backward = Conv2d.backward
+
+    def counted(self: Conv2d, dy: Array) -> Array | None:
+        passes.append(self)
+        return backward(self, dy)
+
+    monkeypatch.setattr(Conv2d, "backward", counted)
+    start(config, tmp_path / "saving", dataset)
+    assert len(passes) == STEPS_PER_EPOCH
+    for moment in (8, 12):
+        with pytest.raises(Stopped):
+            start(config, tmp_path / f"stopped{moment}", dataset, StopAt(moment))
+        resume(config, tmp_path / f"stopped{moment}", dataset)
+        assert_same_run(tmp_path / f"stopped{moment}", tmp_path / "saving")
+    monkeypatch.setattr(Network, "freeze", lambda *_: None)
+    start(config, tmp_path / "all", dataset)
+    assert_same_run(tmp_path / "all", tmp_path / "saving")
 
 
 def test_gradients_are_clipped_to_the_norm_together(tmp_path: Path, dataset: Dataset) -> None:

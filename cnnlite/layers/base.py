@@ -28,6 +28,8 @@ class Layer(ABC):
     """Place in the config, such as ``model[4].conv2d``; part of error messages."""
     needs_dx: bool = True
     """False where nobody uses the gradient for the input, as in a network's first layers."""
+    is_frozen: bool = False
+    """True once its parameters are trained no more; see `Network.freeze`."""
     multiply_adds: int = 0
     """Multiplications and additions, counted as one, of the forward pass for one sample; set by ``build``."""
     out_shape: Shape = ()

@@ -31,10 +31,11 @@ class Sequential(Layer):
         self.layers = layers
         self.count = 1 + sum(layer.count for layer in layers)
         self._steps: list[Layer] = []
+        self._first = 0  # of the steps, the one where the backward pass ends
 
     def build(self, in_shape: Shape, rng: np.random.Generator, dtype: DType) -> Shape:
         shape = in_shape
-        self._steps = []
+        self._steps, self._first = [], 0
         for index, layer in enumerate(self.layers):
             shape = self.build_child(str(index), layer, shape, rng, dtype)
             if not (self._steps and self._steps[-1].absorb(layer)):
@@ -49,9 +50,10 @@ class Sequential(Layer):
                 x = layer.forward(x, training=False)
 
     def skip_dx(self) -> None:
-        for layer in self._steps:
+        for index, layer in enumerate(self._steps):
+            self._first = index
             layer.skip_dx()
-            if any(part.params for _, part in layer.walk()):
+            if any(part.params and not part.is_frozen for _, part in layer.walk()):
                 break  # the layers after it need the gradient for their input, which it needs for its parameters
 
     def forward(self, x: Array, *, training: bool) -> Array:
@@ -61,7 +63,7 @@ class Sequential(Layer):
 
     def backward(self, dy: Array) -> Array | None:
         gradient: Array | None = dy
-        for layer in reversed(self._steps):
+        for layer in reversed(self._steps[self._first :]):
             if gradient is None:
                 break
             gradient = layer.backward(gradient)

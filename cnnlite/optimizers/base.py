@@ -55,6 +55,10 @@ class Optimizer(ABC):
     def rate(self, step: int, factor: float) -> float:
         """The learning rate that update ``step`` has with ``factor``, for the metrics."""
 
+    def finished(self, step: int) -> list[Parameter]:
+        """The parameters that neither update ``step`` nor a later one changes."""
+        return []
+
     def gradient_norm(self) -> float:
         """The L2 norm of all gradients together; infinite or NaN if a gradient is."""
         pieces = [g.grads[i:j] for g in self.bound for i, j in engine.blocks(g.grads.size, g.grads.itemsize)]

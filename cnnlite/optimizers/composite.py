@@ -98,6 +98,11 @@ class Composite(Optimizer):
             if own is not None:
                 member.optimizer.step(step, own)
 
+    def finished(self, step: int) -> list[Parameter]:
+        """Those of members whose time is over."""
+        over = [member.optimizer for member in self.members if self._factor(member, step, 1.0) is None]
+        return [parameter for optimizer in over for group in optimizer.bound for parameter in group.parameters]
+
     def rate(self, step: int, factor: float) -> float:
         """The learning rate of the member that trains most numbers; of the last one before `bind`."""
         own = self._factor(self._main, step, factor)

@@ -128,6 +128,18 @@ def test_nobody_needs_the_gradient_for_the_input_before_the_first_parameters() -
     assert head.grads["weight"].any()
 
 
+def test_the_backward_pass_ends_behind_layers_that_are_trained_no_more() -> None:
+    first, second = Conv2d(3, 3), Conv2d(2, 3)
+    model = Sequential([first, ReLU(), second, ReLU()])
+    build(model, (8, 8, 2))
+    first.is_frozen = True
+    model.skip_dx()
+    y = model.forward(np.ones((2, 8, 8, 2)), training=True)
+    assert model.backward(np.ones_like(y)) is None
+    assert second.grads["weight"].any()
+    assert not first.grads["weight"].any()
+
+
 @pytest.mark.parametrize("merge", ["sum", "concat"])
 def test_branches_without_use_for_dx_still_get_their_gradients(merge: Any) -> None:
     x, results = np.random.default_rng(0).standard_normal((2, 6, 6, 2)), []
