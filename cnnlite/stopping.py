@@ -34,7 +34,10 @@ class StopFlag:
 
     @contextlib.contextmanager
     def installed(self) -> Iterator[None]:
-        """Handle the signals inside the block; those that are ignored (nohup, background jobs) stay ignored."""
+        """Handle the signals inside the block; those that are ignored (nohup, background jobs) stay ignored.
+
+        After a signal the program is about to end, and SIGINT stays ignored.
+        """
         before: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
@@ -43,6 +46,8 @@ class StopFlag:
         try:
             yield
         finally:
+            if self.number and signal.SIGINT in before:
+                before[signal.SIGINT] = signal.SIG_IGN  # it would only break the exit of Python
             for number, handler in before.items():
                 signal.signal(number, handler)
 

@@ -84,8 +84,10 @@ def test_a_signal_of_the_user_ends_it(monkeypatch: pytest.MonkeyPatch, temporary
         return forward(self, x, training=training, step=step)
 
     monkeypatch.setattr(Network, "forward", interrupted)
+    ctrl_c = signal.getsignal(signal.SIGINT)
     with stop.installed(), pytest.raises(Stopped):
         rehearse(tiny(), load_data(tiny()), 8, stop)
+    signal.signal(signal.SIGINT, ctrl_c)  # ignored by then, as a command would end here
     assert os.listdir(temporary) == []
 
 

@@ -62,6 +62,14 @@ def slow(folder):
     sync(folder)
 files._sync_folder = slow
 """
+ENDING = """
+import atexit
+def wait():
+    Path("ending").touch()
+    while not Path("end").exists():
+        time.sleep(0.005)
+atexit.register(wait)
+"""
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
@@ -126,6 +134,26 @@ def test_ctrl_c_at_a_terminal_is_answered_at_once() -> None:
     assert process.wait(60) == 128 + signal.SIGINT
     os.close(theirs)
     os.close(ours)
+
+
+def test_ctrl_c_again_once_the_run_is_saved_is_nothing_more() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW.format(patch=SAVING + ENDING), "train", "-c", "tiny.yaml", "--quiet"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    until(Path("there"))
+    process.send_signal(signal.SIGINT)
+    Path("go-on").touch()
+    until(Path("ending"))
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.1)  # for Python to take note
+    Path("end").touch()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT
+    assert err == "stopped by SIGINT; continue with: cnnlite train --resume runs/tiny\n"
 
 
 @pytest.mark.parametrize("patch", [LOADING, MAKING_THE_DIRECTORY])
