@@ -92,6 +92,7 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
     for assignment in overrides:
         draft.override(assignment)
         draft.include_model([Path(), *folders])
+    draft.yield_to_override(("train", "epochs"), ("train", "iterations"))
     for flag, value in flags.items():
         if value is not None:
             draft.set(FLAGS[flag], value, f"--{flag}")

@@ -79,6 +79,13 @@ class Draft:
         for length in range(1, len(steps) + 1):
             self.places.setdefault(steps[:length], (label, 0))
 
+    def yield_to_override(self, *alternatives: tuple[str, str]) -> None:
+        """Where the command line gives one of several values that exclude each other, leave out the file's."""
+        given = {at for at in alternatives if self.places.get(at, ("", 1))[1] == 0}
+        if any(self.data[part].get(key) is not None for part, key in given):
+            for part, key in set(alternatives) - given:
+                self.data[part].pop(key, None)
+
     def _add(self, steps: Steps, message: str) -> None:
         file, line = self.places.get(steps, ("", 0))
         self.problems.append(Problem(dotted(steps), message, file, line))

@@ -151,10 +151,10 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.iterations is None):
-            way_out = "neither; add epochs: 10"
-            if self.epochs is not None:
-                way_out = "both; leave one out, or set it to null: -o train.epochs=null"
-            raise ValueError(f"expected one of epochs and iterations, got {way_out}")
+            if self.epochs is None:
+                raise ValueError("expected one of epochs and iterations, got neither; add epochs: 10")
+            choice = f"-o train.epochs={self.epochs:g} or -o train.iterations={self.iterations}"
+            raise ValueError(f"iterations: there are epochs too; leave one of them out, or choose: {choice}")
 
     def rates(self, total_steps: int, steps_per_epoch: int) -> Callable[[int], float]:
         """Find the learning rate of each step, counted from 0, in a training of so many steps."""

@@ -197,7 +197,7 @@ momentum: 0.9
         ("batch_size: 16", "batch_size: 1" + 5000 * "0", "does not fit in 64 bits (5001 characters)"),
         ("epochs: 3", "epochs: 0", "train.epochs: must be above 0"),
         ("epochs: 3", "epochs: 2026-01-01", "train.epochs: expected a number or null, got the text '2026-01-01'"),
-        ("epochs: 3", "epochs: 3\n  iterations: 4", "train: expected one of epochs and iterations, got both"),
+        ("epochs: 3", "epochs: 3\n  iterations: 4", "train.iterations: there are epochs too"),
         ("epochs: 3", "clip_norm: 3", "train: expected one of epochs and iterations, got neither"),
         ("epochs: 3", "epochs: 3\n  clip_norm: 0", "train.clip_norm: must be above 0, not 0"),
         ("seed: 3", "seed: 1.5", "seed: expected a whole number"),

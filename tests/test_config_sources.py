@@ -53,6 +53,23 @@ def test_overrides_change_add_and_replace(file: Path) -> None:
     assert data["data"]["dataset"]["shapes"]["seed"] == 7
 
 
+def test_epochs_and_steps_of_the_command_line_replace_each_other(file: Path) -> None:
+    def length(*overrides: str) -> tuple[float | None, int | None]:
+        train = load_config(file, overrides).train
+        return train.epochs, train.iterations
+
+    assert length() == (3.0, None)
+    assert length("train.iterations=7") == (None, 7)
+    assert length("train.iterations=7", "train.epochs=null") == (None, 7)
+    assert length("train.iterations=7", "train={epochs: 2, optimizer: adam}") == (2.0, None)
+    assert length("train={epochs: 2, optimizer: adam}", "train.iterations=7") == (None, 7)
+    file.write_text(FULL.replace("epochs: 3", "iterations: 9"))
+    assert length("train.epochs=2") == (2.0, None)
+    assert length("train.epochs=null") == (None, 9)
+    with pytest.raises(ConfigError, match=r"^-o train\.iterations=7: train\.iterations: there are epochs too"):
+        length("train.epochs=2", "train.iterations=7")
+
+
 def test_file_then_overrides_in_order_then_flags(file: Path) -> None:
     assert load_config(file).seed == 3
     assert load_config(file, ["seed=4", "seed=5"]).seed == 5
