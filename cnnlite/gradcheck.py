@@ -19,6 +19,7 @@ from cnnlite.layers.base import Layer
 from cnnlite.layers.base import layers as registry
 from cnnlite.layers.containers import Sequential
 from cnnlite.network import Network
+from cnnlite.randomness import stream
 from cnnlite.types import Array, Shape
 
 TOLERANCE = 1e-4
@@ -56,16 +57,19 @@ def check(config: Config) -> list[Check]:
     A layer that another does the work of is checked with that one. See `build_model` for errors.
     """
     built = build_model(config)
-    network = Network(config.model, built.in_shape, seed=config.seed, dtype=np.float64)
+    # Not that of a network, whose first layers leave out the gradient for their input.
+    model = copy.deepcopy(config.model)
+    model.build(built.in_shape, stream(config.seed, "weights"), np.dtype(np.float64))
     rng = np.random.default_rng(config.seed)
-    x = rng.standard_normal((IMAGES, *network.in_shape))
-    with _noted_shapes(network.model) as shapes:
-        network.forward(x, training=False)  # which leaves no branch out
+    x = rng.standard_normal((IMAGES, *built.in_shape))
+    with _noted_shapes(model) as shapes:
+        model.forward(x, training=False)  # which leaves no branch out
     checks = []
-    for name, layer, absorbed in working_layers(network.model, lambda name: name in shapes):
+    for name, layer, absorbed in working_layers(model, lambda name: name in shapes):
         if absorbed or not isinstance(layer, Sequential):
             kind = " + ".join(registry.name_of(type(part)) for part in (layer, *absorbed))
             checks.append(Check(name, kind, _layer_errors(layer, rng.standard_normal(shapes[name]), rng)))
+    network = Network(config.model, built.in_shape, seed=config.seed, dtype=np.float64)
     return [*checks, Check("", "whole network, with its loss", _network_errors(config, network, x, rng))]
 
 
@@ -130,8 +134,6 @@ def _error(
 
 def _layer_errors(layer: Layer, x: Array, rng: np.random.Generator) -> dict[str, float]:
     """The errors of a layer's gradients for its input ``x`` and its own parameters; the loss is ``sum(dy * y)``."""
-    for _, part in layer.walk():
-        part.needs_dx = True
     layer.start_step(0)
     dy = rng.standard_normal(layer.forward(x, training=True).shape)
     dx = layer.backward(dy)

@@ -181,3 +181,11 @@ def test_a_wrong_gradient_is_told_with_its_layer_and_fails(
 def test_bundled_networks_are_right_too(name: str, side: int) -> None:
     result = CliRunner().invoke(cli, ["gradcheck", name, "-o", f"data.center_crop={side}"])
     assert result.exit_code == 0, result.output
+
+
+def test_a_branch_at_the_start_is_right_though_its_first_layers_train_nothing(tmp_path: Path) -> None:
+    first = "- parallel: {branches: [[tanh, {conv2d: {out_channels: 4, kernel_size: 1}}]]}"
+    text = CONFIG.replace("doubtful", "tanh").replace("model:\n", f"model:\n  {first}\n")
+    (tmp_path / "net.yaml").write_text(text, encoding="utf-8")
+    result = CliRunner().invoke(cli, ["gradcheck", str(tmp_path / "net.yaml")])
+    assert result.exit_code == 0, result.output
