@@ -6,10 +6,10 @@ from cnnlite.randomness import stream
 
 
 def test_equal_arguments_give_equal_draws_whatever_was_drawn_before() -> None:
-    first = stream(3, "augment", 5, 7)
+    first = stream(3, "augment", 5)
     np.random.default_rng().random(100)
     first_draws = first.random(1000)
-    np.testing.assert_array_equal(stream(3, "augment", 5, 7).random(1000), first_draws)
+    np.testing.assert_array_equal(stream(3, "augment", 5).random(1000), first_draws)
 
 
 def test_every_argument_matters() -> None:
@@ -20,9 +20,8 @@ def test_every_argument_matters() -> None:
         (2**63, "order", 0, 0),
         (0, "augment", 0, 0),
         (0, "order", 1, 0),
-        (0, "order", 0, 1),
-        (0, "order", 1, 1),
         (0, "order", 2**40, 0),
+        (0, "order", 0, 10**4),
     ]
     draws = [stream(*argument).random(2000) for argument in arguments]
     for first, second in itertools.combinations(draws, 2):
