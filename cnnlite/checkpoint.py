@@ -20,7 +20,7 @@ from typing import IO, Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.lib import format as npy
 
-from cnnlite.errors import CheckpointError, DivergedError
+from cnnlite.errors import CheckpointError, DivergedError, UnfitError
 from cnnlite.files import replacing
 from cnnlite.printable import has_codes
 from cnnlite.types import Array, DType, Shape
@@ -107,6 +107,8 @@ def open_checkpoint(path: Path) -> Iterator["CheckpointFile"]:
         if os.path.isdir(path):  # which Windows calls "Permission denied"
             way_out = "name a file, such as checkpoints/best.npz in a run"
             raise CheckpointError(f"{path}: is a directory; {way_out}") from None
+        if isinstance(error, PermissionError):  # which says nothing about the file, and may change
+            raise UnfitError(f"{path}: cannot read: {error.strerror}; let your user read it") from None
         raise CheckpointError(f"{path}: cannot read: {error.strerror or error}") from None
     except _BadFileError as error:
         raise CheckpointError(f"{path}: {error}") from None

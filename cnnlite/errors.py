@@ -56,7 +56,7 @@ class CheckpointError(CnnliteError):
 
 
 class UnfitError(CheckpointError):
-    """A checkpoint is whole, but not one of this network, or of any: no reason to set it aside as damaged."""
+    """A checkpoint is not one of this network, or of any, or may not be read: no reason to set it aside as damaged."""
 
 
 class DivergedError(CnnliteError):

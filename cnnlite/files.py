@@ -49,9 +49,15 @@ def write_text(path: Path, text: str) -> None:
 
 
 def read_small(path: Path, most: int) -> bytes:
-    """Read a regular file of at most ``most`` bytes; DataError, unread, if it is anything else. OSError as always."""
+    """Read a regular file of at most ``most`` bytes; DataError if it is anything else, or closed to this user.
+
+    Other OSErrors, such as that of a missing file, are passed on.
+    """
     # A FIFO would block in open() for ever without O_NONBLOCK, which regular files ignore.
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except PermissionError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     with open(descriptor, "rb") as file:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):

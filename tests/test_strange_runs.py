@@ -62,6 +62,21 @@ def test_fifos_are_refused_and_not_waited_for(run: Path) -> None:
     assert (resumed.exit_code, "metrics.csv: is not a regular file" in resumed.stderr) == (5, True), resumed.stderr
 
 
+@pytest.mark.parametrize("name", ["result.json", "metrics.csv"])
+def test_files_closed_to_the_user_are_not_taken_for_missing(
+    name: str, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Any, *arguments: Any) -> int:
+        if str(path).endswith(name):
+            raise PermissionError(13, "Permission denied")
+        return opened(path, *arguments)
+
+    opened = os.open
+    monkeypatch.setattr(os, "open", refuse)
+    refused = (3, f"error: run/{name}: cannot be read: Permission denied\n")
+    assert set(answers("explain", "compare").values()) == {refused}
+
+
 NONSENSE: dict[str, Any] = {
     "a list": [[]],
     "an object": {},

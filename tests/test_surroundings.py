@@ -84,10 +84,39 @@ def test_a_folder_that_cannot_be_written_is_found_before_training(here: Path) ->
             os.chmod(folder, 0o755)
 
 
+@pytest.mark.parametrize(
+    ("closed", "arguments", "code"),
+    [
+        ("run/checkpoints/last.npz", ["--resume", "run", "--epochs", "4"], 3),
+        ("run/checkpoints/last.npz", ["--resume", "run/checkpoints/last.npz", "--epochs", "4"], 3),
+        ("run/metrics.csv", ["--resume", "run", "--epochs", "4"], 5),
+        ("mine.yaml", ["-c", "mine.yaml"], 2),
+        ("data/cifar-10-batches-py", ["-c", "tiny.yaml", "-o", "data.dataset=cifar10"], 3),
+        ("data", ["-c", "tiny.yaml", "-o", "data.dataset=cifar10"], 3),
+    ],
+)
+def test_what_may_not_be_read_is_named_and_stays_what_and_where_it_is(
+    closed: str, arguments: list[str], code: int, here: Path
+) -> None:
+    assert run("-c", "tiny.yaml", "--run-dir", "run", "--epochs", "1").returncode == 0
+    Path("data/cifar-10-batches-py").mkdir(parents=True)
+    shutil.copy("tiny.yaml", "mine.yaml")
+    checkpoints = {path: path.read_bytes() for path in here.glob("run/checkpoints/*")}
+    os.chmod(closed, 0)
+    done = run(*arguments, before=give_up_privileges)
+    os.chmod(closed, 0o755)
+    assert done.returncode == code
+    assert re.match(f"error: {closed}: cannot .*: Permission denied", errors(done)[0])
+    assert len(errors(done)) <= 2
+    assert {path: path.read_bytes() for path in here.glob("run/checkpoints/*")} == checkpoints
+    assert not Path("runs").exists()
+
+
 def give_up_privileges() -> None:
     """Let permissions hold for root too, from the next exec on; whoever is not root needs no such thing."""
-    drop_from_bounding_set, override_permissions = 24, 1
-    ctypes.CDLL(None).prctl(drop_from_bounding_set, override_permissions, 0, 0, 0)
+    drop_from_bounding_set, override_permissions, read_and_search = 24, 1, 2
+    for privilege in (override_permissions, read_and_search):
+        ctypes.CDLL(None).prctl(drop_from_bounding_set, privilege, 0, 0, 0)
 
 
 def limit(what: int, amount: int) -> None:

@@ -34,7 +34,7 @@ class _Path(click.Path):
         return super().convert(NAME.convert(value, param, ctx), param, ctx)
 
 
-NAME, PATH = _Name(), _Path(path_type=Path)
+NAME, PATH = _Name(), _Path(path_type=Path, readable=False)  # who reads a file says what is wrong with it
 
 
 def complain(text: str) -> None:

@@ -129,6 +129,9 @@ def _load(cifar: Cifar, root: Path) -> Dataset:
 
 def _locate(cifar: Cifar, root: Path) -> tuple[Path, Version]:
     """The folder with a complete version: ``root/<its name>``, or ``root`` itself."""
+    for folder in (root, *(root / version.folder for version in cifar.versions)):
+        if os.path.isdir(folder) and not os.access(folder, os.X_OK):  # else all in it would look missing
+            raise DataError(f"{folder}: cannot be opened: Permission denied")
     incomplete = None
     for version in cifar.versions:
         for folder in (root / version.folder, root):
