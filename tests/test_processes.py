@@ -132,6 +132,13 @@ def test_a_signal_before_training_leaves_nothing(here: Path) -> None:
     assert os.listdir(here) == ["tiny.yaml"]
 
 
+def test_ctrl_c_while_the_program_is_being_imported_is_no_traceback(here: Path) -> None:
+    (here / "click.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)")
+    process = spawn("--help")
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (-signal.SIGINT, "")
+
+
 def test_an_ignored_signal_stays_ignored() -> None:
     process = subprocess.Popen(
         [*COMMAND, "train", "-c", "tiny.yaml", "-q"],
