@@ -75,6 +75,17 @@ def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:
     assert loaded.part("optimizer/m").keys() == {"0.weight", "empty"}
 
 
+def test_what_is_loaded_has_no_part_in_the_file_any_more(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    save_checkpoint(path, example())
+    loaded, content = load_checkpoint(path), path.read_bytes()
+    path.write_bytes(bytes(len(content)))
+    for name, array in example().arrays.items():
+        np.testing.assert_array_equal(loaded.arrays[name], array)
+        loaded.arrays[name][...] = 1
+    assert path.read_bytes() == bytes(len(content))
+
+
 def test_numpy_alone_opens_a_checkpoint(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "a.npz", example())
     with np.load(tmp_path / "a.npz", allow_pickle=False) as archive:
