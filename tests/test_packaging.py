@@ -116,6 +116,14 @@ def test_the_version_is_in_the_changelog() -> None:
     assert cnnlite.__version__ == versions[0]
 
 
+def test_what_keeps_the_promises_of_the_reliability_document_is_there() -> None:
+    text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(test_\w+|tests/[\w/]+\.py|scripts/[\w.]+)[ `]", text))
+    assert len(named) > 20
+    paths = {f"tests/{name}.py" if name.startswith("test_") else name for name in named}
+    assert [path for path in paths if not (ROOT / path).is_file()] == []
+
+
 def test_every_bundled_config_loads_by_name_from_another_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
