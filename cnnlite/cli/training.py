@@ -1,6 +1,7 @@
 """Commands that train, evaluate, and fetch what that needs."""
 
 import contextlib
+import math
 import re
 import sys
 from pathlib import Path
@@ -26,7 +27,7 @@ def _duration(_: click.Context, __: click.Parameter, value: str | None) -> float
     if found:
         with contextlib.suppress(ValueError):
             seconds = sum(float(part or 0) * unit for part, unit in zip(found.groups(), (3600, 60, 1), strict=True))
-    if not seconds > 0:
+    if not 0 < seconds < math.inf:
         raise click.BadParameter(f"{value!r} is not a time; write 90s, 20m or 1h30m")
     return seconds
 
