@@ -47,7 +47,7 @@ class Request:
         """Read the config and apply all that was asked for."""
         overrides = list(self.overrides)
         if self.epochs is not None:
-            overrides += [f"train.epochs={self.epochs:g}", "train.iterations=null"]
+            overrides += [f"train.epochs={self.epochs:.15g}", "train.iterations=null"]
         return load_config(source, overrides, seed=self.seed, data=self.data)
 
 

@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 import cnnlite
 from cnnlite import __version__, engine
 from cnnlite.cli import cli
+from cnnlite.launch import Request
 from cnnlite.network import Network
 from cnnlite.runs import RunDirectory
 from tests.small_runs import assert_same_run, figures
@@ -65,6 +66,11 @@ def test_flags_come_after_overrides() -> None:
     trained("-o", "train.epochs=9", "-o", "seed=7", "--epochs", "1", "--seed", "3")
     result = figures(Path("runs/tiny"))[1]
     assert (result["epochs"], result["seed"]) == (1, 3)
+
+
+def test_epochs_are_taken_as_exactly_as_they_are_given() -> None:
+    config = Request(epochs=2 / 3).load_config("small")
+    assert config.train.total_steps(3000) == 2000
 
 
 @pytest.mark.parametrize(
