@@ -108,13 +108,18 @@ class DataSettings:
     center_crop: Annotated[int, positive] | None = None
     drop_last: bool = False
 
+    def __post_init__(self) -> None:
+        shape, size = self.dataset.in_shape, self.center_crop
+        if shape is not None and size is not None and size > min(shape[:2]):
+            raise ValueError(f"center_crop: cannot take the centre {size}x{size} of {shape[0]}x{shape[1]} images")
+
     @property
     def in_shape(self) -> Shape | None:
         """Shape of the images that a network gets; None if only the data itself can tell."""
         shape = self.dataset.in_shape
         if shape is None or self.center_crop is None:
             return shape
-        return (*(min(side, self.center_crop) for side in shape[:2]), shape[2])
+        return (self.center_crop, self.center_crop, shape[2])
 
 
 @dataclass(frozen=True)

@@ -216,6 +216,7 @@ momentum: 0.9
         ),
         ("dataset: shapes", "dataset: shapes\n  validation: null", "data.validation: expected default or none"),
         ("dataset: shapes", "dataset: shapes\n  center_crop: 0", "data.center_crop: must be above 0, not 0"),
+        ("dataset: shapes", "dataset: shapes\n  center_crop: 33", "data.center_crop: cannot take the centre 33x33 of"),
         ("dataset: shapes", "root: x", "data: the option 'dataset' is missing; add dataset: a dataset (its name"),
     ],
 )

@@ -111,14 +111,14 @@ class RandomCrop(Transform):
     def __init__(self, padding: int = 4, mode: Literal["zeros", "reflect"] = "zeros"):
         if padding < 1:
             raise ValueError(f"padding must be at least 1, not {padding}")
+        if padding > 1000:
+            raise ValueError(f"padding {padding} is more than 1000 pixels")
         if mode not in ("zeros", "reflect"):
             raise ValueError(f"mode {mode!r} is not zeros or reflect")
         self.padding = padding
         self.mode = mode
 
     def out_shape(self, shape: Shape) -> Shape:
-        if self.padding > 1000:
-            raise ValueError(f"padding {self.padding} is more than 1000 pixels")
         if self.mode == "reflect" and self.padding >= min(shape[:2]):
             raise ValueError(f"cannot reflect {self.padding} pixels of {shape[0]}x{shape[1]} images")
         return shape
