@@ -12,6 +12,7 @@ from cnnlite.data.cifar import CIFAR10, CIFAR100, Cifar
 from cnnlite.data.download import ARCHIVES, is_complete
 from cnnlite.errors import DataError
 from cnnlite.runs import versions
+from cnnlite.streams import shell_word
 
 EXTRAS = {
     "plot": "matplotlib",
@@ -71,7 +72,7 @@ def _dataset(cifar: Cifar, root: Path) -> str:
     try:
         if not any((root / version.folder).is_dir() or (root / version.test).is_file() for version in cifar.versions):
             choice = "" if cifar is CIFAR10 else f" --dataset {cifar.name}"
-            return f"not in {root}; `cnnlite download-cifar --data {root}{choice}` gets it"
+            return f"not in {root}; `cnnlite download-cifar --data {shell_word(str(root))}{choice}` gets it"
         dataset = sources[cifar.name]().load(root)
     except (DataError, OSError) as error:
         return str(error)

@@ -77,6 +77,8 @@ def test_missing_datasets_come_with_the_command_that_gets_them() -> None:
     found = doctor("--data", "images")
     assert found["dataset cifar10"] == "not in images; `cnnlite download-cifar --data images` gets it"
     assert found["dataset cifar100"].endswith("`cnnlite download-cifar --data images --dataset cifar100` gets it")
+    found = doctor("--data", "my images")
+    assert found["dataset cifar10"] == "not in my images; `cnnlite download-cifar --data 'my images'` gets it"
 
 
 def test_whole_datasets_are_verified_wherever_the_user_keeps_them(monkeypatch: pytest.MonkeyPatch) -> None:

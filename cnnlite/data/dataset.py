@@ -16,6 +16,7 @@ from cnnlite.errors import ConfigError, DataError, Problem
 from cnnlite.pictures import Frame
 from cnnlite.randomness import stream
 from cnnlite.registry import Registry
+from cnnlite.streams import shell_word
 from cnnlite.types import Array, Shape
 
 Validation: TypeAlias = Literal["default", "none"] | int | float
@@ -30,8 +31,8 @@ class DatasetMissing(DataError):  # noqa: N818 (named for the case)
     def __init__(self, dataset: str, root: Path):
         self.dataset = dataset
         self.root = root
-        choice = "" if dataset == "cifar10" else f" --dataset {dataset}"
-        super().__init__(f"{root}: no {dataset} here; get it with `cnnlite download-cifar --data {root}{choice}`")
+        folder, choice = shell_word(str(root)), "" if dataset == "cifar10" else f" --dataset {dataset}"
+        super().__init__(f"{root}: no {dataset} here; get it with `cnnlite download-cifar --data {folder}{choice}`")
 
 
 @dataclass(frozen=True)

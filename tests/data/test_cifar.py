@@ -78,6 +78,8 @@ def test_cifar100_fine_labels_are_read_in_both_versions(tmp_path: Path) -> None:
 def test_missing_dataset_names_the_command(tmp_path: Path) -> None:
     with pytest.raises(DatasetMissing, match=f"cnnlite download-cifar --data {re.escape(str(tmp_path))}`"):
         load(tmp_path)
+    with pytest.raises(DatasetMissing, match="--data 'my images'`"):
+        load(Path("my images"))
     with pytest.raises(DatasetMissing, match="--dataset cifar100"):
         Cifar100().load(tmp_path / "nowhere")
 
