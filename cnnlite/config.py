@@ -24,7 +24,7 @@ from cnnlite.optimizers import optimizers
 from cnnlite.registry import did_you_mean
 from cnnlite.schedules import schedules
 from cnnlite.settings import DataSettings, TrainSettings, not_negative
-from cnnlite.yaml_reader import BROKEN, MAX_NODES, Document, Steps, clip, dotted, read_text, read_yaml, resolve
+from cnnlite.yaml_reader import BROKEN, MAX_NODES, Document, Steps, clip, dotted, read_yaml, resolve
 
 
 @dataclass(frozen=True)
@@ -139,11 +139,6 @@ def find_config(name: str) -> Path:
     known = [*bundled_names(), *bundled_configs(), *(str(path) for path in Path(clip(name)).parent.glob("*.yaml"))]
     way_out = did_you_mean(clip(name), known) or f"; bundled: {', '.join(bundled_names())}"
     raise ConfigError([Problem("", f"no such file, and no bundled config of that name{way_out}", clip(name, 200))])
-
-
-def config_text(name: str) -> str:
-    """Read a config, a path or a bundled name, as it is written."""
-    return read_text(find_config(name))
 
 
 def _check(data: Any, problems: Problems, name: str) -> Config:

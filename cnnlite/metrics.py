@@ -1,7 +1,7 @@
 """Averages, the confusion matrix, and the CSV file that a run's figures go to."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,20 +81,19 @@ class ConfusionMatrix:
 class MetricsFile:
     """A CSV file with one row an evaluation: appended to, cut back on resume, never with a row twice."""
 
-    def __init__(self, path: Path, extra_columns: Sequence[str] = ()):
+    def __init__(self, path: Path):
         self.path = path
-        self.columns = (*COLUMNS, *extra_columns)
 
     def append(self, row: Mapping[str, float | None]) -> None:
         """Write one row; a missing value is an empty field. StorageError if it cannot be written."""
-        unknown = set(row) - set(self.columns)
+        unknown = set(row) - set(COLUMNS)
         if unknown:
             raise ValueError(f"no such columns: {', '.join(sorted(unknown))}")
-        text = ",".join(_field(row.get(column)) for column in self.columns) + "\n"
+        text = ",".join(_field(row.get(column)) for column in COLUMNS) + "\n"
         try:
             with open(self.path, "ab") as file:
                 if file.tell() == 0:
-                    text = ",".join(self.columns) + "\n" + text
+                    text = ",".join(COLUMNS) + "\n" + text
                 file.write(text.encode())
                 file.flush()
                 os.fsync(file.fileno())
@@ -118,7 +117,7 @@ class MetricsFile:
 
     @property
     def _header(self) -> bytes:
-        return ",".join(self.columns).encode() + b"\n"
+        return ",".join(COLUMNS).encode() + b"\n"
 
     def _lines(self, step: int) -> Iterator[tuple[bytes, bool]]:
         """All lines, one in memory at a time, and whether to keep each: none if the first is not the header."""
@@ -130,7 +129,7 @@ class MetricsFile:
 
     def _is_row(self, line: bytes) -> bool:
         fields = line.removesuffix(b"\n").split(b",")
-        return line.endswith(b"\n") and len(fields) == len(self.columns) and fields[0].isdigit() and len(fields[0]) < 19
+        return line.endswith(b"\n") and len(fields) == len(COLUMNS) and fields[0].isdigit() and len(fields[0]) < 19
 
 
 class NoMetrics(MetricsFile):

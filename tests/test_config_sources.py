@@ -7,12 +7,7 @@ import pytest
 from cnnlite import bundled
 from cnnlite import config as config_module
 from cnnlite.bundled import bundled_configs, bundled_folder
-from cnnlite.config import (
-    config_text,
-    find_config,
-    load_config,
-    render,
-)
+from cnnlite.config import find_config, load_config, render
 from cnnlite.errors import ConfigError
 from tests.config_parts import FULL, SHORT, faults, load
 
@@ -159,7 +154,7 @@ def test_bundled_configs_are_found_by_name_from_anywhere(tmp_path: Path, monkeyp
     assert load_config("small.yaml").name == load_config("small").name == "small"
     (tmp_path / "small").mkdir()
     assert find_config("small") == folder / "small.yaml"
-    (tmp_path / "mine.yaml").write_text(config_text("small.yaml"))
+    (tmp_path / "mine.yaml").write_text((folder / "small.yaml").read_text() + "\n")
     assert load_config("mine.yaml").resolved == load_config("small").resolved
     (tmp_path / "small.yaml").write_text(SHORT)
     assert find_config("small.yaml") == Path("small.yaml")
