@@ -19,6 +19,7 @@ from cnnlite.runs import RunDirectory
 from cnnlite.schedules import Step
 from cnnlite.stopping import StopFlag
 from cnnlite.training import Training
+from cnnlite.words import duration
 
 RESERVE = 0.03
 """Part of a budget that is not planned with: times vary by as much."""
@@ -140,13 +141,3 @@ def _describe(pace: Pace, steps: int) -> str:
         f"{steps:,} steps of {pace.step * 1e3:,.1f} ms ({steps / pace.steps_per_epoch:.2f} epochs of {epoch}), "
         f"with validation and test {duration(pace.seconds(steps))}"
     )
-
-
-def duration(seconds: float) -> str:
-    """Write a time as people do: ``45 s``, ``5 min 20 s``, ``2 h 5 min``."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"

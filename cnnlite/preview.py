@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from cnnlite.launch import Offer, Request, describe_data, load
 from cnnlite.pace import measure, plan
 from cnnlite.stopping import StopFlag
-from cnnlite.summary import size_text, summarize
+from cnnlite.summary import summarize
+from cnnlite.words import size_text
 
 
 def preview(request: Request, source: str, stop: StopFlag, offer: Offer) -> Iterator[str]:

@@ -12,6 +12,7 @@ from cnnlite.layers.base import layers as registry
 from cnnlite.layers.containers import Parallel, Repeat, Sequential
 from cnnlite.network import Network
 from cnnlite.types import Shape
+from cnnlite.words import size_text
 
 _TITLES = ("output", "parameters", "multiply-adds", "memory")
 
@@ -152,11 +153,3 @@ def _cells(row: Row, depth: int, label: str = "") -> Iterator[tuple[str, ...]]:
 def shape_text(shape: Shape) -> str:
     """Write a shape as people do: ``32 x 32 x 3``."""
     return " x ".join(map(str, shape))
-
-
-def size_text(count: int) -> str:
-    """Write a number of bytes with a unit that fits."""
-    for unit, size in ("GB", 1e9), ("MB", 1e6), ("kB", 1e3):
-        if count >= size:
-            return f"{count / size:,.1f} {unit}"
-    return f"{count} B"

@@ -14,7 +14,7 @@ from cnnlite.config import load_config
 from cnnlite.data import Dataset
 from cnnlite.errors import ConfigError
 from cnnlite.evaluation import load_data
-from cnnlite.pace import RESERVE, Pace, duration, measure, plan
+from cnnlite.pace import RESERVE, Pace, measure, plan
 from cnnlite.stopping import StopFlag
 from tests.small_runs import TINY, assert_same_run, figures, tiny
 
@@ -157,11 +157,3 @@ def test_other_times_are_refused_with_examples(text: str) -> None:
 def test_a_budget_goes_with_nothing_that_decides_the_steps(arguments: list[str]) -> None:
     assert run("--budget", "20m", *arguments).exit_code == 2
     assert run("--dry-run", "--resume", "x").exit_code == 2
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.04, "0.0 s"), (45.2, "45 s"), (60, "1 min 0 s"), (320, "5 min 20 s"), (7500, "2 h 5 min")],
-)
-def test_times_are_told_in_units_that_fit(seconds: float, text: str) -> None:
-    assert duration(seconds) == text

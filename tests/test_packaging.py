@@ -23,7 +23,7 @@ PACKAGE = ROOT / "cnnlite"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 ROOMS = (
-    {"printable"},
+    {"printable", "words"},
     {"bundled", "errors", "registry", "randomness", "types", "stopping", "streams"},
     {"engine", "files", "losses", "schedules", "yaml_reader"},
     {"distributed", "pictures"},

@@ -8,7 +8,7 @@ from cnnlite.bundled import bundled_configs
 from cnnlite.cli import cli
 from cnnlite.config import load_config
 from cnnlite.evaluation import check_model
-from cnnlite.summary import size_text, summarize
+from cnnlite.summary import summarize
 
 NESTED = """\
 data: {dataset: cifar10}
@@ -110,8 +110,3 @@ def test_what_cannot_be_built_is_told_as_validate_tells_it() -> None:
     result = run("tiny.yaml", "-o", "model.6.linear.out_features=9")
     assert (result.exit_code, result.stdout) == (2, "")
     assert "9 numbers" in result.stderr
-
-
-@pytest.mark.parametrize(("count", "text"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (44_695_848, "44.7 MB")])
-def test_sizes_have_a_unit_that_fits(count: int, text: str) -> None:
-    assert size_text(count) == text

@@ -72,7 +72,7 @@ def export(checkpoint: Path, out: Path, data: str | None, force: bool, threads: 
     from cnnlite import engine
     from cnnlite.export import export
     from cnnlite.streams import say
-    from cnnlite.summary import size_text
+    from cnnlite.words import size_text
 
     engine.set_threads(threads)
     size, check = export(options.checkpoint_of(checkpoint), out, root=data, force=force)

@@ -19,8 +19,8 @@ from cnnlite.losses import losses
 from cnnlite.optimizers import optimizers
 from cnnlite.registry import Registry
 from cnnlite.report.record import Record
-from cnnlite.report.words import duration, percent
 from cnnlite.schedules import schedules
+from cnnlite.words import duration, percent
 
 _ORDER = ("model", "data", "train")
 _CHOICES: Mapping[str, Registry[Any]] = {

@@ -11,8 +11,8 @@ from cnnlite.report.evidence import Finding
 from cnnlite.report.inside import feature_stages, first_filters, occlude, one_by_one
 from cnnlite.report.page import Page, cards, figure, grid, note, table
 from cnnlite.report.record import Record, Seen, Trained
-from cnnlite.report.words import duration, percent
 from cnnlite.types import Array
+from cnnlite.words import duration, percent
 
 _MISTAKES = 24
 _OCCLUDED = 6

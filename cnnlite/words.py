@@ -1,0 +1,24 @@
+"""Figures as people write them."""
+
+
+def percent(value: float | None) -> str:
+    """A fraction as a percentage; a dash for None."""
+    return "-" if value is None else f"{value:.1%}"
+
+
+def duration(seconds: float) -> str:
+    """Write a time as people do: ``45 s``, ``5 min 20 s``, ``2 h 5 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def size_text(count: int) -> str:
+    """Write a number of bytes with a unit that fits."""
+    for unit, size in ("GB", 1e9), ("MB", 1e6), ("kB", 1e3):
+        if count >= size:
+            return f"{count / size:,.1f} {unit}"
+    return f"{count} B"
