@@ -10,8 +10,8 @@ from cnnlite import engine, machine
 from cnnlite.data import sources
 from cnnlite.data.cifar import CIFAR10, CIFAR100, Cifar
 from cnnlite.data.download import ARCHIVES, is_complete
+from cnnlite.environment import versions
 from cnnlite.errors import DataError
-from cnnlite.runs import versions
 from cnnlite.streams import shell_word
 
 EXTRAS = {

@@ -12,6 +12,7 @@ from cnnlite import distributed, machine
 from cnnlite.checkpoint import load_checkpoint
 from cnnlite.config import Config, flatten, load_config, render
 from cnnlite.data import Dataset, DatasetMissing
+from cnnlite.environment import environment
 from cnnlite.errors import ConfigError, DataError, Problem, StorageError
 from cnnlite.evaluation import check_run, check_training, load_data
 from cnnlite.pace import measure, plan
@@ -19,7 +20,7 @@ from cnnlite.progress import Reporter
 from cnnlite.registry import did_you_mean
 from cnnlite.results import Progress, Result, read_result
 from cnnlite.resuming import check_same
-from cnnlite.runs import RunDirectory, RunElsewhere, environment
+from cnnlite.runs import RunDirectory, RunElsewhere
 from cnnlite.stopping import StopFlag, Stopped
 from cnnlite.streams import shell_word
 from cnnlite.tensorboard import TensorBoard

@@ -10,12 +10,13 @@ from cnnlite import __version__
 from cnnlite.checkpoint import Checkpoint
 from cnnlite.config import Config
 from cnnlite.data import Dataset
+from cnnlite.environment import versions
 from cnnlite.errors import CheckpointError
 from cnnlite.evaluation import Evaluation
 from cnnlite.metrics import Mean
 from cnnlite.progress import Reporter
 from cnnlite.results import Progress, Result, describe_result, describe_row
-from cnnlite.runs import RunDirectory, versions
+from cnnlite.runs import RunDirectory
 
 _REFRESH_SECONDS = 0.1
 

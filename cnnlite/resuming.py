@@ -6,10 +6,10 @@ from typing import Any
 from cnnlite import __version__
 from cnnlite.checkpoint import Checkpoint
 from cnnlite.config import Config, config_from_data, flatten
+from cnnlite.environment import versions
 from cnnlite.errors import CheckpointError, ConfigError, Problem
 from cnnlite.printable import one_line
 from cnnlite.progress import Reporter
-from cnnlite.runs import versions
 
 MAY_CHANGE = (
     "train.epochs",

@@ -17,9 +17,9 @@ from markdown import bullets, write
 from sides import Match, Side, SideError, match, names, serve, warn_if_busy
 
 from cnnlite import engine
+from cnnlite.environment import environment
 from cnnlite.kernels import convolution
 from cnnlite.layers.convolution import Conv2d
-from cnnlite.runs import environment
 from cnnlite.types import Array
 
 OUT = Path(__file__).parent.parent / "docs/benchmarks.md"

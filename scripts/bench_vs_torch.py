@@ -19,7 +19,7 @@ from sides import Match, Side, SideError, match, names, serve, warn_if_busy
 from cnnlite import engine, machine
 from cnnlite.bench import prepare
 from cnnlite.config import Config, load_config
-from cnnlite.runs import environment
+from cnnlite.environment import environment
 
 REFERENCE = {"seed-advanced": 16, "small": 64, "resnet20": 128, "vgg11": 128, "resnet18": 128, "speedrun": 500}
 """The networks compared, and their batch sizes."""

@@ -28,7 +28,7 @@ ROOMS = (
     {"engine", "files", "losses", "schedules", "yaml_reader"},
     {"distributed", "pictures"},
     {"averaging", "data", "kernels", "checkpoint", "machine", "metrics", "progress"},
-    {"layers", "runs", "results"},
+    {"environment", "layers", "runs", "results"},
     {"sizing"},
     {"misfits"},
     {"annotations", "network"},

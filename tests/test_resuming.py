@@ -7,11 +7,11 @@ import pytest
 from cnnlite import __version__
 from cnnlite.checkpoint import Checkpoint
 from cnnlite.config import Config
+from cnnlite.environment import versions
 from cnnlite.errors import CheckpointError, ConfigError
 from cnnlite.progress import Reporter
 from cnnlite.results import Progress
 from cnnlite.resuming import check_same, describe_schedule
-from cnnlite.runs import versions
 from tests.small_runs import STEPS_PER_EPOCH, tiny
 
 

@@ -1,17 +1,15 @@
 import errno
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from cnnlite.checkpoint import Checkpoint, load_checkpoint
 from cnnlite.errors import CheckpointError, ConfigError, StorageError
-from cnnlite.runs import RunDirectory, environment
+from cnnlite.runs import RunDirectory
 
 
 def checkpoint(step: int) -> Checkpoint:
@@ -147,12 +145,3 @@ def test_without_a_whole_checkpoint_there_is_nothing_to_resume(tmp_path: Path) -
     with pytest.raises(CheckpointError, match="empty"):
         run.newest_checkpoint()
     run.close()
-
-
-def test_the_environment_names_what_figures_depend_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
-    facts: dict[str, Any] = json.loads(json.dumps(environment()))
-    assert facts["numpy"] == np.__version__
-    assert facts["variables"]["OPENBLAS_CORETYPE"] == "Haswell"
-    assert facts["cpu"]
-    assert facts["threads"] >= 1

@@ -1,0 +1,16 @@
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cnnlite.environment import environment
+
+
+def test_the_environment_names_what_figures_depend_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    facts: dict[str, Any] = json.loads(json.dumps(environment()))
+    assert facts["numpy"] == np.__version__
+    assert facts["variables"]["OPENBLAS_CORETYPE"] == "Haswell"
+    assert facts["cpu"]
+    assert facts["threads"] >= 1
