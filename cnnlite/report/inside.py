@@ -52,11 +52,6 @@ def _watch(name: str, layer: Layer, see: Callable[[str, Layer, Array], None]) ->
     layer.forward = watched  # type: ignore[method-assign]
 
 
-def kind(layer: Layer) -> str:
-    """What configs call a layer."""
-    return next(name for name in layers if layers[name] is type(layer))
-
-
 @dataclass(frozen=True)
 class Filters:
     """What the first layer multiplies pixels with."""
@@ -125,7 +120,7 @@ def feature_stages(network: Network, x: Array, most: int = 6, channels: int = 8)
 def _stage(layer: Layer, y: Array, count: int) -> Stage:
     lively = np.argsort(-y.std(axis=(0, 1, 2), dtype=np.float64), kind="stable")[:count]
     chosen = np.sort(lively)
-    return Stage(layer.path, kind(layer), y.shape[1:], chosen, y[..., chosen].transpose(0, 3, 1, 2))
+    return Stage(layer.path, layers.name_of(type(layer)), y.shape[1:], chosen, y[..., chosen].transpose(0, 3, 1, 2))
 
 
 @dataclass(frozen=True)
