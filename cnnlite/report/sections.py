@@ -131,13 +131,9 @@ def mistakes(page: Page, seen: Behaviour, images: Images, split: str, classes: S
         pictures.append(tiles.rgb(images.images[index]))
         alt = f"An image of class {true} that was called {called}"
         image = page.image(f"mistake-{index}.png", tiles.png(pictures[-1]), alt, keep=False)
-        boxes.append((image, true, called, float(seen.confidences[index])))
-    page.add(grid((_mistake(page, *box) for box in boxes), "tiles"))
+        boxes.append(figure(image, f"{true}, called {called} ({seen.confidences[index]:.0%})"))
+    page.add(grid(boxes, "tiles"))
     page.files["mistakes.png"] = tiles.png(tiles.mosaic([tiles.enlarge(picture) for picture in pictures], 6))
-
-
-def _mistake(page: Page, image: str, true: str, called: str, confidence: float) -> str:
-    return figure(image, f"{true}, called {called} ({confidence:.0%})")
 
 
 def trust(page: Page, seen: Behaviour) -> None:
