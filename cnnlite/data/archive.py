@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
+from cnnlite.data.cifar import LARGEST_FILE
 from cnnlite.data.fetch import Progress
 from cnnlite.errors import DataError, StorageError
 
@@ -23,7 +24,6 @@ _MOST_MEMBERS = 200
 """Headers that describe other headers included."""
 _MOST_STREAMS = 10_000
 """Of gzip, one after the other; parallel compressors write many."""
-_LARGEST_MEMBER = 200 * 1024 * 1024
 _LARGEST_TOTAL = 512 * 1024 * 1024
 LARGEST_ARCHIVE = 400 * 1024 * 1024
 _DESCRIPTIONS = (b"x", b"g", b"X", b"L", b"K", b"N", b"V")
@@ -158,7 +158,7 @@ def _members(archive: Path, stream: _Unpacked) -> Iterator[tarfile.TarInfo]:
         if not header.strip(b"\0"):
             return
         member = tarfile.TarInfo.frombuf(header, "utf-8", "backslashreplace")
-        if not 0 <= member.size <= _LARGEST_MEMBER:
+        if not 0 <= member.size <= LARGEST_FILE:
             raise DataError(f"{archive}: refused: larger than any CIFAR archive at {member.name!r}")
         if member.type in _DESCRIPTIONS:
             _skip(stream, member.size + -member.size % _BLOCK)

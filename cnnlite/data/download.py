@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cnnlite.data.archive import LARGEST_ARCHIVE, extract, md5
+from cnnlite.data.cifar import LARGEST_FILE
 from cnnlite.data.fetch import Progress, check_url, discard, fetch, size
 from cnnlite.errors import ConfigError, DataError, StorageError
 from cnnlite.files import locked_folder
 from cnnlite.registry import did_you_mean
 from cnnlite.stopping import Stopped
-
-_LARGEST_FILE = 200 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ def is_complete(folder: Path, archive: Archive) -> bool:
     """Whether all files of the dataset are in ``folder``, byte for byte."""
     try:
         # What is no file of the right kind of size (a pipe, a device) might be read for ever.
-        fit = all(os.path.isfile(folder / name) and size(folder / name) < _LARGEST_FILE for name in archive.members)
+        fit = all(os.path.isfile(folder / name) and size(folder / name) <= LARGEST_FILE for name in archive.members)
         return fit and all(md5(folder / name) == checksum for name, checksum in archive.members.items())
     except OSError:
         return False
@@ -140,7 +139,6 @@ def _download_and_install(
 def _download(
     url: str, part: Path, archive: Archive, progress: Progress, say: Callable[[str], None], timeout: float
 ) -> None:
-    check_url(url)
     resumed = part.exists()
     say(f"{'going on with' if resumed else 'downloading'} {url}")
     fetch(url, part, limit=LARGEST_ARCHIVE, progress=progress, timeout=timeout)
