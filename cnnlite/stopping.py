@@ -13,11 +13,12 @@ _SIGNALS = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
 
 
 class Stopped(BaseException):
-    """A signal asked the program to end; the exit code is 128 + ``number``."""
+    """A signal asked the program to end."""
 
     def __init__(self, number: int):
         super().__init__(number)
         self.number = number
+        self.exit_code = 128 + number
         self.name = signal.Signals(number).name
         self.hint = ""
         """How to go on, for the message that the user sees last."""

@@ -48,7 +48,7 @@ def _explain(error: BaseException) -> int:
     """Print one or two lines about an error; returns the exit code."""
     if isinstance(error, Stopped):
         complain(f"stopped by {error.name}{'; ' * bool(error.hint)}{error.hint}")
-        return 128 + error.number
+        return error.exit_code
     if isinstance(error, CnnliteError):
         complain("\n".join(f"error: {one_line(line)}" for line in str(error).split("\n")))
         return error.exit_code

@@ -200,8 +200,6 @@ def _pause(waited: float) -> None:
 
 def exit_code(error: BaseException) -> int:
     """What the process ends with because of an error, as on the command line."""
-    if isinstance(error, Stopped):
-        return 128 + error.number
     if isinstance(error, OSError | MemoryError):
         return 5
     return int(getattr(error, "exit_code", 1))
