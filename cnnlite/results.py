@@ -48,13 +48,10 @@ class Progress:
     def from_meta(cls, data: dict[str, Any]) -> "Progress":
         """Undo `dataclasses.asdict`; KeyError or TypeError if it is not that."""
         progress = cls(**{**data, "loss": Mean(**data["loss"]), "accuracy": Mean(**data["accuracy"])})
-        kinds = (int, int, int | float, Mean, Mean, int | None, float | None)
-        for name, kind in zip(vars(progress), kinds, strict=True):
-            if not isinstance(value := getattr(progress, name), kind):
-                raise TypeError(f"{name} {value!r:.40}")
-        for mean in (progress.loss, progress.accuracy):
-            if not isinstance(mean.total, int | float) or not isinstance(mean.count, int):
-                raise TypeError(f"{mean!r:.40}")
+        for part in (progress, progress.loss, progress.accuracy):
+            for known in fields(part):
+                if not _is_a(value := getattr(part, known.name), known.type):
+                    raise TypeError(f"{known.name} {value!r:.40}")
         return progress
 
 
@@ -94,7 +91,11 @@ def read_result(path: Path) -> dict[str, Any]:
 
 def _fits(value: Any, kind: Any) -> bool:
     sensible = not isinstance(value, int | float) or abs(value) < _LARGEST_NUMBER
-    return sensible and isinstance(value, int | float if kind is float else kind)
+    return sensible and _is_a(value, kind)
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    return isinstance(value, int | float if kind is float else kind)
 
 
 def describe_row(row: dict[str, Any], total: int, *, best: bool = False) -> str:
