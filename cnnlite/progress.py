@@ -3,7 +3,7 @@
 import contextlib
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -161,7 +161,7 @@ class Reporter:
             self._log = None
 
     @contextlib.contextmanager
-    def _drawing(self) -> Any:
+    def _drawing(self) -> Iterator[None]:
         """Go on without the bar if the terminal went away."""
         try:
             yield

@@ -44,7 +44,7 @@ def _runs() -> list[str]:
 complete_bundled = _completion(bundled_names)
 complete_config = _completion(lambda: [*bundled_names(), *_found("*.yaml", "*.yml")], "file")
 complete_run = _completion(_runs, "dir")
-complete_folder = _completion(list, "dir")
+complete_folder = _completion(lambda: (), "dir")
 complete_checkpoint = _completion(lambda: [*_runs(), *_found("runs/*/checkpoints/[!.]*.npz")], "file")
 
 config = click.argument("config", type=NAME, shell_complete=complete_config)
