@@ -89,7 +89,6 @@ def compare(runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
     import json
 
     from cnnlite.report.compare import compare as compare_runs
-    from cnnlite.report.compare import write_comparison
     from cnnlite.report.record import read_record
     from cnnlite.streams import say
 
@@ -98,5 +97,7 @@ def compare(runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
     records = [read_record(run) for run in runs]
     found = compare_runs(records)
     if out is not None:
+        from cnnlite.report.side_by_side import write_comparison
+
         write_comparison(found, records, out)
     say(json.dumps(found.facts(), allow_nan=False) if as_json else found.describe())

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from cnnlite.config import config_from_data
-from cnnlite.report.compare import compare, write_comparison
+from cnnlite.report.compare import compare
+from cnnlite.report.side_by_side import write_comparison
 from tests.report.runs import made_up
 from tests.small_runs import tiny
 
