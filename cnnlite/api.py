@@ -50,7 +50,7 @@ def train(
     threads: int | None = None,
     quiet: bool = False,
 ) -> Trained:
-    """Train as the command ``cnnlite train`` does, with the same arguments, and test.
+    """Train as the command ``cnnlite train`` does, and test; the arguments are options of the command.
 
     ``config`` is a file, the name of a bundled config, or its content as plain data. Raises one of the errors in
     ``cnnlite.errors``. KeyboardInterrupt ends at once; ``resume`` goes on from the last checkpoint then.
