@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Feed the readers with bytes that a fuzzer makes up: each input must be read, or refused with one of our errors.
 
     python -m pip install atheris                      # Linux, CPython 3.11 to 3.13
@@ -79,7 +80,6 @@ def binaries(data: bytes) -> None:
 def archives(data: bytes) -> None:
     """Any bytes as a tar archive, packed by us so that mutations reach what is inside."""
     path = FOLDER / "a.tar.gz"
-
     path.write_bytes(data if data[:1] == b"\x1f" else gzip.compress(data, 0))
     members = {"data_batch_1": hashlib.md5(b"x", usedforsecurity=False).hexdigest()}
     with contextlib.suppress(DataError):
