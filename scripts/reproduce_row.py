@@ -37,7 +37,7 @@ ROWS = {
     "seed-simple": Row("seed-simple.yaml"),
     "seed-advanced": Row("seed-advanced.yaml"),
     "small": Row("small.yaml"),
-    "10-minutes": Row("10-minutes.yaml"),
+    "10-minutes": Row("10-minutes.yaml", seeds=(0, 1)),
     "speedrun-94": Row("speedrun-94.yaml"),
     "resnet20": Row("resnet20.yaml", seeds=(0,)),
 }
