@@ -170,6 +170,12 @@ class _Composer:
                 message = "a tab cannot indent YAML; use spaces"
             elif "mapping values" in message:
                 message += "; look at the indentation, or quote text that holds a colon"
+            elif "<block end>" in message:
+                message = self.misplaced(error)
+            elif "<document start>" in message:
+                message = "this line does not continue what stands above it; look at the indentation"
+            elif "expected ':'" in message and error.context_mark:
+                mark, message = error.context_mark, "put a colon behind a key, and a space behind a dash"
             self.stop(f"not YAML: {message}", mark.line + 1 if mark else 0)
         except yaml.reader.ReaderError as error:
             line = self.text.count("\n", 0, error.position) + 1
@@ -178,6 +184,14 @@ class _Composer:
             # PyYAML lets these through from numbers in escapes and directives, such as "\UFFFFFFFF".
             self.stop(f"not YAML: {clip(str(error))}", 0)
         return Document(data, self.lines, self.file, self.problems)
+
+    def misplaced(self, error: yaml.MarkedYAMLError) -> str:
+        """Say why something cannot be part of the list or mapping that it stands in."""
+        start, here = error.context_mark, error.problem_mark
+        if "".join(self.text.splitlines()[here.line : here.line + 1])[: here.column].strip():
+            return "nothing more can follow in this line; quotes and brackets go around the whole value"
+        around = f"{'list' if 'collection' in error.context else 'mapping'} in line {start.line + 1}"
+        return f"the indentation of this line does not match the {around} that it stands in"
 
     def compose(self) -> Any:
         next(self.events)  # the start of the stream
