@@ -17,7 +17,6 @@ from cnnlite.errors import ConfigError, DataError, Problem, StorageError
 from cnnlite.evaluation import check_run, check_training, load_data
 from cnnlite.pace import measure, plan
 from cnnlite.progress import Reporter
-from cnnlite.registry import did_you_mean
 from cnnlite.results import Progress, Result, read_result
 from cnnlite.resuming import check_same
 from cnnlite.runs import RunDirectory, RunElsewhere
@@ -129,10 +128,6 @@ def _resume(request: Request, path: Path, reporter: Reporter, stop: StopFlag, of
 
 
 def _open(path: Path) -> RunDirectory:
-    if not path.exists():
-        others = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-        way_out = did_you_mean(path.name, others) or "; --resume takes the directory of a run, such as runs/small"
-        raise ConfigError(f"{path}: no such run{way_out}")
     if path.is_file() and path.parent.name != "checkpoints":
         raise ConfigError(f"{path}: is not in a run directory; --resume takes a run, such as runs/small")
     return RunDirectory.open(path.parent.parent if path.is_file() else path)

@@ -20,6 +20,8 @@ MAY_CHANGE = (
     "data.root",
 )
 """Places in the config that may differ when a run is resumed: how long, how often, where; not what is computed."""
+_SHOWN = 5
+"""Differences of a config that is refused; another network has hundreds."""
 
 
 def check_same(config: Config, checkpoint: Checkpoint, reporter: Reporter) -> list[Problem]:
@@ -36,8 +38,10 @@ def check_same(config: Config, checkpoint: Checkpoint, reporter: Reporter) -> li
     ]
     refused = [change for change in changes if change.path not in MAY_CHANGE]
     if refused:
-        allowed = f"a resumed run may change only {', '.join(MAY_CHANGE)}; start a new run for more"
-        raise ConfigError([*refused, Problem("", allowed)])
+        more = f"and {len(refused) - _SHOWN} more differences; " * (len(refused) > _SHOWN)
+        allowed = f"a resumed run may change only {', '.join(MAY_CHANGE)}"
+        way_out = "leave out --config and -o, or start a new run without --resume"
+        raise ConfigError([*refused[:_SHOWN], Problem("", f"{more}{allowed}; {way_out}")])
     then = checkpoint.fact("versions", dict)
     if then.get("cnnlite") != __version__:
         wrote = one_line(str(then.get("cnnlite")), 40)

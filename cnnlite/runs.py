@@ -13,6 +13,7 @@ from cnnlite.checkpoint import Checkpoint, CheckpointFile, load_checkpoint, save
 from cnnlite.errors import CheckpointError, ConfigError, StorageError, UnfitError
 from cnnlite.files import lock, remove_temporary, unwritable, write_text
 from cnnlite.metrics import MetricsFile, NoMetrics
+from cnnlite.registry import did_you_mean
 
 _LOCK = ".lock"
 
@@ -198,11 +199,11 @@ class RunElsewhere(RunDirectory):
 
 
 def checkpoint_of(path: Path) -> Path:
-    """Find the best checkpoint of a run, or else the newest; a ``path`` that is no folder is one itself.
+    """Find the best checkpoint of a run, or else the newest; a file, or the ``path`` of an .npz, is one itself.
 
-    CheckpointError for a run that has none yet, ConfigError for another folder.
+    CheckpointError for a run that has none yet, ConfigError for another folder, or none.
     """
-    if not path.is_dir():
+    if path.is_file() or path.suffix == ".npz":
         return path
     for folder in path / "checkpoints", path:
         for kind in "best", "last", "previous":
@@ -212,7 +213,10 @@ def checkpoint_of(path: Path) -> Path:
 
 
 def no_run(path: Path) -> ConfigError:
-    """Make the error for a path that is no run directory; it names one that is inside, the latest, if there is one."""
+    """Make the error for a path that is no run directory; it names a run of nearly that name, or the latest inside."""
+    if not path.exists():
+        way_out = did_you_mean(path.name, [folder.parent.name for folder in path.parent.glob("*/checkpoints/")])
+        return ConfigError(f"{path}: no such run{way_out or '; name the directory of one, such as runs/small'}")
     if path.parent.name == "checkpoints":
         return ConfigError(f"{path}: is not a run directory; name the run, {path.parent.parent}")
     inside = sorted(path.glob("*/checkpoints/"), key=lambda folder: folder.stat().st_mtime)

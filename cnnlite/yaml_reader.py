@@ -188,9 +188,11 @@ class _Composer:
     def misplaced(self, error: yaml.MarkedYAMLError) -> str:
         """Say why something cannot be part of the list or mapping that it stands in."""
         start, here = error.context_mark, error.problem_mark
+        if start is None or here is None:
+            return "look at the indentation"
         if "".join(self.text.splitlines()[here.line : here.line + 1])[: here.column].strip():
             return "nothing more can follow in this line; quotes and brackets go around the whole value"
-        around = f"{'list' if 'collection' in error.context else 'mapping'} in line {start.line + 1}"
+        around = f"{'list' if 'collection' in (error.context or '') else 'mapping'} in line {start.line + 1}"
         return f"the indentation of this line does not match the {around} that it stands in"
 
     def compose(self) -> Any:

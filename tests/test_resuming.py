@@ -1,4 +1,5 @@
 import dataclasses
+import re
 import sys
 from typing import Any
 
@@ -6,7 +7,7 @@ import pytest
 
 from cnnlite import __version__
 from cnnlite.checkpoint import Checkpoint
-from cnnlite.config import Config
+from cnnlite.config import Config, config_from_data
 from cnnlite.environment import versions
 from cnnlite.errors import CheckpointError, ConfigError
 from cnnlite.progress import Reporter
@@ -60,6 +61,16 @@ def test_every_other_difference_is_shown_and_refused() -> None:
         check_same(tiny(batch_size=8, clip_norm=1.0, epochs=5), made_by(tiny()), Reporter())
     for line in ("train.batch_size: was 16, is 8", "train.clip_norm: was null, is 1.0", "start a new run"):
         assert line in str(caught.value)
+
+
+def test_of_many_differences_a_few_are_shown_with_the_way_out() -> None:
+    other = config_from_data(tiny().resolved | {"model": ["flatten", {"linear": {"out_features": 10}}]})
+    with pytest.raises(ConfigError) as caught:
+        check_same(other, made_by(tiny()), Reporter())
+    *shown, last = str(caught.value).split("\n")
+    assert len(shown) == 5
+    assert all(line.startswith("model[") for line in shown)
+    assert re.match(r"and \d+ more differences; a resumed run may change only train.epochs, .*; leave out --", last)
 
 
 def test_another_version_is_refused_and_other_packages_are_mentioned(capsys: pytest.CaptureFixture[str]) -> None:

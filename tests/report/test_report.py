@@ -213,11 +213,11 @@ def test_explain_and_compare_from_end_to_end(run: Record) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["report", "missing"], "missing: is not a run directory"),
+        (["report", "missing"], "missing: no such run"),
         (["explain", "."], "is not a run directory"),
         (["explain"], "--rules"),
         (["compare", "one"], "at least two runs"),
-        (["compare", "one", "two"], "one: is not a run directory"),
+        (["compare", "one", "two"], "one: no such run"),
         (["compare", "one", "two", "--out", "curves.pdf"], ".html, .png or .svg"),
     ],
 )
