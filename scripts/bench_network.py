@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Check the model of docs/distributed.md: two ranks on emulated hosts, with less and less bandwidth and more delay.
 
-    scripts/bench_network.py [CONFIG ...] [--link 1000:0.1 --link 100:2 ...]
+    .venv/bin/python scripts/bench_network.py [CONFIG ...] [--link 1000:0.1 --link 100:2 ...]
 
 Latency and bandwidth that the model is told are those of the link; what messages cost beside them (software, and the
 switch that emulates the network) is measured once, on links without limits. Needs Linux, root, `ip` and mpi4py.

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Measure the code: lines by room, how quickly it answers, what tests reach and take; for CONTRIBUTING.md.
 
-scripts/figures.py lines times     # times need an idle machine
-scripts/figures.py coverage suite  # needs pytest-cov; some minutes
+.venv/bin/python scripts/figures.py lines times     # times need an idle machine
+.venv/bin/python scripts/figures.py coverage suite  # needs pytest-cov; some minutes
 """
 
 import ast

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Feed the readers with bytes that a fuzzer makes up: each input must be read, or refused with one of our errors.
 
-    python -m pip install atheris                      # Linux, CPython 3.11 to 3.13
-    python scripts/fuzz.py TARGET [libFuzzer options]  # such as -max_total_time=600 -timeout=10 -rss_limit_mb=1024
-    python scripts/fuzz.py TARGET FILE                 # once more what an earlier run left
+    .venv/bin/python -m pip install atheris                      # Linux, CPython 3.11 to 3.13
+    .venv/bin/python scripts/fuzz.py TARGET [libFuzzer options]
+    .venv/bin/python scripts/fuzz.py TARGET FILE                 # once more what an earlier run left
 
-libFuzzer follows which lines an input reaches and mutates those that reach new ones. An escaping exception, more than
--timeout seconds or more than -rss_limit_mb end the run and leave the input in a file.
+Options are such as -max_total_time=600 -timeout=10 -rss_limit_mb=1024. libFuzzer follows which lines an input reaches
+and mutates those that reach new ones. An escaping exception, more than -timeout seconds or more than -rss_limit_mb end
+the run and leave the input in a file.
 """
 
 import contextlib
@@ -182,7 +183,7 @@ def words() -> set[str]:
 def main() -> None:
     """Fuzz the target named first."""
     if len(sys.argv) < 2 or sys.argv[1] not in TARGETS:
-        sys.exit(f"usage: scripts/fuzz.py {'|'.join(TARGETS)} [libFuzzer options]")
+        sys.exit(f"usage: .venv/bin/python scripts/fuzz.py {'|'.join(TARGETS)} [libFuzzer options]")
     target, seeds = TARGETS[sys.argv[1]]
     SEEDS.mkdir()
     for number, seed in enumerate(seeds()):

@@ -41,3 +41,11 @@ def test_an_interrupted_installation_is_called_that(script: str, tmp_path: Path)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (130, "scripts/setup: interrupted; run it again to go on\n")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows knows no such mode")
+def test_what_begins_as_a_program_can_be_started_as_one() -> None:
+    files = [path for path in (ROOT / "scripts").iterdir() if path.is_file()]
+    programs = {path.name for path in files if path.read_bytes().startswith(b"#!")}
+    assert len(programs) > 10
+    assert programs == {path.name for path in files if os.access(path, os.X_OK)}
