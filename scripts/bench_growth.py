@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 import numpy as np
-from markdown import bullets, write
+from parts.markdown import bullets, write
 
 from cnnlite import engine, machine
 from cnnlite.bench import WARM_UP_STEPS, prepare

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import click
 from bench_scaling import ALONE, OUT, PAIR, Found, Rounds, costs_of, launch, middle
-from emulated_hosts import Link, hosts
-from markdown import write
-from scaling_model import Network
+from parts.emulated_hosts import Link, hosts
+from parts.markdown import write
+from parts.scaling_model import Network
 
 MARKS = ("<!-- emulated network -->", "<!-- end of emulated network -->")
 VARIABLES = {"MPIR_CVAR_NOLOCAL": "1", "UCX_TLS": "tcp,self"}

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-from markdown import write
-from scaling_model import NETWORKS, Costs, Network
+from parts.markdown import write
+from parts.scaling_model import NETWORKS, Costs, Network
 
 from cnnlite import machine
 
@@ -49,7 +49,7 @@ def launch(
     mpiexec = shutil.which("mpiexec", path=mine)
     if mpiexec is None:
         raise click.ClickException('there is no mpiexec: pip install "cnnlite[mpi]"')
-    worker = [sys.executable, str(HERE / "scaling_worker.py"), *map(str, arguments)]
+    worker = [sys.executable, str(HERE / "parts" / "scaling_worker.py"), *map(str, arguments)]
     if hosts is not None:
         command = [mpiexec]
         for index in range(ranks):

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import click
 import numpy as np
-from markdown import bullets, write
-from sides import Match, Side, SideError, match, names, serve, warn_if_busy
+from parts.markdown import bullets, write
+from parts.sides import Match, Side, SideError, match, names, serve, warn_if_busy
 
 from cnnlite import engine
 from cnnlite.environment import environment

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-from markdown import write
-from sides import Match, Side, SideError, match, names, serve, warn_if_busy
+from parts.markdown import write
+from parts.sides import Match, Side, SideError, match, names, serve, warn_if_busy
 
 from cnnlite import engine, machine
 from cnnlite.bench import prepare
@@ -42,7 +42,7 @@ def _side(side: str, name: str, batch_size: int, threads: int) -> tuple[dict[str
     engine.set_threads(threads)
     if side == "cnnlite":
         return {"kernel": machine.blas_kernel()}, prepare(config, batch_size)
-    import torch_twin
+    from parts import torch_twin
 
     torch = torch_twin.torch
     torch.set_num_threads(threads)

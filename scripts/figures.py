@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from markdown import bullets, write
+from parts.markdown import bullets, write
 
 from cnnlite import engine
 

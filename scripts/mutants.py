@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
-from markdown import bullets, write
+from parts.markdown import bullets, write
 
 ROOT = Path(__file__).resolve().parent.parent
 LIST = Path(__file__).with_suffix(".txt")

@@ -49,7 +49,7 @@ def script(torch: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.fixture
 def twins(script: Any) -> Any:
     """The module that makes twins."""
-    return importlib.import_module("torch_twin")
+    return importlib.import_module("parts.torch_twin")
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ print(time.monotonic() - began)
 @can_emulate
 def test_packets_take_their_time_between_emulated_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(SCRIPTS)
-    emulated: Any = importlib.import_module("emulated_hosts")
+    emulated: Any = importlib.import_module("parts.emulated_hosts")
     try:
         emulated._ip("netns", "add", "cnnlite-test")
     except subprocess.CalledProcessError:

@@ -13,7 +13,7 @@ MARKS = ("<!-- figures -->", "<!-- end of figures -->")
 @pytest.fixture
 def markdown(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(ROOT / "scripts")
-    return importlib.import_module("markdown")
+    return importlib.import_module("parts.markdown")
 
 
 def test_figures_are_written_between_their_marks(markdown: Any, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The module of the script."""
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    return importlib.import_module("reproduce_row")
+    return importlib.import_module("parts.reproduce_row")
 
 
 def test_every_training_in_the_table_of_results_is_a_row(script: Any) -> None:

@@ -1,4 +1,5 @@
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -49,3 +50,12 @@ def test_what_begins_as_a_program_can_be_started_as_one() -> None:
     programs = {path.name for path in files if path.read_bytes().startswith(b"#!")}
     assert len(programs) > 10
     assert programs == {path.name for path in files if os.access(path, os.X_OK)}
+
+
+def test_contributing_has_a_row_for_each_script() -> None:
+    rows = re.findall(
+        r"^\| `scripts/([\w.]+)` \|", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert sorted(rows) == sorted(
+        path.name for path in (ROOT / "scripts").iterdir() if path.suffix in {"", ".py"} and path.is_file()
+    )

@@ -15,7 +15,7 @@ import click
 
 from cnnlite.config import load_config, render
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "docs" / "results"
 
 
