@@ -10,7 +10,7 @@ from cnnlite.words import size_text
 
 
 def preview(request: Request, source: str, stop: StopFlag, offer: Offer) -> Iterator[str]:
-    """Describe the training that ``request`` asks for, part by part, and leave nothing behind.
+    """Describe the training that ``request`` asks for, part by part, and make no run.
 
     Raises what the training would: ConfigError, DataError for missing or damaged images, DivergedError in its first
     steps.

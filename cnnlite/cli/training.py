@@ -63,7 +63,7 @@ def _duration(_: click.Context, __: click.Parameter, value: str | None) -> float
 @options.threads
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but warnings and the result.")
 @click.option("--tensorboard", is_flag=True, help="Write the figures for TensorBoard too.")
-@click.option("--dry-run", is_flag=True, help="Only show network, data, time and memory; leaves nothing behind.")
+@click.option("--dry-run", is_flag=True, help="Only show network, data, time and memory; makes no run.")
 @click.pass_obj
 def train(stop: StopFlag, /, threads: int | None, quiet: bool, dry_run: bool, **wishes: Any) -> None:
     """Train a network and test it.
