@@ -1,5 +1,6 @@
 """What `import cnnlite` offers to programs: training, and trained networks. Everything else is internal."""
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnlite import distributed, engine
+from cnnlite.errors import ConfigError
 from cnnlite.launch import Request, launch
 from cnnlite.prediction import Model
 from cnnlite.progress import Reporter
@@ -32,7 +34,7 @@ def load(checkpoint: str | os.PathLike[str], *, threads: int | None = None) -> M
     """Read a checkpoint, or a run's best, to predict with it on ``threads`` threads, or on one per core.
 
     Networks share the threads: the last call decides how many, and one prediction runs at a time. Raises
-    CheckpointError for a file that is none.
+    CheckpointError for a file that is none or a run that has none yet, ConfigError for a folder that is no run.
     """
     engine.set_threads(threads)
     return Model.load(checkpoint_of(Path(checkpoint)))
@@ -47,14 +49,21 @@ def train(
     seed: int | None = None,
     data: str | os.PathLike[str] | None = None,
     epochs: float | None = None,
+    budget: float | None = None,
     threads: int | None = None,
     quiet: bool = False,
+    tensorboard: bool = False,
 ) -> Trained:
     """Train as the command ``cnnlite train`` does, and test; the arguments are options of the command.
 
-    ``config`` is a file, the name of a bundled config, or its content as plain data. Raises one of the errors in
-    ``cnnlite.errors``. KeyboardInterrupt ends at once; ``resume`` goes on from the last checkpoint then.
+    ``config`` is a file, the name of a bundled config, or its content as plain data; ``budget`` is in seconds. Raises
+    one of the errors in ``cnnlite.errors``. KeyboardInterrupt ends at once; ``resume`` goes on from the last checkpoint
+    then.
     """
+    if budget is not None and not 0 < budget < math.inf:
+        raise ConfigError(f"budget {budget} is not a number of seconds above 0")
+    if budget is not None and (epochs is not None or resume is not None):
+        raise ConfigError("budget decides how many steps a new run makes: leave out epochs and resume")
     request = Request(
         config=config if config is None or isinstance(config, Mapping) else os.fspath(config),
         overrides=overrides,
@@ -63,6 +72,8 @@ def train(
         seed=seed,
         data=None if data is None else os.fspath(data),
         epochs=epochs,
+        budget=budget,
+        tensorboard=tensorboard,
     )
     with distributed.joined() as ranks:
         engine.set_threads(ranks.threads(threads))

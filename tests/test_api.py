@@ -2,7 +2,9 @@
 
 import copy
 import json
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,6 +62,33 @@ def test_files_and_bundled_names_are_configs_too(here: Path) -> None:
     assert first.run == Path("runs/mine")
     small = ["data.dataset.shapes.train_images=60", "data.dataset.shapes.test_images=20", "train.epochs=0.1"]
     assert cnnlite.train("quickstart", overrides=small, quiet=True).run == Path("runs/quickstart")
+
+
+def test_a_budget_decides_how_many_steps_there_are() -> None:
+    with pytest.raises(ConfigError, match="not even a step and the test fit into it"):
+        cnnlite.train(CONFIG, budget=1e-6, quiet=True)
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("wishes", "message"),
+    [
+        ({"budget": 0}, "not a number of seconds above 0"),
+        ({"budget": float("nan")}, "not a number of seconds above 0"),
+        ({"budget": 60, "epochs": 1}, "leave out epochs and resume"),
+        ({"budget": 60, "resume": "runs/small"}, "leave out epochs and resume"),
+    ],
+)
+def test_a_budget_that_cannot_be_is_refused(wishes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        cnnlite.train(CONFIG, **wishes)
+    assert not Path("runs").exists()
+
+
+def test_figures_for_tensorboard_are_written_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(ConfigError, match=r"cnnlite\[tensorboard\]"):
+        cnnlite.train(CONFIG, tensorboard=True, quiet=True)
 
 
 def test_a_run_can_be_resumed() -> None:
