@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from cnnlite.data.cifar import LARGEST_FILE
-from cnnlite.data.fetch import Progress
+from cnnlite.data.fetch import BytesDone
 from cnnlite.errors import DataError, StorageError
 
 _CHUNK = 1024 * 1024
@@ -84,7 +84,7 @@ def md5(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def extract(archive: Path, target: Path, members: Mapping[str, str], progress: Progress) -> Path | None:
+def extract(archive: Path, target: Path, members: Mapping[str, str], progress: BytesDone) -> Path | None:
     """Unpack ``members`` (name without folder: MD5) of ``<target's name>/`` in a .tar.gz to the new folder ``target``.
 
     The folder appears when everything in it is complete and verified. Members of other names are left out; an archive
@@ -118,7 +118,7 @@ def _set_aside(target: Path) -> Path:
     return target.rename(aside)
 
 
-def _unpack(archive: Path, folder: str, into: Path, members: Mapping[str, str], progress: Progress) -> None:
+def _unpack(archive: Path, folder: str, into: Path, members: Mapping[str, str], progress: BytesDone) -> None:
     done: set[str] = set()
     others: set[str] = set()
     try:

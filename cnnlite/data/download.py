@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cnnlite.data.archive import LARGEST_ARCHIVE, extract, md5
 from cnnlite.data.cifar import LARGEST_FILE
-from cnnlite.data.fetch import Progress, check_url, discard, fetch, size
+from cnnlite.data.fetch import BytesDone, check_url, discard, fetch, size
 from cnnlite.errors import ConfigError, DataError, StorageError
 from cnnlite.files import locked_folder
 from cnnlite.registry import did_you_mean
@@ -58,7 +58,7 @@ def download_cifar(
     dataset: str = "cifar10",
     from_file: Path | None = None,
     url: str | None = None,
-    progress: Progress | None = None,
+    progress: BytesDone | None = None,
     say: Callable[[str], None] | None = None,
     timeout: float = 30.0,
 ) -> Path:
@@ -118,7 +118,7 @@ def is_complete(folder: Path, archive: Archive) -> bool:
 
 
 def _download_and_install(
-    url: str, target: Path, archive: Archive, progress: Progress, say: Callable[[str], None], timeout: float
+    url: str, target: Path, archive: Archive, progress: BytesDone, say: Callable[[str], None], timeout: float
 ) -> None:
     part = target.with_name(f"{target.name}.tar.gz.part")
     try:
@@ -137,7 +137,7 @@ def _download_and_install(
 
 
 def _download(
-    url: str, part: Path, archive: Archive, progress: Progress, say: Callable[[str], None], timeout: float
+    url: str, part: Path, archive: Archive, progress: BytesDone, say: Callable[[str], None], timeout: float
 ) -> None:
     resumed = part.exists()
     say(f"{'going on with' if resumed else 'downloading'} {url}")
@@ -157,7 +157,7 @@ def _download(
 
 
 def _install(
-    archive_file: Path, target: Path, archive: Archive, progress: Progress, say: Callable[[str], None]
+    archive_file: Path, target: Path, archive: Archive, progress: BytesDone, say: Callable[[str], None]
 ) -> None:
     _make_folder(target.parent)
     if (aside := extract(archive_file, target, archive.members, progress)) is not None:

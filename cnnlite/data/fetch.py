@@ -23,7 +23,7 @@ _PROGRESS = 1024 * 1024
 """Bytes; an attempt that brings so many has not failed."""
 
 
-class Progress(Protocol):
+class BytesDone(Protocol):
     """Told how many bytes there are, and how many there will be (None if nobody knows)."""
 
     def __call__(self, done: int, total: int | None, /) -> None:
@@ -103,7 +103,7 @@ def fetch(
     part: Path,
     *,
     limit: int,
-    progress: Progress,
+    progress: BytesDone,
     timeout: float = 30.0,
     attempts: int = 5,
     pause: float = 1.0,
@@ -141,7 +141,7 @@ def size(part: Path) -> int:
     return part.stat().st_size if part.exists() else 0
 
 
-def _attempt(url: str, part: Path, limit: int, progress: Progress, timeout: float) -> None:
+def _attempt(url: str, part: Path, limit: int, progress: BytesDone, timeout: float) -> None:
     note = _Note.read(part)
     if note is not None and note.url != url:
         discard(part)
@@ -218,7 +218,7 @@ def _receive(
     start: int,
     total: int | None,
     limit: int,
-    progress: Progress,
+    progress: BytesDone,
     note: _Note,
 ) -> None:
     if total is not None and total > limit:

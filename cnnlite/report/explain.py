@@ -8,7 +8,7 @@ from cnnlite.errors import CnnliteError
 from cnnlite.report import rules_course, rules_fit
 from cnnlite.report.evidence import RULES, Evidence, Finding, finding
 from cnnlite.report.inside import dead_units, one_by_one
-from cnnlite.report.record import Record, Seen, Trained, load_seen, load_trained
+from cnnlite.report.record import BestNetwork, Record, Seen, load_seen, load_trained
 
 __all__ = ["Explanation", "describe_rules", "explain", "judge", "rules_course", "rules_fit"]
 
@@ -44,7 +44,7 @@ def explain(record: Record, root: str | None = None) -> Explanation:
         return Explanation(record.name, judge(record, trained), f"Dead ReLUs were not looked for: {error}")
 
 
-def judge(record: Record, trained: Trained | None = None, seen: Seen | None = None) -> list[Finding]:
+def judge(record: Record, trained: BestNetwork | None = None, seen: Seen | None = None) -> list[Finding]:
     """Look at the record, and at the network where images were seen; see `advise`."""
     classes = record.config.data.dataset.class_count if trained is None else len(trained.classes)
     dead = []

@@ -106,7 +106,7 @@ def _number(text: str) -> float | None:
 
 
 @dataclass(frozen=True)
-class Trained:
+class BestNetwork:
     """The network of a run's best checkpoint."""
 
     file: Path
@@ -119,7 +119,7 @@ class Trained:
     config: Config
 
 
-def load_trained(record: Record) -> Trained:
+def load_trained(record: Record) -> BestNetwork:
     """Load the best checkpoint, or the last where there is no best one; CheckpointError if none is whole."""
     folder = record.path / "checkpoints"
     problem = CheckpointError(f"{folder}: no checkpoint yet")
@@ -133,10 +133,10 @@ def load_trained(record: Record) -> Trained:
     raise problem
 
 
-def _trained(file: Path) -> Trained:
+def _trained(file: Path) -> BestNetwork:
     checkpoint, config, network, normalizer, classes = load_network(file)
     digest = str(checkpoint.fact("dataset", dict).get("digest"))
-    return Trained(file, checkpoint.fact("step", int), network, normalizer, classes, digest, config)
+    return BestNetwork(file, checkpoint.fact("step", int), network, normalizer, classes, digest, config)
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class Seen:
     images: Images
 
 
-def load_seen(record: Record, trained: Trained, root: str | None = None) -> Seen:
+def load_seen(record: Record, trained: BestNetwork, root: str | None = None) -> Seen:
     """Find images that may be looked at: the validation images.
 
     Without them the test images if the run is complete, so that its test is over, else the training images. ``root``

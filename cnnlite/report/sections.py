@@ -10,7 +10,7 @@ from cnnlite.report.behaviour import Behaviour, calibration, class_figures, conf
 from cnnlite.report.evidence import Finding
 from cnnlite.report.inside import feature_stages, first_filters, occlude, one_by_one
 from cnnlite.report.page import Page, cards, figure, grid, note, table
-from cnnlite.report.record import Record, Seen, Trained
+from cnnlite.report.record import BestNetwork, Record, Seen
 from cnnlite.types import Array
 from cnnlite.words import duration, percent
 
@@ -164,7 +164,7 @@ def trust(page: Page, seen: Behaviour) -> None:
     page.add(grid([picture, f"<div>{numbers}{source}</div>"]))
 
 
-def filters(page: Page, trained: Trained) -> str:
+def filters(page: Page, trained: BestNetwork) -> str:
     """The filters of the first layer; returns why they are left out, or nothing."""
     found = first_filters(trained.network)
     if isinstance(found, str):
@@ -192,7 +192,7 @@ def filters(page: Page, trained: Trained) -> str:
     return ""
 
 
-def features(page: Page, trained: Trained, seen: Seen) -> str:
+def features(page: Page, trained: BestNetwork, seen: Seen) -> str:
     """Maps of a few images on their way through the network; returns why they are left out, or nothing."""
     images = seen.images.take(examples(seen.images.labels, _FOLLOWED))
     network = one_by_one(trained.network, trained.config)
@@ -230,7 +230,7 @@ def _what_a_layer_sees(number: int, count: int) -> str:
     return "Channels in the middle put edges together: corners, textures, simple shapes."
 
 
-def occlusion(page: Page, trained: Trained, seen: Seen) -> None:
+def occlusion(page: Page, trained: BestNetwork, seen: Seen) -> None:
     """Which parts of a few images the predictions need."""
     images = seen.images.take(examples(seen.images.labels, _OCCLUDED))
     page.section(
