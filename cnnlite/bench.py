@@ -3,8 +3,8 @@
 import copy
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,11 +19,11 @@ from cnnlite.layers.base import layers as registry
 from cnnlite.layers.containers import Sequential
 from cnnlite.network import Network
 from cnnlite.types import Array
+from cnnlite.watching import WAYS, watched
 
 WARM_UP_STEPS = 3
 _SECONDS = 2.0
 """How long to measure, unless the user says how many steps."""
-_WAYS = ("forward", "backward")
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,8 @@ def measure_layers(step: Step, steps: int | None = None) -> tuple[list[LayerTimi
     median milliseconds of the rest of a step: loss and update.
     """
     model = step.network.model
-    with _watched(model) as seconds:
+    seconds: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+    with watched(model, lambda call: seconds[call.name, call.way].append(call.seconds)):
         steps = steps or _enough_steps(step.seconds(WARM_UP_STEPS))
         whole = np.array(step.seconds(steps))
 
@@ -193,7 +194,7 @@ def measure_layers(step: Step, steps: int | None = None) -> tuple[list[LayerTimi
     for name, layer, absorbed in working_layers(model, lambda name: bool(seconds[name, "forward"])):
         if absorbed or not isinstance(layer, Sequential):
             kind = " + ".join(registry.name_of(type(part)) for part in (layer, *absorbed))
-            rows.append(LayerTiming(name, kind, *(own_ms(name, layer, way) for way in _WAYS)))
+            rows.append(LayerTiming(name, kind, *(own_ms(name, layer, way) for way in WAYS)))
     rest = whole - last("", "forward") - last("", "backward")
     return rows, float(np.median(rest)) * 1e3
 
@@ -225,34 +226,6 @@ def working_layers(
 
 def _join(name: str, child: str) -> str:
     return f"{name}.{child}" if name else child
-
-
-@contextmanager
-def _watched(model: Layer) -> Iterator[dict[tuple[str, str], list[float]]]:
-    """Note the seconds of each call, by the layer's name and ``forward`` or ``backward``."""
-    seconds: dict[tuple[str, str], list[float]] = {}
-
-    def watch(key: tuple[str, str], method: Callable[..., Array | None]) -> Callable[..., Array | None]:
-        noted = seconds.setdefault(key, [])
-
-        def timed(*args: Array, **options: bool) -> Array | None:
-            start = time.perf_counter()
-            result = method(*args, **options)
-            noted.append(time.perf_counter() - start)
-            return result
-
-        return timed
-
-    parts = list(model.walk())
-    for name, layer in parts:
-        for way in _WAYS:
-            setattr(layer, way, watch((name, way), getattr(layer, way)))
-    try:
-        yield seconds
-    finally:
-        for _, layer in parts:
-            for way in _WAYS:
-                delattr(layer, way)  # that of the class is back
 
 
 def _table(rows: list[LayerTiming], rest_ms: float) -> list[str]:

@@ -1,14 +1,14 @@
 """Where numbers stopped being finite and what to try next, for the message that ends a diverged run."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from cnnlite.layers.base import Layer
 from cnnlite.losses import Loss
 from cnnlite.network import Network
 from cnnlite.types import Array
+from cnnlite.watching import Call, watched
 
 
 def first_not_finite(network: Network, loss: Loss, x: Array, targets: Array, step: int) -> str:
@@ -30,42 +30,28 @@ def _suspects(network: Network, loss: Loss, x: Array, targets: Array, step: int)
     gradients = reversed(network.parameters.items())
     before = [name for name, parameter in gradients if not np.isfinite(parameter.grad).all()]
     found: list[str] = []
-    for name, layer in network.model.walk():
-        _watch(layer, name, found)
-    logits = network.forward(x, training=True, step=step)
-    yield from found
-    if np.isfinite(loss.forward(logits, targets)):
-        gradient = loss.backward()
-        if not np.isfinite(gradient).all():
-            yield "the gradient of the loss (backward)"
-        network.backward(gradient)
+    with watched(network.model, lambda call: found.extend(_faults(call))):
+        logits = network.forward(x, training=True, step=step)
         yield from found
-        yield from (f"the gradient of parameter {name} (backward)" for name in before)
+        if np.isfinite(loss.forward(logits, targets)):
+            gradient = loss.backward()
+            if not np.isfinite(gradient).all():
+                yield "the gradient of the loss (backward)"
+            network.backward(gradient)
+            yield from found
+            yield from (f"the gradient of parameter {name} (backward)" for name in before)
 
 
-def _watch(layer: Layer, name: str, found: list[str]) -> None:
-    """Make the layer report an output or a gradient that is not finite; inner layers come before outer ones."""
-    forward: Callable[..., Array] = layer.forward
-    backward: Callable[..., Array | None] = layer.backward
-    place = layer.path or type(layer).__name__
-
-    def watched_forward(x: Array, *, training: bool) -> Array:
-        y = forward(x, training=training)
-        if not np.isfinite(y).all():
-            found.append(f"the output of {place} (forward)")
-        return y
-
-    def watched_backward(dy: Array) -> Array | None:
-        dx = backward(dy)
-        for key, grad in layer.grads.items():
+def _faults(call: Call) -> Iterator[str]:
+    """Say which output or gradient of a layer is not finite."""
+    place = call.layer.path or type(call.layer).__name__
+    if call.way == "backward":
+        for key, grad in call.layer.grads.items():
             if not np.isfinite(grad).all():
-                found.append(f"the gradient of parameter {name}.{key}, in {place} (backward)")
-        if dx is not None and not np.isfinite(dx).all():
-            found.append(f"the gradient for the input of {place} (backward)")
-        return dx
-
-    layer.forward = watched_forward  # type: ignore[method-assign]
-    layer.backward = watched_backward  # type: ignore[method-assign]
+                yield f"the gradient of parameter {call.name}.{key}, in {place} (backward)"
+    if call.returned is not None and not np.isfinite(call.returned).all():
+        what = "the output" if call.way == "forward" else "the gradient for the input"
+        yield f"{what} of {place} ({call.way})"
 
 
 def advice(train: Mapping[str, Any]) -> str:

@@ -6,8 +6,7 @@ of any size.
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +20,7 @@ from cnnlite.layers.containers import Sequential
 from cnnlite.network import Network
 from cnnlite.randomness import stream
 from cnnlite.types import Array, Shape
+from cnnlite.watching import watched
 
 TOLERANCE = 1e-4
 """Largest error of a right gradient, relative to its length; rounding and kinks leave it a hundred times smaller."""
@@ -62,7 +62,8 @@ def check(config: Config) -> list[Check]:
     model.build(built.in_shape, stream(config.seed, "weights"), np.dtype(np.float64))
     rng = np.random.default_rng(config.seed)
     x = rng.standard_normal((IMAGES, *built.in_shape))
-    with _noted_shapes(model) as shapes:
+    shapes: dict[str, Shape] = {}
+    with watched(model, lambda call: shapes.update({call.name: call.given.shape})):
         model.forward(x, training=False)  # which leaves no branch out
     checks = []
     for name, layer, absorbed in working_layers(model, lambda name: name in shapes):
@@ -162,25 +163,3 @@ def _network_errors(config: Config, network: Network, x: Array, rng: np.random.G
         name: parameter.grad.copy() for name, parameter in own.items() if parameter.key in parameter.layer.grads
     }
     return {"all parameters": _error(loss, arrays, gradients, rng)}
-
-
-@contextmanager
-def _noted_shapes(model: Layer) -> Iterator[dict[str, Shape]]:
-    """Note the shape of the input of each layer that is called inside the block, by the layer's name."""
-    shapes: dict[str, Shape] = {}
-
-    def watch(name: str, forward: Callable[..., Array]) -> Callable[..., Array]:
-        def noted(x: Array, *, training: bool) -> Array:
-            shapes[name] = x.shape
-            return forward(x, training=training)
-
-        return noted
-
-    parts = dict(model.walk())
-    for name, layer in parts.items():
-        layer.forward = watch(name, layer.forward)  # type: ignore[method-assign]
-    try:
-        yield shapes
-    finally:
-        for layer in parts.values():
-            del layer.forward  # that of the class is back

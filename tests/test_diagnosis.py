@@ -135,3 +135,9 @@ def test_the_advice_is_overrides_that_the_command_line_takes() -> None:
     assert advice(composite.resolved["train"]) == (
         "start again with a tenth of the learning rates or -o train.clip_norm=1"
     )
+
+
+def test_layers_work_on_their_own_afterwards() -> None:
+    built = network()
+    assert diagnosed(built, np.full((6, 8, 8, 3), 1e38, np.float32)).startswith("the output of")
+    assert not any({"forward", "backward"} & vars(layer).keys() for _, layer in built.model.walk())

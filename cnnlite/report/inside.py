@@ -1,7 +1,7 @@
 """A look inside a network: first filters, what layers see in images, which pixels matter, which units are dead."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from cnnlite.layers.convolution import Conv2d
 from cnnlite.losses import softmax
 from cnnlite.network import Network
 from cnnlite.types import Array
+from cnnlite.watching import Call, watched
 
 DEAD_BATCHES = 4
 """Batches on which a unit must never answer to be called dead."""
@@ -32,24 +33,6 @@ def one_by_one(network: Network, config: Config) -> Network:
     plain = Network(model, network.in_shape, seed=config.seed)
     plain.load_state(network.state())
     return plain
-
-
-def watch(network: Network, wanted: Callable[[Layer], bool], see: Callable[[str, Layer, Array], None]) -> None:
-    """Call ``see(name, layer, output)`` in each forward pass, for the layers that are ``wanted``."""
-    for name, layer in network.model.walk():
-        if wanted(layer):
-            _watch(name, layer, see)
-
-
-def _watch(name: str, layer: Layer, see: Callable[[str, Layer, Array], None]) -> None:
-    forward: Callable[..., Array] = layer.forward
-
-    def watched(x: Array, *, training: bool) -> Array:
-        y = forward(x, training=training)
-        see(name, layer, y)
-        return y
-
-    layer.forward = watched  # type: ignore[method-assign]
 
 
 @dataclass(frozen=True)
@@ -104,12 +87,13 @@ def feature_stages(network: Network, x: Array, most: int = 6, channels: int = 8)
     """
     found: dict[str, tuple[Layer, Array]] = {}
 
-    def see(name: str, layer: Layer, y: Array) -> None:
-        if y.ndim == 4 and min(y.shape[1:3]) > 1:
-            found[name] = layer, y.copy()
+    def see(call: Call) -> None:
+        y, is_stage = call.returned, isinstance(call.layer, (Activation, Conv2d, Parallel))
+        if is_stage and y is not None and y.ndim == 4 and min(y.shape[1:3]) > 1:
+            found[call.name] = call.layer, y.copy()
 
-    watch(network, lambda layer: isinstance(layer, (Activation, Conv2d, Parallel)), see)
-    network.forward(x, training=False)
+    with watched(network.model, see):
+        network.forward(x, training=False)
     after = {name: item for name, item in found.items() if not isinstance(item[0], Conv2d)}
     stages = list((after or found).values())
     if len(stages) > most:
@@ -188,14 +172,14 @@ def dead_units(network: Network, images: Images, normalizer: Normalizer) -> list
     alive: dict[str, list[Array]] = {}
     places: dict[str, str] = {}
 
-    def see(name: str, layer: Layer, y: Array) -> None:
-        places[name] = layer.path
-        answering: Array = y.reshape(-1, y.shape[-1]).max(axis=0) > 0
-        alive.setdefault(name, []).append(answering)
+    def see(call: Call) -> None:
+        if isinstance(call.layer, ReLU) and (y := call.returned) is not None:
+            places[call.name] = call.layer.path
+            alive.setdefault(call.name, []).append(y.reshape(-1, y.shape[-1]).max(axis=0) > 0)
 
-    watch(network, lambda layer: isinstance(layer, ReLU), see)
-    for x in _few_batches(images, normalizer):
-        network.forward(x, training=False)
+    with watched(network.model, see):
+        for x in _few_batches(images, normalizer):
+            network.forward(x, training=False)
     answering = {name: np.any(batches, axis=0) for name, batches in alive.items()}
     return [DeadUnits(places[name], int((~units).sum()), len(units)) for name, units in answering.items()]
 
