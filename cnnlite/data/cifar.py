@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
@@ -90,41 +90,36 @@ CIFAR100 = Cifar(
 )
 
 
-@sources.register("cifar10")
-class Cifar10(Source):
-    """60,000 photographs of 32x32 pixels in ten classes; the fifth training batch is for validation."""
+class _CifarSource(Source):
+    """What the two have in common; the last fifth of the training images is for validation."""
 
-    in_shape = (32, 32, 3)
-    class_count = 10
+    in_shape = (SIDE, SIDE, 3)
+    cifar: ClassVar[Cifar]
 
     def load(self, root: Path) -> Dataset:
-        return _load(CIFAR10, root)
+        cifar = self.cifar
+        folder, version = _locate(cifar, root)
+        read = _read_binary if version.binary else _read_python
+        classes = _read_names(cifar, version, folder / version.names)
+        train = _images([read(cifar, folder / name) for name in version.train])
+        test = _images([read(cifar, folder / version.test)])
+        return Dataset(cifar.name, train, None, test, classes, digest([train, test], classes), len(train) // 5)
 
-    def default_validation(self, images: int) -> int:
-        return images // 5
+
+@sources.register("cifar10")
+class Cifar10(_CifarSource):
+    """60,000 photographs of 32x32 pixels in ten classes; the fifth training batch is for validation."""
+
+    cifar = CIFAR10
+    class_count = CIFAR10.classes
 
 
 @sources.register("cifar100")
-class Cifar100(Source):
+class Cifar100(_CifarSource):
     """60,000 photographs of 32x32 pixels in a hundred classes (the fine labels)."""
 
-    in_shape = (32, 32, 3)
-    class_count = 100
-
-    def load(self, root: Path) -> Dataset:
-        return _load(CIFAR100, root)
-
-    def default_validation(self, images: int) -> int:
-        return images // 5
-
-
-def _load(cifar: Cifar, root: Path) -> Dataset:
-    folder, version = _locate(cifar, root)
-    read = _read_binary if version.binary else _read_python
-    classes = _read_names(cifar, version, folder / version.names)
-    train = _images([read(cifar, folder / name) for name in version.train])
-    test = _images([read(cifar, folder / version.test)])
-    return Dataset(cifar.name, train, None, test, classes, digest([train, test], classes))
+    cifar = CIFAR100
+    class_count = CIFAR100.classes
 
 
 def _locate(cifar: Cifar, root: Path) -> tuple[Path, Version]:

@@ -69,6 +69,8 @@ class Dataset:
     classes: tuple[str, ...]
     digest: str
     """SHA-256 of the source's arrays: the same whatever the split and the crop."""
+    held_out: int = 0
+    """How many of all training images, the last ones, are for validation unless a config says otherwise."""
 
 
 class Source(ABC):
@@ -83,14 +85,10 @@ class Source(ABC):
 
     @abstractmethod
     def load(self, root: Path) -> Dataset:
-        """All training images and all test images, unsplit (``validation`` is None).
+        """All training images and all test images, unsplit: ``validation`` is None, and ``held_out`` says how to split.
 
         Raises DatasetMissing if ``root`` does not hold the dataset, DataError if it is damaged.
         """
-
-    @abstractmethod
-    def default_validation(self, images: int) -> int:
-        """How many of ``images`` training images, the last ones, are for validation unless a config says otherwise."""
 
     @property
     def frame(self) -> Frame | None:
@@ -122,7 +120,7 @@ def load_dataset(
     Raises ConfigError if the images cannot be split or cropped so, DataError if they cannot be read.
     """
     dataset = source.load(root)
-    train, held_out = _split(dataset.train, source, validation, seed)
+    train, held_out = _split(dataset, validation, seed, in_random_order=source.in_random_order)
     dataset = replace(dataset, train=train, validation=held_out)
     if center_crop is None:
         return dataset
@@ -134,12 +132,14 @@ def load_dataset(
     )
 
 
-def _split(images: Images, source: Source, validation: Validation, seed: int) -> tuple[Images, Images | None]:
-    total = len(images)
+def _split(
+    dataset: Dataset, validation: Validation, seed: int, *, in_random_order: bool
+) -> tuple[Images, Images | None]:
+    images, total = dataset.train, len(dataset.train)
     if validation == "none":
         return images, None
     if validation == "default":
-        count = source.default_validation(total)
+        count = dataset.held_out
     elif isinstance(validation, bool | str):
         raise _refused(f"{validation!r} is not default, none, a count or a fraction")
     elif isinstance(validation, int):
@@ -150,7 +150,7 @@ def _split(images: Images, source: Source, validation: Validation, seed: int) ->
         count = round(validation * total)
     if not 0 < count < total:
         raise _refused(f"{count} of {total} training images leaves none on one side")
-    if source.in_random_order or not isinstance(validation, float):
+    if in_random_order or not isinstance(validation, float):
         return images.take(slice(total - count)), images.take(slice(total - count, total))
     order = stream(seed, "split").permutation(total)
     return images.take(np.sort(order[count:])), images.take(np.sort(order[:count]))

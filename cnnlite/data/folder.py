@@ -74,7 +74,6 @@ class Folder(Source):
         self.test_fraction = test_fraction
         self.cache = cache
         self.in_shape = (size, size, 3)
-        self._validation = 0
 
     @property
     def frame(self) -> Frame:
@@ -89,11 +88,8 @@ class Folder(Source):
         train, test, facts = found[0] if found else self._cached(path, listing)
         if facts["skipped"] and distributed.current().first:
             say(f"warning: {root}: skipped {_told(facts['skipped'], facts['skipped_count'])}", error=True)
-        self._validation = facts["validation"]
-        return Dataset(root.resolve().name, train, None, test, tuple(facts["classes"]), facts["digest"])
-
-    def default_validation(self, images: int) -> int:
-        return self._validation or max(1, images // 10)
+        held_out = facts["validation"] or max(1, len(train) // 10)
+        return Dataset(root.resolve().name, train, None, test, tuple(facts["classes"]), facts["digest"], held_out)
 
     def cache_path(self, root: Path) -> Path:
         """Where the cache file for these options is; different options have different files."""

@@ -114,10 +114,7 @@ class Shapes(Source):
         train = draw_shapes(self.train_images, stream(self.seed, "shapes", 0))
         test = draw_shapes(self.test_images, stream(self.seed, "shapes", 1))
         classes = tuple(SHAPES)
-        return Dataset("shapes", train, None, test, classes, digest([train, test], classes))
-
-    def default_validation(self, images: int) -> int:
-        return max(1, images // 6)
+        return Dataset("shapes", train, None, test, classes, digest([train, test], classes), len(train) // 6)
 
 
 def draw_shapes(count: int, rng: np.random.Generator) -> Images:

@@ -19,10 +19,7 @@ def numbered(count: int, first: int = 0, size: int = 6) -> Images:
 
 class Numbered(Source):
     def load(self, root: Path) -> Dataset:
-        return Dataset("numbered", numbered(50), None, numbered(10, 50), ("a",), "digest")
-
-    def default_validation(self, images: int) -> int:
-        return images // 5
+        return Dataset("numbered", numbered(50), None, numbered(10, 50), ("a",), "digest", held_out=10)
 
 
 def split(validation: Validation, seed: int = 0) -> tuple[list[int], list[int]]:

@@ -207,6 +207,18 @@ def test_skipped_validation_pictures_do_not_move_the_split(tmp_path: Path) -> No
     assert (len(dataset.train), len(dataset.validation or ()), len(dataset.test)) == (8, 6, 8)
 
 
+def test_a_source_loads_one_folder_like_any_other_whatever_it_loaded_before(tmp_path: Path) -> None:
+    for part in ("train", "val", "test"):
+        fill(tmp_path / "parts" / part)
+    fill(tmp_path / "whole")
+    source = Folder(8)
+    before = dict(vars(source))
+    first, second = source.load(tmp_path / "parts"), source.load(tmp_path / "whole")
+    assert first.held_out == len(first.train) // 2 > 1
+    assert second.held_out == 1
+    assert vars(source) == before
+
+
 @pytest.mark.parametrize("change", ["touch", "add", "remove", "rename", "resize"])
 def test_a_changed_folder_is_read_again(change: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fill(tmp_path)
