@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -64,15 +64,17 @@ def _locate(problem: Problem, known: Mapping[str, tuple[str, int]]) -> Problem:
     return replace(problem, file=file, line=line)
 
 
-FLAGS: Mapping[str, tuple[str, ...]] = {"seed": ("seed",), "data": ("data", "root")}
-"""Command-line options that stand for a place in the config."""
-
-
-def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), **flags: Any) -> Config:
+def load_config(
+    source: str | Path | Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    *,
+    seed: int | None = None,
+    data: str | None = None,
+) -> Config:
     """Read a config: a path, a bundled name, or plain data.
 
-    ``overrides`` are ``PLACE=VALUE``, ``flags`` those of ``FLAGS``. The later wins: source, overrides, flags that are
-    not None. Raises ConfigError with all problems.
+    ``overrides`` are ``KEY=VALUE``; ``seed`` and ``data`` are values for the keys ``seed`` and ``data.root``. The later
+    wins: source, overrides, and these two where they are not None. Raises ConfigError with all problems.
     """
     if isinstance(source, Mapping):
         path, document = Path("config"), Document(dict(source), {}, "")
@@ -93,9 +95,10 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
         draft.override(assignment)
         draft.include_model([Path(), *folders])
     draft.yield_to_override(("train", "epochs"), ("train", "iterations"))
-    for flag, value in flags.items():
-        if value is not None:
-            draft.set(FLAGS[flag], value, f"--{flag}")
+    if seed is not None:
+        draft.set(("seed",), seed, "--seed")
+    if data is not None:
+        draft.set(("data", "root"), data, "--data")
     return _check(draft.data, _Problems(draft.places, draft.problems), _name_of(path))
 
 
@@ -176,9 +179,9 @@ class _Problems(Problems):
             return ""
         if key in options_of(Config):
             return "the top, beside 'model'"
-        for settings in fields(Config)[1:3]:
-            if key in options_of(settings.type if isinstance(settings.type, type) else object):
-                return f"{settings.name}.{key}"
+        for part, settings in ("data", DataSettings), ("train", TrainSettings):
+            if key in options_of(settings):
+                return f"{part}.{key}"
         for place, registry in ("optimizer", optimizers), ("schedule", schedules), ("loss", losses):
             owners = [name for name in registry if key in options_of(registry[name])]
             if owners and steps[:2] != ("train", place):

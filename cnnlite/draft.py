@@ -53,12 +53,12 @@ class Draft:
                 self.places["model", *steps[len(inside) :]] = (document.file, line)
 
     def override(self, assignment: str) -> None:
-        """Apply ``-o PLACE=VALUE``: keys and indices of the place with dots between them, the value in YAML."""
+        """Apply ``-o KEY=VALUE``: keys and indices of the place with dots between them, the value in YAML."""
         label = f"-o {clip(assignment)}"
         place, equals, text = assignment.partition("=")
         words = [word.strip() for word in re.sub(r"\[(\d+)\]", r".\1", place).split(".")]
         if not equals or not all(words):
-            self.problems.append(Problem("", "expected PLACE=VALUE, such as train.epochs=5", label))
+            self.problems.append(Problem("", "expected KEY=VALUE, such as train.epochs=5", label))
             return
         try:
             document = read_yaml(text, label)

@@ -82,9 +82,9 @@ def test_an_override_may_replace_the_optimizer(file: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("train.epochs", "-o train.epochs: expected PLACE=VALUE, such as train.epochs=5"),
-        ("=5", "expected PLACE=VALUE"),
-        ("train..epochs=5", "expected PLACE=VALUE"),
+        ("train.epochs", "-o train.epochs: expected KEY=VALUE, such as train.epochs=5"),
+        ("=5", "expected KEY=VALUE"),
+        ("train..epochs=5", "expected KEY=VALUE"),
         ("train.epoch=5", "-o train.epoch=5: train.epoch: unknown option; did you mean 'epochs'?"),
         ("trian.epochs=5", "-o trian.epochs=5: trian: unknown option; did you mean 'train'?"),
         ("lr=5", "-o lr=5: lr: unknown option; it belongs at train.optimizer"),
