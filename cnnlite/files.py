@@ -42,10 +42,15 @@ def replacing(path: Path, previous: Path | None = None) -> Iterator[BinaryIO]:
         raise
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file in one piece; StorageError if that cannot be."""
+    with replacing(path) as file:
+        file.write(content)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 file in one piece; StorageError if that cannot be."""
-    with replacing(path) as file:
-        file.write(text.encode(errors="backslashreplace"))  # names of files need not be text
+    write_bytes(path, text.encode(errors="backslashreplace"))  # names of files need not be text
 
 
 def read_small(path: Path, most: int) -> bytes:

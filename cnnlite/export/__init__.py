@@ -13,7 +13,7 @@ from cnnlite.data import load_dataset
 from cnnlite.errors import ConfigError, DataError, missing_extra
 from cnnlite.export import nodes as _nodes  # registers how each layer is written
 from cnnlite.export.graph import Graph, exporters
-from cnnlite.files import replacing
+from cnnlite.files import write_bytes
 from cnnlite.losses import softmax
 from cnnlite.prediction import Model
 from cnnlite.types import Array
@@ -60,8 +60,7 @@ def export(checkpoint: Path, out: Path, *, root: str | None = None, force: bool 
     difference = compare(model, content, root)
     if difference and difference.probabilities > TOLERANCE:
         raise RuntimeError(f"the exported model differs from the network: {difference}")
-    with replacing(out) as file:
-        file.write(content)
+    write_bytes(out, content)
     return len(content), _describe(difference)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cnnlite.config import render
 from cnnlite.errors import CheckpointError, ConfigError, DataError, missing_extra
-from cnnlite.files import replacing, unwritable
+from cnnlite.files import unwritable, write_bytes
 from cnnlite.report import sections
 from cnnlite.report.behaviour import observe
 from cnnlite.report.explain import judge
@@ -104,11 +104,5 @@ def save_page(page: Page, index: Path) -> None:
     except OSError as error:
         raise unwritable(index.parent, error) from error
     for name, content in page.files.items():
-        save_bytes(index.with_name(name), content)
-    save_bytes(index, page.html().encode())
-
-
-def save_bytes(path: Path, content: bytes) -> None:
-    """Write a file in one piece; StorageError if that cannot be."""
-    with replacing(path) as file:
-        file.write(content)
+        write_bytes(index.with_name(name), content)
+    write_bytes(index, page.html().encode())

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from cnnlite.files import write_bytes
 from cnnlite.report import charts
-from cnnlite.report.build import refuse_foreign, require_matplotlib, save_bytes
+from cnnlite.report.build import refuse_foreign, require_matplotlib
 from cnnlite.report.compare import SAME, Comparison, describe_group, run_names
 from cnnlite.report.page import Page, figure, grid, paragraph, table
 from cnnlite.report.record import Record
@@ -19,7 +20,7 @@ def write_comparison(comparison: Comparison, records: Sequence[Record], out: Pat
     names = run_names(records)
     if out.suffix != ".html":
         chart = charts.comparison_chart(names, records, "accuracy", "loss")
-        save_bytes(out, chart.png() if out.suffix == ".png" else chart.svg().encode())
+        write_bytes(out, chart.png() if out.suffix == ".png" else chart.svg().encode())
         return
     refuse_foreign(out)
     page = Page("Runs compared", ", ".join(names))
@@ -42,4 +43,4 @@ def write_comparison(comparison: Comparison, records: Sequence[Record], out: Pat
         page.add(table(heading, rows, text=range(1, 1 + len(names))))
     else:
         page.add(paragraph(SAME))
-    save_bytes(out, page.html().encode())
+    write_bytes(out, page.html().encode())
