@@ -3,7 +3,7 @@
 from cnnlite.data import cifar as _cifar  # registers the sources
 from cnnlite.data import folder as _folder
 from cnnlite.data import shapes as _shapes
-from cnnlite.data.batches import Batches, sequential
+from cnnlite.data.batches import Batches
 from cnnlite.data.dataset import Dataset, DatasetMissing, Images, Source, default_root, load_dataset, sources
 from cnnlite.data.mixing import Mixing, mixings
 from cnnlite.data.normalize import Normalizer
@@ -23,7 +23,6 @@ __all__ = [
     "default_root",
     "load_dataset",
     "mixings",
-    "sequential",
     "sources",
     "transforms",
     "views_of",

@@ -1,7 +1,7 @@
 """Batches: which images are seen when, as a pure function of the step."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -115,10 +115,3 @@ class Batches:
         if known is None or known[0] != epoch:
             known = self._order = (epoch, stream(self.seed, "order", epoch).permutation(len(self.images)))
         return known[1]
-
-
-def sequential(images: Images, batch_size: int, normalizer: Normalizer) -> Iterator[tuple[Array, Array]]:
-    """All images once, in their order, normalised and not augmented: the batches of an evaluation."""
-    for start in range(0, len(images), batch_size):
-        part = images.take(slice(start, start + batch_size))
-        yield normalizer(part.images), part.labels

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cnnlite.data import Images, Normalizer, sequential
+from cnnlite.data import Images, Normalizer
 from cnnlite.evaluation import BATCH_SIZE
 from cnnlite.losses import softmax
 from cnnlite.metrics import ConfusionMatrix
@@ -47,7 +47,10 @@ class Behaviour:
 
 def observe(network: Network, images: Images, normalizer: Normalizer) -> Behaviour:
     """Predict all the images, in their order."""
-    parts = [softmax(network.forward(x, training=False)) for x, _ in sequential(images, BATCH_SIZE, normalizer)]
+    parts = [
+        softmax(network.forward(normalizer(images.images[start : start + BATCH_SIZE]), training=False))
+        for start in range(0, len(images), BATCH_SIZE)
+    ]
     return behaviour(np.concatenate(parts), images.labels)
 
 

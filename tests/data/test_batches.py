@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from cnnlite import engine
-from cnnlite.data import Batches, Images, Normalizer, Transform, sequential
+from cnnlite.data import Batches, Images, Normalizer, Transform
 from cnnlite.data.mixing import Cutmix, Mixing, Mixup
 from cnnlite.data.transforms import AlternatingFlip, CenterCrop, Cutout, RandomCrop, RandomFlip
 from cnnlite.errors import ConfigError
@@ -122,15 +122,6 @@ def test_augmentation_that_changes_the_shape_is_refused() -> None:
         Batches(numbered(9), 3, seed=0, transforms=transforms, normalizer=RAW)
     with pytest.raises(ConfigError, match=r"data\.augment\[0\]: cannot reflect 6 pixels"):
         Batches(numbered(9), 3, seed=0, transforms=[RandomCrop(6, "reflect")], normalizer=RAW)
-
-
-@pytest.mark.parametrize(("count", "size"), [(10, 4), (8, 4), (3, 50)])
-def test_sequential_gives_all_images_in_order(count: int, size: int) -> None:
-    images = numbered(count)
-    parts = list(sequential(images, size, RAW))
-    assert max(len(labels) for _, labels in parts) <= size
-    np.testing.assert_array_equal(np.concatenate([x for x, _ in parts]), images.images)
-    assert np.concatenate([labels for _, labels in parts]).tolist() == list(range(count))
 
 
 @pytest.mark.parametrize("mix", [None, Mixup(0.4), Cutmix()])

@@ -1,12 +1,33 @@
 import numpy as np
 import pytest
 
-from cnnlite.report.behaviour import behaviour, calibration, class_figures, confident_mistakes
+from cnnlite.data import Images, Normalizer
+from cnnlite.layers.containers import Sequential
+from cnnlite.layers.shape import Flatten
+from cnnlite.losses import softmax
+from cnnlite.network import Network
+from cnnlite.report import behaviour as room
+from cnnlite.report.behaviour import behaviour, calibration, class_figures, confident_mistakes, observe
+from cnnlite.watching import Call, watched
 
 PROBABILITIES = np.array(
     [[0.9, 0.1, 0.0], [0.6, 0.4, 0.0], [0.3, 0.7, 0.0], [0.05, 0.95, 0.0], [0.0, 0.8, 0.2], [0.4, 0.35, 0.25]]
 )
 LABELS = np.array([0, 1, 1, 0, 2, 0])
+
+
+@pytest.mark.parametrize(("count", "size"), [(10, 4), (8, 4), (3, 50)])
+def test_all_images_are_seen_in_their_order(count: int, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "BATCH_SIZE", size)
+    network = Network(Sequential([Flatten()]), (1, 1, 3), seed=0)  # the colours of a pixel as logits
+    images = Images(np.random.default_rng(0).integers(0, 256, (count, 1, 1, 3), np.uint8), np.arange(count) % 3)
+    normalizer = Normalizer(np.full(3, 100.0), np.full(3, 50.0))
+    calls: list[Call] = []
+    with watched(network.model, calls.append):
+        seen = observe(network, images, normalizer)
+    np.testing.assert_array_equal(seen.probabilities, softmax(normalizer(images.images).reshape(count, 3)))
+    assert seen.labels.tolist() == images.labels.tolist()
+    assert max(len(call.given) for call in calls) <= size
 
 
 def test_mistakes_come_with_the_most_confident_first() -> None:
