@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from cnnlite.layers.base import Layer
-from cnnlite.registry import Registry, did_you_mean
+from cnnlite.registry import Registry
+from cnnlite.words import did_you_mean
 from cnnlite.yaml_reader import MAX_INT, clip, resolve
 
 SCALARS: dict[Any, str] = {

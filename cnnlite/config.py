@@ -21,9 +21,9 @@ from cnnlite.layers.containers import Sequential
 from cnnlite.losses import losses
 from cnnlite.misfits import misfits
 from cnnlite.optimizers import optimizers
-from cnnlite.registry import did_you_mean
 from cnnlite.schedules import schedules
 from cnnlite.settings import DataSettings, TrainSettings, not_negative
+from cnnlite.words import did_you_mean
 from cnnlite.yaml_reader import BROKEN, MAX_NODES, Document, Steps, clip, dotted, read_yaml, resolve
 
 

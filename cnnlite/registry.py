@@ -1,18 +1,12 @@
 """Registries: the names that a config may use, and the classes they stand for."""
 
-import difflib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Generic, TypeVar
+
+from cnnlite.words import did_you_mean
 
 T = TypeVar("T")
 C = TypeVar("C", bound=type[Any])
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """``"; did you mean 'x'?"`` for the nearest known word, or an empty string."""
-    names = list(known)
-    nearest = difflib.get_close_matches(word, names, n=1) or difflib.get_close_matches(word.lower(), names, n=1)
-    return f"; did you mean {nearest[0]!r}?" if nearest else ""
 
 
 class Registry(Generic[T]):

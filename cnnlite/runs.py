@@ -13,7 +13,7 @@ from cnnlite.checkpoint import Checkpoint, CheckpointFile, load_checkpoint, save
 from cnnlite.errors import CheckpointError, ConfigError, StorageError, UnfitError
 from cnnlite.files import lock, remove_temporary, unwritable, write_text
 from cnnlite.metrics import MetricsFile, NoMetrics
-from cnnlite.registry import did_you_mean
+from cnnlite.words import did_you_mean
 
 _LOCK = ".lock"
 

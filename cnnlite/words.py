@@ -1,4 +1,7 @@
-"""Figures as people write them."""
+"""Figures as people write them, and the word that they may have meant."""
+
+import difflib
+from collections.abc import Iterable
 
 
 def percent(value: float | None) -> str:
@@ -22,3 +25,10 @@ def size_text(count: int) -> str:
         if count >= size:
             return f"{count / size:,.1f} {unit}"
     return f"{count} B"
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """``"; did you mean 'x'?"`` for the nearest known word, or an empty string."""
+    names = list(known)
+    nearest = difflib.get_close_matches(word, names, n=1) or difflib.get_close_matches(word.lower(), names, n=1)
+    return f"; did you mean {nearest[0]!r}?" if nearest else ""

@@ -2,7 +2,7 @@ from abc import ABC
 
 import pytest
 
-from cnnlite.registry import Registry, did_you_mean
+from cnnlite.registry import Registry
 
 
 class Animal(ABC):  # noqa: B024
@@ -65,11 +65,3 @@ def test_a_class_of_another_kind_is_refused() -> None:
 def test_a_registry_is_found_by_the_base_class_of_its_kind() -> None:
     registry = animals()
     assert Registry.by_base[Animal] is registry
-
-
-@pytest.mark.parametrize(
-    ("word", "hint"),
-    [("kernal_size", "; did you mean 'kernel_size'?"), ("Stride", "; did you mean 'stride'?"), ("xyz", "")],
-)
-def test_suggestions_are_near_or_not_made(word: str, hint: str) -> None:
-    assert did_you_mean(word, ["kernel_size", "stride", "padding"]) == hint

@@ -1,6 +1,6 @@
 import pytest
 
-from cnnlite.words import duration, size_text
+from cnnlite.words import did_you_mean, duration, size_text
 
 
 @pytest.mark.parametrize(
@@ -14,3 +14,11 @@ def test_times_are_told_in_units_that_fit(seconds: float, text: str) -> None:
 @pytest.mark.parametrize(("count", "text"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (44_695_848, "44.7 MB")])
 def test_sizes_have_a_unit_that_fits(count: int, text: str) -> None:
     assert size_text(count) == text
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [("kernal_size", "; did you mean 'kernel_size'?"), ("Stride", "; did you mean 'stride'?"), ("xyz", "")],
+)
+def test_suggestions_are_near_or_not_made(word: str, hint: str) -> None:
+    assert did_you_mean(word, ["kernel_size", "stride", "padding"]) == hint

@@ -88,7 +88,7 @@ def _title(text: str) -> str:
 def _bundled(name: str) -> Path:
     """Find a bundled config, whatever files lie in the current folder."""
     from cnnlite.bundled import bundled_config, bundled_names
-    from cnnlite.registry import did_you_mean
+    from cnnlite.words import did_you_mean
 
     if found := bundled_config(name):
         return found

@@ -10,8 +10,8 @@ from cnnlite.data.cifar import LARGEST_FILE
 from cnnlite.data.fetch import BytesDone, check_url, discard, fetch, size
 from cnnlite.errors import ConfigError, DataError, StorageError
 from cnnlite.files import locked_folder
-from cnnlite.registry import did_you_mean
 from cnnlite.stopping import Stopped
+from cnnlite.words import did_you_mean
 
 
 @dataclass(frozen=True)

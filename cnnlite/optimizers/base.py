@@ -12,8 +12,9 @@ import numpy as np
 from cnnlite import engine
 from cnnlite.errors import ConfigError, Problem
 from cnnlite.network import Parameter, load_arrays, pack
-from cnnlite.registry import Registry, did_you_mean
+from cnnlite.registry import Registry
 from cnnlite.types import Array
+from cnnlite.words import did_you_mean
 
 Options: TypeAlias = Mapping[str, Any]
 
