@@ -43,8 +43,11 @@ class Request:
     """Seconds that all of it may take, in place of a number of epochs."""
     tensorboard: bool = False
 
-    def load_config(self, source: str | Path | Mapping[str, Any]) -> Config:
-        """Read the config and apply all that was asked for."""
+    def load_config(self, otherwise: Path | None = None) -> Config:
+        """Read the config, or another where none was asked for, and apply all that was; ConfigError."""
+        source = otherwise if self.config is None else self.config
+        if source is None:
+            raise ConfigError("nothing to train: give --config (see `cnnlite configs list`) or --resume")
         overrides = list(self.overrides)
         if self.epochs is not None:
             overrides += [f"train.epochs={self.epochs:.15g}", "train.iterations=null"]
@@ -64,11 +67,9 @@ def launch(request: Request, reporter: Reporter, stop: StopFlag, offer: Offer) -
     distributed.current().check_same({"--resume": request.resume})
     if request.resume is not None:
         return _resume(request, request.resume, reporter, stop, offer)
-    if request.config is None:
-        raise ConfigError("nothing to train: give --config (see `cnnlite configs list`) or --resume")
     began = time.perf_counter()
-    config = request.load_config(request.config)
-    dataset = load(config, offer)
+    config = request.load_config()
+    dataset = checked_data(config, offer)
     _check_ranks(config, dataset)
     planned = ""
     if request.budget is not None:
@@ -105,8 +106,7 @@ def _resume(request: Request, path: Path, reporter: Reporter, stop: StopFlag, of
         )
         for warning in warnings:
             reporter.warn(f"warning: {warning}")
-        name = request.config or run.file("config.yaml")
-        config = from_first(lambda: request.load_config(name))
+        config = from_first(lambda: request.load_config(run.file("config.yaml")))
         config = dataclasses.replace(config, name=str(checkpoint.meta.get("name", path.name)))
         changes = check_same(config, checkpoint, reporter)
         if not changes and not named and (result := from_first(lambda: _finished(run))):
@@ -114,7 +114,7 @@ def _resume(request: Request, path: Path, reporter: Reporter, stop: StopFlag, of
                 f"{run.path}: this run is complete; train on with a larger --epochs, or -o train.iterations=..."
             )
             return result, run.path
-        dataset = load(config, offer)
+        dataset = checked_data(config, offer)
         if checkpoint.fact("dataset", dict).get("digest") != dataset.digest:
             raise DataError(f"{config.data.root}: not the images that {run.path} was trained on; point --data to those")
         _check_ranks(config, dataset)
@@ -174,7 +174,7 @@ def _held(run: RunDirectory, request: Request) -> Iterator[None]:
         run.close()
 
 
-def load(config: Config, offer: Offer) -> Dataset:
+def checked_data(config: Config, offer: Offer) -> Dataset:
     """Check network and optimizer, then load the dataset, which may be offered for download."""
     check_training(config)
     try:

@@ -2,22 +2,22 @@
 
 from collections.abc import Iterator
 
-from cnnlite.launch import Offer, Request, describe_data, load
+from cnnlite.launch import Offer, Request, checked_data, describe_data
 from cnnlite.pace import measure, plan
 from cnnlite.stopping import StopFlag
 from cnnlite.summary import summarize
 from cnnlite.words import size_text
 
 
-def preview(request: Request, source: str, stop: StopFlag, offer: Offer) -> Iterator[str]:
+def preview(request: Request, stop: StopFlag, offer: Offer) -> Iterator[str]:
     """Describe the training that ``request`` asks for, part by part, and make no run.
 
     Raises what the training would: ConfigError, DataError for missing or damaged images, DivergedError in its first
     steps.
     """
-    config = request.load_config(source)
-    yield summarize(config).describe(source)
-    dataset = load(config, offer)
+    config = request.load_config()
+    yield summarize(config).describe(request.config if isinstance(request.config, str) else config.name)
+    dataset = checked_data(config, offer)
     yield f"\ndata           {describe_data(dataset)}"
     pace = measure(config, dataset, stop)
     yield f"time           {plan(config, pace, request.budget)[1]}"

@@ -69,7 +69,7 @@ def test_flags_come_after_overrides() -> None:
 
 
 def test_epochs_are_taken_as_exactly_as_they_are_given() -> None:
-    config = Request(epochs=2 / 3).load_config("small")
+    config = Request("small", epochs=2 / 3).load_config()
     assert config.train.total_steps(3000) == 2000
 
 

@@ -10,7 +10,7 @@ from cnnlite.config import Config, config_from_data
 from cnnlite.data import Dataset, Images
 from cnnlite.errors import ConfigError
 from cnnlite.evaluation import Evaluation
-from cnnlite.launch import load
+from cnnlite.launch import checked_data
 from cnnlite.results import Progress
 from cnnlite.stopping import Stopped
 from cnnlite.training import Training
@@ -60,7 +60,7 @@ def test_an_interrupted_run_ends_where_it_would_have(moment: int, tmp_path: Path
 def test_it_is_refused_where_nothing_is_validated() -> None:
     data = {**patient(3).resolved, "data": {**patient(3).resolved["data"], "validation": "none"}}
     with pytest.raises(ConfigError, match=r"train\.patience: there are no validation images"):
-        load(config_from_data(data), lambda _: False)
+        checked_data(config_from_data(data), lambda _: False)
 
 
 def test_validations_since_the_best_are_counted_from_the_steps_alone() -> None:

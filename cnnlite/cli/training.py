@@ -99,7 +99,7 @@ def train(stop: StopFlag, /, threads: int | None, quiet: bool, dry_run: bool, **
     with distributed.joined() as ranks:
         engine.set_threads(ranks.threads(threads))
         if dry_run:
-            for part in preview(Request(**wishes), wishes["config"], stop, offer_download):
+            for part in preview(Request(**wishes), stop, offer_download):
                 if ranks.first:
                     say(part)
             return
