@@ -94,22 +94,3 @@ def _bundled(name: str) -> Path:
         return found
     hint = did_you_mean(name, bundled_names())
     raise ConfigError(f"no bundled config {name!r}{hint or '; see `cnnlite configs list`'}")
-
-
-@cli.command()
-def schema() -> None:
-    """Print a JSON Schema of configs, with which editors complete and check them.
-
-    Save it to a file, and name the file in the first line of a config:
-    # yaml-language-server: $schema=cnnlite.schema.json
-
-    \b
-    Example:
-      cnnlite schema > cnnlite.schema.json
-    """
-    import json
-
-    from cnnlite.schema import schema
-    from cnnlite.streams import say
-
-    say(json.dumps(schema(), indent=2))

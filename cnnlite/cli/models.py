@@ -1,4 +1,4 @@
-"""Commands that put a trained network to use."""
+"""Commands that put a trained network to use: evaluate it, predict with it, hand it on."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -6,11 +6,63 @@ from typing import TYPE_CHECKING
 import click
 
 from cnnlite.cli import options
-from cnnlite.cli.group import PATH, cli
-from cnnlite.errors import DataError
+from cnnlite.cli.group import PATH, cli, complain
+from cnnlite.errors import CheckpointError, DataError
 
 if TYPE_CHECKING:
     from cnnlite.data import Views
+
+
+def _fraction(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not 0 <= value <= 1:
+        raise click.BadParameter(f"{value} is not in [0, 1]: accuracies are fractions")
+    return value
+
+
+@cli.command(name="eval")
+@options.checkpoint
+@click.option(
+    "--split",
+    type=click.Choice(["test", "validation", "train"]),
+    default="test",
+    show_default=True,
+    help="Which images of the dataset.",
+)
+@options.data_of_run
+@options.tta
+@options.threads
+@options.as_json
+@click.option("--min-accuracy", type=float, callback=_fraction, help="Fail (exit code 3) below this fraction.")
+def evaluate(
+    checkpoint: Path,
+    split: str,
+    data: str | None,
+    tta: "Views | None",
+    threads: int | None,
+    as_json: bool,
+    min_accuracy: float | None,
+) -> None:
+    """Evaluate a run, with its best checkpoint, or a checkpoint: accuracy, loss, and the accuracy of each class.
+
+    \b
+    Examples:
+      cnnlite eval runs/small
+      cnnlite eval runs/small/checkpoints/last.npz --split validation --json
+    """
+    import json
+
+    from cnnlite import engine
+    from cnnlite.evaluation import describe, evaluate_checkpoint
+    from cnnlite.streams import say
+
+    engine.set_threads(threads)
+    checkpoint = options.checkpoint_of(checkpoint)
+    found, facts, warnings = evaluate_checkpoint(checkpoint, split, data, tta)
+    for warning in warnings:
+        complain(f"warning: {warning}")
+    say(json.dumps(facts, allow_nan=False) if as_json else describe(found, f"{facts['dataset']} {split}"))
+    if min_accuracy is not None and found.accuracy < min_accuracy:
+        raise CheckpointError(f"{checkpoint}: accuracy {found.accuracy:.4f} is below {min_accuracy:g}")
 
 
 @cli.command()

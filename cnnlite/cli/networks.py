@@ -1,4 +1,4 @@
-"""Commands that look at a config and its network before there is a run."""
+"""Commands about configs and their networks, before there is a run."""
 
 from typing import Any
 
@@ -6,7 +6,6 @@ import click
 
 from cnnlite.cli import options
 from cnnlite.cli.group import cli, complain
-from cnnlite.stopping import StopFlag
 
 
 @cli.command()
@@ -104,30 +103,20 @@ def bench(config: str, overrides: tuple[str, ...], threads: int | None, as_json:
     say(json.dumps(report.facts(), allow_nan=False) if as_json else report.describe(config))
 
 
-@cli.command(name="verify-resume")
-@options.config
-@options.overrides
-@click.option("--steps", type=click.IntRange(2), default=6, show_default=True, help="Steps of the run to interrupt.")
-@options.data
-@options.threads
-@click.pass_obj
-def verify_resume(
-    stop: StopFlag, /, config: str, overrides: tuple[str, ...], steps: int, data: str | None, threads: int | None
-) -> None:
-    """Interrupt and resume a short run of a config, and compare every bit with an uninterrupted one.
+@cli.command()
+def schema() -> None:
+    """Print a JSON Schema of configs, with which editors complete and check them.
+
+    Save it to a file, and name the file in the first line of a config:
+    # yaml-language-server: $schema=cnnlite.schema.json
 
     \b
-    Examples:
-      cnnlite verify-resume mine.yaml
-      cnnlite verify-resume small --steps 20
+    Example:
+      cnnlite schema > cnnlite.schema.json
     """
-    from cnnlite import engine
-    from cnnlite.config import load_config
-    from cnnlite.evaluation import check_training, load_data
-    from cnnlite.rehearsal import rehearse
+    import json
+
+    from cnnlite.schema import schema
     from cnnlite.streams import say
 
-    engine.set_threads(threads)
-    settings = load_config(config, overrides, data=data)
-    check_training(settings)
-    say(f"{config}: {rehearse(settings, load_data(settings), steps, stop)}")
+    say(json.dumps(schema(), indent=2))

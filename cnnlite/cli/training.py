@@ -1,4 +1,4 @@
-"""Commands that train, evaluate, and fetch what that needs."""
+"""Commands that train, and fetch what that needs."""
 
 import contextlib
 import math
@@ -11,11 +11,10 @@ import click
 
 from cnnlite.cli import options
 from cnnlite.cli.group import NAME, PATH, cli, complain
-from cnnlite.errors import CheckpointError
 from cnnlite.stopping import StopFlag
 
 if TYPE_CHECKING:
-    from cnnlite.data import DatasetMissing, Views
+    from cnnlite.data import DatasetMissing
 
 
 def _duration(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
@@ -135,56 +134,33 @@ def _download(root: Path, **wishes: Any) -> None:
         bar.close()
 
 
-def _fraction(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
-    if value is not None and not 0 <= value <= 1:
-        raise click.BadParameter(f"{value} is not in [0, 1]: accuracies are fractions")
-    return value
-
-
-@cli.command(name="eval")
-@options.checkpoint
-@click.option(
-    "--split",
-    type=click.Choice(["test", "validation", "train"]),
-    default="test",
-    show_default=True,
-    help="Which images of the dataset.",
-)
-@options.data_of_run
-@options.tta
+@cli.command(name="verify-resume")
+@options.config
+@options.overrides
+@click.option("--steps", type=click.IntRange(2), default=6, show_default=True, help="Steps of the run to interrupt.")
+@options.data
 @options.threads
-@options.as_json
-@click.option("--min-accuracy", type=float, callback=_fraction, help="Fail (exit code 3) below this fraction.")
-def evaluate(
-    checkpoint: Path,
-    split: str,
-    data: str | None,
-    tta: "Views | None",
-    threads: int | None,
-    as_json: bool,
-    min_accuracy: float | None,
+@click.pass_obj
+def verify_resume(
+    stop: StopFlag, /, config: str, overrides: tuple[str, ...], steps: int, data: str | None, threads: int | None
 ) -> None:
-    """Evaluate a run, with its best checkpoint, or a checkpoint: accuracy, loss, and the accuracy of each class.
+    """Interrupt and resume a short run of a config, and compare every bit with an uninterrupted one.
 
     \b
     Examples:
-      cnnlite eval runs/small
-      cnnlite eval runs/small/checkpoints/last.npz --split validation --json
+      cnnlite verify-resume mine.yaml
+      cnnlite verify-resume small --steps 20
     """
-    import json
-
     from cnnlite import engine
-    from cnnlite.evaluation import describe, evaluate_checkpoint
+    from cnnlite.config import load_config
+    from cnnlite.evaluation import check_training, load_data
+    from cnnlite.rehearsal import rehearse
     from cnnlite.streams import say
 
     engine.set_threads(threads)
-    checkpoint = options.checkpoint_of(checkpoint)
-    found, facts, warnings = evaluate_checkpoint(checkpoint, split, data, tta)
-    for warning in warnings:
-        complain(f"warning: {warning}")
-    say(json.dumps(facts, allow_nan=False) if as_json else describe(found, f"{facts['dataset']} {split}"))
-    if min_accuracy is not None and found.accuracy < min_accuracy:
-        raise CheckpointError(f"{checkpoint}: accuracy {found.accuracy:.4f} is below {min_accuracy:g}")
+    settings = load_config(config, overrides, data=data)
+    check_training(settings)
+    say(f"{config}: {rehearse(settings, load_data(settings), steps, stop)}")
 
 
 @cli.command(name="download-cifar")
