@@ -20,6 +20,7 @@ from cnnlite.layers.containers import Sequential
 from cnnlite.network import Network
 from cnnlite.types import Array
 from cnnlite.watching import WAYS, watched
+from cnnlite.words import size_text
 
 WARM_UP_STEPS = 3
 _SECONDS = 2.0
@@ -61,16 +62,19 @@ class Report:
     timing: Timing
     layers: list[LayerTiming] | None
     rest_ms: float
+    """Median milliseconds of loss and update in a step; 0 where layers were not timed."""
 
     def facts(self) -> dict[str, Any]:
         """The figures as an object for programs."""
-        rows = {} if self.layers is None else {"layers": [asdict(row) for row in self.layers]}
-        return asdict(self.timing) | rows
+        facts = {"batch_size": self.batch_size, **asdict(self.timing)}
+        if self.layers is not None:
+            facts |= {"layers": [asdict(row) for row in self.layers], "rest_ms": self.rest_ms}
+        return facts
 
     def describe(self, name: str) -> str:
         """The figures in words, and a table if layers were timed."""
         found = self.timing
-        memory = f"{found.peak_memory_bytes / 1e6:,.0f} MB" if found.peak_memory_bytes else "unknown"
+        memory = size_text(found.peak_memory_bytes) if found.peak_memory_bytes else "unknown"
         lines = [
             f"{name}: training steps of {self.batch_size} random images, threads {found.threads}, "
             f"BLAS kernel {found.blas_kernel}",

@@ -100,7 +100,8 @@ def bench(config: str, overrides: tuple[str, ...], threads: int | None, as_json:
     report = bench.bench(load_config(config, overrides), **wishes)
     if pinned := machine.pinned():
         complain(f"warning: {pinned}")
-    say(json.dumps(report.facts(), allow_nan=False) if as_json else report.describe(config))
+    facts = {"config": config, **report.facts()}
+    say(json.dumps(facts, allow_nan=False) if as_json else report.describe(config))
 
 
 @cli.command()
