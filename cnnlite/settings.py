@@ -11,6 +11,7 @@ from cnnlite.annotations import show
 from cnnlite.averaging import Averaging
 from cnnlite.data import Mixing, Source, Transform, Views, default_root
 from cnnlite.data.dataset import Validation
+from cnnlite.data.normalize import Mode
 from cnnlite.losses import CrossEntropy, Loss
 from cnnlite.optimizers import Optimizer
 from cnnlite.printable import has_codes
@@ -101,7 +102,7 @@ class DataSettings:
 
     dataset: Source
     root: Annotated[str, plain_name] = field(default_factory=lambda: str(default_root()))
-    normalize: Literal["per_channel", "per_pixel", "none"] = "per_channel"
+    normalize: Mode = "per_channel"
     augment: list[Transform] = field(default_factory=list)
     mix: Mixing | None = None
     validation: Annotated[Validation, split_exists] = "default"
