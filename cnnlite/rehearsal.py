@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -113,7 +114,7 @@ class _Interruption(StopFlag):
         self._user.check()
         self._patience -= 1
         if self._patience < 0:
-            raise _Killed if self._kill else Stopped(2)
+            raise _Killed if self._kill else Stopped(signal.SIGINT)
 
     @contextlib.contextmanager
     def deferred(self, promise: str = "") -> Iterator[None]:

@@ -165,12 +165,14 @@ def comparison_chart(names: Sequence[str], records: Sequence[Record], *figures: 
 
 def confusion_chart(counts: Array, classes: Sequence[str]) -> Chart:
     """How often images of each class (row) were taken for each class (column), as a fraction of the row."""
+    from matplotlib.colors import to_rgb
+
     few = len(classes) <= _NUMBERS_UP_TO
     side = min(2.2 + 0.36 * len(classes), 7.0)
     chart = Chart("Confusion matrix", width=side, height=side)
     rows = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     shades = np.empty((*rows.shape, 4))
-    shades[..., :3] = np.array([0x2F, 0x7A, 0xE5]) / 255
+    shades[..., :3] = to_rgb(COLOURS[0])
     shades[..., 3] = np.sqrt(rows)  # rare confusions are to be seen beside a strong diagonal
     with _style():
         axes = chart.axes

@@ -11,8 +11,16 @@ from cnnlite.report.inside import DeadUnits
 from cnnlite.report.record import Record
 from cnnlite.streams import shell_word
 
+FEWEST_ROWS = 4
+"""Rows of metrics that make a trend."""
+GOOD = 0.90
+"""Training accuracy from which on nothing is said to be missing."""
+CHANCE = 1.5
+"""Accuracy below so many times that of guessing is no better than chance."""
+CLIMBING = 0.01
+"""Rise of accuracy from one quarter of the rows to the next from which on it still rises."""
 DEAD = 0.20
-"""Fraction of a layer's units that may be dead without being told."""
+"""Fraction of a layer's units that may be dead before it is worth a word."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +117,8 @@ class Rule:
     judge: Callable[[Evidence], Judgement]
     yields_to: Sequence[str] = ()
     """Rules whose advice is the better one where both apply: the same in other words, the opposite, or first of all."""
+    resumes: bool = False
+    """Whether the advice is to go on with the run, where others give a new one."""
 
 
 RULES: list[Rule] = []
@@ -116,12 +126,12 @@ RULES: list[Rule] = []
 
 
 def rule(
-    condition: str, yields_to: Sequence[str] = ()
+    condition: str, yields_to: Sequence[str] = (), *, resumes: bool = False
 ) -> Callable[[Callable[[Evidence], Judgement]], Callable[[Evidence], Judgement]]:
     """Append a function to the rules; ``condition`` says with all thresholds when it finds something."""
 
     def register(function: Callable[[Evidence], Judgement]) -> Callable[[Evidence], Judgement]:
-        RULES.append(Rule(function.__name__, condition, function, yields_to))
+        RULES.append(Rule(function.__name__, condition, function, yields_to, resumes))
         return function
 
     return register
@@ -135,7 +145,7 @@ def finding(evidence: Evidence, applied: Rule) -> Finding | None:
     title, text, overrides = judgement
     path = evidence.record.path
     command = ""
-    if applied.name == "interrupted":
+    if applied.resumes:
         command = f"cnnlite train --resume {shell_word(str(path))}"
     elif overrides:
         options = " ".join(f"-o {shell_word(override)}" for override in overrides)

@@ -2,15 +2,14 @@
 
 import itertools
 
-from cnnlite.report.evidence import Evidence, Judgement, late_gain, points, rule
+from cnnlite.report.evidence import CHANCE, CLIMBING, FEWEST_ROWS, GOOD, Evidence, Judgement, late_gain, points, rule
 
-FEWEST_ROWS = 4
 JUMP = 0.10
+"""Rise of the training loss from one row to the next, as a fraction of it, that is more than noise."""
 STRAIGHT = 0.6
-GOOD = 0.90
-CHANCE = 1.5
-CLIMBING = 0.01
+"""Fall of the loss in the last interval over that in the first, from which on its curve is called straight."""
 RESTLESS = 0.02
+"""Change of accuracy from row to row that tells of steps too long to settle."""
 
 
 @rule("metrics.csv has no row, though the training did not diverge")
@@ -35,7 +34,10 @@ def diverged(evidence: Evidence) -> Judgement:
     return "The training diverged", text, [*evidence.scaled_lr(0.1), *clip]
 
 
-@rule("the last row is before the last step of the config, and result.json says neither complete nor diverged")
+@rule(
+    "the last row is before the last step of the config, and result.json says neither complete nor diverged",
+    resumes=True,
+)
 def interrupted(evidence: Evidence) -> Judgement:
     """The schedule was cut short."""
     record = evidence.record

@@ -2,12 +2,25 @@
 
 import math
 
-from cnnlite.report.evidence import DEAD, Evidence, Judgement, late_gain, points, rule
-from cnnlite.report.rules_course import CHANCE, CLIMBING, FEWEST_ROWS, GOOD
+from cnnlite.report.evidence import (
+    CHANCE,
+    CLIMBING,
+    DEAD,
+    FEWEST_ROWS,
+    GOOD,
+    Evidence,
+    Judgement,
+    late_gain,
+    points,
+    rule,
+)
 
 GAP = 0.10
+"""Training accuracy above that of validation by more than this is learnt by heart."""
 WORSE = 0.10
+"""Rise of the validation loss above its lowest, as a fraction of it, that is more than noise."""
 AHEAD = 0.01
+"""Validation accuracy above that of training by more than this wants an explanation."""
 
 
 @rule(
