@@ -86,7 +86,7 @@ class Network:
         self.model.backward(dy)
 
     def freeze(self, parameters: Sequence[Parameter]) -> None:
-        """Know that ``parameters`` are trained no more: the backward pass ends before layers that have no others.
+        """Freeze ``parameters``, trained no more: the backward pass ends before layers that have no others.
 
         Gradients that it does not reach any more are 0.
         """

@@ -1,4 +1,4 @@
-"""What is wrong with data is told with its place and the way out, all at once."""
+"""What is wrong with data is reported with its place and the way out, all at once."""
 
 from typing import Any
 

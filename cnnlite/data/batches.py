@@ -16,7 +16,7 @@ from cnnlite.types import Array
 
 
 class Batches:
-    """The training images in random order, augmented and normalised.
+    """The training images in random order, augmented and normalized.
 
     Each epoch shows every image once, in an order of its own; the last batch of an epoch is shorter if the images do
     not divide evenly, or left out with ``drop_last``. With ``mix`` each image is mixed with another of its batch, and

@@ -99,7 +99,7 @@ class Folder(Source):
 
     def _cached(self, path: Path, listing: Listing) -> Cached:
         """What the cache holds, made first if need be; of several processes one makes it."""
-        found = _fitting_cache(path, listing, told=True)
+        found = _fitting_cache(path, listing, say_why=True)
         if found is None:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -137,7 +137,7 @@ def _turn(path: Path) -> Iterator[None]:
         yield
 
 
-def _fitting_cache(path: Path, listing: Listing, *, told: bool = False) -> Cached | None:
+def _fitting_cache(path: Path, listing: Listing, *, say_why: bool = False) -> Cached | None:
     """What the cache holds, or None if it is not of these pictures; nothing is mapped then, so it can be replaced."""
     try:
         found = read_cache(path)
@@ -149,7 +149,7 @@ def _fitting_cache(path: Path, listing: Listing, *, told: bool = False) -> Cache
         if found[2]["listing"] == listing.digest:
             return found
         reason = f"{listing.root}: pictures were added, removed or changed"
-    if told:
+    if say_why:
         say(f"{reason}; reading all pictures again", error=True)
     return None
 

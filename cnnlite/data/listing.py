@@ -152,7 +152,7 @@ class _Reader:
             try:
                 status = entry.stat()
                 facts = (status.st_size, status.st_mtime_ns)
-            except OSError:  # a link to nowhere: it cannot be read either, which is told then
+            except OSError:  # a link to nowhere: it cannot be read either, which is reported then
                 facts = (-1, -1)
             self.digest.update(b"%s\0%d\0%d\n" % (os.fsencode(path), *facts))
             files.append(path)

@@ -1,4 +1,4 @@
-"""Normalisation: from the bytes of images to float32 with zero mean and unit spread."""
+"""Normalization: from the bytes of images to float32 with zero mean and unit spread."""
 
 import math
 from collections.abc import Mapping
@@ -56,7 +56,7 @@ class Normalizer:
         return cls(mean, np.where(std < 1, _FULL_RANGE, std))
 
     def __call__(self, images: Array) -> Array:
-        """Normalise uint8 images ``(N, H, W, C)`` into a new float32 array."""
+        """Normalize uint8 images ``(N, H, W, C)`` into a new float32 array."""
         out = np.empty(images.shape, np.float32)
         if len(images):
             engine.for_blocks(
@@ -65,7 +65,7 @@ class Normalizer:
         return out
 
     def write(self, images: Array, out: Array) -> None:
-        """Normalise uint8 images ``(N, H, W, C)`` into ``out``, contiguous float32, on this thread alone."""
+        """Normalize uint8 images ``(N, H, W, C)`` into ``out``, contiguous float32, on this thread alone."""
         scale, shift = self._row(images.shape[1:])
         rows = out.reshape(len(out), -1)
         np.copyto(rows, images.reshape(len(images), -1))
@@ -76,7 +76,7 @@ class Normalizer:
         """Factor and summand for every byte of one image, flat: long inner loops, however few the channels."""
         if shape not in self._rows:
             if shape[-1:] != self.mean.shape[-1:] or (self.mean.ndim == 3 and shape != self.mean.shape):
-                raise ValueError(f"images {shape} do not fit the normalisation statistics {self.mean.shape}")
+                raise ValueError(f"images {shape} do not fit the normalization statistics {self.mean.shape}")
             mean, std = self.mean.astype(np.float64), self.std.astype(np.float64)
             flat = [np.broadcast_to(v, shape).astype(np.float32).reshape(-1) for v in (1 / std, -mean / std)]
             self._rows[shape] = (flat[0], flat[1])

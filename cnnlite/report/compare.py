@@ -159,8 +159,8 @@ def _shortened(value: Any, registry: Registry[Any]) -> Any:
         return value
     [(name, given)] = value.items()
     options = options_of(registry[name])
-    told = {key: item for key, item in given.items() if not _is_default(options[key], item)}
-    return {name: told} if told else name
+    changed = {key: item for key, item in given.items() if not _is_default(options[key], item)}
+    return {name: changed} if changed else name
 
 
 def _is_default(option: Option, value: Any) -> bool:

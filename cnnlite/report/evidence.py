@@ -122,7 +122,7 @@ class Rule:
 
 
 RULES: list[Rule] = []
-"""In the order in which they are told."""
+"""In the order in which their findings are reported."""
 
 
 def rule(

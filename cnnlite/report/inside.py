@@ -119,7 +119,7 @@ class Occlusion:
 
 
 def occlude(network: Network, x: Array) -> Occlusion:
-    """Cover an image ``x`` (H, W, C), normalised, with a grey patch at each of many places (Zeiler & Fergus 2013).
+    """Cover an image ``x`` (H, W, C), normalized, with a grey patch at each of many places (Zeiler & Fergus 2013).
 
     The patch has a quarter of the image's sides and moves by half its own; the drop at a pixel is the mean over the
     patches that cover it. Source: arXiv:1311.2901, section 4.2.

@@ -268,7 +268,7 @@ def test_random_damage_ends_in_a_refusal_or_a_dict(seed: int) -> None:
         assert isinstance(read_pickle(bytes(data)), dict)
 
 
-def test_test_images_are_normalised_with_the_statistics_of_the_training_part(tmp_path: Path) -> None:
+def test_test_images_are_normalized_with_the_statistics_of_the_training_part(tmp_path: Path) -> None:
     content = files.python_files()
     for number, level in ((5, 200), (6, 250)):  # validation and test batches far brighter than batches 1 to 4
         name = f"data_batch_{number}" if number < 6 else "test_batch"

@@ -63,7 +63,7 @@ def test_all_bits_are_the_same_for_any_number_of_threads() -> None:
     assert found[0] == found[1] == found[2]
 
 
-def test_checkpoint_state_gives_the_same_normalisation() -> None:
+def test_checkpoint_state_gives_the_same_normalization() -> None:
     images = skewed_images(20)
     normalizer = Normalizer.fit(images, "per_pixel")
     again = Normalizer.from_state(normalizer.state())
