@@ -1,6 +1,7 @@
 """What may change when a run goes on, what may not, and what a change does to the learning rate."""
 
 import json
+import math
 from typing import Any
 
 from cnnlite import __version__
@@ -20,6 +21,7 @@ MAY_CHANGE = (
     "data.root",
 )
 """Places in the config that may differ when a run is resumed: how long, how often, where; not what is computed."""
+_LENGTH = {"train.epochs", "train.iterations"}
 _SHOWN = 5
 """Differences of a config that is refused; another network has hundreds."""
 
@@ -48,9 +50,12 @@ def check_same(config: Config, checkpoint: Checkpoint, reporter: Reporter) -> li
         raise CheckpointError(
             f"the run was made by cnnlite {wrote}, this is {__version__}; install {wrote} to resume it"
         )
+    other_length = not _LENGTH.isdisjoint(change.path for change in changes)
+    if other_length:
+        _refuse_if_beyond(config, checkpoint)
     for change in changes:
         reporter.line(f"changed: {change}")
-    if {change.path for change in changes} & {"train.epochs", "train.iterations"}:
+    if other_length:
         reporter.line(f"changed: {describe_schedule(config, checkpoint)}")
     for package, version in versions().items():
         if then.get(package) != version:
@@ -62,8 +67,7 @@ def check_same(config: Config, checkpoint: Checkpoint, reporter: Reporter) -> li
 
 def describe_schedule(config: Config, checkpoint: Checkpoint) -> str:
     """Say what another length of the training does to the learning rate from the checkpoint on."""
-    step, epochs = checkpoint.fact("step", int), checkpoint.fact("epoch", float)
-    epoch = max(1, round(step / epochs)) if epochs else 1
+    step, epoch = _position(checkpoint)
     before = config_from_data(checkpoint.fact("config", dict)).train
     was, total = before.total_steps(epoch), config.train.total_steps(epoch)
     name = next(iter(flatten(config.resolved["train"]["schedule"]))).partition(".")[0]
@@ -75,6 +79,21 @@ def describe_schedule(config: Config, checkpoint: Checkpoint) -> str:
         f"the schedule {name} now spans {total} steps instead of {was}: at step {step} the learning rate is {now:.3g}, "
         f"not {then:.3g}; the run will not be the same as one of {total} steps from the start"
     )
+
+
+def _position(checkpoint: Checkpoint) -> tuple[int, int]:
+    """The step of a checkpoint, and the steps of an epoch as far as it tells."""
+    step, epochs = checkpoint.fact("step", int), checkpoint.fact("epoch", float)
+    return step, max(1, round(step / epochs)) if epochs else 1
+
+
+def _refuse_if_beyond(config: Config, checkpoint: Checkpoint) -> None:
+    """ConfigError if the training is to be shorter than it has been."""
+    step, epoch = _position(checkpoint)
+    if step > (total := config.train.total_steps(epoch)):
+        key, least = ("epochs", math.ceil(step / epoch)) if config.train.epochs else ("iterations", step)
+        message = f"the run is at step {step} already, beyond the {total} asked for; give {least} or more"
+        raise ConfigError([Problem(f"train.{key}", message)])
 
 
 def _shown(flat: dict[str, Any], place: str) -> str:
