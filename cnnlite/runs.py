@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from cnnlite.checkpoint import Checkpoint, CheckpointFile, load_checkpoint, save_checkpoint
-from cnnlite.errors import CheckpointError, ConfigError, StorageError, UnfitError
+from cnnlite.errors import CheckpointError, ConfigError, DamagedError, StorageError
 from cnnlite.files import lock, remove_temporary, unwritable, write_text
 from cnnlite.metrics import MetricsFile, NoMetrics
 from cnnlite.registry import did_you_mean
@@ -137,8 +137,8 @@ class RunDirectory:
     ) -> tuple[Checkpoint, list[str]]:
         """Load the newest checkpoint that is whole; also return warnings about newer ones, which are set aside.
 
-        The best one is as good as any to go on from, if older. CheckpointError if there is none. ``check`` is that of
-        `load_checkpoint`; an UnfitError is passed on.
+        The best one is as good as any to go on from, if older. CheckpointError if there is none, or one cannot be read
+        or is refused by ``check``, which is that of `load_checkpoint`.
         """
         warnings: list[str] = []
         for kind in ("last", "previous", "best"):
@@ -147,9 +147,7 @@ class RunDirectory:
                 continue
             try:
                 return load_checkpoint(path, check), warnings
-            except UnfitError:
-                raise
-            except CheckpointError as error:
+            except DamagedError as error:
                 aside = path.with_name(f"{kind}.corrupt.npz")
                 with contextlib.suppress(OSError):
                     os.replace(path, aside)

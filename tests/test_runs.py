@@ -137,6 +137,53 @@ def test_the_best_checkpoint_is_the_last_resort(tmp_path: Path) -> None:
     run.close()
 
 
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.ESTALE, errno.EACCES])
+@pytest.mark.parametrize("call", ["open", "fstat"])
+def test_a_checkpoint_that_cannot_be_read_now_is_not_set_aside(
+    call: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunDirectory.create_at(tmp_path / "run")
+    for step in (1, 2):
+        run.save("last", checkpoint(step))
+
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, fail)
+        with pytest.raises(CheckpointError, match=rf"last\.npz: cannot read: {os.strerror(number)}"):
+            run.newest_checkpoint()
+    newest, warnings = run.newest_checkpoint()
+    assert (newest.meta["step"], warnings) == (2, [])
+    run.close()
+
+
+@pytest.mark.parametrize("error", [CheckpointError("of another network"), RuntimeError("a bug"), OSError(5, "no disk")])
+def test_what_a_check_of_a_whole_checkpoint_raises_is_passed_on(error: Exception, tmp_path: Path) -> None:
+    run = RunDirectory.create_at(tmp_path / "run")
+    run.save("last", checkpoint(1))
+
+    def refuse(_: object) -> None:
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        run.newest_checkpoint(refuse)
+    assert caught.value is error
+    assert run.checkpoint_path("last").exists()
+    run.close()
+
+
+def test_a_checkpoint_of_a_later_format_is_not_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunDirectory.create_at(tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr("cnnlite.checkpoint.VERSION", 99)
+        run.save("last", checkpoint(1))
+    with pytest.raises(CheckpointError, match="has format version 99"):
+        run.newest_checkpoint()
+    assert run.checkpoint_path("last").exists()
+    run.close()
+
+
 def test_without_a_whole_checkpoint_there_is_nothing_to_resume(tmp_path: Path) -> None:
     run = RunDirectory.create_at(tmp_path / "run")
     with pytest.raises(CheckpointError, match="no checkpoint"):
