@@ -21,7 +21,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from cnnlite.errors import CheckpointError, DamagedError, DivergedError
-from cnnlite.files import replacing
+from cnnlite.files import open_at_once, replacing
 from cnnlite.printable import has_codes
 from cnnlite.types import Array, DType, Shape
 
@@ -98,9 +98,7 @@ def open_checkpoint(path: Path) -> Iterator["CheckpointFile"]:
     """
     with contextlib.ExitStack() as stack:
         with _faults_named(path):
-            # A FIFO would block in open() for ever without O_NONBLOCK, which regular files ignore.
-            descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-            file = stack.enter_context(open(descriptor, "rb"))
+            file = stack.enter_context(open_at_once(path))
             size = _verified_size(file)
             opened = CheckpointFile(path, stack.enter_context(zipfile.ZipFile(file)), size)
         yield opened
