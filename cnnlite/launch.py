@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnlite import distributed, machine
-from cnnlite.checkpoint import load_checkpoint
+from cnnlite.checkpoint import Checkpoint, CheckpointFile, load_checkpoint
 from cnnlite.config import Config, flatten, load_config, render
 from cnnlite.data import Dataset, DatasetMissing
 from cnnlite.environment import environment
@@ -18,7 +18,7 @@ from cnnlite.evaluation import check_run, check_training, load_data
 from cnnlite.pace import measure, plan
 from cnnlite.progress import Reporter
 from cnnlite.results import Progress, Result, read_result
-from cnnlite.resuming import check_same
+from cnnlite.resuming import check_same, check_version
 from cnnlite.runs import RunDirectory, RunElsewhere
 from cnnlite.stopping import StopFlag, Stopped
 from cnnlite.streams import shell_word
@@ -99,7 +99,12 @@ def _resume(request: Request, path: Path, reporter: Reporter, stop: StopFlag, of
     named = from_first(path.is_file)
     run = _directory(lambda: _open(path))
     with _held(run, request):
-        check = check_run(path)
+        fits = check_run(path)
+
+        def check(file: CheckpointFile) -> None:
+            check_version(Checkpoint({}, file.meta))  # before the config, which that version may have read otherwise
+            fits(file)
+
         checkpoint, warnings = from_first(
             lambda: (load_checkpoint(path, check), []) if named else run.newest_checkpoint(check)
         )

@@ -26,10 +26,20 @@ _SHOWN = 5
 """Differences of a config that is refused; another network has hundreds."""
 
 
+def check_version(checkpoint: Checkpoint) -> None:
+    """CheckpointError if another cnnlite made the run: not even its config needs to mean the same here."""
+    version = checkpoint.fact("versions", dict).get("cnnlite")
+    if version != __version__:
+        wrote = one_line(str(version), 40)
+        raise CheckpointError(
+            f"the run was made by cnnlite {wrote}, this is {__version__}; install {wrote} to resume it"
+        )
+
+
 def check_same(config: Config, checkpoint: Checkpoint, reporter: Reporter) -> list[Problem]:
     """Compare config and versions with the checkpoint's, and say what differs.
 
-    Returns the changes that may be, ConfigError or CheckpointError for others.
+    Returns the changes that may be, ConfigError for others.
     """
     before = flatten(checkpoint.fact("config", dict))
     now = flatten(json.loads(json.dumps(config.resolved)))
@@ -44,12 +54,6 @@ def check_same(config: Config, checkpoint: Checkpoint, reporter: Reporter) -> li
         allowed = f"a resumed run may change only {', '.join(MAY_CHANGE)}"
         way_out = "leave out --config and -o, or start a new run without --resume"
         raise ConfigError([*refused[:_SHOWN], Problem("", f"{more}{allowed}; {way_out}")])
-    then = checkpoint.fact("versions", dict)
-    if then.get("cnnlite") != __version__:
-        wrote = one_line(str(then.get("cnnlite")), 40)
-        raise CheckpointError(
-            f"the run was made by cnnlite {wrote}, this is {__version__}; install {wrote} to resume it"
-        )
     other_length = not _LENGTH.isdisjoint(change.path for change in changes)
     if other_length:
         _refuse_if_beyond(config, checkpoint)
@@ -57,6 +61,7 @@ def check_same(config: Config, checkpoint: Checkpoint, reporter: Reporter) -> li
         reporter.line(f"changed: {change}")
     if other_length:
         reporter.line(f"changed: {describe_schedule(config, checkpoint)}")
+    then = checkpoint.fact("versions", dict)
     for package, version in versions().items():
         if then.get(package) != version:
             reporter.warn(

@@ -3,8 +3,11 @@
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 
+from cnnlite import __version__
+from cnnlite.checkpoint import load_checkpoint, save_checkpoint
 from cnnlite.cli import cli
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -36,3 +39,19 @@ def test_a_length_that_a_run_is_beyond_is_refused_and_not_remembered(length: lis
     assert (refused.exit_code, refused.stderr) == (2, f"error: {told}\n")
     again = run("--resume", "run")
     assert (again.exit_code, "this run is complete" in again.stderr) == (0, True), again.output
+
+
+@pytest.mark.parametrize("options", [{"tta": None}, {"gone": 3}], ids=["with fewer options", "with an option more"])
+def test_a_run_of_another_version_names_that_version_whatever_its_options_were(options: dict[str, object]) -> None:
+    """An option that came since has no value in the run, and one that went is unknown by now."""
+    path = trained("--epochs", "1") / "checkpoints" / "last.npz"
+    checkpoint = load_checkpoint(path)
+    train = {**checkpoint.meta["config"]["train"], **options}
+    checkpoint.meta["config"]["train"] = {key: value for key, value in train.items() if value is not None}
+    checkpoint.meta["versions"]["cnnlite"] = "0.0.9"
+    save_checkpoint(path, checkpoint)
+    Path("run/config.yaml").write_text(yaml.safe_dump(checkpoint.meta["config"]), encoding="utf-8")
+    refused = run("--resume", "run")
+    words = f"the run was made by cnnlite 0.0.9, this is {__version__}; install 0.0.9 to resume it"
+    assert (refused.exit_code, refused.stderr) == (3, f"error: {words}\n")
+    assert path.exists()
