@@ -140,6 +140,7 @@ class RunDirectory:
         The best one is as good as any to go on from, if older. CheckpointError if there is none, or one cannot be read
         or is refused by ``check``, which is that of `load_checkpoint`.
         """
+        faults: list[str] = []
         warnings: list[str] = []
         for kind in ("last", "previous", "best"):
             path = self.checkpoint_path(kind)
@@ -148,12 +149,14 @@ class RunDirectory:
             try:
                 return load_checkpoint(path, check), warnings
             except DamagedError as error:
-                aside = path.with_name(f"{kind}.corrupt.npz")
+                faults.append(str(error))
+                aside, done = path.with_name(f"{kind}.corrupt.npz"), ""
                 with contextlib.suppress(OSError):
                     os.replace(path, aside)
-                warnings.append(f"{error}; set aside as {aside.name}, going back to the one before")
-        reason = warnings[0] if warnings else f"{self.checkpoints}: no checkpoint to resume from"
-        raise CheckpointError(reason.split("; set aside", 1)[0] + "; start a new run instead")
+                    done = f"set aside as {aside.name}, "
+                warnings.append(f"{error}; {done}going back to the one before")
+        reason = faults[0] if faults else f"{self.checkpoints}: no checkpoint to resume from"
+        raise CheckpointError(f"{reason}; start a new run instead")
 
     def has_results(self) -> bool:
         """Tell whether the run has come to anything: a checkpoint or a result."""

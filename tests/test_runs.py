@@ -125,6 +125,24 @@ def test_a_corrupt_last_checkpoint_is_set_aside(tmp_path: Path) -> None:
     run.close()
 
 
+def test_a_corrupt_checkpoint_that_cannot_be_renamed_is_not_called_set_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunDirectory.create_at(tmp_path / "run")
+    for step in (1, 2):
+        run.save("last", checkpoint(step))
+    run.checkpoint_path("last").write_bytes(b"PK")
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(os, "replace", refuse)
+    newest, (warning,) = run.newest_checkpoint()
+    assert newest.meta["step"] == 1
+    assert warning.endswith("(not an .npz file); going back to the one before")
+    run.close()
+
+
 def test_the_best_checkpoint_is_the_last_resort(tmp_path: Path) -> None:
     run = RunDirectory.create_at(tmp_path / "run")
     run.save("best", checkpoint(1))
