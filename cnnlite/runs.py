@@ -172,10 +172,12 @@ class RunDirectory:
         """Remove again what this process made of the directory, for a run that never started."""
         self.close()
         if self._made or self._was_empty:
-            shutil.rmtree(self.checkpoints, ignore_errors=True)
             for entry in self.path.glob("*"):
-                with contextlib.suppress(OSError):
-                    entry.unlink()
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry, ignore_errors=True)
+                else:
+                    with contextlib.suppress(OSError):
+                        entry.unlink()
         for folder in self._made:
             with contextlib.suppress(OSError):  # somebody else's by now
                 folder.rmdir()

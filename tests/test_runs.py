@@ -37,6 +37,8 @@ def test_a_run_that_never_started_leaves_nothing(tmp_path: Path) -> None:
     run = RunDirectory.create("small", tmp_path / "new" / "runs")
     run.write_text("config.yaml", "seed: 0\n")
     run.save("last", checkpoint(1))
+    run.file("tensorboard").mkdir()
+    (run.file("tensorboard") / "events").touch()
     run.discard()
     assert list(tmp_path.iterdir()) == []
 
