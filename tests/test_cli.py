@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import sys
@@ -10,7 +11,8 @@ from click.testing import CliRunner, Result
 
 import cnnlite
 from cnnlite import __version__, engine
-from cnnlite.cli import cli
+from cnnlite.cli import cli, training
+from cnnlite.data import DatasetMissing
 from cnnlite.launch import Request
 from cnnlite.network import Network
 from cnnlite.runs import RunDirectory
@@ -298,19 +300,27 @@ def test_a_run_in_use_is_refused() -> None:
     assert (result.exit_code, "another process" in result.stderr) == (2, True)
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
 def test_a_yes_to_the_offer_downloads_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    from cnnlite.cli import training as module
-    from cnnlite.data import DatasetMissing
-
     wanted: list[Any] = []
-    monkeypatch.setattr(module, "_download", lambda root, **wishes: wanted.append((root, wishes)))
+    monkeypatch.setattr(training, "_download", lambda root, **wishes: wanted.append((root, wishes)))
     monkeypatch.setattr("click.confirm", lambda *_, **__: True)
-
-    class Terminal:
-        def isatty(self) -> bool:
-            return True
-
     for name in ("stdin", "stderr"):
         monkeypatch.setattr(sys, name, Terminal())
-    assert module.offer_download(DatasetMissing("cifar100", Path("d")))
+    assert training.offer_download(DatasetMissing("cifar100", Path("d")))
     assert wanted == [(Path("d"), {"dataset": "cifar100"})]
+
+
+def test_no_answer_to_the_offer_is_a_no(monkeypatch: pytest.MonkeyPatch) -> None:
+    def end_of_input(*_: object, **__: object) -> str:
+        raise EOFError
+
+    monkeypatch.setattr("click.termui.visible_prompt_func", end_of_input)
+    for name in ("stdin", "stderr"):
+        monkeypatch.setattr(sys, name, Terminal())
+    assert not training.offer_download(DatasetMissing("cifar100", Path("d")))
+    assert sys.stderr.getvalue().endswith("\n")  # type: ignore[attr-defined]

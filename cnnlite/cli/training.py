@@ -113,7 +113,11 @@ def offer_download(missing: "DatasetMissing") -> bool:
     """Ask at a terminal whether to download what is missing, and do so."""
     if not (sys.stdin and sys.stdin.isatty() and sys.stderr and sys.stderr.isatty()):
         return False
-    if not click.confirm(f"{missing.root} holds no {missing.dataset}. Download it now (about 170 MB)?", err=True):
+    try:
+        if not click.confirm(f"{missing.root} holds no {missing.dataset}. Download it now (about 170 MB)?", err=True):
+            return False
+    except click.Abort:  # Ctrl-D
+        complain("")  # which leaves the cursor behind the question
         return False
     _download(missing.root, dataset=missing.dataset)
     return True
