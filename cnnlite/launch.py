@@ -22,7 +22,7 @@ from cnnlite.resuming import check_same, check_version
 from cnnlite.runs import RunDirectory, RunElsewhere
 from cnnlite.stopping import StopFlag, Stopped
 from cnnlite.streams import shell_word
-from cnnlite.tensorboard import TensorBoard
+from cnnlite.tensorboard import TensorBoard, require_tensorboardx
 from cnnlite.training import train
 
 
@@ -62,6 +62,8 @@ def launch(request: Request, reporter: Reporter, stop: StopFlag, offer: Offer) -
     """
     stop = distributed.current().agreed(stop)
     distributed.current().check_same({"--resume": request.resume})
+    if request.tensorboard:
+        require_tensorboardx()
     if request.resume is not None:
         return _resume(request, request.resume, reporter, stop, offer)
     if request.config is None:
@@ -119,13 +121,17 @@ def _resume(request: Request, path: Path, reporter: Reporter, stop: StopFlag, of
                 f"{run.path}: this run is complete; train on with a larger --epochs, or -o train.iterations=..."
             )
             return result, run.path
+        tensorboard = request.tensorboard or run.file("tensorboard").exists()
+        if tensorboard:
+            require_tensorboardx()
         dataset = load(config, offer)
         if checkpoint.fact("dataset", dict).get("digest") != dataset.digest:
             raise DataError(f"{config.data.root}: not the images that {run.path} was trained on; point --data to those")
         _check_ranks(config, dataset)
+        progress = Progress.of(checkpoint)
         run.write_text("config.yaml", render(config))
-        if request.tensorboard or run.file("tensorboard").exists():
-            reporter.row_logs.append(TensorBoard(run.file("tensorboard"), Progress.of(checkpoint).evaluated))
+        if tensorboard:
+            reporter.row_logs.append(TensorBoard(run.file("tensorboard"), progress.evaluated))
         reporter.open_log(run.file("log.txt"))
         reporter.line(f"resuming {run.path} at step {checkpoint.meta.get('step')}")
         _say_pinned(reporter)

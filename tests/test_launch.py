@@ -1,5 +1,6 @@
 """What starting and resuming a run asks for first, and what it leaves alone when it cannot be done."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,3 +56,17 @@ def test_a_run_of_another_version_names_that_version_whatever_its_options_were(o
     words = f"the run was made by cnnlite 0.0.9, this is {__version__}; install 0.0.9 to resume it"
     assert (refused.exit_code, refused.stderr) == (3, f"error: {words}\n")
     assert path.exists()
+
+
+@pytest.mark.parametrize("arguments", [["-c", "tiny.yaml", "--tensorboard"], ["--resume", "run", "--epochs", "2"]])
+def test_a_missing_tensorboardx_is_found_before_data_are_loaded_or_anything_is_measured(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (trained("--epochs", "1") / "tensorboard").mkdir()
+    config = Path("run/config.yaml").read_bytes()
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    for name in ("load_data", "measure"):
+        monkeypatch.delattr(f"cnnlite.launch.{name}")
+    refused = run(*arguments, *["--budget", "1h"] * ("-c" in arguments))
+    assert (refused.exit_code, 'pip install "cnnlite[tensorboard]"' in refused.stderr) == (2, True), refused.output
+    assert Path("run/config.yaml").read_bytes() == config
