@@ -116,7 +116,8 @@ def _resume(request: Request, path: Path, reporter: Reporter, stop: StopFlag, of
         config = from_first(lambda: request.load_config(name))
         config = dataclasses.replace(config, name=str(checkpoint.meta.get("name", path.name)))
         changes = check_same(config, checkpoint, reporter)
-        if not changes and not named and (result := from_first(lambda: _finished(run))):
+        unchanged = all(change.path == "data.root" for change in changes)
+        if unchanged and not named and (result := from_first(lambda: _finished(run))):
             reporter.warn(
                 f"{run.path}: this run is complete; train on with a larger --epochs, or -o train.iterations=..."
             )

@@ -70,3 +70,11 @@ def test_a_missing_tensorboardx_is_found_before_data_are_loaded_or_anything_is_m
     refused = run(*arguments, *["--budget", "1h"] * ("-c" in arguments))
     assert (refused.exit_code, 'pip install "cnnlite[tensorboard]"' in refused.stderr) == (2, True), refused.output
     assert Path("run/config.yaml").read_bytes() == config
+
+
+@pytest.mark.parametrize("more", [[], ["--epochs", "1"]])
+def test_a_complete_run_stays_so_wherever_its_data_are(more: list[str]) -> None:
+    result = (trained("--epochs", "1") / "result.json").stat().st_mtime_ns
+    again = run("--resume", "run", "--data", "elsewhere", *more)
+    assert (again.exit_code, "this run is complete" in again.stderr) == (0, True), again.output
+    assert Path("run/result.json").stat().st_mtime_ns == result
