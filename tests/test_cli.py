@@ -300,6 +300,22 @@ def test_a_run_in_use_is_refused() -> None:
     assert (result.exit_code, "another process" in result.stderr) == (2, True)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "way_out"),
+    [
+        (["mine.yaml"], "write --config mine.yaml"),
+        (["-o", "seed=3", "mine.yaml"], "write --config mine.yaml"),
+        (["-c", "tiny.yaml", "-o", "train.epochs", "5"], "write -o train.epochs=5"),
+        (["run"], "write --resume run"),
+        (["-o", "seed=3", "run/"], "write --resume run/"),
+    ],
+)
+def test_what_belongs_to_no_option_is_answered_with_the_option(arguments: list[str], way_out: str) -> None:
+    os.makedirs("run/checkpoints")
+    result = run("train", *arguments)
+    assert (result.exit_code, result.stderr.endswith(f"; {way_out}\n")) == (2, True), result.stderr
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True

@@ -4,6 +4,7 @@ import contextlib
 import math
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,9 +79,7 @@ def train(stop: StopFlag, /, threads: int | None, quiet: bool, dry_run: bool, **
       mpiexec -n 2 cnnlite train -c small
     """
     if stray := click.get_current_context().args:
-        last = str((wishes["overrides"] or ("=",))[-1])
-        way_out = f"write --config {stray[0]}" if "=" in last else f"write -o {last}={stray[0]}"
-        raise click.UsageError(f"{stray[0]!r} belongs to no option; {way_out}")
+        raise click.UsageError(f"{stray[0]!r} belongs to no option; write {_option_for(stray[0], wishes['overrides'])}")
     if wishes["resume"] and wishes["run_dir"]:
         raise click.UsageError("--resume goes on in its own directory: leave out --run-dir")
     if wishes["resume"] and (wishes["budget"] or dry_run):
@@ -107,6 +106,13 @@ def train(stop: StopFlag, /, threads: int | None, quiet: bool, dry_run: bool, **
         result, run = launch(Request(**wishes), reporter, stop, offer_download)
         if ranks.first:
             say(describe_result(result, run))
+
+
+def _option_for(stray: str, overrides: Sequence[str]) -> str:
+    """What was meant by ``train -o train.epochs 5``, ``train runs/small`` or ``train small``."""
+    if overrides and "=" not in overrides[-1]:
+        return f"-o {overrides[-1]}={stray}"
+    return f"--resume {stray}" if (Path(stray) / "checkpoints").is_dir() else f"--config {stray}"
 
 
 def offer_download(missing: "DatasetMissing") -> bool:
