@@ -59,6 +59,12 @@ class DamagedError(CheckpointError):
     """The bytes of a checkpoint are not those of one: whoever looks for one to go on from may set it aside."""
 
 
+class AccuracyError(CnnliteError):
+    """A network is less accurate than was asked for."""
+
+    exit_code = 3
+
+
 class DivergedError(CnnliteError):
     """The loss or a gradient is not finite."""
 

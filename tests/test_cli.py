@@ -13,6 +13,7 @@ import cnnlite
 from cnnlite import __version__, engine
 from cnnlite.cli import cli, training
 from cnnlite.data import DatasetMissing
+from cnnlite.errors import AccuracyError
 from cnnlite.launch import Request
 from cnnlite.network import Network
 from cnnlite.runs import RunDirectory
@@ -161,6 +162,9 @@ def test_eval_prints_each_class_and_json_for_programs() -> None:
     too_low = run("eval", checkpoint, "--min-accuracy", "1")
     assert too_low.exit_code == 3
     assert "below 1" in too_low.stderr
+    demand = {"data": None, "tta": None, "threads": 1, "as_json": True, "min_accuracy": 1.0}
+    with pytest.raises(AccuracyError):  # the checkpoint has no fault
+        training.evaluate.callback(Path(checkpoint), "test", **demand)  # type: ignore[misc]
 
 
 def test_a_run_stands_for_its_best_checkpoint_or_else_its_last() -> None:
