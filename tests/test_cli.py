@@ -340,7 +340,8 @@ def test_no_answer_to_the_offer_is_a_no(monkeypatch: pytest.MonkeyPatch) -> None
         raise EOFError
 
     monkeypatch.setattr("click.termui.visible_prompt_func", end_of_input)
-    for name in ("stdin", "stderr"):
-        monkeypatch.setattr(sys, name, Terminal())
+    stderr = Terminal()
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    monkeypatch.setattr(sys, "stderr", stderr)
     assert not training.offer_download(DatasetMissing("cifar100", Path("d")))
-    assert sys.stderr.getvalue().endswith("\n")  # type: ignore[attr-defined]
+    assert stderr.getvalue().endswith("\n")
