@@ -48,7 +48,7 @@ def write_report(record: Record, folder: Path, root: str | None = None, say: Cal
 def report_page(record: Record, root: str | None, say: Callable[[str], None]) -> Page:
     """Put together all that the run, its checkpoint and its dataset have to show."""
     config = record.config
-    made = f", trained from {record.result['config']}.yaml" if record.result.get("config") else ""
+    made = f", trained from the config {record.result['config']}" if record.result.get("config") else ""
     page = Page(record.name, f"A report on the run {record.path}{made}")
     sections.overview(page, record)
     trained, seen, left_out = None, None, []

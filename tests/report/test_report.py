@@ -161,6 +161,11 @@ def test_without_checkpoint_and_rows_the_page_says_what_is_left_out(tmp_path: Pa
     assert "metrics.csv has no row yet" in html
 
 
+def test_the_config_is_called_by_its_name_which_is_no_file(tmp_path: Path) -> None:
+    html = report_page(made_up(tmp_path / "run", train_loss=[1.0]), None, nothing).html()
+    assert f"A report on the run {tmp_path / 'run'}, trained from the config tiny</p>" in html
+
+
 def test_a_page_of_somebody_else_is_not_overwritten(tmp_path: Path) -> None:
     record = made_up(tmp_path / "run", train_loss=[1.0])
     (tmp_path / "index.html").write_text("<html>my own</html>")
