@@ -11,7 +11,7 @@ from cnnlite.files import replacing, unwritable
 from cnnlite.report import sections
 from cnnlite.report.behaviour import observe
 from cnnlite.report.explain import judge
-from cnnlite.report.page import GENERATOR, Page, details, note
+from cnnlite.report.page import MARK, Page, details, note
 from cnnlite.report.record import Record, load_seen, load_trained
 
 _WITHOUT_IMAGES = "class by class, mistakes, calibration, feature maps, occlusion and dead ReLUs"
@@ -88,13 +88,17 @@ def report_page(record: Record, root: str | None, say: Callable[[str], None]) ->
 
 def refuse_foreign(path: Path) -> None:
     """Raise ConfigError if a file at ``path`` is no page of cnnlite's, which alone may be replaced."""
-    mark = GENERATOR.split(" content=")[0] + ' content="cnnlite'
     try:
-        foreign = path.exists() and mark not in path.read_text(encoding="utf-8", errors="replace")[:5000]
+        foreign = path.exists() and not (path.is_file() and MARK.encode() in _head(path))
     except OSError as error:
         raise unwritable(path, error) from error
     if foreign:
         raise ConfigError(f"{path}: exists and is not a page of cnnlite; name another place with --out")
+
+
+def _head(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(5000)
 
 
 def save_page(page: Page, index: Path) -> None:
