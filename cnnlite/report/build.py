@@ -31,15 +31,23 @@ def require_matplotlib(what: str) -> None:
         raise missing_extra(what, "plot")
 
 
-def write_report(record: Record, folder: Path, root: str | None = None, say: Callable[[str], None] = print) -> Path:
+def write_report(
+    record: Record,
+    folder: Path,
+    root: str | None = None,
+    say: Callable[[str], None] = print,
+    *,
+    force: bool = False,
+) -> Path:
     """Write ``index.html`` and its pictures to ``folder``, which is made if need be; returns the page's path.
 
     ``root`` is another folder to look for the dataset in; ``say`` is told what takes time. ConfigError if the folder
-    holds somebody else's page, StorageError if it cannot be written.
+    holds somebody else's page, unless ``force`` allows to replace it; StorageError if it cannot be written.
     """
     require_matplotlib("cnnlite report")
     index = folder / "index.html"
-    refuse_foreign(index)
+    if not force:
+        refuse_foreign(index)
     page = report_page(record, root, say)
     save_page(page, index)
     return index
@@ -87,13 +95,14 @@ def report_page(record: Record, root: str | None, say: Callable[[str], None]) ->
 
 
 def refuse_foreign(path: Path) -> None:
-    """Raise ConfigError if a file at ``path`` is no page of cnnlite's, which alone may be replaced."""
+    """Raise ConfigError if what is at ``path`` is no page of cnnlite's, which alone may be replaced unasked."""
     try:
         foreign = path.exists() and not (path.is_file() and MARK.encode() in _head(path))
     except OSError as error:
         raise unwritable(path, error) from error
     if foreign:
-        raise ConfigError(f"{path}: exists and is not a page of cnnlite; name another place with --out")
+        way_out = "name another place with --out, or replace it with --force"
+        raise ConfigError(f"{path}: exists and is not a page of cnnlite; {way_out}")
 
 
 def _head(path: Path) -> bytes:

@@ -195,6 +195,21 @@ def test_a_page_of_somebody_else_is_not_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "index.html").read_text() == "<html>my own</html>"
 
 
+@pytest.mark.parametrize("out", ["mine.png", "mine.svg", "mine.html", "index.html"])
+def test_what_is_not_a_page_of_ours_is_replaced_only_when_told_to(
+    out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_up(tmp_path / "run", train_loss=[1.0])
+    monkeypatch.chdir(tmp_path)
+    command = ["report", "run", "--out", "."] if out == "index.html" else ["compare", "run", "run", "--out", out]
+    Path(out).write_text("mine")
+    refused = CliRunner().invoke(cli, command)
+    assert (refused.exit_code, Path(out).read_text()) == (2, "mine")
+    assert f"error: {out}: exists and is not a page of cnnlite; name another place with --out" in refused.stderr
+    done = CliRunner().invoke(cli, [*command, "--force"])
+    assert (done.exit_code, Path(out).stat().st_size > 1000) == (0, True), done.output
+
+
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     record = made_up(tmp_path / "run", train_loss=[1.0])
     with pytest.raises(StorageError, match="cannot write"):
