@@ -18,7 +18,7 @@ from cnnlite.progress import Reporter
 from cnnlite.runs import RunDirectory
 from cnnlite.schedules import Step
 from cnnlite.stopping import StopFlag
-from cnnlite.training import Training
+from cnnlite.training import Training, prepared
 from cnnlite.words import duration
 
 RESERVE = 0.03
@@ -65,15 +65,15 @@ def measure(config: Config, dataset: Dataset, stop: StopFlag) -> Pace:
         run = RunDirectory.create_at(Path(folder))
         try:
             began = time.perf_counter()
-            training = Training(config, run, dataset, Reporter(quiet=True), stop)
-            training.begin()
-            setup = time.perf_counter() - began
-            with np.errstate(all="ignore"):  # as in training
-                step = _seconds_of_a_step(training)
-            image = _seconds_of_an_image(training)
-            began = time.perf_counter()
-            run.save("last", training.checkpoint())
-            save = time.perf_counter() - began
+            with prepared(config, run, dataset, Reporter(quiet=True), stop) as training:
+                training.begin()
+                setup = time.perf_counter() - began
+                with np.errstate(all="ignore"):  # as in training
+                    step = _seconds_of_a_step(training)
+                image = _seconds_of_an_image(training)
+                began = time.perf_counter()
+                run.save("last", training.checkpoint())
+                save = time.perf_counter() - began
         finally:
             run.close()
     views = len(views_of(dataset.test.images[:1], config.train.tta))

@@ -14,6 +14,7 @@ from cnnlite.config import load_config
 from cnnlite.data import Dataset
 from cnnlite.errors import ConfigError
 from cnnlite.evaluation import load_data
+from cnnlite.network import Network
 from cnnlite.pace import RESERVE, Pace, measure, plan
 from cnnlite.stopping import StopFlag
 from tests.small_runs import TINY, assert_same_run, figures, tiny
@@ -89,7 +90,6 @@ def test_what_is_measured_is_above_zero_and_leaves_no_files(here: Path) -> None:
 
 
 def test_a_run_with_a_budget_is_the_run_of_so_many_steps(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pace, "measure", lambda *_: PACE)
     monkeypatch.setattr("cnnlite.launch.measure", lambda *_: PACE)
     result = run("--budget", "40s", "--run-dir", "budget")
     assert result.exit_code == 0, result.output
@@ -137,6 +137,26 @@ def test_a_dry_run_without_the_data_shows_the_network_and_says_what_is_missing()
     assert result.exit_code == 3
     assert "0 conv2d" in result.stdout
     assert "cnnlite download-cifar --data nowhere" in result.stderr
+
+
+@pytest.mark.parametrize("measured", [["--dry-run"], ["--budget", "60s"]])
+def test_what_keeps_a_training_from_starting_is_told_alike_before_it_is_measured(
+    measured: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(*arguments: str) -> tuple[int, str]:
+        result = run("--quiet", *arguments)
+        return result.exit_code, result.stderr
+
+    wrong = ["-o", "data.drop_last=true", "-o", "train.batch_size=120"]
+    assert told(*wrong, *measured) == told(*wrong)
+    assert told(*wrong)[1].startswith("error: -o train.batch_size=120: train.batch_size: ")
+
+    def starve(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Network, "forward", starve)
+    assert told(*measured) == told()
+    assert "batch size 16" in told()[1]
 
 
 @pytest.mark.parametrize(
