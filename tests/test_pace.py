@@ -79,6 +79,29 @@ def test_a_schedule_that_no_budget_moves_is_told() -> None:
     assert "\nwarning: the schedule step has epochs of its own" in plan(config, PACE, 100)[1]
 
 
+def test_members_with_epochs_and_schedules_of_their_own_are_told_with_what_would_fit() -> None:
+    sgd = {"sgd": {"lr": 0.1}}
+    members: list[dict[str, object]] = [
+        {"match": "bias$", "optimizer": sgd, "schedule": "linear", "epochs": 1.5},
+        {"match": ".", "optimizer": sgd, "schedule": {"step": {"every": 1}}},
+    ]
+    config, text = plan(tiny(optimizer={"composite": {"members": members}}), PACE, 100)
+    epochs = (config.train.iterations or 0) / PACE.steps_per_epoch
+    assert text.splitlines()[1:] == [
+        "warning: the schedule step has epochs of its own, whatever the budget; cosine or linear would fit it",
+        "warning: members[0] of the optimizer is trained for 1.5 epochs, whatever the budget; for the same part "
+        f"of the training give -o train.optimizer.composite.members.0.epochs={1.5 * epochs / 3:.3g}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("warmup", "told"), [({"warmup_epochs": 2}, False), ({"warmup_epochs": 40}, True), ({}, False)]
+)
+def test_a_warm_up_that_does_not_end_within_the_budget_is_told(warmup: dict[str, int], told: bool) -> None:
+    text = plan(tiny(schedule={"cosine": warmup}), PACE, 100)[1]
+    assert ("\nwarning: the warm-up of 280 steps does not end within the budget" in text) == told
+
+
 def test_what_is_measured_is_above_zero_and_leaves_no_files(here: Path) -> None:
     dataset = load_data(tiny())
     found = measure(tiny(), dataset, StopFlag())
