@@ -20,8 +20,8 @@ from typing import IO, Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.lib import format as npy
 
-from cnnlite.errors import CheckpointError, DivergedError, UnfitError
-from cnnlite.files import replacing
+from cnnlite.errors import CheckpointError, DamagedError, DivergedError
+from cnnlite.files import open_at_once, replacing
 from cnnlite.printable import has_codes
 from cnnlite.types import Array, DType, Shape
 
@@ -94,26 +94,32 @@ def load_checkpoint(path: Path, check: Callable[["CheckpointFile"], object] = la
 def open_checkpoint(path: Path) -> Iterator["CheckpointFile"]:
     """Open a checkpoint with its digest and all that it announces verified, but none of its arrays read yet.
 
-    Whatever goes wrong with the file inside the block becomes a CheckpointError that names it.
+    DamagedError if its bytes are not those of a checkpoint, CheckpointError if it cannot be read.
     """
-    try:
-        # A FIFO would block in open() for ever without O_NONBLOCK, which regular files ignore.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-        with open(descriptor, "rb") as file:
+    with contextlib.ExitStack() as stack:
+        with _faults_named(path):
+            file = stack.enter_context(open_at_once(path))
             size = _verified_size(file)
-            with zipfile.ZipFile(file) as archive:
-                yield CheckpointFile(archive, size)
+            opened = CheckpointFile(path, stack.enter_context(zipfile.ZipFile(file)), size)
+        yield opened
+
+
+@contextlib.contextmanager
+def _faults_named(path: Path) -> Iterator[None]:
+    """Turn what goes wrong in reading a file into a CheckpointError that names it."""
+    try:
+        yield
     except OSError as error:
         if os.path.isdir(path):  # which Windows calls "Permission denied"
             way_out = "name a file, such as checkpoints/best.npz in a run"
-            raise CheckpointError(f"{path}: is a directory; {way_out}") from None
-        if isinstance(error, PermissionError):  # which says nothing about the file, and may change
-            raise UnfitError(f"{path}: cannot read: {error.strerror}; let your user read it") from None
-        raise CheckpointError(f"{path}: cannot read: {error.strerror or error}") from None
-    except _BadFileError as error:
-        raise CheckpointError(f"{path}: {error}") from None
+            raise DamagedError(f"{path}: is a directory; {way_out}") from None
+        way_out = "; let your user read it" if isinstance(error, PermissionError) else ""
+        # That says nothing about the bytes: the next attempt may read them.
+        raise CheckpointError(f"{path}: cannot read: {error.strerror or error}{way_out}") from None
+    except CheckpointError as error:
+        raise type(error)(f"{path}: {error}") from None
     except (zipfile.BadZipFile, ValueError, KeyError, RuntimeError, EOFError) as error:
-        raise CheckpointError(f"{path}: is not a cnnlite checkpoint ({error})") from None
+        raise DamagedError(f"{path}: is not a cnnlite checkpoint ({error})") from None
 
 
 class Announced(NamedTuple):
@@ -126,18 +132,19 @@ class Announced(NamedTuple):
 class CheckpointFile:
     """An open file whose bytes are as written, though perhaps by somebody unfriendly."""
 
-    def __init__(self, archive: zipfile.ZipFile, size: int):
+    def __init__(self, path: Path, archive: zipfile.ZipFile, size: int):
+        self._path = path
         self._archive = archive
         self._members: dict[str, tuple[zipfile.ZipInfo, Announced]] = {}
         members = archive.infolist()
         if sum(member.file_size for member in members) > size:
-            raise _BadFileError("is not a cnnlite checkpoint (its members overlap or are compressed)")
+            raise DamagedError("is not a cnnlite checkpoint (its members overlap or are compressed)")
         for member in members:
             name = member.filename.removesuffix(".npy")
             if has_codes(name):
-                raise _BadFileError(f"is not a cnnlite checkpoint (a member is called {name!r:.80})")
+                raise DamagedError(f"is not a cnnlite checkpoint (a member is called {name!r:.80})")
             if name in self._members or member.compress_type != zipfile.ZIP_STORED:
-                raise _BadFileError(f"is not a cnnlite checkpoint ({member.filename!r} is compressed or there twice)")
+                raise DamagedError(f"is not a cnnlite checkpoint ({member.filename!r} is compressed or there twice)")
             with archive.open(member) as stream:
                 self._members[name] = member, _read_header(stream, member)
         self.meta = _read_meta(self._read("meta") if "meta" in self._members else None)
@@ -149,10 +156,12 @@ class CheckpointFile:
 
     def read(self, *prefixes: str) -> Checkpoint:
         """Read everything, or what has a name that begins with one of ``prefixes``, into memory of its own."""
-        arrays = {name: self._read(name) for name in self.announced if not prefixes or name.startswith(prefixes)}
-        bad = _first_not_finite(arrays)
-        if bad:
-            raise _BadFileError(f"{bad} holds NaN or infinity")
+        names = [name for name in self.announced if not prefixes or name.startswith(prefixes)]
+        with _faults_named(self._path):
+            arrays = {name: self._read(name) for name in names}
+            bad = _first_not_finite(arrays)
+            if bad:
+                raise DamagedError(f"{bad} holds NaN or infinity")
         return Checkpoint(arrays, self.meta)
 
     def _read(self, name: str) -> Array:
@@ -163,20 +172,16 @@ class CheckpointFile:
         return array
 
 
-class _BadFileError(Exception):
-    """What is wrong with a file, without its name."""
-
-
 def _verified_size(file: BinaryIO) -> int:
     status = os.fstat(file.fileno())
     if not stat.S_ISREG(status.st_mode):
-        raise _BadFileError("is not a regular file")
+        raise DamagedError("is not a regular file")
     if status.st_size == 0:
-        raise _BadFileError("is empty")
+        raise DamagedError("is empty")
     if file.read(4) != b"PK\x03\x04":
-        raise _BadFileError("is not a cnnlite checkpoint (not an .npz file)")
+        raise DamagedError("is not a cnnlite checkpoint (not an .npz file)")
     if not _is_sealed(file, status.st_size):
-        raise _BadFileError(
+        raise DamagedError(
             "is damaged, cut short, or no cnnlite checkpoint: its SHA-256 does not match; use another one"
         )
     return status.st_size
@@ -212,24 +217,24 @@ def _read_header(stream: IO[bytes], member: zipfile.ZipInfo) -> Announced:
     elif version == (2, 0):
         shape, fortran_order, dtype = npy.read_array_header_2_0(stream)
     else:
-        raise _BadFileError(f"{member.filename} has .npy version {version}")
+        raise DamagedError(f"{member.filename} has .npy version {version}")
     if dtype.kind not in "biuf" or fortran_order:
-        raise _BadFileError(f"{member.filename} holds {dtype}, not plain numbers")
+        raise DamagedError(f"{member.filename} holds {dtype}, not plain numbers")
     count = math.prod(shape)
     if min(shape, default=0) < 0 or count * dtype.itemsize != member.file_size - stream.tell():
-        raise _BadFileError(f"{member.filename} has shape {shape} but not that many bytes")
+        raise DamagedError(f"{member.filename} has shape {shape} but not that many bytes")
     return Announced(shape, dtype)
 
 
 def _read_meta(array: Array | None) -> dict[str, Any]:
     if array is None or array.dtype != np.uint8:
-        raise _BadFileError("is not a cnnlite checkpoint (no meta)")
+        raise DamagedError("is not a cnnlite checkpoint (no meta)")
     meta = json.loads(array.tobytes().decode())
     if not isinstance(meta, dict) or meta.get("format") != FORMAT:
-        raise _BadFileError("is not a cnnlite checkpoint (foreign meta)")
+        raise DamagedError("is not a cnnlite checkpoint (foreign meta)")
     version = meta.get("version")
     if version != VERSION:
-        raise _BadFileError(
+        raise CheckpointError(
             f"has format version {version!r:.40}, this cnnlite reads {VERSION}; install the cnnlite that wrote it"
         )
     return meta

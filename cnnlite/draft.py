@@ -21,6 +21,8 @@ class Draft:
         self.places = {steps: (document.file, line) for steps, line in document.lines.items()}
         """File and line of every value; line 0 is the command line."""
         self.problems = list(document.problems)
+        self._model_file = ""
+        """The file that the model is from, if it has one of its own."""
 
     def include_model(self, folders: Sequence[Path]) -> None:
         """Put the content of a file in the place of ``model: FILE.yaml``, looked for in ``folders`` in this order."""
@@ -33,6 +35,7 @@ class Draft:
             where = " or ".join(dict.fromkeys(str(folder) for folder in folders))
             self._add(("model",), f"there is no file {clip(name)!r} in {where}")
             return
+        self._model_file = str(path)
         try:
             document = read_yaml(path)
         except ConfigError as error:
@@ -65,16 +68,19 @@ class Draft:
         except ConfigError as error:
             self.problems += [replace(problem, path=clip(place), line=0) for problem in error.problems]
             return
-        self.problems += [replace(problem, path=clip(place), line=0) for problem in document.problems]
         self.set(words, document.data, label)
+        self.problems += [replace(problem, path=clip(place), line=0) for problem in document.problems]
 
     def set(self, words: Sequence[str], value: Any, label: str) -> None:
-        """Set the value at a place; ``label`` is what to call its origin in messages."""
+        """Set the value at a place, and forget what was wrong there; ``label`` is its origin in messages."""
         try:
             self.data, steps = _put(self.data, self.root, (), words, value)
         except ValueError as error:
             self.problems.append(Problem("", str(error), label))
             return
+        if len(steps) < len(words):  # inside of what could not be read
+            return
+        self._forget(steps)
         self.places = {at: origin for at, origin in self.places.items() if at[: len(steps)] != steps}
         for length in range(1, len(steps) + 1):
             self.places.setdefault(steps[:length], (label, 0))
@@ -86,6 +92,17 @@ class Draft:
             for part, key in set(alternatives) - given:
                 self.data[part].pop(key, None)
 
+    def _forget(self, steps: Steps) -> None:
+        """Drop the problems of what was at a place or below it, in the model's own file too."""
+        place, file = dotted(steps), self._model_file if steps == ("model",) else None
+        self.problems = [
+            problem
+            for problem in self.problems
+            if problem.path != place
+            and not problem.path.startswith((f"{place}.", f"{place}["))
+            and problem.file != file
+        ]
+
     def _add(self, steps: Steps, message: str) -> None:
         file, line = self.places.get(steps, ("", 0))
         self.problems.append(Problem(dotted(steps), message, file, line))
@@ -95,10 +112,13 @@ def _put(node: Any, annotation: Any, at: Steps, words: Sequence[str], value: Any
     """``node`` with ``value`` at the place that ``words`` lead to, and the steps to that place from the top.
 
     The annotation tells a named object, such as ``sgd`` or ``{sgd: {lr: 0.1}}``, from options. ValueError if the
-    words lead nowhere; unknown options are left to be found with all others.
+    words lead nowhere; unknown options are left to be found with all others. Words that lead into what could not be
+    read change nothing, and the steps end there.
     """
-    if not words or node is BROKEN:
+    if not words:
         return value, at
+    if node is BROKEN:
+        return node, at
     word, rest = words[0], words[1:]
     registry = registry_of(annotation)
     if isinstance(node, list):

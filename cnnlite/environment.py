@@ -12,13 +12,8 @@ import numpy as np
 
 from cnnlite import __version__, distributed, engine, machine
 
-_VARIABLES = (
-    *machine.PINS,
-    "OPENBLAS_NUM_THREADS",
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "NPY_DISABLE_CPU_FEATURES",
-)
+_VARIABLES = (*machine.PINS, "NPY_DISABLE_CPU_FEATURES")
+"""Not the numbers of BLAS threads, which cnnlite sets itself, always to 1."""
 
 
 def versions() -> dict[str, str]:

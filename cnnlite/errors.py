@@ -55,8 +55,14 @@ class CheckpointError(CnnliteError):
     exit_code = 3
 
 
-class UnfitError(CheckpointError):
-    """A checkpoint is not one of this network, or of any, or may not be read: no reason to set it aside as damaged."""
+class DamagedError(CheckpointError):
+    """The bytes of a checkpoint are not those of one: whoever looks for one to go on from may set it aside."""
+
+
+class AccuracyError(CnnliteError):
+    """A network is less accurate than was asked for."""
+
+    exit_code = 3
 
 
 class DivergedError(CnnliteError):

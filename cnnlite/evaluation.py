@@ -13,7 +13,7 @@ from cnnlite import __version__, distributed, engine
 from cnnlite.checkpoint import Checkpoint, CheckpointFile, open_checkpoint
 from cnnlite.config import Config, config_from_data
 from cnnlite.data import Dataset, Images, Normalizer, Views, load_dataset, views_of
-from cnnlite.errors import CheckpointError, ConfigError, DataError, DivergedError, UnfitError
+from cnnlite.errors import CheckpointError, ConfigError, DataError, DivergedError
 from cnnlite.losses import Loss
 from cnnlite.metrics import ConfusionMatrix, Mean
 from cnnlite.network import Described, Network, check_arrays
@@ -147,17 +147,17 @@ def _rebuild(
         if shapes[0] != shapes[1] or shapes[0] not in (in_shape, in_shape[-1:]):
             raise ValueError(f"normalize/mean {shapes[0]} and normalize/std {shapes[1]} do not fit images {in_shape}")
     except KeyError as error:
-        raise UnfitError(f"{path}: holds no {error.args[0]!r}, so it is not a whole network") from None
+        raise CheckpointError(f"{path}: holds no {error.args[0]!r}, so it is not a whole network") from None
     except (ConfigError, CheckpointError, TypeError, ValueError, OverflowError) as error:
         why = "; ".join(str(error).splitlines())
-        raise UnfitError(f"{path}: does not describe a network of cnnlite {__version__}: {why}") from None
+        raise CheckpointError(f"{path}: does not describe a network of cnnlite {__version__}: {why}") from None
     return config, network, classes
 
 
 def check_run(path: Path) -> Callable[[CheckpointFile], None]:
     """Make a check of whether a file of a run at ``path`` announces what going on with training takes.
 
-    UnfitError for the network and its averages, the normalization, and the state of the optimizer.
+    CheckpointError for the network and its averages, the normalization, and the state of the optimizer.
     """
 
     def check(file: CheckpointFile) -> None:
@@ -167,7 +167,7 @@ def check_run(path: Path) -> Callable[[CheckpointFile], None]:
             slots = {name[len(_OPTIMIZER) :]: a for name, a in file.announced.items() if name.startswith(_OPTIMIZER)}
             check_arrays(config.train.optimizer.state(), slots, "optimizer")
         except (ConfigError, CheckpointError) as error:
-            raise UnfitError(f"{path}: {error}") from None
+            raise CheckpointError(f"{path}: {error}") from None
 
     return check
 

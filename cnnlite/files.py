@@ -53,18 +53,22 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode(errors="backslashreplace"))  # names of files need not be text
 
 
+def open_at_once(path: Path) -> BinaryIO:
+    """Open a file for reading; one that others write to, a FIFO, would keep a plain `open` waiting for ever."""
+    return open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))
+
+
 def read_small(path: Path, most: int) -> bytes:
     """Read a regular file of at most ``most`` bytes; DataError if it is anything else, or closed to this user.
 
     Other OSErrors, such as that of a missing file, are passed on.
     """
-    # A FIFO would block in open() for ever without O_NONBLOCK, which regular files ignore.
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        file = open_at_once(path)
     except PermissionError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
+    with file:
+        status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise DataError(f"{path}: is not a regular file; remove it")
         if status.st_size > most:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnlite import distributed, machine
-from cnnlite.checkpoint import load_checkpoint
+from cnnlite.checkpoint import Checkpoint, CheckpointFile, load_checkpoint
 from cnnlite.config import Config, flatten, load_config, render
 from cnnlite.data import Dataset, DatasetMissing
 from cnnlite.environment import environment
@@ -18,11 +18,11 @@ from cnnlite.evaluation import check_run, check_training, load_data
 from cnnlite.pace import measure, plan
 from cnnlite.progress import Reporter
 from cnnlite.results import Progress, Result, read_result
-from cnnlite.resuming import check_same
+from cnnlite.resuming import check_same, check_version
 from cnnlite.runs import RunDirectory, RunElsewhere
 from cnnlite.stopping import StopFlag, Stopped
 from cnnlite.streams import shell_word
-from cnnlite.tensorboard import TensorBoard
+from cnnlite.tensorboard import TensorBoard, require_tensorboardx
 from cnnlite.training import train
 
 
@@ -65,6 +65,8 @@ def launch(request: Request, reporter: Reporter, stop: StopFlag, offer: Offer) -
     """
     stop = distributed.current().agreed(stop)
     distributed.current().check_same({"--resume": request.resume})
+    if request.tensorboard:
+        require_tensorboardx()
     if request.resume is not None:
         return _resume(request, request.resume, reporter, stop, offer)
     began = time.perf_counter()
@@ -100,7 +102,12 @@ def _resume(request: Request, path: Path, reporter: Reporter, stop: StopFlag, of
     named = from_first(path.is_file)
     run = _directory(lambda: _open(path))
     with _held(run, request):
-        check = check_run(path)
+        fits = check_run(path)
+
+        def check(file: CheckpointFile) -> None:
+            check_version(Checkpoint({}, file.meta))  # before the config, which that version may have read otherwise
+            fits(file)
+
         checkpoint, warnings = from_first(
             lambda: (load_checkpoint(path, check), []) if named else run.newest_checkpoint(check)
         )
@@ -109,18 +116,23 @@ def _resume(request: Request, path: Path, reporter: Reporter, stop: StopFlag, of
         config = from_first(lambda: request.load_config(run.file("config.yaml")))
         config = dataclasses.replace(config, name=str(checkpoint.meta.get("name", path.name)))
         changes = check_same(config, checkpoint, reporter)
-        if not changes and not named and (result := from_first(lambda: _finished(run))):
+        unchanged = all(change.path == "data.root" for change in changes)
+        if unchanged and not named and (result := from_first(lambda: _finished(run))):
             reporter.warn(
                 f"{run.path}: this run is complete; train on with a larger --epochs, or -o train.iterations=..."
             )
             return result, run.path
+        tensorboard = request.tensorboard or run.file("tensorboard").exists()
+        if tensorboard:
+            require_tensorboardx()
         dataset = checked_data(config, offer)
         if checkpoint.fact("dataset", dict).get("digest") != dataset.digest:
             raise DataError(f"{config.data.root}: not the images that {run.path} was trained on; point --data to those")
         _check_ranks(config, dataset)
+        progress = Progress.of(checkpoint)
         run.write_text("config.yaml", render(config))
-        if request.tensorboard or run.file("tensorboard").exists():
-            reporter.row_logs.append(TensorBoard(run.file("tensorboard"), Progress.of(checkpoint).evaluated))
+        if tensorboard:
+            reporter.row_logs.append(TensorBoard(run.file("tensorboard"), progress.evaluated))
         reporter.open_log(run.file("log.txt"))
         reporter.line(f"resuming {run.path} at step {checkpoint.meta.get('step')}")
         _say_pinned(reporter)

@@ -3,7 +3,7 @@
 import math
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +14,13 @@ from cnnlite.config import Config, config_from_data
 from cnnlite.data import Dataset, views_of
 from cnnlite.errors import ConfigError
 from cnnlite.evaluation import BATCH_SIZE
+from cnnlite.optimizers.composite import Composite
 from cnnlite.progress import Reporter
 from cnnlite.runs import RunDirectory
 from cnnlite.schedules import Step
+from cnnlite.settings import TrainSettings
 from cnnlite.stopping import StopFlag
-from cnnlite.training import Training
+from cnnlite.training import Training, prepared
 from cnnlite.words import duration
 
 RESERVE = 0.03
@@ -65,15 +67,15 @@ def measure(config: Config, dataset: Dataset, stop: StopFlag) -> Pace:
         run = RunDirectory.create_at(Path(folder))
         try:
             began = time.perf_counter()
-            training = Training(config, run, dataset, Reporter(quiet=True), stop)
-            training.begin()
-            setup = time.perf_counter() - began
-            with np.errstate(all="ignore"):  # as in training
-                step = _seconds_of_a_step(training)
-            image = _seconds_of_an_image(training)
-            began = time.perf_counter()
-            run.save("last", training.checkpoint())
-            save = time.perf_counter() - began
+            with prepared(config, run, dataset, Reporter(quiet=True), stop) as training:
+                training.begin()
+                setup = time.perf_counter() - began
+                with np.errstate(all="ignore"):  # as in training
+                    step = _seconds_of_a_step(training)
+                image = _seconds_of_an_image(training)
+                began = time.perf_counter()
+                run.save("last", training.checkpoint())
+                save = time.perf_counter() - began
         finally:
             run.close()
     views = len(views_of(dataset.test.images[:1], config.train.tta))
@@ -128,10 +130,27 @@ def plan(config: Config, pace: Pace, budget: float | None, spent: float = 0.0) -
         least = math.ceil(spent + 1.1 * pace.seconds(1) / (1 - RESERVE))
         raise ConfigError(f"--budget: not even a step and the test fit into it; give at least {least}s")
     train = {**config.resolved["train"], "iterations": steps, "epochs": None}
-    text = f"budget: {_describe(pace, steps)}"
-    if isinstance(config.train.schedule, Step):
-        text += "\nwarning: the schedule step has epochs of its own, whatever the budget; cosine or linear would fit it"
-    return config_from_data({**config.resolved, "train": train}, config.name), text
+    lines = [f"budget: {_describe(pace, steps)}", *(f"warning: {text}" for text in _unmoved(config.train, pace, steps))]
+    return config_from_data({**config.resolved, "train": train}, config.name), "\n".join(lines)
+
+
+def _unmoved(train: TrainSettings, pace: Pace, steps: int) -> Iterator[str]:
+    """What stays as long as it was, though a budget makes the training one of so many ``steps``."""
+    members = train.optimizer.members if isinstance(train.optimizer, Composite) else []
+    schedules = [train.schedule, *(member.schedule for member in members if member.schedule)]
+    if any(isinstance(schedule, Step) for schedule in schedules):
+        yield "the schedule step has epochs of its own, whatever the budget; cosine or linear would fit it"
+    for index, epochs in enumerate(member.epochs for member in members):
+        if epochs is not None:
+            option = f"train.optimizer.composite.members.{index}.epochs"
+            same_part = epochs * steps / train.total_steps(pace.steps_per_epoch)
+            yield (
+                f"members[{index}] of the optimizer is trained for {epochs:g} epochs, whatever the budget; for "
+                f"the same part of the training give -o {option}={same_part:.3g}"
+            )
+    warmup = max(schedule.warmup(pace.steps_per_epoch) for schedule in schedules)
+    if warmup >= steps:
+        yield f"the warm-up of {warmup} steps does not end within the budget; give it less, or none"
 
 
 def _describe(pace: Pace, steps: int) -> str:

@@ -1,6 +1,7 @@
 """What may change when a run goes on, what may not, and what a change does to the learning rate."""
 
 import json
+import math
 from typing import Any
 
 from cnnlite import __version__
@@ -20,14 +21,25 @@ MAY_CHANGE = (
     "data.root",
 )
 """Places in the config that may differ when a run is resumed: how long, how often, where; not what is computed."""
+_LENGTH = {"train.epochs", "train.iterations"}
 _SHOWN = 5
 """Differences of a config that is refused; another network has hundreds."""
+
+
+def check_version(checkpoint: Checkpoint) -> None:
+    """CheckpointError if another cnnlite made the run: not even its config needs to mean the same here."""
+    version = checkpoint.fact("versions", dict).get("cnnlite")
+    if version != __version__:
+        wrote = one_line(str(version), 40)
+        raise CheckpointError(
+            f"the run was made by cnnlite {wrote}, this is {__version__}; install {wrote} to resume it"
+        )
 
 
 def check_same(config: Config, checkpoint: Checkpoint, reporter: Reporter) -> list[Problem]:
     """Compare config and versions with the checkpoint's, and say what differs.
 
-    Returns the changes that may be, ConfigError or CheckpointError for others.
+    Returns the changes that may be, ConfigError for others.
     """
     before = flatten(checkpoint.fact("config", dict))
     now = flatten(json.loads(json.dumps(config.resolved)))
@@ -42,16 +54,14 @@ def check_same(config: Config, checkpoint: Checkpoint, reporter: Reporter) -> li
         allowed = f"a resumed run may change only {', '.join(MAY_CHANGE)}"
         way_out = "leave out --config and -o, or start a new run without --resume"
         raise ConfigError([*refused[:_SHOWN], Problem("", f"{more}{allowed}; {way_out}")])
-    then = checkpoint.fact("versions", dict)
-    if then.get("cnnlite") != __version__:
-        wrote = one_line(str(then.get("cnnlite")), 40)
-        raise CheckpointError(
-            f"the run was made by cnnlite {wrote}, this is {__version__}; install {wrote} to resume it"
-        )
+    other_length = not _LENGTH.isdisjoint(change.path for change in changes)
+    if other_length:
+        _refuse_if_beyond(config, checkpoint)
     for change in changes:
         reporter.line(f"changed: {change}")
-    if {change.path for change in changes} & {"train.epochs", "train.iterations"}:
+    if other_length:
         reporter.line(f"changed: {describe_schedule(config, checkpoint)}")
+    then = checkpoint.fact("versions", dict)
     for package, version in versions().items():
         if then.get(package) != version:
             reporter.warn(
@@ -62,8 +72,7 @@ def check_same(config: Config, checkpoint: Checkpoint, reporter: Reporter) -> li
 
 def describe_schedule(config: Config, checkpoint: Checkpoint) -> str:
     """Say what another length of the training does to the learning rate from the checkpoint on."""
-    step, epochs = checkpoint.fact("step", int), checkpoint.fact("epoch", float)
-    epoch = max(1, round(step / epochs)) if epochs else 1
+    step, epoch = _position(checkpoint)
     before = config_from_data(checkpoint.fact("config", dict)).train
     was, total = before.total_steps(epoch), config.train.total_steps(epoch)
     name = next(iter(flatten(config.resolved["train"]["schedule"]))).partition(".")[0]
@@ -75,6 +84,21 @@ def describe_schedule(config: Config, checkpoint: Checkpoint) -> str:
         f"the schedule {name} now spans {total} steps instead of {was}: at step {step} the learning rate is {now:.3g}, "
         f"not {then:.3g}; the run will not be the same as one of {total} steps from the start"
     )
+
+
+def _position(checkpoint: Checkpoint) -> tuple[int, int]:
+    """The step of a checkpoint, and the steps of an epoch as far as it tells."""
+    step, epochs = checkpoint.fact("step", int), checkpoint.fact("epoch", float)
+    return step, max(1, round(step / epochs)) if epochs else 1
+
+
+def _refuse_if_beyond(config: Config, checkpoint: Checkpoint) -> None:
+    """ConfigError if the training is to be shorter than it has been."""
+    step, epoch = _position(checkpoint)
+    if step > (total := config.train.total_steps(epoch)):
+        key, least = ("epochs", math.ceil(step / epoch)) if config.train.epochs else ("iterations", step)
+        message = f"the run is at step {step} already, beyond the {total} asked for; give {least} or more"
+        raise ConfigError([Problem(f"train.{key}", message)])
 
 
 def _shown(flat: dict[str, Any], place: str) -> str:

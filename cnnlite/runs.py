@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from cnnlite.checkpoint import Checkpoint, CheckpointFile, load_checkpoint, save_checkpoint
-from cnnlite.errors import CheckpointError, ConfigError, StorageError, UnfitError
+from cnnlite.errors import CheckpointError, ConfigError, DamagedError, StorageError
 from cnnlite.files import lock, remove_temporary, unwritable, write_text
 from cnnlite.metrics import MetricsFile, NoMetrics
 from cnnlite.words import did_you_mean
@@ -137,9 +137,10 @@ class RunDirectory:
     ) -> tuple[Checkpoint, list[str]]:
         """Load the newest checkpoint that is whole; also return warnings about newer ones, which are set aside.
 
-        The best one is as good as any to go on from, if older. CheckpointError if there is none. ``check`` is that of
-        `load_checkpoint`; an UnfitError is passed on.
+        The best one is as good as any to go on from, if older. CheckpointError if there is none, or one cannot be read
+        or is refused by ``check``, which is that of `load_checkpoint`.
         """
+        faults: list[str] = []
         warnings: list[str] = []
         for kind in ("last", "previous", "best"):
             path = self.checkpoint_path(kind)
@@ -147,15 +148,15 @@ class RunDirectory:
                 continue
             try:
                 return load_checkpoint(path, check), warnings
-            except UnfitError:
-                raise
-            except CheckpointError as error:
-                aside = path.with_name(f"{kind}.corrupt.npz")
+            except DamagedError as error:
+                faults.append(str(error))
+                aside, done = path.with_name(f"{kind}.corrupt.npz"), ""
                 with contextlib.suppress(OSError):
                     os.replace(path, aside)
-                warnings.append(f"{error}; set aside as {aside.name}, going back to the one before")
-        reason = warnings[0] if warnings else f"{self.checkpoints}: no checkpoint to resume from"
-        raise CheckpointError(reason.split("; set aside", 1)[0] + "; start a new run instead")
+                    done = f"set aside as {aside.name}, "
+                warnings.append(f"{error}; {done}going back to the one before")
+        reason = faults[0] if faults else f"{self.checkpoints}: no checkpoint to resume from"
+        raise CheckpointError(f"{reason}; start a new run instead")
 
     def has_results(self) -> bool:
         """Tell whether the run has come to anything: a checkpoint or a result."""
@@ -171,10 +172,12 @@ class RunDirectory:
         """Remove again what this process made of the directory, for a run that never started."""
         self.close()
         if self._made or self._was_empty:
-            shutil.rmtree(self.checkpoints, ignore_errors=True)
             for entry in self.path.glob("*"):
-                with contextlib.suppress(OSError):
-                    entry.unlink()
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry, ignore_errors=True)
+                else:
+                    with contextlib.suppress(OSError):
+                        entry.unlink()
         for folder in self._made:
             with contextlib.suppress(OSError):  # somebody else's by now
                 folder.rmdir()

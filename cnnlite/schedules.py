@@ -28,10 +28,14 @@ class Schedule(ABC):
 
     def factor(self, step: int, total_steps: int, steps_per_epoch: int) -> float:
         """What to multiply learning rates with at ``step``, counted from 0, of ``total_steps``."""
-        warmup = self.warmup_steps or round(self.warmup_epochs * steps_per_epoch)
+        warmup = self.warmup(steps_per_epoch)
         ramp = min(1.0, (step + 1) / (warmup + 1))
         progress = (step - warmup) / max(1, total_steps - warmup)
         return ramp * self._curve(min(max(progress, 0.0), 1.0), step / steps_per_epoch)
+
+    def warmup(self, steps_per_epoch: int) -> int:
+        """Steps of the warm-up."""
+        return self.warmup_steps or round(self.warmup_epochs * steps_per_epoch)
 
     @abstractmethod
     def _curve(self, progress: float, epoch: float) -> float:

@@ -1,5 +1,6 @@
 """The figures of a run for TensorBoard, through tensorboardX."""
 
+import importlib.util
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,17 +17,21 @@ _CHARTS = {
 }
 
 
+def require_tensorboardx() -> None:
+    """Raise ConfigError if the extra that writes event files is not installed."""
+    if importlib.util.find_spec("tensorboardX") is None:
+        raise missing_extra("--tensorboard", "tensorboard")
+
+
 class TensorBoard:
     """Writes each row of the metrics to event files in ``folder``; those after ``step`` are hidden, as on a resume.
 
-    ConfigError if tensorboardX is not installed. The folder is made with the first row.
+    The folder is made with the first row.
     """
 
     def __init__(self, folder: Path, step: int = 0):
-        try:
-            from tensorboardX import SummaryWriter
-        except ImportError:
-            raise missing_extra("--tensorboard", "tensorboard") from None
+        from tensorboardX import SummaryWriter
+
         # Files are named by the second: the step keeps one that is resumed at once from replacing its own beginning.
         self._begin: Callable[[], Any] = lambda: SummaryWriter(
             str(folder), purge_step=step + 1 if step else None, filename_suffix=f".{step:09}"

@@ -1,7 +1,9 @@
 """The training loop, which can stop at any step and go on as if it had not."""
 
+import contextlib
 import copy
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -41,20 +43,34 @@ def train(
     does not suffice.
     """
     try:
+        with prepared(config, run, dataset, reporter, stop) as training:
+            if resume is None:
+                training.begin()
+            else:
+                training.restore(resume)
+            with np.errstate(all="ignore"), stop.deferred(_PROMISE):
+                return training.complete()
+    finally:
+        reporter.close()
+
+
+@contextlib.contextmanager
+def prepared(
+    config: Config, run: RunDirectory, dataset: Dataset, reporter: Reporter, stop: StopFlag
+) -> Iterator["Training"]:
+    """Make a `Training` for the block.
+
+    ConfigError, with file and line, if it cannot be made; StorageError, with a batch size to try, if memory does not
+    suffice for it or in the block.
+    """
+    try:
         with config.located():
             training = Training(config, run, dataset, reporter, stop)
-        if resume is None:
-            training.begin()
-        else:
-            training.restore(resume)
-        with np.errstate(all="ignore"), stop.deferred(_PROMISE):
-            return training.complete()
+        yield training
     except MemoryError as error:
         size = config.train.batch_size
         reason = f"out of memory with batch size {size}: {error}".rstrip(": ")
         raise StorageError(f"{reason}; lower train.batch_size (-o train.batch_size={max(1, size // 2)})") from None
-    finally:
-        reporter.close()
 
 
 class Training:

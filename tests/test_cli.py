@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import sys
@@ -10,7 +11,9 @@ from click.testing import CliRunner, Result
 
 import cnnlite
 from cnnlite import __version__, engine
-from cnnlite.cli import cli
+from cnnlite.cli import cli, training
+from cnnlite.data import DatasetMissing
+from cnnlite.errors import AccuracyError
 from cnnlite.launch import Request
 from cnnlite.network import Network
 from cnnlite.runs import RunDirectory
@@ -159,6 +162,9 @@ def test_eval_prints_each_class_and_json_for_programs() -> None:
     too_low = run("eval", checkpoint, "--min-accuracy", "1")
     assert too_low.exit_code == 3
     assert "below 1" in too_low.stderr
+    demand = {"data": None, "tta": None, "threads": 1, "as_json": True, "min_accuracy": 1.0}
+    with pytest.raises(AccuracyError):  # the checkpoint has no fault
+        training.evaluate.callback(Path(checkpoint), "test", **demand)  # type: ignore[misc]
 
 
 def test_a_run_stands_for_its_best_checkpoint_or_else_its_last() -> None:
@@ -298,19 +304,44 @@ def test_a_run_in_use_is_refused() -> None:
     assert (result.exit_code, "another process" in result.stderr) == (2, True)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "way_out"),
+    [
+        (["mine.yaml"], "write --config mine.yaml"),
+        (["-o", "seed=3", "mine.yaml"], "write --config mine.yaml"),
+        (["-c", "tiny.yaml", "-o", "train.epochs", "5"], "write -o train.epochs=5"),
+        (["run"], "write --resume run"),
+        (["-o", "seed=3", "run/"], "write --resume run/"),
+    ],
+)
+def test_what_belongs_to_no_option_is_answered_with_the_option(arguments: list[str], way_out: str) -> None:
+    os.makedirs("run/checkpoints")
+    result = run("train", *arguments)
+    assert (result.exit_code, result.stderr.endswith(f"; {way_out}\n")) == (2, True), result.stderr
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
 def test_a_yes_to_the_offer_downloads_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    from cnnlite.cli import training as module
-    from cnnlite.data import DatasetMissing
-
     wanted: list[Any] = []
-    monkeypatch.setattr(module, "_download", lambda root, **wishes: wanted.append((root, wishes)))
+    monkeypatch.setattr(training, "_download", lambda root, **wishes: wanted.append((root, wishes)))
     monkeypatch.setattr("click.confirm", lambda *_, **__: True)
-
-    class Terminal:
-        def isatty(self) -> bool:
-            return True
-
     for name in ("stdin", "stderr"):
         monkeypatch.setattr(sys, name, Terminal())
-    assert module.offer_download(DatasetMissing("cifar100", Path("d")))
+    assert training.offer_download(DatasetMissing("cifar100", Path("d")))
     assert wanted == [(Path("d"), {"dataset": "cifar100"})]
+
+
+def test_no_answer_to_the_offer_is_a_no(monkeypatch: pytest.MonkeyPatch) -> None:
+    def end_of_input(*_: object, **__: object) -> str:
+        raise EOFError
+
+    monkeypatch.setattr("click.termui.visible_prompt_func", end_of_input)
+    stderr = Terminal()
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    monkeypatch.setattr(sys, "stderr", stderr)
+    assert not training.offer_download(DatasetMissing("cifar100", Path("d")))
+    assert stderr.getvalue().endswith("\n")

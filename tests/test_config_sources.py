@@ -142,6 +142,27 @@ def test_faults_of_a_model_file_name_that_file(tmp_path: Path) -> None:
     assert "seed: expected a whole number" in found[1]
 
 
+@pytest.mark.parametrize("content", [None, "- [", "- relu: 08\n", "{}", "- {relu: {}, relu: {}}"])
+def test_faults_of_what_an_override_replaces_are_forgotten(
+    content: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("here.yaml").write_text("[flatten, {linear: {out_features: 10}}]")
+    if content is not None:
+        Path("gone.yaml").write_text(content)
+    text = SHORT.replace("[flatten, {linear: {out_features: 10}}]", "gone.yaml") + "seed: 08\n"
+    assert [line.partition(":")[0] for line in faults(Path("c.yaml"), text)] != []
+    config = load(Path("c.yaml"), text, "model=here.yaml", "seed=09", "seed=3")
+    assert (config.resolved["model"][0], config.seed) == ("flatten", 3)
+    assert "seed: 09 starts with 0" in faults(Path("c.yaml"), text, "model=here.yaml", "seed=09")[0]
+
+
+def test_an_override_inside_what_could_not_be_read_hides_nothing(tmp_path: Path) -> None:
+    text = SHORT.replace("[flatten, {linear: {out_features: 10}}]", "gone.yaml")
+    (told,) = faults(tmp_path / "c.yaml", text, "model.1.linear.out_features=3")
+    assert "there is no file 'gone.yaml'" in told
+
+
 def test_bundled_configs_are_found_by_name_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "bundle"
     (folder / "models").mkdir(parents=True)

@@ -12,5 +12,6 @@ def test_the_environment_names_what_figures_depend_on(monkeypatch: pytest.Monkey
     facts: dict[str, Any] = json.loads(json.dumps(environment()))
     assert facts["numpy"] == np.__version__
     assert facts["variables"]["OPENBLAS_CORETYPE"] == "Haswell"
+    assert not {"OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"} & facts["variables"].keys()  # cnnlite has set them, to 1
     assert facts["cpu"]
     assert facts["threads"] >= 1

@@ -14,6 +14,7 @@ from cnnlite.config import load_config
 from cnnlite.data import Dataset
 from cnnlite.errors import ConfigError
 from cnnlite.evaluation import load_data
+from cnnlite.network import Network
 from cnnlite.pace import RESERVE, Pace, measure, plan
 from cnnlite.stopping import StopFlag
 from tests.small_runs import TINY, assert_same_run, figures, tiny
@@ -78,6 +79,29 @@ def test_a_schedule_that_no_budget_moves_is_told() -> None:
     assert "\nwarning: the schedule step has epochs of its own" in plan(config, PACE, 100)[1]
 
 
+def test_members_with_epochs_and_schedules_of_their_own_are_told_with_what_would_fit() -> None:
+    sgd = {"sgd": {"lr": 0.1}}
+    members: list[dict[str, object]] = [
+        {"match": "bias$", "optimizer": sgd, "schedule": "linear", "epochs": 1.5},
+        {"match": ".", "optimizer": sgd, "schedule": {"step": {"every": 1}}},
+    ]
+    config, text = plan(tiny(optimizer={"composite": {"members": members}}), PACE, 100)
+    epochs = (config.train.iterations or 0) / PACE.steps_per_epoch
+    assert text.splitlines()[1:] == [
+        "warning: the schedule step has epochs of its own, whatever the budget; cosine or linear would fit it",
+        "warning: members[0] of the optimizer is trained for 1.5 epochs, whatever the budget; for the same part "
+        f"of the training give -o train.optimizer.composite.members.0.epochs={1.5 * epochs / 3:.3g}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("warmup", "told"), [({"warmup_epochs": 2}, False), ({"warmup_epochs": 40}, True), ({}, False)]
+)
+def test_a_warm_up_that_does_not_end_within_the_budget_is_told(warmup: dict[str, int], told: bool) -> None:
+    text = plan(tiny(schedule={"cosine": warmup}), PACE, 100)[1]
+    assert ("\nwarning: the warm-up of 280 steps does not end within the budget" in text) == told
+
+
 def test_what_is_measured_is_above_zero_and_leaves_no_files(here: Path) -> None:
     dataset = load_data(tiny())
     found = measure(tiny(), dataset, StopFlag())
@@ -89,7 +113,6 @@ def test_what_is_measured_is_above_zero_and_leaves_no_files(here: Path) -> None:
 
 
 def test_a_run_with_a_budget_is_the_run_of_so_many_steps(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pace, "measure", lambda *_: PACE)
     monkeypatch.setattr("cnnlite.launch.measure", lambda *_: PACE)
     result = run("--budget", "40s", "--run-dir", "budget")
     assert result.exit_code == 0, result.output
@@ -137,6 +160,26 @@ def test_a_dry_run_without_the_data_shows_the_network_and_says_what_is_missing()
     assert result.exit_code == 3
     assert "0 conv2d" in result.stdout
     assert "cnnlite download-cifar --data nowhere" in result.stderr
+
+
+@pytest.mark.parametrize("measured", [["--dry-run"], ["--budget", "60s"]])
+def test_what_keeps_a_training_from_starting_is_told_alike_before_it_is_measured(
+    measured: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(*arguments: str) -> tuple[int, str]:
+        result = run("--quiet", *arguments)
+        return result.exit_code, result.stderr
+
+    wrong = ["-o", "data.drop_last=true", "-o", "train.batch_size=120"]
+    assert told(*wrong, *measured) == told(*wrong)
+    assert told(*wrong)[1].startswith("error: -o train.batch_size=120: train.batch_size: ")
+
+    def starve(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Network, "forward", starve)
+    assert told(*measured) == told()
+    assert "batch size 16" in told()[1]
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,8 @@ def test_a_run_that_never_started_leaves_nothing(tmp_path: Path) -> None:
     run = RunDirectory.create("small", tmp_path / "new" / "runs")
     run.write_text("config.yaml", "seed: 0\n")
     run.save("last", checkpoint(1))
+    run.file("tensorboard").mkdir()
+    (run.file("tensorboard") / "events").touch()
     run.discard()
     assert list(tmp_path.iterdir()) == []
 
@@ -125,6 +127,24 @@ def test_a_corrupt_last_checkpoint_is_set_aside(tmp_path: Path) -> None:
     run.close()
 
 
+def test_a_corrupt_checkpoint_that_cannot_be_renamed_is_not_called_set_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunDirectory.create_at(tmp_path / "run")
+    for step in (1, 2):
+        run.save("last", checkpoint(step))
+    run.checkpoint_path("last").write_bytes(b"PK")
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(os, "replace", refuse)
+    newest, (warning,) = run.newest_checkpoint()
+    assert newest.meta["step"] == 1
+    assert warning.endswith("(not an .npz file); going back to the one before")
+    run.close()
+
+
 def test_the_best_checkpoint_is_the_last_resort(tmp_path: Path) -> None:
     run = RunDirectory.create_at(tmp_path / "run")
     run.save("best", checkpoint(1))
@@ -134,6 +154,53 @@ def test_the_best_checkpoint_is_the_last_resort(tmp_path: Path) -> None:
         run.checkpoint_path(kind).write_bytes(b"PK")
     newest, warnings = run.newest_checkpoint()
     assert (newest.meta["step"], len(warnings)) == (1, 2)
+    run.close()
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.ESTALE, errno.EACCES])
+@pytest.mark.parametrize("call", ["open", "fstat"])
+def test_a_checkpoint_that_cannot_be_read_now_is_not_set_aside(
+    call: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunDirectory.create_at(tmp_path / "run")
+    for step in (1, 2):
+        run.save("last", checkpoint(step))
+
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, fail)
+        with pytest.raises(CheckpointError, match=rf"last\.npz: cannot read: {os.strerror(number)}"):
+            run.newest_checkpoint()
+    newest, warnings = run.newest_checkpoint()
+    assert (newest.meta["step"], warnings) == (2, [])
+    run.close()
+
+
+@pytest.mark.parametrize("error", [CheckpointError("of another network"), RuntimeError("a bug"), OSError(5, "no disk")])
+def test_what_a_check_of_a_whole_checkpoint_raises_is_passed_on(error: Exception, tmp_path: Path) -> None:
+    run = RunDirectory.create_at(tmp_path / "run")
+    run.save("last", checkpoint(1))
+
+    def refuse(_: object) -> None:
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        run.newest_checkpoint(refuse)
+    assert caught.value is error
+    assert run.checkpoint_path("last").exists()
+    run.close()
+
+
+def test_a_checkpoint_of_a_later_format_is_not_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunDirectory.create_at(tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr("cnnlite.checkpoint.VERSION", 99)
+        run.save("last", checkpoint(1))
+    with pytest.raises(CheckpointError, match="has format version 99"):
+        run.newest_checkpoint()
+    assert run.checkpoint_path("last").exists()
     run.close()
 
 

@@ -7,7 +7,7 @@ import click
 
 from cnnlite.cli import options
 from cnnlite.cli.group import PATH, cli, complain
-from cnnlite.errors import CheckpointError, DataError
+from cnnlite.errors import AccuracyError, DataError
 
 if TYPE_CHECKING:
     from cnnlite.data import Views
@@ -62,7 +62,7 @@ def evaluate(
         complain(f"warning: {warning}")
     say(json.dumps(facts, allow_nan=False) if as_json else describe(found, f"{facts['dataset']} {split}"))
     if min_accuracy is not None and found.accuracy < min_accuracy:
-        raise CheckpointError(f"{checkpoint}: accuracy {found.accuracy:.4f} is below {min_accuracy:g}")
+        raise AccuracyError(f"{checkpoint}: accuracy {found.accuracy:.4f} is below {min_accuracy:g}")
 
 
 @cli.command()

@@ -12,8 +12,9 @@ from cnnlite.cli.group import PATH, cli, complain
 @options.run
 @options.data_of_run
 @click.option("--out", type=PATH, metavar="DIR", help="Folder for the page and its pictures.  [default: RUN/report]")
+@click.option("--force", is_flag=True, help="Replace a page there that is not of cnnlite.")
 @options.threads
-def report(run: Path, data: str | None, out: Path | None, threads: int | None) -> None:
+def report(run: Path, data: str | None, out: Path | None, force: bool, threads: int | None) -> None:
     """Write a page about a run: curves, confusions, mistakes, and a look inside the network.
 
     Takes a finished run or one on its way, and needs the extra plot: pip install "cnnlite[plot]". The page opens in any
@@ -30,7 +31,7 @@ def report(run: Path, data: str | None, out: Path | None, threads: int | None) -
     from cnnlite.streams import say
 
     engine.set_threads(threads)
-    say(str(write_report(read_record(run), out or run / "report", data, complain)))
+    say(str(write_report(read_record(run), out or run / "report", data, complain, force=force)))
 
 
 @cli.command()
@@ -74,8 +75,9 @@ def _picture(_: click.Context, __: click.Parameter, value: Path | None) -> Path 
 @cli.command()
 @click.argument("runs", type=PATH, nargs=-1, required=True, metavar="RUN RUN...", shell_complete=options.complete_run)
 @click.option("--out", type=PATH, metavar="FILE", callback=_picture, help="Draw the curves into a .html, .png or .svg.")
+@click.option("--force", is_flag=True, help="Replace FILE if it exists, whatever it is.")
 @options.as_json
-def compare(runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
+def compare(runs: tuple[Path, ...], out: Path | None, force: bool, as_json: bool) -> None:
     """Put runs side by side: their figures, and what their configs differ in.
 
     Runs that differ in their seeds only are summed up too, with mean and standard deviation. Curves need the
@@ -99,5 +101,5 @@ def compare(runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
     if out is not None:
         from cnnlite.report.side_by_side import write_comparison
 
-        write_comparison(found, records, out)
+        write_comparison(found, records, out, force=force)
     say(json.dumps(found.facts(), allow_nan=False) if as_json else found.describe())

@@ -4,6 +4,7 @@ import contextlib
 import math
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,9 +78,7 @@ def train(stop: StopFlag, /, threads: int | None, quiet: bool, dry_run: bool, **
       mpiexec -n 2 cnnlite train -c small
     """
     if stray := click.get_current_context().args:
-        last = str((wishes["overrides"] or ("=",))[-1])
-        way_out = f"write --config {stray[0]}" if "=" in last else f"write -o {last}={stray[0]}"
-        raise click.UsageError(f"{stray[0]!r} belongs to no option; {way_out}")
+        raise click.UsageError(f"{stray[0]!r} belongs to no option; write {_option_for(stray[0], wishes['overrides'])}")
     if wishes["resume"] and wishes["run_dir"]:
         raise click.UsageError("--resume goes on in its own directory: leave out --run-dir")
     if wishes["resume"] and (wishes["budget"] or dry_run):
@@ -108,11 +107,22 @@ def train(stop: StopFlag, /, threads: int | None, quiet: bool, dry_run: bool, **
             say(describe_result(result, run))
 
 
+def _option_for(stray: str, overrides: Sequence[str]) -> str:
+    """What was meant by ``train -o train.epochs 5``, ``train runs/small`` or ``train small``."""
+    if overrides and "=" not in overrides[-1]:
+        return f"-o {overrides[-1]}={stray}"
+    return f"--resume {stray}" if (Path(stray) / "checkpoints").is_dir() else f"--config {stray}"
+
+
 def offer_download(missing: "DatasetMissing") -> bool:
     """Ask at a terminal whether to download what is missing, and do so."""
     if not (sys.stdin and sys.stdin.isatty() and sys.stderr and sys.stderr.isatty()):
         return False
-    if not click.confirm(f"{missing.root} holds no {missing.dataset}. Download it now (about 170 MB)?", err=True):
+    try:
+        if not click.confirm(f"{missing.root} holds no {missing.dataset}. Download it now (about 170 MB)?", err=True):
+            return False
+    except click.Abort:  # Ctrl-D
+        complain("")  # which leaves the cursor behind the question
         return False
     _download(missing.root, dataset=missing.dataset)
     return True

@@ -10,7 +10,7 @@ import numpy as np
 
 from cnnlite import __version__, engine
 from cnnlite.data import load_dataset
-from cnnlite.errors import ConfigError, DataError, missing_extra
+from cnnlite.errors import CnnliteError, ConfigError, missing_extra
 from cnnlite.export import nodes as _nodes  # registers how each layer is written
 from cnnlite.export.graph import Graph, exporters
 from cnnlite.files import write_bytes
@@ -155,10 +155,11 @@ def _images(model: Model, root: str | None) -> tuple[Array, str]:
         dataset = load_dataset(data.dataset, Path(data.root if root is None else root), validation="none")
         if dataset.test.images.shape[1:] == model.image_shape:
             return np.asarray(dataset.test.images[:_IMAGES]), f"test images of {dataset.name}"
-    except DataError:
-        pass
+        reason = f"those of {dataset.name} here have another size"
+    except (CnnliteError, OSError):
+        reason = "the dataset cannot be read here"
     noise = np.random.default_rng(0).integers(0, 256, (_IMAGES, *model.image_shape), np.uint8)
-    return noise, "images of noise, as the dataset is not here"
+    return noise, f"images of noise, as {reason}"
 
 
 def _describe(difference: Difference | None) -> str:

@@ -11,7 +11,7 @@ from cnnlite.files import unwritable, write_bytes
 from cnnlite.report import sections
 from cnnlite.report.behaviour import observe
 from cnnlite.report.explain import judge
-from cnnlite.report.page import GENERATOR, Page, details, note
+from cnnlite.report.page import MARK, Page, details, note
 from cnnlite.report.record import Record, load_seen, load_trained
 
 _WITHOUT_IMAGES = "class by class, mistakes, calibration, feature maps, occlusion and dead ReLUs"
@@ -31,15 +31,23 @@ def require_matplotlib(what: str) -> None:
         raise missing_extra(what, "plot")
 
 
-def write_report(record: Record, folder: Path, root: str | None = None, say: Callable[[str], None] = print) -> Path:
+def write_report(
+    record: Record,
+    folder: Path,
+    root: str | None = None,
+    say: Callable[[str], None] = print,
+    *,
+    force: bool = False,
+) -> Path:
     """Write ``index.html`` and its pictures to ``folder``, which is made if need be; returns the page's path.
 
     ``root`` is another folder to look for the dataset in; ``say`` is told what takes time. ConfigError if the folder
-    holds somebody else's page, StorageError if it cannot be written.
+    holds somebody else's page, unless ``force`` allows to replace it; StorageError if it cannot be written.
     """
     require_matplotlib("cnnlite report")
     index = folder / "index.html"
-    refuse_foreign(index)
+    if not force:
+        refuse_foreign(index)
     page = report_page(record, root, say)
     save_page(page, index)
     return index
@@ -48,7 +56,7 @@ def write_report(record: Record, folder: Path, root: str | None = None, say: Cal
 def report_page(record: Record, root: str | None, say: Callable[[str], None]) -> Page:
     """Put together all that the run, its checkpoint and its dataset have to show."""
     config = record.config
-    made = f", trained from {record.result['config']}.yaml" if record.result.get("config") else ""
+    made = f", trained from the config {record.result['config']}" if record.result.get("config") else ""
     page = Page(record.name, f"A report on the run {record.path}{made}")
     sections.overview(page, record)
     trained, seen, left_out = None, None, []
@@ -87,14 +95,19 @@ def report_page(record: Record, root: str | None, say: Callable[[str], None]) ->
 
 
 def refuse_foreign(path: Path) -> None:
-    """Raise ConfigError if a file at ``path`` is no page of cnnlite's, which alone may be replaced."""
-    mark = GENERATOR.split(" content=")[0] + ' content="cnnlite'
+    """Raise ConfigError if what is at ``path`` is no page of cnnlite's, which alone may be replaced unasked."""
     try:
-        foreign = path.exists() and mark not in path.read_text(encoding="utf-8", errors="replace")[:5000]
+        foreign = path.exists() and not (path.is_file() and MARK.encode() in _head(path))
     except OSError as error:
         raise unwritable(path, error) from error
     if foreign:
-        raise ConfigError(f"{path}: exists and is not a page of cnnlite; name another place with --out")
+        way_out = "name another place with --out, or replace it with --force"
+        raise ConfigError(f"{path}: exists and is not a page of cnnlite; {way_out}")
+
+
+def _head(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(5000)
 
 
 def save_page(page: Page, index: Path) -> None:

@@ -41,7 +41,7 @@ class Entry:
     """The figures of a run; accuracies are fractions, None for what it has not come to."""
 
     run: str
-    config: str
+    config: str | None
     status: str
     seed: int
     steps: int
@@ -193,7 +193,7 @@ def _entry(name: str, record: Record) -> Entry:
     result, last = record.result, record.rows[-1] if record.rows else {}
     return Entry(
         run=name,
-        config=str(result.get("config", _ABSENT)),
+        config=result.get("config"),
         status=record.status,
         seed=record.config.seed,
         steps=int(last.get("step") or result.get("steps") or 0),
@@ -239,7 +239,7 @@ def describe_group(group: Group) -> str:
 def _row(entry: Entry) -> list[str]:
     return [
         entry.run,
-        entry.config,
+        entry.config or _ABSENT,
         entry.status,
         str(entry.seed),
         f"{entry.steps:,}",

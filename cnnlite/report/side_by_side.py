@@ -11,18 +11,20 @@ from cnnlite.report.page import Page, figure, grid, paragraph, table
 from cnnlite.report.record import Record
 
 
-def write_comparison(comparison: Comparison, records: Sequence[Record], out: Path) -> None:
+def write_comparison(comparison: Comparison, records: Sequence[Record], out: Path, *, force: bool = False) -> None:
     """Draw the curves of runs into ``out``: a page (.html) with the tables too, or a picture (.png, .svg).
 
-    ConfigError if matplotlib is missing or ``out`` is somebody else's page, StorageError if it cannot be written.
+    ConfigError if matplotlib is missing, or if ``out`` exists, is no page of cnnlite's, and ``force`` does not allow to
+    replace it; StorageError if it cannot be written.
     """
     require_matplotlib("cnnlite compare --out")
+    if not force:
+        refuse_foreign(out)
     names = run_names(records)
     if out.suffix != ".html":
         chart = charts.comparison_chart(names, records, "accuracy", "loss")
         write_bytes(out, chart.png() if out.suffix == ".png" else chart.svg().encode())
         return
-    refuse_foreign(out)
     page = Page("Runs compared", ", ".join(names))
     heading, *rows = comparison.rows()
     page.add(table(heading, rows, text=(1, 2)))

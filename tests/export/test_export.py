@@ -1,5 +1,6 @@
 """An exported file alone answers as the checkpoint does, for raw images; nothing is written that was found wrong."""
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -13,8 +14,9 @@ from click.testing import CliRunner, Result
 from cnnlite import export
 from cnnlite.cli import cli
 from cnnlite.config import config_from_data
-from cnnlite.data import Dataset
+from cnnlite.data import Dataset, Images
 from cnnlite.data.cifar import Cifar10
+from cnnlite.errors import DataError, StorageError, missing_extra
 from cnnlite.export import compare, to_onnx
 from cnnlite.export.graph import Graph, exporters
 from cnnlite.layers.activations import ReLU
@@ -73,8 +75,36 @@ def test_without_the_dataset_noise_must_do(checkpoint: Path) -> None:
     object.__setattr__(model.config.data, "dataset", Cifar10())
     difference = compare(model, content, "nowhere")
     assert difference is not None
-    assert difference.images == "256 images of noise, as the dataset is not here"
+    assert difference.images == "256 images of noise, as the dataset cannot be read here"
     assert difference.logits < 1e-3
+
+
+@pytest.mark.parametrize(
+    "fault", [DataError("damaged"), missing_extra("folder", "images"), StorageError("no cache"), OSError(5, "no disk")]
+)
+def test_whatever_keeps_the_dataset_from_being_read_the_network_is_exported(
+    fault: Exception, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(export, "load_dataset", fail)
+    result = run(checkpoint, tmp_path / "a.onnx")
+    assert (result.exit_code, "on 256 images of noise, as the dataset cannot be read here:" in result.stdout) == (
+        0,
+        True,
+    )
+
+
+def test_images_of_another_size_are_not_called_missing(
+    checkpoint: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Model.load(checkpoint)
+    smaller = Images(dataset.test.images[:, :8], dataset.test.labels)
+    monkeypatch.setattr(export, "load_dataset", lambda *_, **__: dataclasses.replace(dataset, test=smaller))
+    difference = compare(model, to_onnx(model).SerializeToString())
+    assert difference is not None
+    assert difference.images == "256 images of noise, as those of shapes here have another size"
 
 
 def test_a_file_that_exists_is_replaced_only_when_told_to(checkpoint: Path, tmp_path: Path) -> None:

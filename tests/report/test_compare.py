@@ -85,6 +85,13 @@ def test_seeds_of_one_config_are_summed_up(tmp_path: Path) -> None:
     assert compare([records[0], records[0]]).groups == []
 
 
+def test_the_config_of_a_run_without_result_is_unknown_and_written_as_a_dash(tmp_path: Path) -> None:
+    one, two = (made_up(tmp_path / name, train_loss=[1.0], status=None) for name in ("one", "two"))
+    found = compare([one, two])
+    assert [entry["config"] for entry in found.facts()["entries"]] == [None, None]
+    assert [row[1] for row in found.rows()] == ["config", "-", "-"]
+
+
 def test_runs_of_the_same_name_are_called_by_their_paths(tmp_path: Path) -> None:
     one, two = made_up(tmp_path / "a" / "run", train_loss=[1.0]), made_up(tmp_path / "b" / "run", train_loss=[1.0])
     assert [entry.run for entry in compare([one, two]).entries] == [str(one.path), str(two.path)]

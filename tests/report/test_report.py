@@ -5,6 +5,7 @@ import builtins
 import dataclasses
 import importlib.util
 import json
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -21,7 +22,8 @@ from cnnlite.errors import ConfigError, StorageError
 from cnnlite.evaluation import load_data
 from cnnlite.report import charts
 from cnnlite.report import record as records
-from cnnlite.report.build import report_page, write_report
+from cnnlite.report.build import refuse_foreign, report_page, write_report
+from cnnlite.report.page import Page
 from cnnlite.report.record import Record
 from tests.report.runs import made_up, trained
 from tests.small_runs import tiny
@@ -161,12 +163,51 @@ def test_without_checkpoint_and_rows_the_page_says_what_is_left_out(tmp_path: Pa
     assert "metrics.csv has no row yet" in html
 
 
+def test_the_config_is_called_by_its_name_which_is_no_file(tmp_path: Path) -> None:
+    html = report_page(made_up(tmp_path / "run", train_loss=[1.0]), None, nothing).html()
+    assert f"A report on the run {tmp_path / 'run'}, trained from the config tiny</p>" in html
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no FIFOs")
+def test_a_fifo_in_the_place_of_the_page_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    record = made_up(tmp_path / "run", train_loss=[1.0])
+    os.mkfifo(tmp_path / "index.html")
+    with pytest.raises(ConfigError, match="is not a page of cnnlite"):
+        write_report(record, tmp_path, say=nothing)
+
+
+def test_of_a_file_in_the_place_of_the_page_only_the_head_is_read(tmp_path: Path) -> None:
+    page = tmp_path / "index.html"
+    content = Page("a", "b").html().encode()
+    page.write_bytes(content)
+    os.truncate(page, 50 * 10**9)
+    refuse_foreign(page)
+    page.write_bytes(b" " * 5000 + content)
+    with pytest.raises(ConfigError, match="is not a page of cnnlite"):
+        refuse_foreign(page)
+
+
 def test_a_page_of_somebody_else_is_not_overwritten(tmp_path: Path) -> None:
     record = made_up(tmp_path / "run", train_loss=[1.0])
     (tmp_path / "index.html").write_text("<html>my own</html>")
     with pytest.raises(ConfigError, match="is not a page of cnnlite"):
         write_report(record, tmp_path, say=nothing)
     assert (tmp_path / "index.html").read_text() == "<html>my own</html>"
+
+
+@pytest.mark.parametrize("out", ["mine.png", "mine.svg", "mine.html", "index.html"])
+def test_what_is_not_a_page_of_ours_is_replaced_only_when_told_to(
+    out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_up(tmp_path / "run", train_loss=[1.0])
+    monkeypatch.chdir(tmp_path)
+    command = ["report", "run", "--out", "."] if out == "index.html" else ["compare", "run", "run", "--out", out]
+    Path(out).write_text("mine")
+    refused = CliRunner().invoke(cli, command)
+    assert (refused.exit_code, Path(out).read_text()) == (2, "mine")
+    assert f"error: {out}: exists and is not a page of cnnlite; name another place with --out" in refused.stderr
+    done = CliRunner().invoke(cli, [*command, "--force"])
+    assert (done.exit_code, Path(out).stat().st_size > 1000) == (0, True), done.output
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
