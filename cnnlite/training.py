@@ -15,6 +15,7 @@ from cnnlite.errors import CheckpointError, DivergedError, StorageError
 from cnnlite.evaluation import Evaluation, averaged_state_of, evaluate, state_of
 from cnnlite.metrics import hits
 from cnnlite.network import Network, load_arrays
+from cnnlite.optimizers import gradient_norm, scale_gradients
 from cnnlite.progress import Reporter
 from cnnlite.recording import Recorder
 from cnnlite.results import Progress, Result
@@ -147,18 +148,19 @@ class Training:
                 self.stop.check()
                 count = self.batches.size(step)
                 x, targets = self.batches.batch(step, ranks.split(count))
+                groups = optimizer.active(step)
                 network.freeze(optimizer.finished(step))
                 logits = network.forward(x, training=True, step=step)
                 batch_loss, correct = ranks.figures(loss.forward(logits, targets), hits(logits, targets))
                 if not math.isfinite(batch_loss):
                     raise self._diverged("loss", x, targets)
                 network.backward(ranks.part(loss.backward()))
-                ranks.add_up(group.grads for group in optimizer.bound)
-                norm = optimizer.gradient_norm()
+                ranks.add_up(group.grads for group in groups)
+                norm = gradient_norm(groups)
                 if not math.isfinite(norm):
                     raise self._diverged("gradient", x, targets)
                 if clip_norm is not None and norm > clip_norm:
-                    optimizer.scale_gradients(clip_norm / norm)
+                    scale_gradients(groups, clip_norm / norm)
                 optimizer.step(step, factor(step, self.total_steps, self.batches.steps_per_epoch))
                 self.averaging.update(step)
                 self.record.step(batch_loss, correct, count)

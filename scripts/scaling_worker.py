@@ -19,6 +19,7 @@ from cnnlite.bench import Step, prepare
 from cnnlite.config import load_config
 from cnnlite.distributed import Communicator
 from cnnlite.distributed.messages import Traffic
+from cnnlite.optimizers import gradient_norm
 from cnnlite.stopping import StopFlag
 
 WARM_UP_STEPS = 2
@@ -36,7 +37,7 @@ def train_step(step: Step, ranks: Communicator, stop: StopFlag, batch: int) -> N
     ranks.figures(step.loss.forward(logits, step.labels[which]), 0.0)
     step.network.backward(ranks.part(step.loss.backward()))
     ranks.add_up(group.grads for group in step.optimizer.bound)
-    step.optimizer.gradient_norm()
+    gradient_norm(step.optimizer.bound)
     step.optimizer.step(step.count, 1e-3)
     step.count += 1
 

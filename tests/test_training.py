@@ -303,6 +303,20 @@ def test_gradients_are_clipped_to_the_norm_together(tmp_path: Path, dataset: Dat
     assert np.sqrt(sum(moved)) == pytest.approx(0.01, rel=1e-3)
 
 
+def test_parameters_trained_no_more_do_not_count_in_the_norm(tmp_path: Path, dataset: Dataset) -> None:
+    sgd = {"sgd": {"lr": 1.0}}
+    first = {"match": "(bias|beta)$", "optimizer": sgd, "schedule": "constant", "epochs": 1 / STEPS_PER_EPOCH}
+    after = []
+    for steps in (1, 2):  # the gradients of the first member, which is behind layers still trained, come all the same
+        optimizer = {"composite": {"members": [first, {"match": ".", "optimizer": sgd}]}}
+        config = tiny(epochs=None, iterations=steps, clip_norm=0.01, optimizer=optimizer, schedule="constant")
+        start(config, tmp_path / str(steps), dataset)
+        after.append(state(tmp_path / str(steps), "last")[0])
+    moved = {name: np.linalg.norm(after[1][name] - after[0][name]) for name in after[0] if name[:6] == "param/"}
+    assert {name for name, length in moved.items() if not length} == {"param/0.bias", "param/1.beta", "param/6.bias"}
+    assert np.linalg.norm(list(moved.values())) == pytest.approx(0.01, rel=1e-3)
+
+
 def test_everything_trained_stays_float32(whole: Path) -> None:
     arrays, _ = state(whole, "last")
     assert {array.dtype for name, array in arrays.items() if name != "step"} == {np.dtype(np.float32)}

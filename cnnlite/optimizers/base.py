@@ -18,7 +18,7 @@ from cnnlite.types import Array
 Options: TypeAlias = Mapping[str, Any]
 
 
-@dataclass
+@dataclass(eq=False)
 class Group:
     """Parameters with the same options: values, gradients and state, each side by side in one flat array."""
 
@@ -55,22 +55,14 @@ class Optimizer(ABC):
     def rate(self, step: int, factor: float) -> float:
         """The learning rate that update ``step`` has with ``factor``, for the metrics."""
 
+    def active(self, step: int) -> list[Group]:
+        """The groups that update ``step`` changes; one that it leaves alone is changed by no later one either."""
+        return self.bound
+
     def finished(self, step: int) -> list[Parameter]:
         """The parameters that neither update ``step`` nor a later one changes."""
-        return []
-
-    def gradient_norm(self) -> float:
-        """The L2 norm of all gradients together; infinite or NaN if a gradient is."""
-        pieces = [g.grads[i:j] for g in self.bound for i, j in engine.blocks(g.grads.size, g.grads.itemsize)]
-        total = sum(float(np.vdot(piece, piece)) for piece in pieces)  # where np.dot would warn of an overflow
-        if math.isinf(total):  # perhaps only beyond float32
-            total = sum(float(np.einsum("i,i", piece, piece, dtype=np.float64)) for piece in pieces)
-        return math.sqrt(total)
-
-    def scale_gradients(self, factor: float) -> None:
-        """Multiply all gradients by ``factor``."""
-        for group in self.bound:
-            group.grads *= float(factor)
+        active = self.active(step)
+        return [parameter for group in self.bound if group not in active for parameter in group.parameters]
 
     def state(self) -> dict[str, Array]:
         """Live views of all state, ``"<slot>/<parameter name>"``, in the parameters' shapes."""
@@ -225,6 +217,21 @@ def _checked(name: str, value: Any, example: Any) -> Any:
     if not 0 <= value < limit or (name == "eps" and not value):
         raise ValueError(f"{name} {value} is not in {'(' if name == 'eps' else '['}0, {limit})")
     return float(value)  # a NumPy float64 would make all arithmetic with it float64
+
+
+def gradient_norm(groups: Sequence[Group]) -> float:
+    """The L2 norm of all gradients of ``groups`` together; infinite or NaN if a gradient is."""
+    pieces = [g.grads[i:j] for g in groups for i, j in engine.blocks(g.grads.size, g.grads.itemsize)]
+    total = sum(float(np.vdot(piece, piece)) for piece in pieces)  # where np.dot would warn of an overflow
+    if math.isinf(total):  # perhaps only beyond float32
+        total = sum(float(np.einsum("i,i", piece, piece, dtype=np.float64)) for piece in pieces)
+    return math.sqrt(total)
+
+
+def scale_gradients(groups: Sequence[Group], factor: float) -> None:
+    """Multiply all gradients of ``groups`` by ``factor``."""
+    for group in groups:
+        group.grads *= float(factor)
 
 
 optimizers: Registry[Optimizer] = Registry("optimizer", Optimizer)  # type: ignore[type-abstract]

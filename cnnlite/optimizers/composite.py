@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from cnnlite.errors import ConfigError, Problem
 from cnnlite.network import Parameter
-from cnnlite.optimizers.base import Optimizer, name_pattern, optimizers, unmatched
+from cnnlite.optimizers.base import Group, Optimizer, name_pattern, optimizers, unmatched
 from cnnlite.schedules import Schedule
 
 
@@ -98,10 +98,10 @@ class Composite(Optimizer):
             if own is not None:
                 member.optimizer.step(step, own)
 
-    def finished(self, step: int) -> list[Parameter]:
-        """Those of members whose time is over."""
-        over = [member.optimizer for member in self.members if self._factor(member, step, 1.0) is None]
-        return [parameter for optimizer in over for group in optimizer.bound for parameter in group.parameters]
+    def active(self, step: int) -> list[Group]:
+        """Those of members whose time is not over."""
+        at_work = [member.optimizer for member in self.members if self._factor(member, step, 1.0) is not None]
+        return [group for optimizer in at_work for group in optimizer.bound]
 
     def rate(self, step: int, factor: float) -> float:
         """The learning rate of the member that trains most numbers; of the last one before `bind`."""
