@@ -61,19 +61,22 @@ def check_same(config: Config, checkpoint: Checkpoint, reporter: Reporter) -> li
 
 
 def describe_schedule(config: Config, checkpoint: Checkpoint) -> str:
-    """Say what another length of the training does to the learning rate from the checkpoint on."""
-    step, epochs = checkpoint.fact("step", int), checkpoint.fact("epoch", float)
-    epoch = max(1, round(step / epochs)) if epochs else 1
-    before = config_from_data(checkpoint.fact("config", dict)).train
-    was, total = before.total_steps(epoch), config.train.total_steps(epoch)
-    name = next(iter(flatten(config.resolved["train"]["schedule"]))).partition(".")[0]
-    rate, rate_before = config.train.rates(total, epoch), config.train.rates(was, epoch)
-    if all(rate_before(i) == rate(i) for i in range(min(was, total))):
-        return f"{total} steps instead of {was}; the learning rates of the schedule {name} stay what they were"
-    now, then = rate(min(step, total - 1)), rate_before(min(step, was - 1))
+    """Say what another length of the training does to the learning rates from the checkpoint on."""
+    step, epochs_done = checkpoint.fact("step", int), checkpoint.fact("epoch", float)
+    steps_per_epoch = max(1, round(step / epochs_done)) if epochs_done else 1
+    before, train = config_from_data(checkpoint.fact("config", dict)).train, config.train
+    total_before, total = before.total_steps(steps_per_epoch), train.total_steps(steps_per_epoch)
+    rates_before, rates = before.rates(total_before, steps_per_epoch), train.rates(total, steps_per_epoch)
+    both = ((rates_before(i), rates(i)) for i in range(min(total_before, total)))
+    changed = next((name for was, now in both for name in now if was[name] != now[name]), None)
+    if changed is None:
+        return f"{total} steps instead of {total_before}; the learning rates stay what they were"
+    schedule = next(iter(flatten(config.resolved["train"]["schedule"]))).partition(".")[0]
+    span, whose = ("schedules now span", f" of {changed}") if changed else (f"schedule {schedule} now spans", "")
+    was, now = rates_before(min(step, total_before - 1))[changed], rates(min(step, total - 1))[changed]
     return (
-        f"the schedule {name} now spans {total} steps instead of {was}: at step {step} the learning rate is {now:.3g}, "
-        f"not {then:.3g}; the run will not be the same as one of {total} steps from the start"
+        f"the {span} {total} steps instead of {total_before}: at step {step} the learning rate{whose} is {now:.3g}, "
+        f"not {was:.3g}; the run will not be the same as one of {total} steps from the start"
     )
 
 

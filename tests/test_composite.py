@@ -73,6 +73,7 @@ def test_the_rate_is_that_of_the_member_with_most_numbers() -> None:
     optimizer = Composite(members())
     optimizer.bind(make_parameters())
     assert optimizer.rate(3, 0.5) == pytest.approx(0.05)
+    assert optimizer.rates(3, 0.5) == pytest.approx({"^0.bias": 0.5, "weight$": 0.05, ".": 0.25})
     ending = Composite([Member(".", SGD(lr=1.0), Constant(), epochs=1)])
     ending.bind(make_parameters())
     ending.plan(10, 4)

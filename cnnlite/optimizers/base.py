@@ -55,6 +55,10 @@ class Optimizer(ABC):
     def rate(self, step: int, factor: float) -> float:
         """The learning rate that update ``step`` has with ``factor``, for the metrics."""
 
+    def rates(self, step: int, factor: float) -> dict[str, float]:
+        """All learning rates of update ``step``, by whose they are; one that is for all has an empty name."""
+        return {"": self.rate(step, factor)}
+
     def active(self, step: int) -> list[Group]:
         """The groups that update ``step`` changes; one that it leaves alone is changed by no later one either."""
         return self.bound

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from cnnlite.errors import ConfigError, Problem
 from cnnlite.network import Parameter
 from cnnlite.optimizers.base import Group, Optimizer, name_pattern, optimizers, unmatched
-from cnnlite.schedules import Schedule
+from cnnlite.schedules import Schedule, steps_in
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,6 @@ class Composite(Optimizer):
         if not members:
             raise ValueError("members: needs at least one")
         self.members = members
-        self._main = members[-1]
         self._plan: tuple[int, int] | None = None
 
     def check(self, parameters: Sequence[Parameter]) -> None:
@@ -104,9 +103,16 @@ class Composite(Optimizer):
         return [group for optimizer in at_work for group in optimizer.bound]
 
     def rate(self, step: int, factor: float) -> float:
-        """The learning rate of the member that trains most numbers; of the last one before `bind`."""
-        own = self._factor(self._main, step, factor)
-        return 0.0 if own is None else self._main.optimizer.rate(step, own)
+        """The learning rate of the member that trains most numbers, known since `bind`."""
+        return self._rate(self._main, step, factor)
+
+    def rates(self, step: int, factor: float) -> dict[str, float]:
+        """The learning rates of all members, by what they match."""
+        return {member.match: self._rate(member, step, factor) for member in self.members}
+
+    def _rate(self, member: Member, step: int, factor: float) -> float:
+        own = self._factor(member, step, factor)
+        return 0.0 if own is None else member.optimizer.rate(step, own)
 
     def _factor(self, member: Member, step: int, factor: float) -> float | None:
         """The factor for a member's learning rate; None if its time is over."""
@@ -114,8 +120,7 @@ class Composite(Optimizer):
             return factor
         total_steps, steps_per_epoch = self._plan
         if member.epochs is not None:
-            # As for the training: an epoch count such as 0.3 must not become one step more for its last bits.
-            total_steps = math.ceil(member.epochs * steps_per_epoch - 1e-6)
+            total_steps = steps_in(member.epochs, steps_per_epoch)
             if step >= total_steps:
                 return None
         return factor if member.schedule is None else member.schedule.factor(step, total_steps, steps_per_epoch)
