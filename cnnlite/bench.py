@@ -97,7 +97,7 @@ class Step:
     def __init__(self, network: Network, config: Config, batch_size: int):
         rng = np.random.default_rng(config.seed)
         self.network = network
-        self.loss = copy.deepcopy(config.train.loss)
+        self.loss = config.train.loss
         self.optimizer = copy.deepcopy(config.train.optimizer)
         self.optimizer.bind(list(network.parameters.values()))
         self.x = rng.standard_normal((batch_size, *network.in_shape), network.dtype)
@@ -107,8 +107,8 @@ class Step:
     def __call__(self) -> float:
         """Make one step; returns the loss before it."""
         logits = self.network.forward(self.x, training=True, step=self.count)
-        loss = self.loss.forward(logits, self.labels)
-        self.network.backward(self.loss.backward())
+        loss, dlogits = self.loss.loss_and_gradient(logits, self.labels)
+        self.network.backward(dlogits)
         self.optimizer.step(self.count, 1e-3)  # small, so that random labels do not drive weights far
         self.count += 1
         return loss

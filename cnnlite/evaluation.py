@@ -1,6 +1,5 @@
 """The other loop: how well a network does on images it does not learn from."""
 
-import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -59,7 +58,6 @@ def evaluate(
     The logits of an image are the mean of those of its ``views``. Ranks share the batches, and add up the results in
     the order of the images: their number does not change a bit. Raises DivergedError if the loss is not finite.
     """
-    loss = copy.deepcopy(loss)  # a loss remembers its last batch, and training may be about to go backward
     ranks, total = distributed.current(), -(-len(images) // BATCH_SIZE)
     first, last = engine.even(total, ranks.size)[ranks.rank]
     losses: list[tuple[float, int]] = []
@@ -68,7 +66,7 @@ def evaluate(
         for start in range(first * BATCH_SIZE, last * BATCH_SIZE, BATCH_SIZE):
             part = images.take(slice(start, start + BATCH_SIZE))
             labels, logits = part.labels, mean_logits(network, part.images, normalizer, views)
-            losses.append((loss.forward(logits, labels) * len(labels), len(labels)))
+            losses.append((loss.loss_and_gradient(logits, labels)[0] * len(labels), len(labels)))
             own.add(labels, logits.argmax(axis=1))
             check()
     for _ in range(-(-total // ranks.size) - (last - first)):

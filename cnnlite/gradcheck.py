@@ -149,19 +149,17 @@ def _layer_errors(layer: Layer, x: Array, rng: np.random.Generator) -> dict[str,
 def _network_errors(config: Config, network: Network, x: Array, rng: np.random.Generator) -> dict[str, float]:
     """The error of the gradients for all parameters together."""
     labels = rng.integers(network.out_shape[0], size=len(x))
-    criterion = copy.deepcopy(config.train.loss)
 
-    def loss() -> float:
-        return criterion.forward(network.forward(x, training=True), labels)
+    def loss_and_gradient() -> tuple[float, Array]:
+        return config.train.loss.loss_and_gradient(network.forward(x, training=True), labels)
 
-    loss()
-    network.backward(criterion.backward())
+    network.backward(loss_and_gradient()[1])
     own = network.parameters
     arrays = {name: parameter.value for name, parameter in own.items()}
     gradients = {
         name: parameter.grad.copy() for name, parameter in own.items() if parameter.key in parameter.layer.grads
     }
-    return {"all parameters": _error(loss, arrays, gradients, rng)}
+    return {"all parameters": _error(lambda: loss_and_gradient()[0], arrays, gradients, rng)}
 
 
 @contextmanager

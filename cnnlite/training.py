@@ -68,7 +68,6 @@ class Training:
         shape = dataset.train.images.shape[1:]
         self.network = Network(config.model, shape, seed=config.seed, classes=len(dataset.classes))
         parameters = list(self.network.parameters.values())
-        self.loss = copy.deepcopy(settings.loss)
         self.optimizer = copy.deepcopy(settings.optimizer)
         self.optimizer.bind(parameters)
         self.normalizer = Normalizer.fit(dataset.train.images, config.data.normalize)
@@ -121,7 +120,7 @@ class Training:
             place = f"step {step}, learning rate {self._lr(min(step, self.total_steps - 1)):g}"
             way_out = advice(self.config.resolved["train"])
             self.reporter.note(f"diverged: {place}: {error}")
-            raise DivergedError(f"{place}: {error}\nnothing of it is saved; {way_out}") from None
+            raise DivergedError(f"{place}: {error}\nthis step is not saved; {way_out}") from None
 
     def _train(self) -> None:
         progress, patience = self.progress, self.config.train.patience
@@ -141,8 +140,8 @@ class Training:
 
     def train_until(self, end: int) -> None:
         """Make updates up to ``end``; Stopped between two of them if a signal came."""
-        network, loss, optimizer, ranks = self.network, self.loss, self.optimizer, self.ranks
-        factor, clip_norm = self.config.train.schedule.factor, self.config.train.clip_norm
+        network, optimizer, ranks, settings = self.network, self.optimizer, self.ranks, self.config.train
+        factor, clip_norm = settings.schedule.factor, settings.clip_norm
         with self.record.counted():
             for step in range(self.progress.step, end):
                 self.stop.check()
@@ -151,10 +150,11 @@ class Training:
                 groups = optimizer.active(step)
                 network.freeze(optimizer.finished(step))
                 logits = network.forward(x, training=True, step=step)
-                batch_loss, correct = ranks.figures(loss.forward(logits, targets), hits(logits, targets))
-                if not math.isfinite(batch_loss):
+                own_loss, dlogits = settings.loss.loss_and_gradient(logits, targets)
+                loss, correct = ranks.figures(own_loss, hits(logits, targets))
+                if not math.isfinite(loss):
                     raise self._diverged("loss", x, targets)
-                network.backward(ranks.part(loss.backward()))
+                network.backward(ranks.part(dlogits))
                 ranks.add_up(group.grads for group in groups)
                 norm = gradient_norm(groups)
                 if not math.isfinite(norm):
@@ -163,7 +163,7 @@ class Training:
                     scale_gradients(groups, clip_norm / norm)
                 optimizer.step(step, factor(step, self.total_steps, self.batches.steps_per_epoch))
                 self.averaging.update(step)
-                self.record.step(batch_loss, correct, count)
+                self.record.step(loss, correct, count)
 
     def _evaluate(self) -> None:
         """Validate, write a row of the metrics, and keep the checkpoint if it is the best so far."""
@@ -218,7 +218,7 @@ class Training:
         return self.optimizer.rate(step, factor)
 
     def _diverged(self, what: str, x: Array, targets: Array) -> DivergedError:
-        arguments = (self.network, self.loss, x, targets, self.progress.step)
-        places = self.ranks.each_alone(lambda: first_not_finite(*arguments))
-        where = min(places, key=lambda place: place.startswith("the loss"))  # of the rank that found out more
+        loss, step = self.config.train.loss, self.progress.step
+        places = self.ranks.each_alone(lambda: first_not_finite(self.network, loss, x, targets, step))
+        where = next((place for place in places if place), "the loss itself")
         return DivergedError(f"the {what} is not finite, first in {where}")

@@ -15,6 +15,7 @@ from cnnlite.data import Dataset, mixings
 from cnnlite.errors import CheckpointError, DivergedError, StorageError
 from cnnlite.evaluation import evaluate_checkpoint
 from cnnlite.layers.convolution import Conv2d
+from cnnlite.losses import CrossEntropy
 from cnnlite.network import Network
 from cnnlite.progress import Reporter
 from cnnlite.results import Result
@@ -213,7 +214,7 @@ def test_a_diverging_run_names_step_rate_and_place_and_saves_nothing_of_it(
     assert re.match(r"step \d+, learning rate 1e\+3\d: the (loss|gradient) is not finite, first in ", str(caught.value))
     assert "parameter" in str(caught.value) or "model[" in str(caught.value)
     way_out = f"start again with -o train.optimizer.{name}.lr={options['lr'] / 10:g} or -o train.clip_norm=1"
-    assert str(caught.value).splitlines()[1] == f"nothing of it is saved; {way_out}"
+    assert str(caught.value).splitlines()[1] == f"this step is not saved; {way_out}"
     assert json.loads((tmp_path / "result.json").read_text())["status"] == "diverged"
     for path in tmp_path.glob("checkpoints/*.npz"):
         load_checkpoint(path)  # which refuses NaN and infinity
@@ -236,6 +237,14 @@ def test_a_gradient_that_is_not_finite_changes_no_parameter(
     with pytest.raises(DivergedError, match=r"^step 5, .*rate 0\.003: .* gradient of parameter 6\.weight"):
         start(config, tmp_path, dataset)
     assert state(tmp_path, "last")[1]["step"] == 5
+
+
+def test_a_loss_that_is_not_finite_by_itself_is_said_to_be(
+    tmp_path: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CrossEntropy, "loss_and_gradient", lambda _, logits, targets: (np.nan, logits))
+    with pytest.raises(DivergedError, match="the loss is not finite, first in the loss itself"):
+        start(tiny(), tmp_path, dataset)
 
 
 def test_layers_that_draw_at_random_are_told_each_step(
