@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cnnlite import engine, errors
-from cnnlite.errors import CnnliteError
+from cnnlite.errors import CnnliteError, exit_code
 from cnnlite.stopping import Stopped
 from cnnlite.types import Array
 
@@ -196,13 +196,6 @@ def _pause(waited: float) -> None:
         os.sched_yield()
     else:
         time.sleep(0)
-
-
-def exit_code(error: BaseException) -> int:
-    """What the process ends with because of an error, as on the command line."""
-    if isinstance(error, OSError | MemoryError):
-        return 5
-    return int(getattr(error, "exit_code", 1))
 
 
 def error_of(kind: str, text: str, code: int = 1) -> CnnliteError:
