@@ -72,7 +72,7 @@ def evaluate(
     for _ in range(-(-total // ranks.size) - (last - first)):
         check()  # as often as the other ranks do
     confusion, mean = ConfusionMatrix(len(classes)), Mean()
-    for found, counts in ranks.gather((losses, own.counts)):
+    for found, counts in ranks.allgather((losses, own.counts)):
         confusion.counts += counts
         for batch_loss, count in found:
             mean.add(batch_loss, count)

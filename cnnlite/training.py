@@ -146,7 +146,7 @@ class Training:
             for step in range(self.progress.step, end):
                 self.stop.check()
                 count = self.batches.size(step)
-                x, targets = self.batches.batch(step, ranks.split(count))
+                x, targets = self.batches.batch(step, ranks.begin_batch(count))
                 groups = optimizer.active(step)
                 network.freeze(optimizer.finished(step))
                 logits = network.forward(x, training=True, step=step)
@@ -154,8 +154,8 @@ class Training:
                 loss, correct = ranks.figures(own_loss, hits(logits, targets))
                 if not math.isfinite(loss):
                     raise self._diverged("loss", x, targets)
-                network.backward(ranks.part(dlogits))
-                ranks.add_up(group.grads for group in groups)
+                network.backward(ranks.weighted(dlogits))
+                ranks.allreduce(group.grads for group in groups)
                 norm = gradient_norm(groups)
                 if not math.isfinite(norm):
                     raise self._diverged("gradient", x, targets)

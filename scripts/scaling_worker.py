@@ -32,12 +32,12 @@ _PROBES, _PROBE_BYTES = (5, 100), 2**26
 def train_step(step: Step, ranks: Communicator, stop: StopFlag, batch: int) -> None:
     """Make one step as the training loop does."""
     stop.check()
-    which = ranks.split(batch)
+    which = ranks.begin_batch(batch)
     logits = step.network.forward(step.x[which], training=True, step=step.count)
     loss, dlogits = step.loss.loss_and_gradient(logits, step.labels[which])
     ranks.figures(loss, 0.0)
-    step.network.backward(ranks.part(dlogits))
-    ranks.add_up(group.grads for group in step.optimizer.bound)
+    step.network.backward(ranks.weighted(dlogits))
+    ranks.allreduce(group.grads for group in step.optimizer.bound)
     gradient_norm(step.optimizer.bound)
     step.optimizer.step(step.count, 1e-3)
     step.count += 1
@@ -92,7 +92,7 @@ def sums(ranks: Communicator) -> dict[str, float]:
     for size in SIZES:
         array = np.zeros(size // 4, np.float32)
         times = max(_PROBES[0], min(_PROBES[1], _PROBE_BYTES // size))
-        found[str(size)] = statistics.median(seconds_of(lambda array=array: ranks.add_up([array]), times))  # type: ignore[misc]
+        found[str(size)] = statistics.median(seconds_of(lambda array=array: ranks.allreduce([array]), times))  # type: ignore[misc]
     return found
 
 
