@@ -13,10 +13,10 @@ import numpy as np
 from cnnlite import engine, machine
 from cnnlite.config import Config
 from cnnlite.errors import ConfigError, Problem
-from cnnlite.evaluation import check_model
 from cnnlite.layers.base import Layer
 from cnnlite.layers.base import layers as registry
 from cnnlite.layers.containers import Sequential
+from cnnlite.loading import check_model
 from cnnlite.network import Network
 from cnnlite.types import Array
 

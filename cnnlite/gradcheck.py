@@ -14,10 +14,10 @@ import numpy as np
 
 from cnnlite.bench import working_layers
 from cnnlite.config import Config
-from cnnlite.evaluation import build_model
 from cnnlite.layers.base import Layer
 from cnnlite.layers.base import layers as registry
 from cnnlite.layers.containers import Sequential
+from cnnlite.loading import build_model
 from cnnlite.network import Network
 from cnnlite.randomness import stream
 from cnnlite.types import Array, Shape

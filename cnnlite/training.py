@@ -12,7 +12,8 @@ from cnnlite.config import Config
 from cnnlite.data import Batches, Dataset, Images, Normalizer, Views
 from cnnlite.diagnosis import advice, first_not_finite
 from cnnlite.errors import CheckpointError, DivergedError, StorageError
-from cnnlite.evaluation import Evaluation, averaged_state_of, evaluate, state_of
+from cnnlite.evaluation import Evaluation, evaluate
+from cnnlite.loading import averaged_state_of, state_of
 from cnnlite.metrics import hits
 from cnnlite.network import Network, load_arrays
 from cnnlite.optimizers import gradient_norm, scale_gradients

@@ -23,7 +23,7 @@ from cnnlite.checkpoint import load_checkpoint
 from cnnlite.config import load_config
 from cnnlite.data import Dataset
 from cnnlite.errors import CheckpointError
-from cnnlite.evaluation import load_data
+from cnnlite.loading import load_data
 from cnnlite.optimizers import gradient_norm
 from cnnlite.progress import Reporter
 from cnnlite.rehearsal import differences

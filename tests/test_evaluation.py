@@ -8,7 +8,7 @@ import pytest
 from cnnlite.checkpoint import Checkpoint, CheckpointFile, load_checkpoint, save_checkpoint
 from cnnlite.data import Dataset, Images, Normalizer
 from cnnlite.errors import CheckpointError, ConfigError, DataError, DivergedError
-from cnnlite.evaluation import describe, describe_model, evaluate, evaluate_checkpoint
+from cnnlite.evaluation import describe, evaluate, evaluate_checkpoint
 from cnnlite.losses import CrossEntropy
 from cnnlite.network import Network
 from cnnlite.progress import Reporter
@@ -170,10 +170,3 @@ def test_the_description_holds_every_class(dataset: Dataset) -> None:
     assert text.startswith("shapes test: 5 images, accuracy")
     assert all(name in text for name in dataset.classes)
     assert "no images" in text
-
-
-def test_a_model_is_checked_before_any_data_is_read() -> None:
-    text = describe_model(tiny())
-    assert "parameters" in text
-    assert "(32, 32, 3)" in text
-    assert "(10,)" in text

@@ -9,7 +9,7 @@ import pytest
 
 from cnnlite.config import Config, config_from_data, load_config
 from cnnlite.data import Dataset
-from cnnlite.evaluation import load_data
+from cnnlite.loading import load_data
 from cnnlite.network import Network
 from cnnlite.optimizers.muon import QUINTIC
 from cnnlite.stopping import Stopped

@@ -18,7 +18,7 @@ from cnnlite.cli import cli
 from cnnlite.config import config_from_data
 from cnnlite.data import Dataset, Images
 from cnnlite.errors import ConfigError, StorageError
-from cnnlite.evaluation import load_data
+from cnnlite.loading import load_data
 from cnnlite.report import charts
 from cnnlite.report import record as records
 from cnnlite.report.build import report_page, write_report
