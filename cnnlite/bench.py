@@ -189,11 +189,10 @@ def measure_layers(step: Step, steps: int | None = None) -> tuple[list[LayerTimi
         inside = sum(last(_join(name, child), way) for child in layer.children)
         return max(0.0, float(np.median(last(name, way) - inside)) * 1e3)
 
-    rows = []
-    for name, layer, absorbed in working_layers(model, lambda name: bool(seconds[name, "forward"])):
-        if absorbed or not isinstance(layer, Sequential):
-            kind = " + ".join(registry.name_of(type(part)) for part in (layer, *absorbed))
-            rows.append(LayerTiming(name, kind, *(own_ms(name, layer, way) for way in _WAYS)))
+    rows = [
+        LayerTiming(name, kind, *(own_ms(name, layer, way) for way in _WAYS))
+        for name, kind, layer in working_layers(model, lambda name: bool(seconds[name, "forward"]))
+    ]
     rest = whole - last("", "forward") - last("", "backward")
     return rows, float(np.median(rest)) * 1e3
 
@@ -205,10 +204,11 @@ def _enough_steps(warm_up: list[float]) -> int:
 
 def working_layers(
     layer: Layer, works: Callable[[str], bool], name: str = "", absorbed: tuple[Layer, ...] = ()
-) -> Iterator[tuple[str, Layer, tuple[Layer, ...]]]:
-    """Layers that are called, depth first, with their names and with the layers that they do the work of.
+) -> Iterator[tuple[str, str, Layer]]:
+    """Layers that are called, depth first: name, kind as in a config, and the layer itself.
 
-    A layer that is not called is done by the one before it, or, if it is the first, by the one around it.
+    A layer that is not called is done by the one before it, or, if it is the first, by the one around it, and is part
+    of that one's kind: ``batch_norm + relu``. A sequence that does no other's work is left out.
     """
     groups: list[tuple[str, Layer, list[Layer]]] = []
     for key, child in layer.children.items():
@@ -218,7 +218,8 @@ def working_layers(
             groups[-1][2].append(child)
         else:
             absorbed = (*absorbed, child)
-    yield name, layer, absorbed
+    if absorbed or not isinstance(layer, Sequential):
+        yield name, " + ".join(registry.name_of(type(part)) for part in (layer, *absorbed)), layer
     for child_name, child, done_by_it in groups:
         yield from working_layers(child, works, child_name, tuple(done_by_it))
 

@@ -15,8 +15,6 @@ import numpy as np
 from cnnlite.bench import working_layers
 from cnnlite.config import Config
 from cnnlite.layers.base import Layer
-from cnnlite.layers.base import layers as registry
-from cnnlite.layers.containers import Sequential
 from cnnlite.loading import build_model
 from cnnlite.network import Network
 from cnnlite.randomness import stream
@@ -64,11 +62,10 @@ def check(config: Config) -> list[Check]:
     x = rng.standard_normal((IMAGES, *built.in_shape))
     with _noted_shapes(model) as shapes:
         model.forward(x, training=False)  # which leaves no branch out
-    checks = []
-    for name, layer, absorbed in working_layers(model, lambda name: name in shapes):
-        if absorbed or not isinstance(layer, Sequential):
-            kind = " + ".join(registry.name_of(type(part)) for part in (layer, *absorbed))
-            checks.append(Check(name, kind, _layer_errors(layer, rng.standard_normal(shapes[name]), rng)))
+    checks = [
+        Check(name, kind, _layer_errors(layer, rng.standard_normal(shapes[name]), rng))
+        for name, kind, layer in working_layers(model, lambda name: name in shapes)
+    ]
     network = Network(config.model, built.in_shape, seed=config.seed, dtype=np.float64)
     return [*checks, Check("", "whole network, with its loss", _network_errors(config, network, x, rng))]
 
