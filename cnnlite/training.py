@@ -16,7 +16,7 @@ from cnnlite.evaluation import Evaluation, evaluate
 from cnnlite.loading import averaged_state_of, state_of
 from cnnlite.metrics import hits
 from cnnlite.network import Network, load_arrays
-from cnnlite.optimizers import gradient_norm, scale_gradients
+from cnnlite.optimizers.base import gradient_norm, scale_gradients
 from cnnlite.progress import Reporter
 from cnnlite.recording import Recorder
 from cnnlite.results import Progress, Result

@@ -19,7 +19,7 @@ from cnnlite.bench import Step, prepare
 from cnnlite.config import load_config
 from cnnlite.distributed import Communicator
 from cnnlite.distributed.messages import Traffic
-from cnnlite.optimizers import gradient_norm
+from cnnlite.optimizers.base import gradient_norm
 from cnnlite.stopping import StopFlag
 
 WARM_UP_STEPS = 2

@@ -24,7 +24,7 @@ from cnnlite.config import load_config
 from cnnlite.data import Dataset
 from cnnlite.errors import CheckpointError
 from cnnlite.loading import load_data
-from cnnlite.optimizers import gradient_norm
+from cnnlite.optimizers.base import gradient_norm
 from cnnlite.progress import Reporter
 from cnnlite.rehearsal import differences
 from cnnlite.runs import RunDirectory

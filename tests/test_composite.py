@@ -9,7 +9,8 @@ import yaml
 
 from cnnlite.config import config_from_data, load_config
 from cnnlite.errors import CheckpointError, ConfigError
-from cnnlite.optimizers import SGD, Composite, Member, Muon, gradient_norm, scale_gradients
+from cnnlite.optimizers import SGD, Composite, Member, Muon
+from cnnlite.optimizers.base import gradient_norm, scale_gradients
 from cnnlite.schedules import Constant, Linear
 from cnnlite.types import Array
 from tests.optimizer_parts import fill_gradients, make_parameters

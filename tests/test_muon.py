@@ -9,7 +9,8 @@ import pytest
 from cnnlite import engine
 from cnnlite.errors import ConfigError
 from cnnlite.network import Parameter
-from cnnlite.optimizers import Muon, scale_gradients
+from cnnlite.optimizers import Muon
+from cnnlite.optimizers.base import scale_gradients
 from cnnlite.optimizers.muon import QUINTIC, orthogonalize
 from cnnlite.types import Array
 from tests.optimizer_parts import fill_gradients, make_parameters, train

@@ -9,7 +9,8 @@ import pytest
 
 from cnnlite import engine
 from cnnlite.network import Parameter
-from cnnlite.optimizers import SGD, Adam, AdamW, gradient_norm, scale_gradients
+from cnnlite.optimizers import SGD, Adam, AdamW
+from cnnlite.optimizers.base import gradient_norm, scale_gradients
 from tests.optimizer_parts import FOR_ANY_SHAPE, SHAPES, Holder, fill_gradients, make, make_parameters, train
 
 

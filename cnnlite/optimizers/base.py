@@ -136,7 +136,7 @@ class Rule(Optimizer):
     def _members(self, parameters: Sequence[Parameter]) -> dict[tuple[tuple[str, Any], ...], list[Parameter]]:
         """Those of ``parameters`` with the same options together; ConfigError if a group is left without any."""
         members: dict[tuple[tuple[str, Any], ...], list[Parameter]] = {}
-        unused = {index: pattern.pattern for index, (pattern, _) in enumerate(self._rules)}
+        unused = dict(enumerate(pattern.pattern for pattern, _ in self._rules))
         for parameter in parameters:
             options = dict(self.options)
             if parameter.name.rpartition(".")[2] != "weight":
@@ -148,8 +148,7 @@ class Rule(Optimizer):
                     break
             members.setdefault(tuple(options.items()), []).append(parameter)
         if unused:
-            places = {index: f"{self.path}.groups[{index}].match" for index in unused}
-            raise ConfigError([unmatched(places[index], match, parameters) for index, match in unused.items()])
+            raise ConfigError([unmatched(f"{self.path}.groups[{i}]", unused[i], parameters) for i in unused])
         return members
 
     def slots_for(self, options: Options) -> tuple[str, ...]:
@@ -205,9 +204,9 @@ def name_pattern(match: str) -> re.Pattern[str]:
 
 
 def unmatched(path: str, match: str, parameters: Sequence[Parameter]) -> Problem:
-    """What to say of a pattern at ``path`` that is left without any of ``parameters``."""
+    """What to say if the pattern ``match`` of what is at ``path`` is left without any of ``parameters``."""
     names = ", ".join(parameter.name for parameter in parameters[:4])
-    return Problem(path, f"{match!r} matches no parameter that is left (names: {names}, ...)")
+    return Problem(f"{path}.match", f"{match!r} matches no parameter that is left (names: {names}, ...)")
 
 
 def _checked(name: str, value: Any, example: Any) -> Any:

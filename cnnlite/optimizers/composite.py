@@ -53,29 +53,28 @@ class Composite(Optimizer):
 
     def check(self, parameters: Sequence[Parameter]) -> None:
         """ConfigError if one of ``parameters`` is left over, a member is without any, or one does not fit its own."""
-        for member, share in zip(self.members, self._shares(parameters), strict=True):
+        for member, share in self._shares(parameters):
             member.optimizer.check(share)
 
     def bind(self, parameters: Sequence[Parameter]) -> None:
         """Divide ``parameters`` among the members; ConfigError as in `check`."""
         self.check(parameters)
         shares = self._shares(parameters)
-        for member, share in zip(self.members, shares, strict=True):
+        for member, share in shares:
             member.optimizer.bind(share)
         self.bound = [group for member in self.members for group in member.optimizer.bound]
-        counts = [sum(parameter.value.size for parameter in share) for share in shares]
-        self._main = self.members[counts.index(max(counts))]
+        self._main, _ = max(shares, key=lambda pair: sum(parameter.value.size for parameter in pair[1]))
 
-    def _shares(self, parameters: Sequence[Parameter]) -> list[list[Parameter]]:
-        """The parameters of each member; ConfigError if one is left over, or a member without any."""
-        shares: list[list[Parameter]] = [[] for _ in self.members]
+    def _shares(self, parameters: Sequence[Parameter]) -> list[tuple[Member, list[Parameter]]]:
+        """Members with their parameters; ConfigError if a parameter is left over, or a member without any."""
+        shares: list[tuple[Member, list[Parameter]]] = [(member, []) for member in self.members]
         left: list[Parameter] = []
         for parameter in parameters:
-            found = [re.search(member.match, parameter.name) is not None for member in self.members]
-            (shares[found.index(True)] if any(found) else left).append(parameter)
+            takers = (share for member, share in shares if re.search(member.match, parameter.name))
+            next(takers, left).append(parameter)
         problems = [
-            unmatched(f"{self.path}.members[{index}].match", member.match, parameters)
-            for index, (member, share) in enumerate(zip(self.members, shares, strict=True))
+            unmatched(f"{self.path}.members[{index}]", member.match, parameters)
+            for index, (member, share) in enumerate(shares)
             if not share
         ]
         if left:
