@@ -10,6 +10,7 @@ from cnnlite.environment import versions
 from cnnlite.errors import CheckpointError, ConfigError, Problem
 from cnnlite.printable import one_line
 from cnnlite.progress import Reporter
+from cnnlite.schedules import schedules
 
 MAY_CHANGE = (
     "train.epochs",
@@ -71,8 +72,8 @@ def describe_schedule(config: Config, checkpoint: Checkpoint) -> str:
     changed = next((name for was, now in both for name in now if was[name] != now[name]), None)
     if changed is None:
         return f"{total} steps instead of {total_before}; the learning rates stay what they were"
-    schedule = next(iter(flatten(config.resolved["train"]["schedule"]))).partition(".")[0]
-    span, whose = ("schedules now span", f" of {changed}") if changed else (f"schedule {schedule} now spans", "")
+    name, whose = schedules.name_of(type(train.schedule)), f" of {changed}" if changed else ""
+    span = "schedules now span" if changed else f"schedule {name} now spans"
     was, now = rates_before(min(step, total_before - 1))[changed], rates(min(step, total - 1))[changed]
     return (
         f"the {span} {total} steps instead of {total_before}: at step {step} the learning rate{whose} is {now:.3g}, "

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cnnlite.checkpoint import load_checkpoint
+from cnnlite.checkpoint import load_checkpoint, save_checkpoint
 from cnnlite.config import Config
 from cnnlite.data import Dataset, mixings
 from cnnlite.errors import CheckpointError, DivergedError, StorageError
@@ -191,6 +191,21 @@ def test_a_damaged_best_checkpoint_is_replaced_by_the_last_parameters(
     (tmp_path / "checkpoints/best.npz").write_bytes(b"PK\x03\x04")
     assert resume(tiny(), tmp_path, dataset).status == "complete"
     assert "best.npz" in capsys.readouterr().err
+
+
+def test_a_best_checkpoint_without_progress_is_replaced_by_the_last_parameters(
+    tmp_path: Path, dataset: Dataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(Stopped):
+        start(tiny(), tmp_path, dataset, StopAt(27))
+    best = load_checkpoint(tmp_path / "checkpoints/best.npz")
+    del best.meta["progress"]["step"]
+    best.meta["progress"]["steps"] = 5
+    save_checkpoint(tmp_path / "checkpoints/best.npz", best)
+    assert resume(tiny(), tmp_path, dataset).status == "complete"
+    warning = capsys.readouterr().err
+    assert "the checkpoint does not say how far the run was" in warning
+    assert "testing with the last parameters instead" in warning
 
 
 @pytest.mark.parametrize(
