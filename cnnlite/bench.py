@@ -13,10 +13,10 @@ import numpy as np
 from cnnlite import engine, machine
 from cnnlite.config import Config
 from cnnlite.errors import ConfigError, Problem
-from cnnlite.evaluation import check_model
 from cnnlite.layers.base import Layer
 from cnnlite.layers.base import layers as registry
 from cnnlite.layers.containers import Sequential
+from cnnlite.loading import check_model
 from cnnlite.network import Network
 from cnnlite.types import Array
 from cnnlite.watching import WAYS, watched
@@ -101,7 +101,7 @@ class Step:
     def __init__(self, network: Network, config: Config, batch_size: int):
         rng = np.random.default_rng(config.seed)
         self.network = network
-        self.loss = copy.deepcopy(config.train.loss)
+        self.loss = config.train.loss
         self.optimizer = copy.deepcopy(config.train.optimizer)
         self.optimizer.bind(list(network.parameters.values()))
         self.x = rng.standard_normal((batch_size, *network.in_shape), network.dtype)
@@ -111,8 +111,8 @@ class Step:
     def __call__(self) -> float:
         """Make one step; returns the loss before it."""
         logits = self.network.forward(self.x, training=True, step=self.count)
-        loss = self.loss.forward(logits, self.labels)
-        self.network.backward(self.loss.backward())
+        loss, dlogits = self.loss.loss_and_gradient(logits, self.labels)
+        self.network.backward(dlogits)
         self.optimizer.step(self.count, 1e-3)  # small, so that random labels do not drive weights far
         self.count += 1
         return loss
@@ -194,11 +194,10 @@ def measure_layers(step: Step, steps: int | None = None) -> tuple[list[LayerTimi
         inside = sum(last(_join(name, child), way) for child in layer.children)
         return max(0.0, float(np.median(last(name, way) - inside)) * 1e3)
 
-    rows = []
-    for name, layer, absorbed in working_layers(model, lambda name: bool(seconds[name, "forward"])):
-        if absorbed or not isinstance(layer, Sequential):
-            kind = " + ".join(registry.name_of(type(part)) for part in (layer, *absorbed))
-            rows.append(LayerTiming(name, kind, *(own_ms(name, layer, way) for way in WAYS)))
+    rows = [
+        LayerTiming(name, kind, *(own_ms(name, layer, way) for way in WAYS))
+        for name, kind, layer in working_layers(model, lambda name: bool(seconds[name, "forward"]))
+    ]
     rest = whole - last("", "forward") - last("", "backward")
     return rows, float(np.median(rest)) * 1e3
 
@@ -210,10 +209,11 @@ def _enough_steps(warm_up: list[float]) -> int:
 
 def working_layers(
     layer: Layer, works: Callable[[str], bool], name: str = "", absorbed: tuple[Layer, ...] = ()
-) -> Iterator[tuple[str, Layer, tuple[Layer, ...]]]:
-    """Layers that are called, depth first, with their names and with the layers that they do the work of.
+) -> Iterator[tuple[str, str, Layer]]:
+    """Layers that are called, depth first: name, kind as in a config, and the layer itself.
 
-    A layer that is not called is done by the one before it, or, if it is the first, by the one around it.
+    A layer that is not called is done by the one before it, or, if it is the first, by the one around it, and is part
+    of that one's kind: ``batch_norm + relu``. A sequence that does no other's work is left out.
     """
     groups: list[tuple[str, Layer, list[Layer]]] = []
     for key, child in layer.children.items():
@@ -223,7 +223,8 @@ def working_layers(
             groups[-1][2].append(child)
         else:
             absorbed = (*absorbed, child)
-    yield name, layer, absorbed
+    if absorbed or not isinstance(layer, Sequential):
+        yield name, " + ".join(registry.name_of(type(part)) for part in (layer, *absorbed)), layer
     for child_name, child, done_by_it in groups:
         yield from working_layers(child, works, child_name, tuple(done_by_it))
 

@@ -11,13 +11,13 @@ from cnnlite.types import Array
 from cnnlite.watching import Call, watched
 
 
-def first_not_finite(network: Network, loss: Loss, x: Array, targets: Array, step: int) -> str:
-    """Name the first thing that holds NaN or infinity, in the order of the computation.
+def first_not_finite(network: Network, loss: Loss, x: Array, targets: Array, step: int) -> str | None:
+    """Name the first thing that holds NaN or infinity, in the order of the computation; None if only the loss does.
 
-    That is the input, a parameter, the output of a layer, the loss, its gradient, or what the backward pass of a layer
-    wrote. Makes training step ``step`` on the batch once more; the network is of no use afterwards.
+    That is the input, a parameter, the output of a layer, the gradient of the loss, or what the backward pass of a
+    layer wrote. Makes training step ``step`` on the batch once more; the network is of no use afterwards.
     """
-    return next(_suspects(network, loss, x, targets, step), "the loss itself")
+    return next(_suspects(network, loss, x, targets, step), None)
 
 
 def _suspects(network: Network, loss: Loss, x: Array, targets: Array, step: int) -> Iterator[str]:
@@ -33,8 +33,8 @@ def _suspects(network: Network, loss: Loss, x: Array, targets: Array, step: int)
     with watched(network.model, lambda call: found.extend(_faults(call))):
         logits = network.forward(x, training=True, step=step)
         yield from found
-        if np.isfinite(loss.forward(logits, targets)):
-            gradient = loss.backward()
+        value, gradient = loss.loss_and_gradient(logits, targets)
+        if np.isfinite(value):
             if not np.isfinite(gradient).all():
                 yield "the gradient of the loss (backward)"
             network.backward(gradient)

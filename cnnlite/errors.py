@@ -77,6 +77,13 @@ class StorageError(CnnliteError):
     exit_code = 5
 
 
+def exit_code(error: BaseException) -> int:
+    """What a process ends with because of an error: its own code, that of `StorageError` for the system's, or 1."""
+    if isinstance(error, OSError | MemoryError):
+        return StorageError.exit_code
+    return int(getattr(error, "exit_code", 1))
+
+
 def missing_extra(what: str, extra: str) -> ConfigError:
     """Make the error for ``what`` needing an optional part of cnnlite that is not installed."""
     return ConfigError(f'{what} needs more than is installed: pip install "cnnlite[{extra}]"')

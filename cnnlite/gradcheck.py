@@ -13,10 +13,8 @@ import numpy as np
 
 from cnnlite.bench import working_layers
 from cnnlite.config import Config
-from cnnlite.evaluation import build_model
 from cnnlite.layers.base import Layer
-from cnnlite.layers.base import layers as registry
-from cnnlite.layers.containers import Sequential
+from cnnlite.loading import build_model
 from cnnlite.network import Network
 from cnnlite.randomness import stream
 from cnnlite.types import Array, Shape
@@ -65,11 +63,10 @@ def check(config: Config) -> list[Check]:
     shapes: dict[str, Shape] = {}
     with watched(model, lambda call: shapes.update({call.name: call.given.shape})):
         model.forward(x, training=False)  # which leaves no branch out
-    checks = []
-    for name, layer, absorbed in working_layers(model, lambda name: name in shapes):
-        if absorbed or not isinstance(layer, Sequential):
-            kind = " + ".join(registry.name_of(type(part)) for part in (layer, *absorbed))
-            checks.append(Check(name, kind, _layer_errors(layer, rng.standard_normal(shapes[name]), rng)))
+    checks = [
+        Check(name, kind, _layer_errors(layer, rng.standard_normal(shapes[name]), rng))
+        for name, kind, layer in working_layers(model, lambda name: name in shapes)
+    ]
     network = Network(config.model, built.in_shape, seed=config.seed, dtype=np.float64)
     return [*checks, Check("", "whole network, with its loss", _network_errors(config, network, x, rng))]
 
@@ -150,16 +147,14 @@ def _layer_errors(layer: Layer, x: Array, rng: np.random.Generator) -> dict[str,
 def _network_errors(config: Config, network: Network, x: Array, rng: np.random.Generator) -> dict[str, float]:
     """The error of the gradients for all parameters together."""
     labels = rng.integers(network.out_shape[0], size=len(x))
-    criterion = copy.deepcopy(config.train.loss)
 
-    def loss() -> float:
-        return criterion.forward(network.forward(x, training=True), labels)
+    def loss_and_gradient() -> tuple[float, Array]:
+        return config.train.loss.loss_and_gradient(network.forward(x, training=True), labels)
 
-    loss()
-    network.backward(criterion.backward())
+    network.backward(loss_and_gradient()[1])
     own = network.parameters
     arrays = {name: parameter.value for name, parameter in own.items()}
     gradients = {
         name: parameter.grad.copy() for name, parameter in own.items() if parameter.key in parameter.layer.grads
     }
-    return {"all parameters": _error(loss, arrays, gradients, rng)}
+    return {"all parameters": _error(lambda: loss_and_gradient()[0], arrays, gradients, rng)}

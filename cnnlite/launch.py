@@ -14,7 +14,7 @@ from cnnlite.config import Config, flatten, load_config, render
 from cnnlite.data import Dataset, DatasetMissing
 from cnnlite.environment import environment
 from cnnlite.errors import ConfigError, DataError, Problem, StorageError
-from cnnlite.evaluation import check_run, check_training, load_data
+from cnnlite.loading import check_run, check_training, load_data
 from cnnlite.pace import measure, plan
 from cnnlite.progress import Reporter
 from cnnlite.results import Progress, Result, read_result

@@ -1,4 +1,4 @@
-"""Losses: a number to make small, and its gradient for the logits."""
+"""Losses: pure functions from logits to a number to make small, and its gradient."""
 
 from abc import ABC, abstractmethod
 
@@ -12,12 +12,8 @@ class Loss(ABC):
     """Compares logits ``(N, K)`` with targets: classes, integers ``(N,)``, or probabilities ``(N, K)``."""
 
     @abstractmethod
-    def forward(self, logits: Array, targets: Array) -> float:
-        """The mean loss of the batch."""
-
-    @abstractmethod
-    def backward(self) -> Array:
-        """The gradient of the last ``forward`` for its logits, in their dtype; a second call raises RuntimeError."""
+    def loss_and_gradient(self, logits: Array, targets: Array) -> tuple[float, Array]:
+        """The mean loss of the batch, and its gradient for the logits, a new array ``(N, K)`` in their dtype."""
 
 
 losses: Registry[Loss] = Registry("loss", Loss)  # type: ignore[type-abstract]
@@ -48,10 +44,9 @@ class CrossEntropy(Loss):
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing {label_smoothing} is not in [0, 1)")
         self.label_smoothing = label_smoothing
-        self._dlogits: Array | None = None
 
-    def forward(self, logits: Array, targets: Array) -> float:
-        """The mean over the batch of the formula above."""
+    def loss_and_gradient(self, logits: Array, targets: Array) -> tuple[float, Array]:
+        """The mean over the batch of the formula above, and ``(softmax(z) - q) / N``."""
         count, classes = logits.shape
         share = self.label_smoothing / classes
         q = np.full(logits.shape, share, logits.dtype)  # (N, K)
@@ -60,15 +55,8 @@ class CrossEntropy(Loss):
         else:
             q += np.multiply(targets, 1 - self.label_smoothing, dtype=logits.dtype)
         log_p = log_softmax(logits)
-        self._dlogits = np.exp(log_p)
-        self._dlogits -= q
-        self._dlogits *= 1 / count
+        gradient = np.exp(log_p)
+        gradient -= q
+        gradient *= 1 / count
         log_p *= q
-        return float(-np.add.reduce(log_p, axis=None, dtype=np.float64) / count)
-
-    def backward(self) -> Array:
-        """``(softmax(z) - q) / N``."""
-        if self._dlogits is None:
-            raise RuntimeError("backward without a forward before it")
-        dlogits, self._dlogits = self._dlogits, None
-        return dlogits
+        return float(-np.add.reduce(log_p, axis=None, dtype=np.float64) / count), gradient

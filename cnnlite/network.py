@@ -59,8 +59,8 @@ class Network:
         refuse_if_too_large(model, in_shape)
         try:
             self.out_shape = self.model.out_shape = self.model.build(in_shape, stream(seed, "weights"), self.dtype)
-        except (ConfigError, ValueError):
-            raise ConfigError(misfits(model, in_shape, classes)) from None
+        except (ConfigError, ValueError) as error:  # which a layer of one's own may not repeat for `misfits`
+            raise ConfigError(misfits(model, in_shape, classes) or [Problem("model", str(error))]) from None
         except MemoryError as error:
             raise ConfigError([Problem("model", f"the parameters do not fit in memory: {error}")]) from None
         if classes is not None and self.out_shape != (classes,):
@@ -74,6 +74,11 @@ class Network:
             for parameter in (Parameter(_join(prefix, key), layer, key) for key in layer.params)
         }
         self.buffers = {_join(prefix, key): buffer for prefix, layer in parts for key, buffer in layer.buffers.items()}
+
+    @property
+    def size(self) -> int:
+        """How many numbers are trained."""
+        return sum(parameter.value.size for parameter in self.parameters.values())
 
     def forward(self, x: Array, *, training: bool, step: int = 0) -> Array:
         """Outputs for a batch ``x`` (N, *in_shape); ``step`` decides what layers such as dropout draw."""

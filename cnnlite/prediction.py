@@ -12,7 +12,8 @@ from cnnlite.config import Config
 from cnnlite.data import Normalizer, Views
 from cnnlite.data.dataset import center
 from cnnlite.errors import DataError, DivergedError
-from cnnlite.evaluation import BATCH_SIZE, load_network, mean_logits
+from cnnlite.evaluation import BATCH_SIZE, mean_logits
+from cnnlite.loading import load_network
 from cnnlite.losses import softmax
 from cnnlite.network import Network
 from cnnlite.pictures import SUFFIXES, Frame, read_pictures

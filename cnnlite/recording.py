@@ -31,7 +31,6 @@ class Recorder:
         reporter: what the user sees.
         total_steps: of the whole training.
         steps_per_epoch: of the dataset.
-        parameters: numbers that are trained.
     """
 
     def __init__(
@@ -40,12 +39,12 @@ class Recorder:
         run: RunDirectory,
         dataset: Dataset,
         reporter: Reporter,
+        *,
         total_steps: int,
         steps_per_epoch: int,
-        parameters: int,
     ):
         self.config, self.run, self.dataset, self.reporter = config, run, dataset, reporter
-        self.total_steps, self.steps_per_epoch, self.parameters = total_steps, steps_per_epoch, parameters
+        self.total_steps, self.steps_per_epoch = total_steps, steps_per_epoch
         self.metrics = run.metrics()
         self.progress = Progress()
         self._saved: tuple[int, int] | None = None
@@ -140,10 +139,12 @@ class Recorder:
             "versions": versions(),
         }
 
-    def finish(self, status: str, best: Progress | None = None, test: Evaluation | None = None) -> Result:
-        """Write the result of the run; ``test`` was made with the checkpoint at the progress ``best``."""
+    def finish(
+        self, status: str, parameters: int, tested: Progress | None = None, test: Evaluation | None = None
+    ) -> Result:
+        """Write the result of the run, of so many ``parameters``; ``test`` is of the checkpoint at ``tested``."""
         progress = self.progress
-        best = best or progress
+        best = tested or progress
         result = Result(
             config=self.config.name,
             seed=self.config.seed,
@@ -154,7 +155,7 @@ class Recorder:
             best_validation_accuracy=best.best_accuracy,
             test_accuracy=test.accuracy if test else None,
             test_loss=test.loss if test else None,
-            parameters=self.parameters,
+            parameters=parameters,
             cnnlite_version=__version__,
             status=status,
         )

@@ -75,7 +75,10 @@ class Result:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """Read the JSON object of a run's file; empty where there is none. DataError if it is none that a run wrote."""
+    """Read the JSON object of a run's file; empty if it is not there or holds something else.
+
+    DataError if it cannot be read: no regular file, no permission, or larger than any that a run writes.
+    """
     try:
         content = json.loads(read_small(path, _LARGEST_OBJECT))
     except (OSError, ValueError, RecursionError):
@@ -84,7 +87,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """Read what is there of a `Result`, and of its kind; DataError as from `read_object`."""
+    """The fields of a `Result` that a file holds with values of the right type; DataError as from `read_object`."""
     content, kinds = read_object(path), {field.name: field.type for field in fields(Result)}
     return {name: value for name, value in content.items() if name in kinds and _fits(value, kinds[name])}
 

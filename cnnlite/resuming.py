@@ -11,6 +11,7 @@ from cnnlite.environment import versions
 from cnnlite.errors import CheckpointError, ConfigError, Problem
 from cnnlite.printable import one_line
 from cnnlite.progress import Reporter
+from cnnlite.schedules import schedules
 
 MAY_CHANGE = (
     "train.epochs",
@@ -71,18 +72,21 @@ def check_same(config: Config, checkpoint: Checkpoint, reporter: Reporter) -> li
 
 
 def describe_schedule(config: Config, checkpoint: Checkpoint) -> str:
-    """Say what another length of the training does to the learning rate from the checkpoint on."""
-    step, epoch = _position(checkpoint)
-    before = config_from_data(checkpoint.fact("config", dict)).train
-    was, total = before.total_steps(epoch), config.train.total_steps(epoch)
-    name = next(iter(flatten(config.resolved["train"]["schedule"]))).partition(".")[0]
-    rate, rate_before = config.train.rates(total, epoch), config.train.rates(was, epoch)
-    if all(rate_before(i) == rate(i) for i in range(min(was, total))):
-        return f"{total} steps instead of {was}; the learning rates of the schedule {name} stay what they were"
-    now, then = rate(min(step, total - 1)), rate_before(min(step, was - 1))
+    """Say what another length of the training does to the learning rates from the checkpoint on."""
+    step, steps_per_epoch = _position(checkpoint)
+    before, train = config_from_data(checkpoint.fact("config", dict)).train, config.train
+    total_before, total = before.total_steps(steps_per_epoch), train.total_steps(steps_per_epoch)
+    rates_before, rates = before.rates(total_before, steps_per_epoch), train.rates(total, steps_per_epoch)
+    both = ((rates_before(i), rates(i)) for i in range(min(total_before, total)))
+    changed = next((name for was, now in both for name in now if was[name] != now[name]), None)
+    if changed is None:
+        return f"{total} steps instead of {total_before}; the learning rates stay what they were"
+    name, whose = schedules.name_of(type(train.schedule)), f" of {changed}" if changed else ""
+    span = "schedules now span" if changed else f"schedule {name} now spans"
+    was, now = rates_before(min(step, total_before - 1))[changed], rates(min(step, total - 1))[changed]
     return (
-        f"the schedule {name} now spans {total} steps instead of {was}: at step {step} the learning rate is {now:.3g}, "
-        f"not {then:.3g}; the run will not be the same as one of {total} steps from the start"
+        f"the {span} {total} steps instead of {total_before}: at step {step} the learning rate{whose} is {now:.3g}, "
+        f"not {was:.3g}; the run will not be the same as one of {total} steps from the start"
     )
 
 
@@ -94,9 +98,9 @@ def _position(checkpoint: Checkpoint) -> tuple[int, int]:
 
 def _refuse_if_beyond(config: Config, checkpoint: Checkpoint) -> None:
     """ConfigError if the training is to be shorter than it has been."""
-    step, epoch = _position(checkpoint)
-    if step > (total := config.train.total_steps(epoch)):
-        key, least = ("epochs", math.ceil(step / epoch)) if config.train.epochs else ("iterations", step)
+    step, steps_per_epoch = _position(checkpoint)
+    if step > (total := config.train.total_steps(steps_per_epoch)):
+        key, least = ("epochs", math.ceil(step / steps_per_epoch)) if config.train.epochs else ("iterations", step)
         message = f"the run is at step {step} already, beyond the {total} asked for; give {least} or more"
         raise ConfigError([Problem(f"train.{key}", message)])
 

@@ -7,6 +7,11 @@ from dataclasses import dataclass, field
 from cnnlite.registry import Registry
 
 
+def steps_in(epochs: float, steps_per_epoch: int) -> int:
+    """How many steps so many epochs have, an incomplete last one included."""
+    return math.ceil(epochs * steps_per_epoch - 1e-6)  # 0.3 epochs must not have one step more for the last bits of 0.3
+
+
 @dataclass(frozen=True)
 class Schedule(ABC):
     """A curve over the training, times a linear warm-up.
@@ -39,7 +44,10 @@ class Schedule(ABC):
 
     @abstractmethod
     def _curve(self, progress: float, epoch: float) -> float:
-        """The factor without warm-up; ``progress`` goes from 0 after the warm-up to 1, ``epoch`` counts from 0."""
+        """The factor without warm-up; ``epoch`` counts from 0.
+
+        ``progress`` goes from 0 after the warm-up towards 1, which would be the step after the last.
+        """
 
 
 schedules: Registry[Schedule] = Registry("schedule", Schedule)  # type: ignore[type-abstract]

@@ -1,7 +1,6 @@
 """What a config says about data and training, as typed settings."""
 
 import copy
-import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from cnnlite.data.normalize import Mode
 from cnnlite.losses import CrossEntropy, Loss
 from cnnlite.optimizers import Optimizer
 from cnnlite.printable import has_codes
-from cnnlite.schedules import Constant, Schedule
+from cnnlite.schedules import Constant, Schedule, steps_in
 from cnnlite.types import Shape
 
 
@@ -162,13 +161,12 @@ class TrainSettings:
             choice = f"-o train.epochs={self.epochs:g} or -o train.iterations={self.iterations}"
             raise ValueError(f"iterations: there are epochs too; leave one of them out, or choose: {choice}")
 
-    def rates(self, total_steps: int, steps_per_epoch: int) -> Callable[[int], float]:
-        """Find the learning rate of each step, counted from 0, in a training of so many steps."""
+    def rates(self, total_steps: int, steps_per_epoch: int) -> Callable[[int], dict[str, float]]:
+        """Find the learning rates of each step, counted from 0, in a training of so many steps: `Optimizer.rates`."""
         optimizer = copy.deepcopy(self.optimizer)
         optimizer.plan(total_steps, steps_per_epoch)
-        return lambda step: optimizer.rate(step, self.schedule.factor(step, total_steps, steps_per_epoch))
+        return lambda step: optimizer.rates(step, self.schedule.factor(step, total_steps, steps_per_epoch))
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """How many updates the training makes, at least 1."""
-        # An epoch count such as 0.3 must not become one step more for its last bits.
-        return max(1, self.iterations or math.ceil((self.epochs or 0) * steps_per_epoch - 1e-6))
+        return max(1, self.iterations or steps_in(self.epochs or 0, steps_per_epoch))

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cnnlite.config import Config
-from cnnlite.evaluation import build_model
 from cnnlite.layers.base import Layer
 from cnnlite.layers.base import layers as registry
 from cnnlite.layers.containers import Parallel, Repeat, Sequential
+from cnnlite.loading import build_model
 from cnnlite.network import Network
 from cnnlite.types import Shape
 from cnnlite.words import size_text

@@ -14,9 +14,11 @@ from cnnlite.config import Config
 from cnnlite.data import Batches, Dataset, Images, Normalizer, Views
 from cnnlite.diagnosis import advice, first_not_finite
 from cnnlite.errors import CheckpointError, DivergedError, StorageError
-from cnnlite.evaluation import Evaluation, averaged_state_of, evaluate, state_of
+from cnnlite.evaluation import Evaluation, evaluate
+from cnnlite.loading import averaged_state_of, state_of
 from cnnlite.metrics import hits
 from cnnlite.network import Network, load_arrays
+from cnnlite.optimizers.base import gradient_norm, scale_gradients
 from cnnlite.progress import Reporter
 from cnnlite.recording import Recorder
 from cnnlite.results import Progress, Result
@@ -82,10 +84,8 @@ class Training:
         settings = config.train
         shape = dataset.train.images.shape[1:]
         self.network = Network(config.model, shape, seed=config.seed, classes=len(dataset.classes))
-        parameters = list(self.network.parameters.values())
-        self.loss = copy.deepcopy(settings.loss)
         self.optimizer = copy.deepcopy(settings.optimizer)
-        self.optimizer.bind(parameters)
+        self.optimizer.bind(list(self.network.parameters.values()))
         self.normalizer = Normalizer.fit(dataset.train.images, config.data.normalize)
         self.batches = Batches(
             dataset.train,
@@ -97,19 +97,20 @@ class Training:
             mix=config.data.mix,
             classes=len(dataset.classes),
         )
-        epoch = self.batches.steps_per_epoch
-        self.total_steps = settings.total_steps(epoch)
-        self.optimizer.plan(self.total_steps, epoch)
+        steps_per_epoch = self.batches.steps_per_epoch
+        self.total_steps = settings.total_steps(steps_per_epoch)
+        self.optimizer.plan(self.total_steps, steps_per_epoch)
         self.averaging = copy.deepcopy(settings.averaging) or NoAveraging()
-        self.validate_every = settings.validate_every.steps(epoch)
-        self.checkpoint_every = settings.checkpoint_every.steps(epoch)
-        size = sum(parameter.value.size for parameter in parameters)
-        self.record = Recorder(config, run, dataset, reporter, self.total_steps, epoch, size)
+        self.validate_every = settings.validate_every.steps(steps_per_epoch)
+        self.checkpoint_every = settings.checkpoint_every.steps(steps_per_epoch)
+        self.recorder = Recorder(
+            config, run, dataset, reporter, total_steps=self.total_steps, steps_per_epoch=steps_per_epoch
+        )
 
     @property
     def progress(self) -> Progress:
         """How far the run is."""
-        return self.record.progress
+        return self.recorder.progress
 
     def begin(self) -> None:
         """Do what a new run needs before its first step; one that goes on has it from its checkpoint."""
@@ -118,66 +119,68 @@ class Training:
 
     def complete(self) -> Result:
         """Train to the end, write the result, return it; on the way out by a signal or divergence write that."""
-        record = self.record
-        record.start()
+        recorder, parameters = self.recorder, self.network.size
+        recorder.start()
         try:
             self._train()
             self.reporter.activity("test", self.progress.step)
             return self._test()
         except Stopped as stopped:
             if self.progress.step:
-                record.save_last(self.checkpoint)
-                record.finish("interrupted")
+                recorder.save_last(self.checkpoint)
+                recorder.finish("interrupted", parameters)
                 self.reporter.note(f"stopped by {stopped.name} at step {self.progress.step}, and saved")
             raise
         except DivergedError as error:
-            record.finish("diverged")
+            recorder.finish("diverged", parameters)
             step = self.progress.step
             place = f"step {step}, learning rate {self._lr(min(step, self.total_steps - 1)):g}"
             way_out = advice(self.config.resolved["train"])
             self.reporter.note(f"diverged: {place}: {error}")
-            raise DivergedError(f"{place}: {error}\nnothing of it is saved; {way_out}") from None
+            raise DivergedError(f"{place}: {error}\nthis step is not saved; {way_out}") from None
 
     def _train(self) -> None:
         progress, patience = self.progress, self.config.train.patience
         self.reporter.activity("train", progress.step)
         while True:
-            step, last = progress.step, progress.step == self.total_steps
-            if progress.evaluated < step and (last or step % self.validate_every == 0):
+            step, ended = progress.step, progress.step == self.total_steps
+            if progress.evaluated < step and (ended or step % self.validate_every == 0):
                 self._evaluate()
-            if not last and (last := progress.stale(self.validate_every) >= (patience or math.inf)):
+            if not ended and patience is not None and progress.stale(self.validate_every) >= patience:
                 self.reporter.line(f"no better for {patience} validations: the training ends early")
-            if last or (step and step % self.checkpoint_every == 0):
-                self.record.save_last(self.checkpoint)
-            if last:
+                ended = True
+            if ended or (step and step % self.checkpoint_every == 0):
+                self.recorder.save_last(self.checkpoint)
+            if ended:
                 return
             ends = [step + every - step % every for every in (self.validate_every, self.checkpoint_every)]
             self.train_until(min(self.total_steps, *ends))
 
     def train_until(self, end: int) -> None:
         """Make updates up to ``end``; Stopped between two of them if a signal came."""
-        network, loss, optimizer, ranks = self.network, self.loss, self.optimizer, self.ranks
-        factor, clip_norm = self.config.train.schedule.factor, self.config.train.clip_norm
-        with self.record.counted():
+        network, optimizer, ranks, settings = self.network, self.optimizer, self.ranks, self.config.train
+        with self.recorder.counted():
             for step in range(self.progress.step, end):
                 self.stop.check()
                 count = self.batches.size(step)
-                x, targets = self.batches.batch(step, ranks.split(count))
+                x, targets = self.batches.batch(step, ranks.begin_batch(count))
+                groups = optimizer.active(step)
                 network.freeze(optimizer.finished(step))
                 logits = network.forward(x, training=True, step=step)
-                batch_loss, correct = ranks.figures(loss.forward(logits, targets), hits(logits, targets))
-                if not math.isfinite(batch_loss):
+                own_loss, dlogits = settings.loss.loss_and_gradient(logits, targets)
+                loss, correct = ranks.figures(own_loss, hits(logits, targets))
+                if not math.isfinite(loss):
                     raise self._diverged("loss", x, targets)
-                network.backward(ranks.part(loss.backward()))
-                ranks.add_up(group.grads for group in optimizer.bound)
-                norm = optimizer.gradient_norm()
+                network.backward(ranks.weighted(dlogits))
+                ranks.allreduce(group.grads for group in groups)
+                norm = gradient_norm(groups)
                 if not math.isfinite(norm):
                     raise self._diverged("gradient", x, targets)
-                if clip_norm is not None and norm > clip_norm:
-                    optimizer.scale_gradients(clip_norm / norm)
-                optimizer.step(step, factor(step, self.total_steps, self.batches.steps_per_epoch))
+                if settings.clip_norm is not None and norm > settings.clip_norm:
+                    scale_gradients(groups, settings.clip_norm / norm)
+                optimizer.step(step, self._factor(step))
                 self.averaging.update(step)
-                self.record.step(batch_loss, correct, count)
+                self.recorder.step(loss, correct, count)
 
     def _evaluate(self) -> None:
         """Validate, write a row of the metrics, and keep the checkpoint if it is the best so far."""
@@ -188,7 +191,7 @@ class Training:
             with self.averaging.applied():
                 found = self.evaluation_of(self.dataset.validation, "none")
             self.reporter.activity("train", self.progress.step)
-        if self.record.row(self._lr(self.progress.step - 1), found):
+        if self.recorder.row(self._lr(self.progress.step - 1), found):
             self.run.save("best", self.checkpoint())
 
     def evaluation_of(self, images: Images, views: Views) -> Evaluation:
@@ -198,26 +201,28 @@ class Training:
 
     def _test(self) -> Result:
         """Evaluate the test images, with the parameters of the best checkpoint where validation chose one."""
-        progress = self.progress
-        if progress.best_step is None:
-            self.run.save("best", self.checkpoint())
-        self.network.load_state(averaged_state_of(self.checkpoint()))
-        if progress.best_step is not None:
+        tested, last = self.progress, self.checkpoint()
+        if tested.best_step is None:
+            self.run.save("best", last)
+        self.network.load_state(averaged_state_of(last))
+        if tested.best_step is not None:
             try:
                 best = self.ranks.from_first(lambda: self.run.load("best"))
-                found = Progress.from_meta(best.meta["progress"])
+                progress = Progress.of(best)
                 self.network.load_state(averaged_state_of(best))
-                progress = found
-            except (CheckpointError, KeyError, TypeError) as error:
+            except CheckpointError as error:
                 self.reporter.warn(f"warning: {error}; testing with the last parameters instead")
-        return self.record.finish("complete", progress, self.evaluation_of(self.dataset.test, self.config.train.tta))
+            else:
+                tested = progress
+        test = self.evaluation_of(self.dataset.test, self.config.train.tta)
+        return self.recorder.finish("complete", self.network.size, tested, test)
 
     def checkpoint(self) -> Checkpoint:
         """All that a resumed run needs, and all that an evaluation elsewhere needs."""
         arrays: dict[str, Array] = {**self.network.state(), **self.normalizer.state()}
         arrays |= {f"optimizer/{name}": array for name, array in self.optimizer.state().items()}
         arrays |= {f"average/{name}": array for name, array in self.averaging.state().items()}
-        return Checkpoint(arrays, self.record.facts())
+        return Checkpoint(arrays, self.recorder.facts())
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go back to where the checkpoint was made; CheckpointError if it does not fit."""
@@ -225,14 +230,17 @@ class Training:
         self.optimizer.load_state(checkpoint.part("optimizer"))
         self.averaging.bind(self.network.state())
         load_arrays(self.averaging.state(), checkpoint.part("average"), "averages")
-        self.record.resume(Progress.of(checkpoint))
+        self.recorder.resume(Progress.of(checkpoint))
+
+    def _factor(self, step: int) -> float:
+        """The factor for the learning rate that the schedule has at a step."""
+        return self.config.train.schedule.factor(step, self.total_steps, self.batches.steps_per_epoch)
 
     def _lr(self, step: int) -> float:
-        factor = self.config.train.schedule.factor(step, self.total_steps, self.batches.steps_per_epoch)
-        return self.optimizer.rate(step, factor)
+        return self.optimizer.rate(step, self._factor(step))
 
     def _diverged(self, what: str, x: Array, targets: Array) -> DivergedError:
-        arguments = (self.network, self.loss, x, targets, self.progress.step)
-        places = self.ranks.each_alone(lambda: first_not_finite(*arguments))
-        where = min(places, key=lambda place: place.startswith("the loss"))  # of the rank that found out more
+        loss, step = self.config.train.loss, self.progress.step
+        places = self.ranks.each_alone(lambda: first_not_finite(self.network, loss, x, targets, step))
+        where = next((place for place in places if place), "the loss itself")
         return DivergedError(f"the {what} is not finite, first in {where}")

@@ -31,7 +31,7 @@ sys.path.insert(0, str(ROOT))
 
 READERS = {
     *("cnnlite.annotations", "cnnlite.builder", "cnnlite.checkpoint", "cnnlite.config", "cnnlite.draft"),
-    *("cnnlite.evaluation", "cnnlite.network", "cnnlite.sizing"),
+    *("cnnlite.loading", "cnnlite.network", "cnnlite.sizing"),
     *("cnnlite.yaml_reader", "cnnlite.data.archive", "cnnlite.data.cifar", "cnnlite.data.unpickle"),
 }
 """What libFuzzer follows, besides the packages below; each module more takes seconds at the start."""
@@ -40,7 +40,7 @@ WRITERS = {f"yaml.{name}" for name in ("cyaml", "dumper", "emitter", "represente
 PACKAGES = {name.removesuffix(".__init__") for name in OTHERS}
 
 with atheris.instrument_imports(include=["cnnlite", "yaml", "zipfile"], exclude=[*OTHERS, *PACKAGES, *WRITERS]):
-    from cnnlite import checkpoint, config, evaluation
+    from cnnlite import checkpoint, config, loading
     from cnnlite.data.archive import extract
     from cnnlite.data.cifar import Cifar10
     from cnnlite.data.unpickle import RefusedError, read_pickle
@@ -117,9 +117,9 @@ def facts(data: bytes) -> None:
         archive.comment = SEAL + b"0" * DIGITS
     path.write_bytes(sealed(packed.getvalue()))
     with contextlib.suppress(CheckpointError):
-        evaluation.load_network(path)
+        loading.load_network(path)
     with contextlib.suppress(CheckpointError, ConfigError):
-        found = checkpoint.load_checkpoint(path, evaluation.check_run(path))
+        found = checkpoint.load_checkpoint(path, loading.check_run(path))
         check_same(tiny(), found, Reporter(mute=True))
         Progress.of(found)
 

@@ -8,7 +8,7 @@ import pytest
 
 from cnnlite import engine
 from cnnlite.data import Dataset
-from cnnlite.evaluation import load_data
+from cnnlite.loading import load_data
 from tests.small_runs import TINY, tiny, trained
 
 

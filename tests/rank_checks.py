@@ -37,24 +37,24 @@ def numbers(rank: int, count: int) -> Array:
 def sums_are_added_in_the_same_order_everywhere(ranks: Communicator) -> None:
     for count in (1, 2, 5, 100_001):
         mine = numbers(ranks.rank, count)
-        ranks.add_up([mine])
+        ranks.allreduce([mine])
         order = range(3) if count > 5 else (0, 2, 1)  # pieces of a large array; or pairs, 2 being beyond them
         expected = np.zeros(count, np.float32)
         for rank in order:
             expected += numbers(rank, count)
         assert np.array_equal(mine, expected), count
-    ranks.split(3)
+    ranks.begin_batch(3)
     for count in (3, 50_000):
-        total = ranks.sum(np.full((2, count), 1.5 + ranks.rank))
+        total = ranks.batch_sums(np.full((2, count), 1.5 + ranks.rank))
         assert np.array_equal(total, np.full((2, count), 1.5 + 2.5 + 3.5))
 
 
 def figures_count_samples(ranks: Communicator) -> None:
-    which = ranks.split(2)  # rank 0 has none of its own
+    which = ranks.begin_batch(2)  # rank 0 has none of its own
     assert which == (slice(0, 1), slice(0, 1), slice(1, 2))[ranks.rank]
     assert ranks.samples(1) == 2
     assert ranks.figures((99.0, 2.0, 4.0)[ranks.rank], 1.0) == (3.0, 2.0)
-    assert np.array_equal(ranks.part(np.ones(2, np.float32)), np.full(2, (0, 0.5, 0.5)[ranks.rank], np.float32))
+    assert np.array_equal(ranks.weighted(np.ones(2, np.float32)), np.full(2, (0, 0.5, 0.5)[ranks.rank], np.float32))
 
 
 def layer(kind: type[Layer], shape: tuple[int, ...], dtype: Any = np.float64) -> Layer:
@@ -71,16 +71,16 @@ def batch_norm_is_that_of_the_whole_batch(ranks: Communicator) -> None:
             alone = layer(BatchNorm, x.shape[1:])
             y, dx = alone.forward(x, training=True).copy(), alone.backward(dy)
         assert dx is not None
-        which = ranks.split(count)
+        which = ranks.begin_batch(count)
         mine = layer(BatchNorm, x.shape[1:])
         np.testing.assert_allclose(mine.forward(x[which], training=True), y[which], rtol=1e-10, atol=1e-12)
-        weight = ranks.part(np.ones(1))[0] > 0
+        weight = ranks.weighted(np.ones(1))[0] > 0
         own_dx = mine.backward(dy[which] * weight)
         assert own_dx is not None
         np.testing.assert_allclose(own_dx, dx[which] * weight, rtol=1e-9, atol=1e-12)
         for name in mine.grads:
             total = mine.grads[name].copy()
-            ranks.add_up([total])
+            ranks.allreduce([total])
             np.testing.assert_allclose(total, alone.grads[name], rtol=1e-10)
         for name in mine.buffers:
             np.testing.assert_allclose(mine.buffers[name], alone.buffers[name], rtol=1e-12)
@@ -88,7 +88,7 @@ def batch_norm_is_that_of_the_whole_batch(ranks: Communicator) -> None:
 
 def variance_survives_a_large_mean(ranks: Communicator) -> None:
     x = (np.random.default_rng(0).standard_normal((9, 50, 4)) + 3e4).astype(np.float32)
-    mean, variance = normalization.moments(x[ranks.split(9)])
+    mean, variance = normalization.moments(x[ranks.begin_batch(9)])
     np.testing.assert_allclose(mean, x.mean(axis=(0, 1), dtype=np.float64), rtol=1e-9)
     np.testing.assert_allclose(variance, x.astype(np.float64).var(axis=(0, 1)), rtol=1e-5)
 
@@ -97,12 +97,12 @@ def dropout_drops_what_it_drops_alone(ranks: Communicator) -> None:
     x = np.ones((11, 7, 3), np.float32)
     with using(Communicator()):
         y = layer(Dropout, x.shape[1:], np.float32).forward(x, training=True)
-    which = ranks.split(11)
+    which = ranks.begin_batch(11)
     assert np.array_equal(layer(Dropout, x.shape[1:], np.float32).forward(x[which], training=True), y[which])
 
 
 def everybody_learns_what_one_found(ranks: Communicator) -> None:
-    assert ranks.gather("x" * ranks.rank) == ["", "x", "xx"]
+    assert ranks.allgather("x" * ranks.rank) == ["", "x", "xx"]
     assert ranks.each_alone(lambda: ranks.rank**2) == [0, 1, 4]
     assert ranks.from_first(lambda: ("of", ranks.rank)) == ("of", 0)
 
@@ -129,12 +129,12 @@ def one_rank_decodes_pictures_for_all(ranks: Communicator) -> None:
     root = Path("pictures")
     ranks.from_first(lambda: str(fill(root)))
     with mock.patch("cnnlite.data.folder.read_pictures", wraps=read_pictures) as read:
-        digests = ranks.gather(Folder(8).load(root).digest)
+        digests = ranks.allgather(Folder(8).load(root).digest)
         assert len(set(digests)) == 1
-        assert [count > 0 for count in ranks.gather(read.call_count)] == [True, False, False]
+        assert [count > 0 for count in ranks.allgather(read.call_count)] == [True, False, False]
         ranks.from_first(lambda: (root / "ant" / "00000.png").write_text("text"))
         assert "00000.png: is not a picture" in fails(lambda: Folder(8).load(root), DataError)
-        assert [count > 0 for count in ranks.gather(read.call_count)] == [True, False, False]
+        assert [count > 0 for count in ranks.allgather(read.call_count)] == [True, False, False]
 
 
 with joined() as ranks:

@@ -10,7 +10,7 @@ import yaml
 
 from cnnlite.checkpoint import load_checkpoint
 from cnnlite.config import Config, config_from_data
-from cnnlite.evaluation import load_data
+from cnnlite.loading import load_data
 from cnnlite.progress import Reporter
 from cnnlite.runs import RunDirectory
 from cnnlite.stopping import StopFlag

@@ -13,7 +13,8 @@ import yaml
 import cnnlite
 from cnnlite import engine
 from cnnlite.errors import CheckpointError, ConfigError, DataError
-from cnnlite.evaluation import evaluate_checkpoint, load_data
+from cnnlite.evaluation import evaluate_checkpoint
+from cnnlite.loading import load_data
 from tests.small_runs import TINY, assert_same_run, figures, tiny, trained
 from tests.test_packaging import run_python
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 import cnnlite
 from cnnlite import __version__, engine
-from cnnlite.cli import cli, training
+from cnnlite.cli import cli, models, training
 from cnnlite.data import DatasetMissing
 from cnnlite.errors import AccuracyError
 from cnnlite.launch import Request
@@ -164,7 +164,7 @@ def test_eval_prints_each_class_and_json_for_programs() -> None:
     assert "below 1" in too_low.stderr
     demand = {"data": None, "tta": None, "threads": 1, "as_json": True, "min_accuracy": 1.0}
     with pytest.raises(AccuracyError):  # the checkpoint has no fault
-        training.evaluate.callback(Path(checkpoint), "test", **demand)  # type: ignore[misc]
+        models.evaluate.callback(Path(checkpoint), "test", **demand)  # type: ignore[misc]
 
 
 def test_a_run_stands_for_its_best_checkpoint_or_else_its_last() -> None:

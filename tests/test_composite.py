@@ -10,6 +10,7 @@ import yaml
 from cnnlite.config import config_from_data, load_config
 from cnnlite.errors import CheckpointError, ConfigError
 from cnnlite.optimizers import SGD, Composite, Member, Muon
+from cnnlite.optimizers.base import gradient_norm, scale_gradients
 from cnnlite.schedules import Constant, Linear
 from cnnlite.types import Array
 from tests.optimizer_parts import fill_gradients, make_parameters
@@ -73,6 +74,7 @@ def test_the_rate_is_that_of_the_member_with_most_numbers() -> None:
     optimizer = Composite(members())
     optimizer.bind(make_parameters())
     assert optimizer.rate(3, 0.5) == pytest.approx(0.05)
+    assert optimizer.rates(3, 0.5) == pytest.approx({"^0.bias": 0.5, "weight$": 0.05, ".": 0.25})
     ending = Composite([Member(".", SGD(lr=1.0), Constant(), epochs=1)])
     ending.bind(make_parameters())
     ending.plan(10, 4)
@@ -97,9 +99,9 @@ def test_state_and_gradients_are_those_of_all_members() -> None:
     optimizer.bind(parameters)
     fill_gradients(parameters, 0)
     total = sum(float((parameter.grad.astype(np.float64) ** 2).sum()) for parameter in parameters)
-    assert optimizer.gradient_norm() == pytest.approx(np.sqrt(total), rel=1e-6)
-    optimizer.scale_gradients(0.5)
-    assert optimizer.gradient_norm() == pytest.approx(np.sqrt(total) / 2, rel=1e-6)
+    assert gradient_norm(optimizer.bound) == pytest.approx(np.sqrt(total), rel=1e-6)
+    scale_gradients(optimizer.bound, 0.5)
+    assert gradient_norm(optimizer.bound) == pytest.approx(np.sqrt(total) / 2, rel=1e-6)
     assert optimizer.state().keys() == {"momentum/0.bias", "momentum/0.weight", "momentum/2.weight"}
     optimizer.step(0, 1.0)
     saved = {name: array.copy() for name, array in optimizer.state().items()}
@@ -162,7 +164,7 @@ PLACE = "train.optimizer.composite.members"
     [
         ([], PLACE, "at least one"),
         ([{"match": "(", "optimizer": SGD_}], f"{PLACE}[0].match", "not a regular expression"),
-        ([{"match": "(.+)+x", "optimizer": SGD_}], f"{PLACE}[0].match", "no groups"),  # would search for ever
+        ([{"match": "(.+)+x", "optimizer": SGD_}], f"{PLACE}[0].match", "none after a group"),  # would search for ever
         ([{"match": "a"}], f"{PLACE}[0]", "'optimizer' is missing"),
         ([{"match": "a", "optimizer": {"sgb": {}}}], f"{PLACE}[0].optimizer", "did you mean 'sgd'"),
         ([{"match": "a", "optimizer": {"sgd": {"grops": 1}}}], f"{PLACE}[0].optimizer.sgd.grops", "mean 'groups'"),

@@ -294,5 +294,5 @@ def test_one_process_is_alone_and_needs_no_mpi(monkeypatch: pytest.MonkeyPatch) 
         assert ranks.size == 1
         assert ranks.first
         assert ranks is distributed.current()
-        assert ranks.split(7) == slice(0, 7)
-        assert ranks.gather(np.pi) == [np.pi]
+        assert ranks.begin_batch(7) == slice(0, 7)
+        assert ranks.allgather(np.pi) == [np.pi]

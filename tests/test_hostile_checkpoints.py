@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from cnnlite import evaluation
+from cnnlite import loading
 from cnnlite.checkpoint import Checkpoint, CheckpointFile, load_checkpoint, save_checkpoint
 from cnnlite.cli import cli
 from cnnlite.config import render
 from cnnlite.errors import CheckpointError, DamagedError
-from cnnlite.evaluation import check_run, evaluate_checkpoint, load_data, load_network
+from cnnlite.evaluation import evaluate_checkpoint
+from cnnlite.loading import check_run, load_data, load_network
 from cnnlite.prediction import Model
 from cnnlite.progress import Reporter
 from cnnlite.report.record import load_trained, read_record
@@ -138,7 +139,7 @@ def test_a_network_with_more_parameters_than_the_file_is_not_built(
     checkpoint.meta["config"]["model"][-1]["linear"]["out_features"] = 10**6
     path = tmp_path / "a.npz"
     save_checkpoint(path, checkpoint)
-    monkeypatch.delattr(evaluation, "Network")
+    monkeypatch.delattr(loading, "Network")
     with unfit(r"numbers for .* parameters"):
         load_network(path)
 

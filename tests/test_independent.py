@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from cnnlite import evaluation
+from cnnlite import evaluation, loading
 from cnnlite.cli import cli
 from cnnlite.data import Images
 from cnnlite.types import Array
@@ -95,7 +95,7 @@ def compare(torch: Any, path: Path, images: Images, views: str) -> str:
     result = CliRunner().invoke(cli, ["eval", str(path), "--data", DATA, "--tta", views, "--json"])
     assert result.exit_code == 0, result.output
     told = json.loads(result.stdout)
-    reader, (_, _, network, normalizer, _) = Reader(torch, path), evaluation.load_network(path)
+    reader, (_, _, network, normalizer, _) = Reader(torch, path), loading.load_network(path)
     pairs = []
     for first in range(0, len(images), BATCH):
         part = images.images[first : first + BATCH]
@@ -120,7 +120,7 @@ def compare(torch: Any, path: Path, images: Images, views: str) -> str:
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of the recipe, narrow and some steps long, on CIFAR-10; moved away from its run."""
     config = narrow(epochs=None, iterations=8, batch_size=400, tta="none")
-    dataset = evaluation.load_data(config, DATA)
+    dataset = loading.load_data(config, DATA)
     run = tmp_path_factory.mktemp("run")
     start(config, run, replace(dataset, test=dataset.test.take(slice(0, PART))))
     return (run / "checkpoints/best.npz").rename(tmp_path_factory.mktemp("elsewhere") / "alone.npz")
@@ -129,8 +129,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def part(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Images:
     """The first of the test images, which are all that `cnnlite eval` sees."""
-    config = evaluation.load_network(checkpoint)[1]
-    images = evaluation.load_data(config, DATA).test.take(slice(0, PART))
+    config = loading.load_network(checkpoint)[1]
+    images = loading.load_data(config, DATA).test.take(slice(0, PART))
     monkeypatch.setattr(evaluation, "split_of", lambda *_: images)
     return images
 
@@ -145,5 +145,5 @@ def test_a_checkpoint_of_the_recipe_evaluates_alike_in_torch(
 @pytest.mark.skipif(not FULL_SIZE, reason="needs a checkpoint: set CNNLITE_SPEEDRUN_CHECKPOINT")
 def test_a_checkpoint_of_full_size_evaluates_alike_in_torch(torch: Any) -> None:
     path = Path(FULL_SIZE)
-    config = evaluation.load_network(path)[1]
-    print(compare(torch, path, evaluation.load_data(config, DATA).test, config.train.tta))
+    config = loading.load_network(path)[1]
+    print(compare(torch, path, loading.load_data(config, DATA).test, config.train.tta))

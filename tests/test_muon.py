@@ -10,6 +10,7 @@ from cnnlite import engine
 from cnnlite.errors import ConfigError
 from cnnlite.network import Parameter
 from cnnlite.optimizers import Muon
+from cnnlite.optimizers.base import scale_gradients
 from cnnlite.optimizers.muon import QUINTIC, orthogonalize
 from cnnlite.types import Array
 from tests.optimizer_parts import fill_gradients, make_parameters, train
@@ -126,7 +127,7 @@ def test_the_size_of_gradients_does_not_matter_if_eps_goes_with_it() -> None:
         optimizer.bind(parameters)
         for step in range(3):
             fill_gradients(parameters, step)
-            optimizer.scale_gradients(scale)
+            scale_gradients(optimizer.bound, scale)
             optimizer.step(step, 1.0)
         results.append(np.concatenate([parameter.value.ravel() for parameter in parameters]))
     np.testing.assert_allclose(results[1], results[0], rtol=1e-5, atol=1e-6)

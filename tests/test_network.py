@@ -11,7 +11,7 @@ from cnnlite.layers.normalization import BatchNorm
 from cnnlite.layers.pooling import GlobalAvgPool2d
 from cnnlite.layers.shape import Flatten
 from cnnlite.network import Network, pack
-from cnnlite.types import Array
+from cnnlite.types import Array, DType, Shape
 from tests.gradcheck import assert_gradients, spread
 
 SHAPE = (6, 5, 2)
@@ -128,6 +128,20 @@ def test_a_layer_that_does_not_fit_is_named_by_its_path() -> None:
     layer.path = "model[4].conv2d"
     with pytest.raises(ConfigError, match=r"^model\[4\]\.conv2d: a window of 5 does not fit on height: \(4 \+ 0 - 5\)"):
         Network(Sequential([Conv2d(3, 3), layer]), SHAPE, seed=0)
+
+
+class Fickle(Flatten):
+    """Cannot be built but when nobody asks why."""
+
+    def build(self, in_shape: Shape, rng: np.random.Generator, dtype: DType) -> Shape:
+        if dtype == np.float64:
+            raise ValueError("not in float64")
+        return super().build(in_shape, rng, dtype)
+
+
+def test_a_misfit_that_does_not_come_again_is_told_all_the_same() -> None:
+    with pytest.raises(ConfigError, match=r"^model: not in float64$"):
+        Network(Sequential([Fickle(), Linear(10)]), SHAPE, seed=0, dtype=np.float64)
 
 
 def test_a_model_of_one_layer_that_does_not_fit_is_named_too() -> None:

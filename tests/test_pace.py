@@ -13,7 +13,7 @@ from cnnlite.cli.training import _duration
 from cnnlite.config import load_config
 from cnnlite.data import Dataset
 from cnnlite.errors import ConfigError
-from cnnlite.evaluation import load_data
+from cnnlite.loading import load_data
 from cnnlite.network import Network
 from cnnlite.pace import RESERVE, Pace, measure, plan
 from cnnlite.stopping import StopFlag

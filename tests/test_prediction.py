@@ -15,7 +15,8 @@ from cnnlite.cli import cli
 from cnnlite.config import config_from_data
 from cnnlite.data import Dataset
 from cnnlite.errors import DataError, DivergedError
-from cnnlite.evaluation import evaluate_checkpoint, load_data, load_network
+from cnnlite.evaluation import evaluate_checkpoint
+from cnnlite.loading import load_data, load_network
 from cnnlite.losses import softmax
 from cnnlite.prediction import Model, predict_files
 from tests.small_runs import TINY, tiny, trained

@@ -9,7 +9,7 @@ import pytest
 
 from cnnlite.config import Config, config_from_data, load_config
 from cnnlite.data import Dataset
-from cnnlite.evaluation import load_data
+from cnnlite.loading import load_data
 from cnnlite.network import Network
 from cnnlite.optimizers.muon import QUINTIC
 from cnnlite.stopping import Stopped
@@ -54,8 +54,9 @@ def ours(config: Config, dtype: Any) -> tuple[list[float], dict[str, Array], dic
     optimizer.plan(EPOCHS * PER_EPOCH, PER_EPOCH)
     losses = []
     for step, (x, labels) in enumerate(data):
-        losses.append(loss.forward(network.forward(x, training=True, step=step), labels))
-        network.backward(loss.backward())
+        value, dlogits = loss.loss_and_gradient(network.forward(x, training=True, step=step), labels)
+        losses.append(value)
+        network.backward(dlogits)
         optimizer.step(step, config.train.schedule.factor(step, EPOCHS * PER_EPOCH, PER_EPOCH))
     return losses, before, network.state()
 

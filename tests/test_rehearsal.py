@@ -11,8 +11,8 @@ from click.testing import CliRunner, Result
 from cnnlite.cli import cli
 from cnnlite.config import config_from_data
 from cnnlite.errors import CnnliteError
-from cnnlite.evaluation import load_data
 from cnnlite.layers.dropout import Dropout
+from cnnlite.loading import load_data
 from cnnlite.network import Network
 from cnnlite.optimizers import Optimizer
 from cnnlite.rehearsal import rehearse

@@ -51,6 +51,16 @@ def test_a_schedule_that_does_not_know_the_end_stays_what_it_was() -> None:
         assert "stay what they were" in text
 
 
+def test_of_several_optimizers_those_whose_learning_rate_changes_are_told() -> None:
+    members = [
+        {"match": "weight$", "optimizer": {"sgd": {"lr": 0.5}}, "schedule": "linear"},
+        {"match": ".", "optimizer": {"sgd": {"lr": 0.1}}, "schedule": "constant"},
+    ]
+    before, after = (tiny(epochs=epochs, optimizer={"composite": {"members": members}}) for epochs in (3, 5))
+    text = describe_schedule(after, made_by(before))
+    assert "span 35 steps instead of 21: at step 14 the learning rate of weight$ is 0.3, not 0.167; the run" in text
+
+
 def test_steps_instead_of_epochs_are_another_length_too() -> None:
     text = describe_schedule(tiny(epochs=None, iterations=30), made_by(tiny(), step=21, epoch=3.0))
     assert "spans 30 steps instead of 21: at step 21" in text

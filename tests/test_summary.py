@@ -7,7 +7,7 @@ from click.testing import CliRunner, Result
 from cnnlite.bundled import bundled_configs
 from cnnlite.cli import cli
 from cnnlite.config import load_config
-from cnnlite.evaluation import check_model
+from cnnlite.loading import check_model
 from cnnlite.summary import summarize
 
 NESTED = """\

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from cnnlite.evaluation import load_data
+from cnnlite.loading import load_data
 from cnnlite.progress import Reporter
 from cnnlite.rehearsal import differences
 from cnnlite.runs import RunDirectory

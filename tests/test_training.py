@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cnnlite.checkpoint import load_checkpoint
+from cnnlite.checkpoint import load_checkpoint, save_checkpoint
 from cnnlite.config import Config
 from cnnlite.data import Dataset, mixings
 from cnnlite.errors import CheckpointError, DivergedError, StorageError
 from cnnlite.evaluation import evaluate_checkpoint
 from cnnlite.layers.convolution import Conv2d
+from cnnlite.losses import CrossEntropy
 from cnnlite.network import Network
 from cnnlite.progress import Reporter
 from cnnlite.results import Result
@@ -192,6 +193,21 @@ def test_a_damaged_best_checkpoint_is_replaced_by_the_last_parameters(
     assert "best.npz" in capsys.readouterr().err
 
 
+def test_a_best_checkpoint_without_progress_is_replaced_by_the_last_parameters(
+    tmp_path: Path, dataset: Dataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(Stopped):
+        start(tiny(), tmp_path, dataset, StopAt(27))
+    best = load_checkpoint(tmp_path / "checkpoints/best.npz")
+    del best.meta["progress"]["step"]
+    best.meta["progress"]["steps"] = 5
+    save_checkpoint(tmp_path / "checkpoints/best.npz", best)
+    assert resume(tiny(), tmp_path, dataset).status == "complete"
+    warning = capsys.readouterr().err
+    assert "the checkpoint does not say how far the run was" in warning
+    assert "testing with the last parameters instead" in warning
+
+
 @pytest.mark.parametrize(
     ("settings", "steps"),
     [({"epochs": 0.5}, 4), ({"epochs": 1}, 7), ({"epochs": None, "iterations": 9}, 9), ({"epochs": 0.001}, 1)],
@@ -213,7 +229,7 @@ def test_a_diverging_run_names_step_rate_and_place_and_saves_nothing_of_it(
     assert re.match(r"step \d+, learning rate 1e\+3\d: the (loss|gradient) is not finite, first in ", str(caught.value))
     assert "parameter" in str(caught.value) or "model[" in str(caught.value)
     way_out = f"start again with -o train.optimizer.{name}.lr={options['lr'] / 10:g} or -o train.clip_norm=1"
-    assert str(caught.value).splitlines()[1] == f"nothing of it is saved; {way_out}"
+    assert str(caught.value).splitlines()[1] == f"this step is not saved; {way_out}"
     assert json.loads((tmp_path / "result.json").read_text())["status"] == "diverged"
     for path in tmp_path.glob("checkpoints/*.npz"):
         load_checkpoint(path)  # which refuses NaN and infinity
@@ -236,6 +252,14 @@ def test_a_gradient_that_is_not_finite_changes_no_parameter(
     with pytest.raises(DivergedError, match=r"^step 5, .*rate 0\.003: .* gradient of parameter 6\.weight"):
         start(config, tmp_path, dataset)
     assert state(tmp_path, "last")[1]["step"] == 5
+
+
+def test_a_loss_that_is_not_finite_by_itself_is_said_to_be(
+    tmp_path: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CrossEntropy, "loss_and_gradient", lambda _, logits, targets: (np.nan, logits))
+    with pytest.raises(DivergedError, match="the loss is not finite, first in the loss itself"):
+        start(tiny(), tmp_path, dataset)
 
 
 def test_layers_that_draw_at_random_are_told_each_step(
@@ -301,6 +325,20 @@ def test_gradients_are_clipped_to_the_norm_together(tmp_path: Path, dataset: Dat
     after = state(tmp_path, "last")[0]
     moved = [np.square(after[name] - before[name], dtype=np.float64).sum() for name in before if name[:6] == "param/"]
     assert np.sqrt(sum(moved)) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_parameters_trained_no_more_do_not_count_in_the_norm(tmp_path: Path, dataset: Dataset) -> None:
+    sgd = {"sgd": {"lr": 1.0}}
+    first = {"match": "(bias|beta)$", "optimizer": sgd, "schedule": "constant", "epochs": 1 / STEPS_PER_EPOCH}
+    after = []
+    for steps in (1, 2):  # the gradients of the first member, which is behind layers still trained, come all the same
+        optimizer = {"composite": {"members": [first, {"match": ".", "optimizer": sgd}]}}
+        config = tiny(epochs=None, iterations=steps, clip_norm=0.01, optimizer=optimizer, schedule="constant")
+        start(config, tmp_path / str(steps), dataset)
+        after.append(state(tmp_path / str(steps), "last")[0])
+    moved = {name: np.linalg.norm(after[1][name] - after[0][name]) for name in after[0] if name[:6] == "param/"}
+    assert {name for name, length in moved.items() if not length} == {"param/0.bias", "param/1.beta", "param/6.bias"}
+    assert np.linalg.norm(list(moved.values())) == pytest.approx(0.01, rel=1e-3)
 
 
 def test_everything_trained_stays_float32(whole: Path) -> None:

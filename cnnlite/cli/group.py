@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from cnnlite import __version__
-from cnnlite.errors import CnnliteError
+from cnnlite.errors import CnnliteError, exit_code
 from cnnlite.printable import has_codes, one_line
 from cnnlite.stopping import StopFlag, Stopped
 
@@ -44,22 +44,17 @@ def complain(text: str) -> None:
     say(text, error=True)
 
 
-def _explain(error: BaseException) -> int:
-    """Print one or two lines about an error; returns the exit code."""
+def _explain(error: BaseException) -> str:
+    """One or two lines about an error."""
     if isinstance(error, Stopped):
-        complain(f"stopped by {error.name}{'; ' * bool(error.hint)}{error.hint}")
-        return error.exit_code
+        return f"stopped by {error.name}{'; ' * bool(error.hint)}{error.hint}"
     if isinstance(error, CnnliteError):
-        complain("\n".join(f"error: {one_line(line)}" for line in str(error).split("\n")))
-        return error.exit_code
+        return "\n".join(f"error: {one_line(line)}" for line in str(error).split("\n"))
     if isinstance(error, MemoryError):
-        complain(f"error: out of memory: {one_line(str(error))}".rstrip(": "))
-        return 5
+        return f"error: out of memory: {one_line(str(error))}".rstrip(": ")
     if isinstance(error, OSError):
-        complain(f"error: {one_line(str(error.filename or 'input/output'))}: {error.strerror or error}")
-        return 5
-    complain(f"error: {type(error).__name__}: {one_line(str(error))}\nthis is a bug in cnnlite; --debug shows where")
-    return 1
+        return f"error: {one_line(str(error.filename or 'input/output'))}: {error.strerror or error}"
+    return f"error: {type(error).__name__}: {one_line(str(error))}\nthis is a bug in cnnlite; --debug shows where"
 
 
 class _Command(click.Command):
@@ -111,7 +106,8 @@ class _Group(click.Group):
                     import traceback
 
                     traceback.print_exc()
-                ctx.exit(_explain(error))
+                complain(_explain(error))
+                ctx.exit(exit_code(error))
 
 
 class Subgroup(click.Group):

@@ -20,7 +20,7 @@ def validate(config: str, overrides: tuple[str, ...]) -> None:
       cnnlite validate small -o train.batch_size=128
     """
     from cnnlite.config import load_config
-    from cnnlite.evaluation import describe_model
+    from cnnlite.loading import describe_model
     from cnnlite.streams import say
 
     say(f"{config}: {describe_model(load_config(config, overrides))}")

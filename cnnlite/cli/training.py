@@ -163,7 +163,7 @@ def verify_resume(
     """
     from cnnlite import engine
     from cnnlite.config import load_config
-    from cnnlite.evaluation import check_training, load_data
+    from cnnlite.loading import check_training, load_data
     from cnnlite.rehearsal import rehearse
     from cnnlite.streams import say
 

@@ -24,8 +24,11 @@ class Communicator:
         """Whether this is the rank that writes files and speaks to the user."""
         return self.rank == 0
 
-    def split(self, count: int) -> slice:
-        """The part of a batch of ``count`` samples that this rank computes, one sample or more."""
+    def begin_batch(self, count: int) -> slice:
+        """Begin a batch of ``count`` samples; returns the part that this rank computes, one sample or more.
+
+        `offset`, `samples`, `figures`, `weighted`, `moments` and `batch_sums` speak of it up to the next call.
+        """
         return slice(0, count)
 
     def samples(self, own: int) -> int:
@@ -36,7 +39,7 @@ class Communicator:
         """Mean loss and number of hits of the whole batch, from those of this rank's part."""
         return loss, hits
 
-    def part(self, gradient: Array) -> Array:
+    def weighted(self, gradient: Array) -> Array:
         """The gradient of the whole batch's mean loss, from that of this rank's mean loss; may be changed in place."""
         return gradient
 
@@ -44,19 +47,19 @@ class Communicator:
         """Mean and biased variance of channels over the whole batch, from those of this rank's part, in float64."""
         return mean, variance
 
-    def sum(self, array: Array) -> Array:
-        """The sum over all ranks of float64 numbers; zeros where this rank has no samples to use it for."""
+    def batch_sums(self, array: Array) -> Array:
+        """Sums over the whole batch, from this rank's in float64; zeros where it has no samples to use them for."""
         return array
 
-    def add_up(self, arrays: Iterable[Array]) -> None:
-        """Replace large flat arrays by their sums over all ranks."""
+    def allreduce(self, arrays: Iterable[Array]) -> None:
+        """Replace contiguous arrays by their sums over all ranks."""
 
-    def gather(self, value: T) -> list[T]:
+    def allgather(self, value: T) -> list[T]:
         """What every rank gave, in the order of the ranks."""
         return [value]
 
     def from_first(self, make: Callable[[], T]) -> T:
-        """What ``make`` returns, or the error of cnnlite it raises, on rank 0; others do not call it."""
+        """Broadcast what ``make`` returns on rank 0, or the error of cnnlite it raises; others do not call it."""
         return make()
 
     def each_alone(self, compute: Callable[[], T]) -> list[T]:

@@ -9,9 +9,8 @@ import numpy as np
 
 from cnnlite import __version__
 from cnnlite.distributed.alone import Communicator, current, using
-from cnnlite.distributed.messages import exit_code
 from cnnlite.distributed.ranks import Ranks
-from cnnlite.errors import ConfigError, missing_extra
+from cnnlite.errors import ConfigError, exit_code, missing_extra
 
 _LAUNCHERS = {
     "PMI_SIZE": "PMI_RANK",

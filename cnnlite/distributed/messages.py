@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 
 from cnnlite import engine, errors
-from cnnlite.errors import CnnliteError
+from cnnlite.errors import CnnliteError, exit_code
 from cnnlite.stopping import Stopped
 from cnnlite.types import Array
 
 PATIENCE = 5.0
 """Seconds that a rank in error waits for the others to end in order, before it ends them."""
+_SMALL_BYTES = 128 * 1024
+"""Smaller arrays are sent whole: on common networks that takes no longer than the many messages for their pieces."""
 _SPIN_SECONDS, _DOZE_SECONDS = 0.05, 1.0
 
 
@@ -60,18 +62,24 @@ class Messages:
         self._notified = False
         self._barrier: Any = None
 
-    def rows(self, array: Array) -> Array:
+    def allgather(self, array: Array) -> Array:
         """The arrays of all ranks, of the same shape, in a new array with an axis of ranks before the others."""
         rows = np.empty((self.size, *array.shape), array.dtype)
         self._wait(array.nbytes * (self.size - 1), self._data.Iallgather(np.ascontiguousarray(array), rows))
         return rows
 
-    def sum(self, array: Array) -> Array:
-        """The sum over all ranks of a small array: of pairs of ranks, then of pairs of pairs, and so on.
+    def allreduce(self, array: Array) -> None:
+        """Replace a contiguous array by the sum over all ranks, with the same bits on all of them."""
+        if array.nbytes <= _SMALL_BYTES:
+            array[...] = self._sum_by_doubling(array)
+        else:
+            self._sum_by_pieces(array.reshape(-1))
+
+    def _sum_by_doubling(self, total: Array) -> Array:
+        """The sum of pairs of ranks, then of pairs of pairs, and so on (recursive doubling).
 
         All have the same bits, because a + b is b + a. Ranks beyond the greatest power of two let others add theirs.
         """
-        total = np.array(array)
         paired = 1 << (self.size.bit_length() - 1)
         beyond, step = self.rank ^ paired, 1
         if self.rank >= paired:
@@ -96,8 +104,8 @@ class Messages:
         self._wait(0, self._data.Irecv(array, rank))
         return array
 
-    def add_up(self, array: Array) -> None:
-        """Replace a large flat array by the sum over all ranks, added in their order.
+    def _sum_by_pieces(self, array: Array) -> None:
+        """Replace a flat array by the sum over all ranks, added in their order (reduce-scatter, then allgather).
 
         Each rank adds up one piece and sends it to all: 2 (size - 1) / size of the array is sent, which is the least.
         """
@@ -123,15 +131,15 @@ class Messages:
             self._memory[key] = engine.aligned(self.size * count, dtype).reshape(self.size, count)
         return self._memory[key]
 
-    def gather(self, value: Any) -> list[Any]:
+    def allgather_objects(self, value: Any) -> list[Any]:
         """What every rank gave, in the order of the ranks."""
         data = np.frombuffer(bytearray(self._mpi.pickle.dumps(value)), np.uint8)
-        sizes = self.rows(np.array(data.size))
+        sizes = self.allgather(np.array(data.size))
         everything = np.empty(sizes.sum(), np.uint8)
         self._wait(data.size * (self.size - 1), self._data.Iallgatherv(data, [everything, sizes]))
         return [self._mpi.pickle.loads(piece) for piece in np.split(everything, np.cumsum(sizes)[:-1])]
 
-    def broadcast(self, value: Any) -> Any:
+    def broadcast_object(self, value: Any) -> Any:
         """What rank 0 gave."""
         data = np.frombuffer(bytearray(self._mpi.pickle.dumps(value)), np.uint8)
         size = np.array([data.size])
@@ -196,13 +204,6 @@ def _pause(waited: float) -> None:
         os.sched_yield()
     else:
         time.sleep(0)
-
-
-def exit_code(error: BaseException) -> int:
-    """What the process ends with because of an error, as on the command line."""
-    if isinstance(error, OSError | MemoryError):
-        return 5
-    return int(getattr(error, "exit_code", 1))
 
 
 def error_of(kind: str, text: str, code: int = 1) -> CnnliteError:

@@ -18,9 +18,6 @@ from cnnlite.types import Array
 
 T = TypeVar("T")
 
-_SMALL_BYTES = 128 * 1024
-"""Smaller arrays are sent whole: on common networks that takes no longer than the many messages for their pieces."""
-
 
 class Ranks(Communicator):
     """Divides batches among the ranks and puts results together; `Communicator` says what each method does.
@@ -35,7 +32,7 @@ class Ranks(Communicator):
         self.rank, self.size = self.messages.rank, self.messages.size
         self._own = self._total = 0
 
-    def split(self, count: int) -> slice:
+    def begin_batch(self, count: int) -> slice:
         # Messages have to match, and layers need a sample: a rank without one computes another's, counted zero times.
         start, stop = engine.even(count, self.size)[self.rank]
         self._own, self._total = stop - start, count
@@ -50,37 +47,32 @@ class Ranks(Communicator):
         return self._own / self._total
 
     def figures(self, loss: float, hits: float) -> tuple[float, float]:
-        total = self._sum(np.array([loss * self._weight, hits * (self._own > 0)]))
+        total = self._summed(np.array([loss * self._weight, hits * (self._own > 0)]))
         return float(total[0]), float(total[1])
 
-    def part(self, gradient: Array) -> Array:
+    def weighted(self, gradient: Array) -> Array:
         gradient *= self._weight
         return gradient
 
     def moments(self, mean: Array, variance: Array) -> tuple[Array, Array]:
         # E[x^2] - E[x]^2 is safe here: float64 keeps more digits than float32 numbers have to lose.
-        mean, square = self._sum(self._weight * np.stack([mean, variance + mean * mean]))
+        mean, square = self._summed(self._weight * np.stack([mean, variance + mean * mean]))
         return mean, np.maximum(square - mean * mean, 0)
 
-    def sum(self, array: Array) -> Array:
-        return self._sum(array) * (self._own > 0)
+    def batch_sums(self, array: Array) -> Array:
+        return self._summed(array) * (self._own > 0)
 
-    def _sum(self, array: Array) -> Array:
-        if array.nbytes <= _SMALL_BYTES:
-            return self.messages.sum(array)
-        total = np.array(array)
-        self.messages.add_up(total.reshape(-1))
+    def _summed(self, array: Array) -> Array:
+        total = np.array(array, order="C")
+        self.messages.allreduce(total)
         return total
 
-    def add_up(self, arrays: Iterable[Array]) -> None:
+    def allreduce(self, arrays: Iterable[Array]) -> None:
         for array in arrays:
-            if array.nbytes <= _SMALL_BYTES:
-                array[...] = self._sum(array)
-            else:
-                self.messages.add_up(array)
+            self.messages.allreduce(array)
 
-    def gather(self, value: T) -> list[T]:
-        return self.messages.gather(value)
+    def allgather(self, value: T) -> list[T]:
+        return self.messages.allgather_objects(value)
 
     def from_first(self, make: Callable[[], T]) -> T:
         value: T | None = None
@@ -90,7 +82,7 @@ class Ranks(Communicator):
                 value = make()
             except CnnliteError as error:
                 failure = error
-        found, kind, text = self.messages.broadcast((value, failure and type(failure).__name__, str(failure)))
+        found, kind, text = self.messages.broadcast_object((value, failure and type(failure).__name__, str(failure)))
         if kind is not None:
             raise failure or error_of(kind, text)
         result: T = found
@@ -99,13 +91,13 @@ class Ranks(Communicator):
     def each_alone(self, compute: Callable[[], T]) -> list[T]:
         with using(Communicator()):
             value = compute()
-        return self.gather(value)
+        return self.allgather(value)
 
     def agreed(self, stop: StopFlag) -> StopFlag:
         return _AgreedStop(stop, self.messages)
 
     def check_same(self, facts: Mapping[str, Any], error: type[CnnliteError] = ConfigError) -> None:
-        (first, first_name), *others = self.gather((dict(facts), self.messages.name))
+        (first, first_name), *others = self.allgather((dict(facts), self.messages.name))
         lines = [
             f"{name} has {key} {found.get(key)!r:.80}, {first_name} has {first.get(key)!r:.80}"
             for found, name in others
@@ -117,12 +109,12 @@ class Ranks(Communicator):
 
     def check_replicas(self, state: Mapping[str, Array]) -> None:
         sums = {name: zlib.crc32(array.tobytes()) for name, array in state.items()}
-        if any(found != sums for found in self.gather(sums)):
+        if any(found != sums for found in self.allgather(sums)):
             raise RankError("the ranks no longer hold the same network; run all of them on processors of one kind")
 
     def threads(self, wanted: int | None) -> int | None:
         # Launchers may have given each rank cores of its own, or all ranks of a host the same.
-        sharing = self.gather(self._place).count(self._place)
+        sharing = self.allgather(self._place).count(self._place)
         return wanted or max(1, engine.available_cores() // sharing)
 
 
@@ -142,7 +134,7 @@ class _AgreedStop(StopFlag):
 
     def check(self) -> None:
         """Raise Stopped on all ranks if a signal came to one of them; all have to call this as often."""
-        number = int(self._messages.rows(np.array(self._own.number)).max())
+        number = int(self._messages.allgather(np.array(self._own.number)).max())
         if number:
             self._messages.agreed_to_end = True
             raise Stopped(number)

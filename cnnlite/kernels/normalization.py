@@ -123,7 +123,7 @@ def backward(dy: Array, x: Array, pooled: Array, y: Array, transform: Transform)
     windows, mean, inv_std = transform.windows, transform.mean, transform.inv_std
     dz, own = _gradient_for_z(dy, pooled, y, transform)
     own[1] = (own[1] - mean * own[0]) * inv_std
-    dbeta, dgamma = distributed.current().sum(own)
+    dbeta, dgamma = distributed.current().batch_sums(own)
     m = distributed.current().samples(len(x)) * (x[0].size // x.shape[-1])
     factor = transform.scale / -m
     slope = factor * inv_std * dgamma

@@ -20,12 +20,15 @@ class Adam(Rule):
     ``m' = m / (1 - b1^t)`` and ``v' = v / (1 - b2^t)`` at update ``t``, counted from 1.
     """
 
-    slots = ("m", "v")
     decoupled: ClassVar[bool] = False
     lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     weight_decay: float = 0.0
+
+    def slots_for(self, options: Options) -> tuple[str, ...]:
+        """The two means."""
+        return ("m", "v")
 
     def update(self, values: Array, grads: Array, slots: Mapping[str, Array], scratch: Array, options: Options) -> None:
         """One step of the formulas above; ``scratch`` holds each intermediate in turn."""
@@ -39,7 +42,7 @@ class Adam(Rule):
         np.multiply(direction, 1 - b1, out=scratch)
         m *= b1
         m += scratch
-        np.square(scratch, out=scratch)
+        np.square(scratch, out=scratch)  # (1 - b1)^2 g^2; g itself is gone where `direction` was `scratch`
         scratch *= (1 - b2) / (1 - b1) ** 2
         v *= b2
         v += scratch

@@ -5,7 +5,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -13,13 +13,13 @@ from cnnlite import engine
 from cnnlite.errors import ConfigError, Problem
 from cnnlite.network import Parameter, load_arrays, pack
 from cnnlite.registry import Registry
-from cnnlite.types import Array
+from cnnlite.types import Array, Shape
 from cnnlite.words import did_you_mean
 
 Options: TypeAlias = Mapping[str, Any]
 
 
-@dataclass
+@dataclass(eq=False)
 class Group:
     """Parameters with the same options: values, gradients and state, each side by side in one flat array."""
 
@@ -56,22 +56,18 @@ class Optimizer(ABC):
     def rate(self, step: int, factor: float) -> float:
         """The learning rate that update ``step`` has with ``factor``, for the metrics."""
 
+    def rates(self, step: int, factor: float) -> dict[str, float]:
+        """All learning rates of update ``step``, by whose they are; one that is for all has an empty name."""
+        return {"": self.rate(step, factor)}
+
+    def active(self, step: int) -> list[Group]:
+        """The groups that update ``step`` changes; one that it leaves alone is changed by no later one either."""
+        return self.bound
+
     def finished(self, step: int) -> list[Parameter]:
         """The parameters that neither update ``step`` nor a later one changes."""
-        return []
-
-    def gradient_norm(self) -> float:
-        """The L2 norm of all gradients together; infinite or NaN if a gradient is."""
-        pieces = [g.grads[i:j] for g in self.bound for i, j in engine.blocks(g.grads.size, g.grads.itemsize)]
-        total = sum(float(np.vdot(piece, piece)) for piece in pieces)  # where np.dot would warn of an overflow
-        if math.isinf(total):  # perhaps only beyond float32
-            total = sum(float(np.einsum("i,i", piece, piece, dtype=np.float64)) for piece in pieces)
-        return math.sqrt(total)
-
-    def scale_gradients(self, factor: float) -> None:
-        """Multiply all gradients by ``factor``."""
-        for group in self.bound:
-            group.grads *= float(factor)
+        active = self.active(step)
+        return [parameter for group in self.bound if group not in active for parameter in group.parameters]
 
     def state(self) -> dict[str, Array]:
         """Live views of all state, ``"<slot>/<parameter name>"``, in the parameters' shapes."""
@@ -92,16 +88,13 @@ class Optimizer(ABC):
 class Rule(Optimizer):
     """One update rule for all parameters.
 
-    A subclass adds its options as fields, names its ``slots`` of state, and writes ``update``, the rule for a piece of
-    the flat arrays; or ``step_group``, where the rule needs whole matrices.
+    A subclass adds its options as fields, ``lr`` among them, names its state in ``slots_for``, and writes ``update``,
+    the rule for a piece of the flat arrays; or ``step_group`` too, where the rule needs whole matrices.
 
     Weight decay is for parameters called ``weight``: biases and the scales and shifts of normalizations have none.
     ``groups`` give parameters other options, the first that matches: ``{match: "bias$", lr: 0.2}``, ``match`` being a
     regular expression searched for in the parameter's name. A ``weight_decay`` there goes to all that it matches.
     """
-
-    slots: ClassVar[tuple[str, ...]] = ()
-    """Names of the arrays of state; one called like an option is left out where that option is 0."""
 
     groups: list[dict[str, Any]] | None = field(default=None, kw_only=True)
 
@@ -135,17 +128,16 @@ class Rule(Optimizer):
         self.check(parameters)
         self.bound = []
         for items, group in self._members(parameters).items():
-            values, grads = pack(group)
-            kept = [slot for slot in self.slots if dict(items).get(slot, True)]
-            slots = {slot: engine.aligned(values.size, values.dtype) for slot in kept}
+            options, (values, grads) = dict(items), pack(group)
+            slots = {slot: engine.aligned(values.size, values.dtype) for slot in self.slots_for(options)}
             for flat in slots.values():
                 flat[...] = 0
-            self.bound.append(Group(group, dict(items), values, grads, slots))
+            self.bound.append(Group(group, options, values, grads, slots))
 
     def _members(self, parameters: Sequence[Parameter]) -> dict[tuple[tuple[str, Any], ...], list[Parameter]]:
         """Those of ``parameters`` with the same options together; ConfigError if a group is left without any."""
         members: dict[tuple[tuple[str, Any], ...], list[Parameter]] = {}
-        unused = {index: pattern.pattern for index, (pattern, _) in enumerate(self._rules)}
+        unused = dict(enumerate(pattern.pattern for pattern, _ in self._rules))
         for parameter in parameters:
             options = dict(self.options)
             if parameter.name.rpartition(".")[2] != "weight":
@@ -157,15 +149,19 @@ class Rule(Optimizer):
                     break
             members.setdefault(tuple(options.items()), []).append(parameter)
         if unused:
-            places = {index: f"{self.path}.groups[{index}].match" for index in unused}
-            raise ConfigError([unmatched(places[index], match, parameters) for index, match in unused.items()])
+            raise ConfigError([unmatched(f"{self.path}.groups[{i}]", unused[i], parameters) for i in unused])
         return members
+
+    def slots_for(self, options: Options) -> tuple[str, ...]:
+        """Names of the arrays of state that parameters with these options need."""
+        return ()
 
     @abstractmethod
     def update(self, values: Array, grads: Array, slots: Mapping[str, Array], scratch: Array, options: Options) -> None:
-        """Change ``values`` and ``slots`` in place and leave ``grads``; all and ``scratch`` are flat and of one size.
+        """Change ``values`` and ``slots`` in place and leave ``grads``; all and ``scratch`` are of one shape.
 
-        ``options`` are the group's, with ``lr`` as scheduled and ``step`` counted from 0.
+        They are flat pieces of any size where ``step_group`` makes no matrices of them. ``options`` are those of the
+        group, with ``lr`` as scheduled and ``step`` counted from 0.
         """
 
     def step(self, step: int, factor: float) -> None:
@@ -186,18 +182,22 @@ class Rule(Optimizer):
         # Larger pieces than fit in L2: in passes shorter than ~20 us, threads wait for the interpreter lock instead.
         engine.for_blocks(task, group.values.size, 2 * group.values.itemsize)
 
-    def update_piece(self, group: Group, start: int, stop: int, options: Options) -> None:
-        """Call ``update`` for the numbers of a group from ``start`` to ``stop``."""
-        slots = {name: flat[start:stop] for name, flat in group.slots.items()}
-        scratch = engine.scratch("optimizer", (stop - start,), group.values.dtype)
-        self.update(group.values[start:stop], group.grads[start:stop], slots, scratch, options)
+    def update_piece(self, group: Group, start: int, stop: int, options: Options, shape: Shape = (-1,)) -> None:
+        """Call ``update`` for the numbers of a group from ``start`` to ``stop``, in that shape."""
+
+        def piece(flat: Array) -> Array:
+            return flat[start:stop].reshape(shape)
+
+        values, slots = piece(group.values), {name: piece(flat) for name, flat in group.slots.items()}
+        scratch = engine.scratch("optimizer", values.shape, values.dtype)
+        self.update(values, piece(group.grads), slots, scratch, options)
 
 
 def name_pattern(match: str) -> re.Pattern[str]:
     """Compile a pattern for parameter names; ValueError for one that could search for ever, such as ``(a+)+b``."""
     try:
         if len(match) > 200 or len(re.findall(r"[*+{]", match)) > 4 or re.search(r"\)[*+{]", match):
-            raise ValueError("it may repeat single characters, four times at most, and no groups")
+            raise ValueError("it may have four of *, + and { at most, and none after a group")
         return re.compile(match)
     except (ValueError, re.error, OverflowError, RecursionError) as error:
         message = f"match: {match!r:.60} is not a regular expression that can be used: {error}"
@@ -205,9 +205,9 @@ def name_pattern(match: str) -> re.Pattern[str]:
 
 
 def unmatched(path: str, match: str, parameters: Sequence[Parameter]) -> Problem:
-    """What to say of a pattern at ``path`` that is left without any of ``parameters``."""
+    """What to say if the pattern ``match`` of what is at ``path`` is left without any of ``parameters``."""
     names = ", ".join(parameter.name for parameter in parameters[:4])
-    return Problem(path, f"{match!r} matches no parameter that is left (names: {names}, ...)")
+    return Problem(f"{path}.match", f"{match!r} matches no parameter that is left (names: {names}, ...)")
 
 
 def _checked(name: str, value: Any, example: Any) -> Any:
@@ -226,6 +226,21 @@ def _checked(name: str, value: Any, example: Any) -> Any:
     if not 0 <= value < limit or (name == "eps" and not value):
         raise ValueError(f"{name} {value} is not in {'(' if name == 'eps' else '['}0, {limit})")
     return float(value)  # a NumPy float64 would make all arithmetic with it float64
+
+
+def gradient_norm(groups: Sequence[Group]) -> float:
+    """The L2 norm of all gradients of ``groups`` together; infinite or NaN if a gradient is."""
+    pieces = [g.grads[i:j] for g in groups for i, j in engine.blocks(g.grads.size, g.grads.itemsize)]
+    total = sum(float(np.vdot(piece, piece)) for piece in pieces)  # where np.dot would warn of an overflow
+    if math.isinf(total):  # perhaps only beyond float32
+        total = sum(float(np.einsum("i,i", piece, piece, dtype=np.float64)) for piece in pieces)
+    return math.sqrt(total)
+
+
+def scale_gradients(groups: Sequence[Group], factor: float) -> None:
+    """Multiply all gradients of ``groups`` by ``factor``."""
+    for group in groups:
+        group.grads *= float(factor)
 
 
 optimizers: Registry[Optimizer] = Registry("optimizer", Optimizer)  # type: ignore[type-abstract]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from cnnlite.errors import ConfigError, Problem
 from cnnlite.network import Parameter
-from cnnlite.optimizers.base import Optimizer, name_pattern, optimizers, unmatched
-from cnnlite.schedules import Schedule
+from cnnlite.optimizers.base import Group, Optimizer, name_pattern, optimizers, unmatched
+from cnnlite.schedules import Schedule, steps_in
 
 
 @dataclass(frozen=True)
@@ -49,34 +49,32 @@ class Composite(Optimizer):
         if not members:
             raise ValueError("members: needs at least one")
         self.members = members
-        self._main = members[-1]
         self._plan: tuple[int, int] | None = None
 
     def check(self, parameters: Sequence[Parameter]) -> None:
         """ConfigError if one of ``parameters`` is left over, a member is without any, or one does not fit its own."""
-        for member, share in zip(self.members, self._shares(parameters), strict=True):
+        for member, share in self._shares(parameters):
             member.optimizer.check(share)
 
     def bind(self, parameters: Sequence[Parameter]) -> None:
         """Divide ``parameters`` among the members; ConfigError as in `check`."""
         self.check(parameters)
         shares = self._shares(parameters)
-        for member, share in zip(self.members, shares, strict=True):
+        for member, share in shares:
             member.optimizer.bind(share)
         self.bound = [group for member in self.members for group in member.optimizer.bound]
-        counts = [sum(parameter.value.size for parameter in share) for share in shares]
-        self._main = self.members[counts.index(max(counts))]
+        self._main, _ = max(shares, key=lambda pair: sum(parameter.value.size for parameter in pair[1]))
 
-    def _shares(self, parameters: Sequence[Parameter]) -> list[list[Parameter]]:
-        """The parameters of each member; ConfigError if one is left over, or a member without any."""
-        shares: list[list[Parameter]] = [[] for _ in self.members]
+    def _shares(self, parameters: Sequence[Parameter]) -> list[tuple[Member, list[Parameter]]]:
+        """Members with their parameters; ConfigError if a parameter is left over, or a member without any."""
+        shares: list[tuple[Member, list[Parameter]]] = [(member, []) for member in self.members]
         left: list[Parameter] = []
         for parameter in parameters:
-            found = [re.search(member.match, parameter.name) is not None for member in self.members]
-            (shares[found.index(True)] if any(found) else left).append(parameter)
+            takers = (share for member, share in shares if re.search(member.match, parameter.name))
+            next(takers, left).append(parameter)
         problems = [
-            unmatched(f"{self.path}.members[{index}].match", member.match, parameters)
-            for index, (member, share) in enumerate(zip(self.members, shares, strict=True))
+            unmatched(f"{self.path}.members[{index}]", member.match, parameters)
+            for index, (member, share) in enumerate(shares)
             if not share
         ]
         if left:
@@ -98,15 +96,22 @@ class Composite(Optimizer):
             if own is not None:
                 member.optimizer.step(step, own)
 
-    def finished(self, step: int) -> list[Parameter]:
-        """Those of members whose time is over."""
-        over = [member.optimizer for member in self.members if self._factor(member, step, 1.0) is None]
-        return [parameter for optimizer in over for group in optimizer.bound for parameter in group.parameters]
+    def active(self, step: int) -> list[Group]:
+        """Those of members whose time is not over."""
+        at_work = [member.optimizer for member in self.members if self._factor(member, step, 1.0) is not None]
+        return [group for optimizer in at_work for group in optimizer.bound]
 
     def rate(self, step: int, factor: float) -> float:
-        """The learning rate of the member that trains most numbers; of the last one before `bind`."""
-        own = self._factor(self._main, step, factor)
-        return 0.0 if own is None else self._main.optimizer.rate(step, own)
+        """The learning rate of the member that trains most numbers, known since `bind`."""
+        return self._rate(self._main, step, factor)
+
+    def rates(self, step: int, factor: float) -> dict[str, float]:
+        """The learning rates of all members, by what they match."""
+        return {member.match: self._rate(member, step, factor) for member in self.members}
+
+    def _rate(self, member: Member, step: int, factor: float) -> float:
+        own = self._factor(member, step, factor)
+        return 0.0 if own is None else member.optimizer.rate(step, own)
 
     def _factor(self, member: Member, step: int, factor: float) -> float | None:
         """The factor for a member's learning rate; None if its time is over."""
@@ -114,8 +119,7 @@ class Composite(Optimizer):
             return factor
         total_steps, steps_per_epoch = self._plan
         if member.epochs is not None:
-            # As for the training: an epoch count such as 0.3 must not become one step more for its last bits.
-            total_steps = math.ceil(member.epochs * steps_per_epoch - 1e-6)
+            total_steps = steps_in(member.epochs, steps_per_epoch)
             if step >= total_steps:
                 return None
         return factor if member.schedule is None else member.schedule.factor(step, total_steps, steps_per_epoch)

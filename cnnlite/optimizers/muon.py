@@ -31,7 +31,6 @@ class Muon(Rule):
     Only for weights of two or more axes: ConfigError for others.
     """
 
-    slots = ("momentum",)
     lr: float
     momentum: float = 0.95
     nesterov: bool = True
@@ -48,6 +47,10 @@ class Muon(Rule):
             raise ConfigError([Problem(self.path, f"is for weights of two or more axes, not {names}; {way_out}")])
         super().check(parameters)
 
+    def slots_for(self, options: Options) -> tuple[str, ...]:
+        """One for the momentum, if there is any."""
+        return ("momentum",) if options["momentum"] else ()
+
     def step_group(self, group: Group, options: Options) -> None:
         """Update the matrices of a group, each on one thread, the largest first."""
         stops = np.cumsum([parameter.value.size for parameter in group.parameters]).tolist()
@@ -56,13 +59,13 @@ class Muon(Rule):
 
         def task(index: int) -> None:
             start, stop, shape = pieces[index]
-            self.update_piece(group, start, stop, {**options, "out": shape[-1]})
+            self.update_piece(group, start, stop, options, (-1, shape[-1]))
 
         engine.run(task, len(pieces))
 
     def update(self, values: Array, grads: Array, slots: Mapping[str, Array], scratch: Array, options: Options) -> None:
-        """One step of the formula above for one weight, whose matrix has as many columns as the option ``out`` says."""
-        momentum, direction, matrix = options["momentum"], scratch, scratch.reshape(-1, options["out"])
+        """One step of the formula above for one weight, a matrix."""
+        momentum, direction = options["momentum"], scratch
         if momentum:
             total = slots["momentum"]
             total *= momentum
@@ -77,8 +80,8 @@ class Muon(Rule):
         if options["weight_decay"]:
             values *= 1 - options["lr"] * options["weight_decay"]
         if options["normalize_weights"] and (norm := _norm(values)):
-            values *= math.sqrt(options["out"]) / norm
-        orthogonalize(matrix, options["iterations"], options["eps"])
+            values *= math.sqrt(values.shape[1]) / norm
+        orthogonalize(direction, options["iterations"], options["eps"])
         direction *= options["lr"]
         values -= direction
 

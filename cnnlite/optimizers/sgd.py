@@ -17,11 +17,14 @@ class SGD(Rule):
     With ``nesterov``, ``w -= lr * (g + momentum * m)`` (Sutskever et al. 2013).
     """
 
-    slots = ("momentum",)
     lr: float
     momentum: float = 0.0
     nesterov: bool = False
     weight_decay: float = 0.0
+
+    def slots_for(self, options: Options) -> tuple[str, ...]:
+        """One for the momentum, if there is any."""
+        return ("momentum",) if options["momentum"] else ()
 
     def update(self, values: Array, grads: Array, slots: Mapping[str, Array], scratch: Array, options: Options) -> None:
         """One step of the formula above."""

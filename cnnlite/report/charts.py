@@ -134,14 +134,17 @@ def _both(record: Record, what: str, title: str) -> Chart:
 
 
 def lr_chart(record: Record) -> Chart:
-    """The learning rate: the schedule's curve where the number of steps is known, and the rows of the metrics."""
+    """The learning rates: the schedules' curves where the number of steps is known, and the rows of the metrics."""
     chart = Chart("Learning rate")
-    epoch, total = record.steps_per_epoch, record.total_steps
-    if epoch and total:
-        rate = record.config.train.rates(total, epoch)
+    steps_per_epoch, total = record.steps_per_epoch, record.total_steps
+    if steps_per_epoch and total:
+        rates = record.config.train.rates(total, steps_per_epoch)
         steps = np.unique(np.linspace(0, total - 1, min(total, 400)).astype(int))
-        rates = [rate(int(step)) for step in steps]
-        chart.axes.plot((steps + 1) / epoch, rates, color=COLOURS[2], label="schedule")
+        found = [rates(int(step)) for step in steps]
+        for index, name in enumerate(found[0]):
+            curve, label = [each[name] for each in found], f"schedule of {name}" if name else "schedule"
+            colour = COLOURS[1:][(index + 1) % (len(COLOURS) - 1)]
+            chart.axes.plot((steps + 1) / steps_per_epoch, curve, color=colour, label=label)
     _curve(chart.axes, *record.column("lr"), "when validated", COLOURS[0], "none")
     chart.axes.set_ylim(bottom=0)
     _finish(chart.axes, "learning rate")

@@ -9,8 +9,8 @@ from typing import Any
 from cnnlite.config import Config, load_config
 from cnnlite.data import Dataset, Images, Normalizer
 from cnnlite.errors import CheckpointError, CnnliteError, DataError
-from cnnlite.evaluation import load_data, load_network
 from cnnlite.files import read_small
+from cnnlite.loading import load_data, load_network
 from cnnlite.network import Network
 from cnnlite.results import read_object, read_result
 from cnnlite.runs import no_run

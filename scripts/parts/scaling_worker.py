@@ -19,6 +19,7 @@ from cnnlite.bench import Step, prepare
 from cnnlite.config import load_config
 from cnnlite.distributed import Communicator
 from cnnlite.distributed.messages import Traffic
+from cnnlite.optimizers.base import gradient_norm
 from cnnlite.stopping import StopFlag
 
 WARM_UP_STEPS = 2
@@ -31,12 +32,13 @@ _PROBES, _PROBE_BYTES = (5, 100), 2**26
 def train_step(step: Step, ranks: Communicator, stop: StopFlag, batch: int) -> None:
     """Make one step as the training loop does."""
     stop.check()
-    which = ranks.split(batch)
+    which = ranks.begin_batch(batch)
     logits = step.network.forward(step.x[which], training=True, step=step.count)
-    ranks.figures(step.loss.forward(logits, step.labels[which]), 0.0)
-    step.network.backward(ranks.part(step.loss.backward()))
-    ranks.add_up(group.grads for group in step.optimizer.bound)
-    step.optimizer.gradient_norm()
+    loss, dlogits = step.loss.loss_and_gradient(logits, step.labels[which])
+    ranks.figures(loss, 0.0)
+    step.network.backward(ranks.weighted(dlogits))
+    ranks.allreduce(group.grads for group in step.optimizer.bound)
+    gradient_norm(step.optimizer.bound)
     step.optimizer.step(step.count, 1e-3)
     step.count += 1
 
@@ -90,7 +92,7 @@ def sums(ranks: Communicator) -> dict[str, float]:
     for size in SIZES:
         array = np.zeros(size // 4, np.float32)
         times = max(_PROBES[0], min(_PROBES[1], _PROBE_BYTES // size))
-        found[str(size)] = statistics.median(seconds_of(lambda array=array: ranks.add_up([array]), times))  # type: ignore[misc]
+        found[str(size)] = statistics.median(seconds_of(lambda array=array: ranks.allreduce([array]), times))  # type: ignore[misc]
     return found
 
 

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from cnnlite.cli import cli
 from cnnlite.data import Dataset
-from cnnlite.evaluation import load_data
+from cnnlite.loading import load_data
 from cnnlite.report import record as records
 from cnnlite.report.record import Record
 from tests.report.runs import trained

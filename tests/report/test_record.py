@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cnnlite.errors import CheckpointError, ConfigError
-from cnnlite.evaluation import load_data
+from cnnlite.loading import load_data
 from cnnlite.report import record as records
 from cnnlite.report.record import Record, load_seen, load_trained, read_record
 from tests.report.runs import made_up

@@ -19,7 +19,7 @@ from cnnlite.cli import cli
 from cnnlite.config import config_from_data
 from cnnlite.data import Dataset, Images
 from cnnlite.errors import ConfigError, StorageError
-from cnnlite.evaluation import load_data
+from cnnlite.loading import load_data
 from cnnlite.report import charts
 from cnnlite.report import record as records
 from cnnlite.report.build import refuse_foreign, report_page, write_report
@@ -101,6 +101,20 @@ def test_charts_follow_the_choice_of_light_or_dark_keep_text_as_text_and_come_ou
     assert "fill: #1f2328" in chart
     assert '[style*="fill: #1f2328"]' in chart
     assert charts.loss_chart(run).svg() == chart
+
+
+def test_the_chart_of_learning_rates_has_a_curve_through_the_rows_of_the_metrics(
+    tmp_path: Path, dataset: Dataset
+) -> None:
+    first = {"match": "weight$", "optimizer": {"sgd": {"lr": 0.1}}, "schedule": "linear"}
+    optimizer = {"composite": {"members": [first, {"match": ".", "optimizer": {"sgd": {"lr": 0.3}}}]}}
+    found = trained(tmp_path / "run", tiny(optimizer=optimizer, validate_every=2), dataset)
+    curves = {str(line.get_label()): line.get_xydata() for line in charts.lr_chart(found).axes.get_lines()}
+    assert list(curves) == ["schedule of weight$", "schedule of .", "when validated"]
+    weights, others, rows = ({tuple(point) for point in np.round(points, 6)} for points in curves.values())
+    assert len(rows) > 5
+    assert rows <= weights
+    assert not rows <= others
 
 
 def test_names_and_configs_are_shown_as_text_whatever_they_hold(tmp_path: Path) -> None:
