@@ -68,6 +68,11 @@ class Layer(ABC):
         kept, self._kept = self._kept, None
         return kept
 
+    def forget(self) -> None:
+        """Let go of what this layer and those below it keep, where no ``backward`` is to come."""
+        for _, layer in self.walk():
+            layer._kept = None
+
     def start_step(self, step: int) -> None:
         """Called before the forward pass of training step ``step``; layers that draw at random reseed here."""
         for child in self.children.values():

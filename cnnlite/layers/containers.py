@@ -57,8 +57,10 @@ class Sequential(Layer):
                 break  # the layers after it need the gradient for their input, which it needs for its parameters
 
     def forward(self, x: Array, *, training: bool) -> Array:
-        for layer in self._steps:
+        for index, layer in enumerate(self._steps):
             x = layer.forward(x, training=training)
+            if index < self._first:
+                layer.forget()
         return x
 
     def backward(self, dy: Array) -> Array | None:
