@@ -175,7 +175,10 @@ class SiLU(Activation):
 
 @layers.register("gelu")
 class GELU(Activation):
-    """y = x * (1 + tanh(u)) / 2, u = sqrt(2 / pi) * (x + 0.044715 * x^3): the tanh form of Hendrycks & Gimpel 2016, arXiv:1606.08415."""  # noqa: E501
+    """y = x * (1 + tanh(u)) / 2, u = sqrt(2 / pi) * (x + 0.044715 * x^3).
+
+    The tanh form of Hendrycks & Gimpel 2016, arXiv:1606.08415.
+    """
 
     SCALE = math.sqrt(2 / math.pi)
     CUBIC = 0.044715

@@ -17,7 +17,8 @@ class Layer(ABC):
     The constructor only takes options. ``build`` receives the shape of a sample, checks that it fits, allocates
     ``params``, ``grads`` and ``buffers``, and says what shape comes out. ``forward`` and ``backward`` then alternate:
 
-    - A layer never changes ``x`` or ``dy``: branches of a network share them. What it returns belongs to the caller.
+    - Nobody changes ``x``, ``dy`` or what a layer returns: branches of a network share them, and what is returned may
+      be ``x`` itself, or kept for ``backward``.
     - ``backward`` writes ``grads``, it does not add to them.
     - What ``forward`` keeps for ``backward`` is in ``_kept``, only when training; ``kept`` hands it out once.
 
@@ -48,7 +49,7 @@ class Layer(ABC):
 
     @abstractmethod
     def build(self, in_shape: Shape, rng: np.random.Generator, dtype: DType) -> Shape:
-        """Check ``in_shape``, allocate everything, return the shape of an output sample; ValueError if it cannot be."""
+        """Allocate everything, return the shape of an output sample; ValueError if ``in_shape`` does not fit."""
 
     @abstractmethod
     def forward(self, x: Array, *, training: bool) -> Array:
@@ -58,7 +59,8 @@ class Layer(ABC):
     def backward(self, dy: Array) -> Array | None:
         """From the gradient for the output, write ``grads`` and return the gradient for the input.
 
-        Uses up what the last training ``forward`` kept, so a second call raises. Returns None if not ``needs_dx``.
+        Uses up what the last training ``forward`` kept: where it kept something, a second call raises. May return None
+        if not ``needs_dx``.
         """
 
     def kept(self) -> Any:

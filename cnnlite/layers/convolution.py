@@ -14,7 +14,9 @@ from cnnlite.types import Array, DType, Shape
 
 @layers.register("conv2d")
 class Conv2d(Layer):
-    """2-d convolution: ``(N, H, W, C) -> (N, out_h, out_w, out_channels)``, out = floor((in + 2 * padding - kernel) / stride) + 1.
+    """2-d convolution: ``(N, H, W, C) -> (N, out_h, out_w, out_channels)``.
+
+    out = floor((in + 2 * padding - kernel) / stride) + 1, for height and width.
 
     Args:
         out_channels: number of filters.
@@ -28,7 +30,7 @@ class Conv2d(Layer):
             ``winograd`` (3x3 kernels, stride 1) give the same results within rounding.
 
     Parameters: ``weight`` (kernel_h, kernel_w, in_channels, out_channels), ``bias`` (out_channels,).
-    """  # noqa: E501
+    """
 
     def __init__(
         self,

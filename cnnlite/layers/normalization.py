@@ -15,19 +15,19 @@ from cnnlite.types import Array, DType, Shape
 
 @layers.register("batch_norm")
 class BatchNorm(Layer):
-    """Normalize each channel over the batch (and over the pixels of images): y = gamma * (x - mean) / sqrt(var + eps) + beta.
+    """Normalize each channel over the batch: y = gamma * (x - mean) / sqrt(var + eps) + beta.
 
-    Any shape ``(N, ..., C)``, so it serves images and flat features. In evaluation the running statistics stand in for the
-    batch's. Source: Ioffe & Szegedy 2015, arXiv:1502.03167.
+    Any shape ``(N, ..., C)``: flat features, or images, whose statistics are over pixels too. In evaluation the running
+    statistics stand in for the batch's. Source: Ioffe & Szegedy 2015, arXiv:1502.03167.
 
     Args:
-        momentum: weight of a new batch in the running statistics: running = (1 - momentum) * running + momentum * batch.
+        momentum: weight of a new batch in running statistics: running = (1 - momentum) * running + momentum * batch.
         eps: added to the variance, in training and in evaluation.
         affine: whether gamma and beta are trained; without, y is the normalized x.
         scale: whether there is a gamma beside beta; without, it is 1.
 
     Parameters: ``gamma``, ``beta`` (C,). Buffers: ``running_mean``, ``running_var`` (C,), the latter unbiased.
-    """  # noqa: E501
+    """
 
     def __init__(self, momentum: float = 0.1, eps: float = 1e-5, affine: bool = True, scale: bool = True):
         super().__init__()
