@@ -70,10 +70,10 @@ class BatchNorm(Layer):
 
     def forward(self, x: Array, *, training: bool) -> Array:
         if training:
-            mean, variance = normalization.moments(x)
-            self._update_running(mean, variance, distributed.current().samples(len(x)) * (x[0].size // x.shape[-1]))
+            mean, variance = distributed.current().moments(*normalization.moments(x))
+            self._update_running(mean, variance, _numbers(x))
         else:
-            mean, variance = self.buffers["running_mean"], self.buffers["running_var"].astype(np.float64)
+            mean, variance = (self.buffers[name].astype(np.float64) for name in ("running_mean", "running_var"))
         inv_std = 1 / np.sqrt(variance + self.eps)
         scale = inv_std * self.params["gamma"] if self.scale else inv_std
         shift = self.params["beta"] - mean * scale if self.affine else -mean * scale
@@ -91,9 +91,16 @@ class BatchNorm(Layer):
             running += value * (self.momentum * factor)
 
     def backward(self, dy: Array) -> Array | None:
-        dx, dgamma, dbeta = normalization.backward(dy, *self.kept())
-        if self.scale:
-            self.grads["gamma"][...] = dgamma
+        x, pooled, y, transform = self.kept()
+        dz, own = normalization.parameter_gradients(dy, pooled, y, transform)
         if self.affine:
-            self.grads["beta"][...] = dbeta
-        return dx
+            self.grads["beta"][...] = own[0]
+        if self.scale:
+            self.grads["gamma"][...] = own[1]
+        sums = distributed.current().sum(own)
+        return normalization.input_gradient(dz, x, pooled, sums, _numbers(x), transform)
+
+
+def _numbers(x: Array) -> int:
+    """How many numbers a channel has in the whole batch, of which ``x`` (N, ..., C) is this rank's part."""
+    return distributed.current().samples(len(x)) * math.prod(x.shape[1:-1])
