@@ -8,7 +8,6 @@ Weights are (kernel_h, kernel_w, C, F) throughout, images (N, H, W, C), outputs 
 """
 
 import math
-from functools import partial
 
 import numpy as np
 
@@ -85,7 +84,7 @@ def forward_rows(x: Array, weight: Array, bias: Array | None, windows: Windows) 
         copied = rows(x[start:stop], windows)
         for row in range(kh):
             shifted = copied[:, row : row + out_h].reshape(stop - start, out_h * out_w, kw * c)
-            write_or_add(partial(matmul_rows, shifted, weight[row].reshape(kw * c, filters)), out, add=row > 0)
+            write_or_add(matmul_rows, shifted, weight[row].reshape(kw * c, filters), out=out, add=row > 0)
         if bias is not None:
             add_per_channel(y[start:stop], bias)
 
@@ -142,7 +141,7 @@ def _add_chunk(x: Array, dy: Array, windows: Windows, dweight: Array, *, add: bo
 
     def multiply(index: int) -> None:
         piece = slice(*pieces[index])
-        write_or_add(partial(np.matmul, unfolded[:, piece].T, right), gradient[piece], add=add)
+        write_or_add(np.matmul, unfolded[:, piece].T, right, out=gradient[piece], add=add)
 
     engine.for_blocks(unfold, len(x), unfolded.nbytes // len(x))
     engine.run(multiply, len(pieces))
