@@ -16,6 +16,8 @@ Algorithm: TypeAlias = Literal["auto", "unfold", "unfold_rows", "winograd"]
 
 COPY, TRANSFORM = 8, 1.6
 """Costs in `choose`, measured."""
+LEAST_COPIED, LEAST_HEIGHT = 16, 8
+"""Numbers in a row of a window, and rows of the output; with fewer, `unfold_rows` takes longer than its costs say."""
 FEW_CHANNELS = 16
 """With at most so many, adding up windows pixel by pixel takes longer than multiplying by zeros."""
 
@@ -42,12 +44,13 @@ def choose(windows: Windows, filters: int, algorithm: Algorithm = "auto") -> Alg
     channels, pixels = windows.channels, math.prod(windows.out)
     direct = pixels * kh * kw * channels * filters
     costs: dict[Algorithm, float] = {"unfold": direct + COPY * pixels * kh * kw * channels}
-    if windows.stride[0] == 1 and kw * channels >= 16 and windows.out[0] >= 8:
+    if windows.stride[0] == 1 and kw * channels >= LEAST_COPIED and windows.out[0] >= LEAST_HEIGHT:
         sums = 2 * COPY * (kh - 1) * pixels * filters
         costs["unfold_rows"] = direct + COPY * windows.padded[0] * windows.out[1] * kw * channels + sums
     if winograd.fits(windows):
         tiles = math.prod(winograd.tile_counts(windows))
-        transforms = 26 * 36 * channels + 16 * 36 * filters  # 12 * 36 for the input, in very small products
+        # Of the input: 6 multiply-adds for each of 36 numbers, twice; in products so small that 12 * 36 cost as 26 * 36.
+        transforms = 26 * 36 * channels + 16 * 36 * filters
         copies = 36 * channels + 16 * filters + 36 * filters
         costs["winograd"] = tiles * (36 * channels * filters + TRANSFORM * transforms + COPY * copies)
     return min(costs, key=lambda name: costs[name])
@@ -64,20 +67,20 @@ def forward(
     bias: Array | None,
     windows: Windows,
     algorithm: Algorithm = "auto",
-    kept: Array | None = None,
+    columns: Array | None = None,
 ) -> Array:
     """y[n, i, j, f] = bias[f] + sum over r, s, c of x[n, i*stride + r, j*stride + s, c] * weight[r, s, c, f].
 
     ``x`` is (N, H, W, C), padded as ``windows`` say; ``weight`` (kernel_h, kernel_w, C, F); ``bias`` (F,); the result
-    (N, out_h, out_w, F). A convolution as the field calls it: a cross-correlation, the kernel is not flipped. ``kept``
-    is what `room_for_columns` gave for this ``x``, to be filled.
+    (N, out_h, out_w, F). A convolution as the field calls it: a cross-correlation, the kernel is not flipped.
+    ``columns`` is what `room_for_columns` gave for this ``x``, to be filled.
     """
     algorithm = choose(windows, weight.shape[3], algorithm)
     if algorithm == "winograd":
         return winograd.forward(x, weight, bias, windows)
     if algorithm == "unfold_rows":
         return unfold.forward_rows(x, weight, bias, windows)
-    return unfold.forward(x, weight, bias, windows, kept)
+    return unfold.forward(x, weight, bias, windows, columns)
 
 
 def input_gradient(dy: Array, weight: Array, windows: Windows, algorithm: Algorithm = "auto") -> Array:
@@ -138,16 +141,16 @@ def _turned(windows: Windows, filters: int) -> Windows | None:
 
 
 def weight_gradient(
-    x: Array, dy: Array, windows: Windows, dweight: Array, algorithm: Algorithm = "auto", kept: Array | None = None
+    x: Array, dy: Array, windows: Windows, dweight: Array, algorithm: Algorithm = "auto", columns: Array | None = None
 ) -> None:
-    """Write the gradient for the weights to ``dweight``; ``kept`` is what `forward` filled."""
+    """Write the gradient for the weights to ``dweight``; ``columns`` is what `forward` filled."""
     algorithm = choose(windows, dweight.shape[3], algorithm)
     if algorithm == "winograd":
         winograd.weight_gradient(x, dy, windows, dweight)
     elif algorithm == "unfold_rows":
         unfold.weight_gradient_rows(x, dy, windows, dweight)
     else:
-        unfold.weight_gradient(x, dy, windows, dweight, kept)
+        unfold.weight_gradient(x, dy, windows, dweight, columns)
 
 
 def bias_gradient(dy: Array, dbias: Array) -> None:

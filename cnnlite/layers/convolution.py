@@ -72,9 +72,7 @@ class Conv2d(Layer):
         return (*self.windows.out, self.out_channels)
 
     def forward(self, x: Array, *, training: bool) -> Array:
-        columns = None
-        if training:
-            columns = convolution.room_for_columns(x, self.windows, self.out_channels, self.algorithm)
+        columns = convolution.room_for_columns(x, self.windows, self.out_channels, self.algorithm) if training else None
         self._kept = (x, columns) if training else None
         weight, bias = self.params["weight"], self.params.get("bias")
         return convolution.forward(x, weight, bias, self.windows, self.algorithm, columns)

@@ -66,7 +66,7 @@ class WhiteningConv2d(Layer):
         sample_bytes = 8 * math.prod(self.windows.out) * size
 
         def block(start: int, stop: int) -> Array:
-            patches = unfold.columns(x[start:stop].astype(np.float64), self.windows)
+            patches = unfold.im2col(x[start:stop].astype(np.float64), self.windows)
             return patches.T @ patches
 
         sums = np.array(engine.for_blocks(block, len(x), sample_bytes))
