@@ -49,7 +49,7 @@ def choose(windows: Windows, filters: int, algorithm: Algorithm = "auto") -> Alg
         costs["unfold_rows"] = direct + COPY * windows.padded[0] * windows.out[1] * kw * channels + sums
     if winograd.fits(windows):
         tiles = math.prod(winograd.tile_counts(windows))
-        # Of the input: 6 multiply-adds for each of 36 numbers, twice; in products so small that 12 * 36 cost as 26 * 36.
+        # For the input, 6 multiply-adds for each of 36 numbers, twice: as slow, in such small products, as 26.
         transforms = 26 * 36 * channels + 16 * 36 * filters
         copies = 36 * channels + 16 * filters + 36 * filters
         costs["winograd"] = tiles * (36 * channels * filters + TRANSFORM * transforms + COPY * copies)
