@@ -11,6 +11,11 @@ from cnnlite.registry import Registry
 from cnnlite.types import Array, DType, Shape
 
 
+def dotted(prefix: str, name: str) -> str:
+    """The full name of what is called ``name`` in the layer ``prefix``, which is empty for the whole model."""
+    return f"{prefix}.{name}" if prefix else name
+
+
 class Layer(ABC):
     """One step of a network, with its trained arrays and the gradients of the loss for them.
 
@@ -112,7 +117,7 @@ class Layer(ABC):
         """This layer and all below it, depth first, each with its dotted name (``3.body.0``)."""
         yield prefix, self
         for name, child in self.children.items():
-            yield from child.walk(f"{prefix}.{name}" if prefix else name)
+            yield from child.walk(dotted(prefix, name))
 
 
 layers: Registry[Layer] = Registry("layer", Layer)  # type: ignore[type-abstract]
