@@ -42,7 +42,7 @@ class Layer(ABC):
     """Shape of an output sample; noted for each layer of a network when it is built."""
     fit_images: int = 0
     """How many training images the layer wants to see before training begins; see `fit`."""
-    count: int = 1
+    layer_count: int = 1
     """How many layers this is, with those inside it."""
 
     def __init__(self) -> None:
