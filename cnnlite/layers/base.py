@@ -68,6 +68,10 @@ class Layer(ABC):
         if not ``needs_dx``.
         """
 
+    def add_param(self, name: str, value: Array) -> None:
+        """Have ``value`` trained under this name, with a gradient that begins as zeros."""
+        self.params[name], self.grads[name] = value, np.zeros_like(value)
+
     def kept(self) -> Any:
         """What the last training ``forward`` put into ``_kept``, to be used once; RuntimeError if there is nothing."""
         if self._kept is None:

@@ -62,12 +62,9 @@ class Conv2d(Layer):
         if not convolution.fits(self.algorithm, self.windows):
             raise ValueError(f"algorithm {self.algorithm} cannot do kernel {self.kernel} with stride {self.stride}")
         shape = (*self.kernel, in_shape[2], self.out_channels)
-        area = math.prod(self.kernel)
-        draw = initializers[self.init]
-        self.params["weight"] = draw(rng, shape, area * in_shape[2], area * self.out_channels).astype(dtype)
+        self.add_param("weight", initializers[self.init](rng, shape).astype(dtype))
         if self.has_bias:
-            self.params["bias"] = np.zeros(self.out_channels, dtype)
-        self.grads = {name: np.zeros_like(value) for name, value in self.params.items()}
+            self.add_param("bias", np.zeros(self.out_channels, dtype))
         self.multiply_adds = math.prod(self.windows.out) * math.prod(shape)
         return (*self.windows.out, self.out_channels)
 

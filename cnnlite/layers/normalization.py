@@ -61,10 +61,10 @@ class BatchNorm(Layer):
     def build(self, in_shape: Shape, rng: np.random.Generator, dtype: DType) -> Shape:
         channels = in_shape[-1]
         self.activation = self.pool = None
+        if self.scale:
+            self.add_param("gamma", np.ones(channels, dtype))
         if self.affine:
-            gamma = {"gamma": np.ones(channels, dtype)} if self.scale else {}
-            self.params = gamma | {"beta": np.zeros(channels, dtype)}
-            self.grads = {name: np.zeros_like(value) for name, value in self.params.items()}
+            self.add_param("beta", np.zeros(channels, dtype))
         self.buffers = {"running_mean": np.zeros(channels, dtype), "running_var": np.ones(channels, dtype)}
         return in_shape
 

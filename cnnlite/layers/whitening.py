@@ -46,9 +46,8 @@ class WhiteningConv2d(Layer):
         self.windows = Windows.fit(in_shape, self.kernel, (1, 1), 0, exact=False)
         size = math.prod(self.kernel) * in_shape[2]
         shape = (*self.kernel, in_shape[2], 2 * size)
-        self.buffers["weight"] = within_fan_in(rng, shape, size, 0).astype(dtype)
-        self.params["bias"] = within_fan_in(rng, (2 * size,), size, 0).astype(dtype)
-        self.grads["bias"] = np.zeros_like(self.params["bias"])
+        self.buffers["weight"] = within_fan_in(rng, shape, size).astype(dtype)
+        self.add_param("bias", within_fan_in(rng, (2 * size,), size).astype(dtype))
         self.multiply_adds = math.prod(self.windows.out) * math.prod(shape)
         return (*self.windows.out, 2 * size)
 
