@@ -121,23 +121,17 @@ def input_gradient(dy: Array, weight: Array, windows: Windows, algorithm: Algori
 @lru_cache(maxsize=1024)
 def _turned(windows: Windows, filters: int) -> Windows | None:
     """The geometry of the convolution in `input_gradient`; None if that is not the way."""
-    kernel, before, after, out = [], [], [], []
-    for axis in range(2):
-        size, stride, top = windows.kernel[axis], windows.stride[axis], windows.top_left[axis]
-        k = -(-size // stride)
-        if stride > size or (windows.channels > FEW_CHANNELS and k * stride != size):
+    axes = []
+    for size, kernel, stride, top, out in zip(
+        windows.size, windows.kernel, windows.stride, windows.top_left, windows.out, strict=True
+    ):
+        k = -(-kernel // stride)
+        first, end = top // stride, -(-(top + size) // stride)
+        before, after = k - 1 - first, end - out
+        if stride > kernel or min(before, after) < 0 or (windows.channels > FEW_CHANNELS and k * stride != kernel):
             return None
-        first, end = top // stride, -(-(top + windows.size[axis]) // stride)
-        kernel.append(k)
-        before.append(k - 1 - first)
-        after.append(end - windows.out[axis])
-        out.append(end - first)
-        if min(before[axis], after[axis]) < 0:
-            return None
-    return Windows(
-        windows.out, filters, (kernel[0], kernel[1]), (1, 1),
-        (before[0], before[1]), (after[0], after[1]), (out[0], out[1]),
-    )  # fmt: skip
+        axes.append((out, k, 1, before, after, end - first))
+    return Windows.of_axes(filters, *axes)
 
 
 def weight_gradient(

@@ -49,9 +49,7 @@ class Conv2d(Layer):
         self.out_channels = out_channels
         self.kernel = pair(kernel_size, "kernel_size")
         self.stride = pair(stride, "stride")
-        if not isinstance(padding, str):
-            pair(padding, "padding", least=0)
-        self.padding = padding
+        self.padding = padding if isinstance(padding, str) else pair(padding, "padding", least=0)
         self.has_bias = bias
         self.init = init
         self.exact = exact
