@@ -19,8 +19,9 @@ def dotted(prefix: str, name: str) -> str:
 class Layer(ABC):
     """One step of a network, with its trained arrays and the gradients of the loss for them.
 
-    The constructor only takes options. ``build`` receives the shape of a sample, checks that it fits, allocates
-    ``params``, ``grads`` and ``buffers``, and says what shape comes out. ``forward`` and ``backward`` then alternate:
+    The constructor only takes options. ``build`` receives the shape of a sample, checks that it fits, makes ``params``
+    and ``grads`` (with `add_param`) and ``buffers``, and says what shape comes out. ``forward`` and ``backward`` then
+    alternate:
 
     - Nobody changes ``x``, ``dy`` or what a layer returns: branches of a network share them, and what is returned may
       be ``x`` itself, or kept for ``backward``.
