@@ -104,18 +104,9 @@ class Transform:
 
 
 def parameter_gradients(dy: Array, x: Array, y: Array, transform: Transform) -> tuple[Array, Array]:
-    """The gradient dz for what the activation was applied to, and those for beta and gamma.
+    """The gradient dz for what the activation was applied to, and dbeta and dgamma of these samples, (2, C) in float64.
 
-    dbeta = sum dz, dgamma = sum dz * xhat, xhat = (x - mean) * inv_std.
-
-    Args:
-        dy: gradient for ``y``.
-        x: what was left of the input after the pooling, (N, ..., C).
-        y: what came out.
-        transform: what was done, with the statistics of the batch.
-
-    Returns:
-        dz like ``x``; dbeta and dgamma of these samples, (2, C) in float64.
+    dbeta = sum dz, dgamma = sum dz * xhat, xhat = (x - mean) * inv_std, for what the pooling left, ``x`` (N, ..., C).
     """
     channels, length, activation = x.shape[-1], transform.length, transform.activation
     dz = dy if activation is None else engine.empty(dy.shape, dy.dtype)
@@ -138,17 +129,11 @@ def parameter_gradients(dy: Array, x: Array, y: Array, transform: Transform) -> 
 
 
 def input_gradient(dz: Array, x: Array, pooled: Array, sums: Array, m: int, transform: Transform) -> Array:
-    """The gradient for the input, from those that `parameter_gradients` gives.
+    """The gradient for the input ``x`` (N, ..., C), of which the pooling left ``pooled``.
 
-    dx = gamma * inv_std * (dz - dbeta / m - xhat * dgamma / m), which is dz * scale + x * slope + offset.
-
-    Args:
-        dz: like ``pooled``. Behind a max pooling, only the greatest of each window have one.
-        x: what was transformed, (N, ..., C).
-        pooled: what was left of it after the pooling.
-        sums: dbeta and dgamma of the whole batch, (2, C).
-        m: numbers of a channel in the whole batch.
-        transform: what was done, with the statistics of the batch.
+    dx = gamma * inv_std * (dz - dbeta / m - xhat * dgamma / m), which is dz * scale + x * slope + offset. In the whole
+    batch, ``sums`` (2, C) are dbeta and dgamma, and a channel has ``m`` numbers. Behind a max pooling, only
+    the greatest of each window have a dz.
     """
     windows, (dbeta, dgamma) = transform.windows, sums
     factor = transform.scale / -m

@@ -8,7 +8,7 @@ import numpy as np
 from cnnlite import engine
 from cnnlite.kernels.rows import for_rows
 from cnnlite.layers.base import Layer, layers
-from cnnlite.types import Array, DType, Shape
+from cnnlite.types import Array
 
 
 class Activation(Layer):
@@ -26,9 +26,6 @@ class Activation(Layer):
     @abstractmethod
     def gradient(self, dy: Array, x: Array, y: Array, out: Array) -> None:
         """Write dy * f'(x) to ``out``, which may be none of the others."""
-
-    def build(self, in_shape: Shape, rng: np.random.Generator, dtype: DType) -> Shape:
-        return in_shape
 
     def forward(self, x: Array, *, training: bool) -> Array:
         y = engine.empty(x.shape, x.dtype)

@@ -19,9 +19,8 @@ def dotted(prefix: str, name: str) -> str:
 class Layer(ABC):
     """One step of a network, with its trained arrays and the gradients of the loss for them.
 
-    The constructor only takes options. ``build`` receives the shape of a sample, checks that it fits, makes ``params``
-    and ``grads`` (with `add_param`) and ``buffers``, and says what shape comes out. ``forward`` and ``backward`` then
-    alternate:
+    The constructor only takes options. ``build`` receives the shape of a sample, checks that it fits, makes ``params``,
+    ``grads`` and ``buffers``, and says what shape comes out. ``forward`` and ``backward`` then alternate:
 
     - Nobody changes ``x``, ``dy`` or what a layer returns: branches of a network share them, and what is returned may
       be ``x`` itself, or kept for ``backward``.
@@ -53,9 +52,12 @@ class Layer(ABC):
         self.children: dict[str, Layer] = {}
         self._kept: Any = None
 
-    @abstractmethod
     def build(self, in_shape: Shape, rng: np.random.Generator, dtype: DType) -> Shape:
-        """Allocate everything, return the shape of an output sample; ValueError if ``in_shape`` does not fit."""
+        """Allocate everything, return the shape of an output sample; ValueError if ``in_shape`` does not fit.
+
+        Layers without arrays that keep the shape have no need of their own.
+        """
+        return in_shape
 
     @abstractmethod
     def forward(self, x: Array, *, training: bool) -> Array:

@@ -1,7 +1,6 @@
-"""How weights begin: draws scaled to the number of inputs and outputs of a unit.
+"""How weights begin: draws scaled to fan_in and fan_out, how many weights an output and an input have.
 
-Shapes are (kernel_h, kernel_w, in, out) or (in, out). A number that comes out is a sum over fan_in weights, the product
-of all axes but the last; one that goes in meets fan_out weights, the product of all axes but the last but one.
+Shapes are (kernel_h, kernel_w, in, out) or (in, out).
 """
 
 import math
