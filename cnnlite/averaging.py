@@ -62,16 +62,16 @@ averagings: Registry[Averaging] = Registry("averaging", Averaging)  # type: igno
 
 @averagings.register("ema")
 class EMA(Averaging):
-    """Exponential moving average of parameters and buffers: ``average += r * (w - average)``, ``r = (1 - d) / (1 - d^t)``.
+    """Exponential moving average of parameters and buffers: ``average += r * (w - average)``.
 
-    ``d`` is ``decay`` and ``t`` counts the updates from 1, so that the weights of the sum add up to 1 and the network's
-    beginning has none, as in Adam's means (Kingma & Ba 2015). Source: Polyak & Juditsky 1992; Tarvainen & Valpola 2017,
-    arXiv:1703.01780.
+    ``r = (1 - d) / (1 - d^t)``, where ``d`` is ``decay`` and ``t`` counts the updates from 1, so that the weights of
+    the sum add up to 1 and the network's beginning has none, as in Adam's means (Kingma & Ba 2015). Source: Polyak &
+    Juditsky 1992; Tarvainen & Valpola 2017, arXiv:1703.01780.
 
     Args:
         decay: in [0, 1); the average looks back over about ``1 / (1 - decay)`` updates.
         every: steps of the training between two updates of the average.
-    """  # noqa: E501
+    """
 
     def __init__(self, decay: float, every: int = 1):
         if not 0 <= decay < 1:
@@ -90,14 +90,15 @@ class EMA(Averaging):
 
 @averagings.register("lookahead")
 class Lookahead(Averaging):
-    """Slow weights that follow the optimizer's, and take it back to themselves: every ``steps`` steps, ``slow += alpha * (w - slow)``, ``w = slow``.
+    """Slow weights that follow those of the optimizer, which then goes on from the slow ones.
 
-    Source: Zhang et al. 2019, arXiv:1907.08610. The state of the optimizer stays; validation and test use slow weights.
+    Every ``steps`` steps, ``slow += alpha * (w - slow)``, then ``w = slow``. The optimizer's state stays; validation
+    and test use slow weights. Source: Zhang et al. 2019, arXiv:1907.08610.
 
     Args:
         steps: how many steps the optimizer makes on its own.
         alpha: how far the slow weights follow, in (0, 1].
-    """  # noqa: E501
+    """
 
     prefix = "param/"
 

@@ -13,7 +13,7 @@ import numpy as np
 from cnnlite import engine, machine
 from cnnlite.config import Config
 from cnnlite.errors import ConfigError, Problem
-from cnnlite.layers.base import Layer
+from cnnlite.layers.base import Layer, dotted
 from cnnlite.layers.base import layers as registry
 from cnnlite.layers.containers import Sequential
 from cnnlite.loading import check_model
@@ -191,7 +191,7 @@ def measure_layers(step: Step, steps: int | None = None) -> tuple[list[LayerTimi
         return np.array(times[-steps:] if times else [0.0] * steps)
 
     def own_ms(name: str, layer: Layer, way: str) -> float:
-        inside = sum(last(_join(name, child), way) for child in layer.children)
+        inside = sum(last(dotted(name, child), way) for child in layer.children)
         return max(0.0, float(np.median(last(name, way) - inside)) * 1e3)
 
     rows = [
@@ -217,8 +217,8 @@ def working_layers(
     """
     groups: list[tuple[str, Layer, list[Layer]]] = []
     for key, child in layer.children.items():
-        if works(_join(name, key)):
-            groups.append((_join(name, key), child, []))
+        if works(dotted(name, key)):
+            groups.append((dotted(name, key), child, []))
         elif groups:
             groups[-1][2].append(child)
         else:
@@ -227,10 +227,6 @@ def working_layers(
         yield name, " + ".join(registry.name_of(type(part)) for part in (layer, *absorbed)), layer
     for child_name, child, done_by_it in groups:
         yield from working_layers(child, works, child_name, tuple(done_by_it))
-
-
-def _join(name: str, child: str) -> str:
-    return f"{name}.{child}" if name else child
 
 
 def _table(rows: list[LayerTiming], rest_ms: float) -> list[str]:

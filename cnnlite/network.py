@@ -9,7 +9,7 @@ import numpy as np
 
 from cnnlite import engine
 from cnnlite.errors import CheckpointError, ConfigError, Problem
-from cnnlite.layers.base import Layer
+from cnnlite.layers.base import Layer, dotted
 from cnnlite.misfits import misfits, wrong_output
 from cnnlite.randomness import stream
 from cnnlite.sizing import refuse_if_too_large
@@ -71,9 +71,9 @@ class Network:
         self.parameters = {
             parameter.name: parameter
             for prefix, layer in parts
-            for parameter in (Parameter(_join(prefix, key), layer, key) for key in layer.params)
+            for parameter in (Parameter(dotted(prefix, key), layer, key) for key in layer.params)
         }
-        self.buffers = {_join(prefix, key): buffer for prefix, layer in parts for key, buffer in layer.buffers.items()}
+        self.buffers = {dotted(prefix, key): buffer for prefix, layer in parts for key, buffer in layer.buffers.items()}
 
     @property
     def size(self) -> int:
@@ -174,7 +174,3 @@ def pack(parameters: Sequence[Parameter]) -> tuple[Array, Array]:
         parameter.layer.grads[parameter.key] = grads[start:stop].reshape(shape)
         start = stop
     return values, grads
-
-
-def _join(prefix: str, key: str) -> str:
-    return f"{prefix}.{key}" if prefix else key

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cnnlite.config import Config
-from cnnlite.layers.base import Layer
+from cnnlite.layers.base import Layer, dotted
 from cnnlite.layers.base import layers as registry
 from cnnlite.layers.containers import Parallel, Repeat, Sequential
 from cnnlite.loading import build_model
@@ -109,7 +109,7 @@ def summarize(config: Config) -> Summary:
 
 def _row(layer: Layer, network: Network, name: str = "", label: str = "") -> Row:
     inside = tuple(
-        _row(child, network, f"{name}.{key}" if name else key, f"branch {key}" if type(layer) is Parallel else key)
+        _row(child, network, dotted(name, key), f"branch {key}" if type(layer) is Parallel else key)
         for key, child in layer.children.items()
     )
     own = 0 if isinstance(layer, Sequential) else math.prod(layer.out_shape) * network.dtype.itemsize

@@ -7,6 +7,7 @@ import numpy as np
 from cnnlite.export.graph import Graph, exports
 from cnnlite.kernels.windows import Windows
 from cnnlite.layers import activations as act
+from cnnlite.layers.base import dotted
 from cnnlite.layers.containers import Parallel, Repeat, Residual, Sequential
 from cnnlite.layers.convolution import Conv2d
 from cnnlite.layers.dropout import Dropout
@@ -139,18 +140,14 @@ def flatten(graph: Graph, layer: Flatten, x: str, name: str) -> str:
 def sequential(graph: Graph, layer: Sequential, x: str, name: str) -> str:
     """One after the other."""
     for key, child in layer.children.items():
-        x = graph.layer(child, x, _join(name, key))
+        x = graph.layer(child, x, dotted(name, key))
     return x
 
 
 @exports(Parallel, Residual)
 def parallel(graph: Graph, layer: Parallel, x: str, name: str) -> str:
     """Concat of channels, or Sum."""
-    outputs = [graph.layer(child, x, _join(name, key)) for key, child in layer.children.items()]
+    outputs = [graph.layer(child, x, dotted(name, key)) for key, child in layer.children.items()]
     if layer.merge == "sum":
         return graph.add("Sum", *outputs, name=name)
     return graph.add("Concat", *outputs, name=name, axis=1)
-
-
-def _join(name: str, key: str) -> str:
-    return f"{name}.{key}" if name else key

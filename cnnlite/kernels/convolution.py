@@ -16,6 +16,8 @@ Algorithm: TypeAlias = Literal["auto", "unfold", "unfold_rows", "winograd"]
 
 COPY, TRANSFORM = 8, 1.6
 """Costs in `choose`, measured."""
+LEAST_COPIED, LEAST_HEIGHT = 16, 8
+"""Numbers in a row of a window, and rows of the output; with fewer, `unfold_rows` takes longer than its costs say."""
 FEW_CHANNELS = 16
 """With at most so many, adding up windows pixel by pixel takes longer than multiplying by zeros."""
 
@@ -42,12 +44,13 @@ def choose(windows: Windows, filters: int, algorithm: Algorithm = "auto") -> Alg
     channels, pixels = windows.channels, math.prod(windows.out)
     direct = pixels * kh * kw * channels * filters
     costs: dict[Algorithm, float] = {"unfold": direct + COPY * pixels * kh * kw * channels}
-    if windows.stride[0] == 1 and kw * channels >= 16 and windows.out[0] >= 8:
+    if windows.stride[0] == 1 and kw * channels >= LEAST_COPIED and windows.out[0] >= LEAST_HEIGHT:
         sums = 2 * COPY * (kh - 1) * pixels * filters
         costs["unfold_rows"] = direct + COPY * windows.padded[0] * windows.out[1] * kw * channels + sums
     if winograd.fits(windows):
         tiles = math.prod(winograd.tile_counts(windows))
-        transforms = 26 * 36 * channels + 16 * 36 * filters  # 12 * 36 for the input, in very small products
+        # For the input, 6 multiply-adds for each of 36 numbers, twice: as slow, in such small products, as 26.
+        transforms = 26 * 36 * channels + 16 * 36 * filters
         copies = 36 * channels + 16 * filters + 36 * filters
         costs["winograd"] = tiles * (36 * channels * filters + TRANSFORM * transforms + COPY * copies)
     return min(costs, key=lambda name: costs[name])
@@ -64,20 +67,20 @@ def forward(
     bias: Array | None,
     windows: Windows,
     algorithm: Algorithm = "auto",
-    kept: Array | None = None,
+    columns: Array | None = None,
 ) -> Array:
     """y[n, i, j, f] = bias[f] + sum over r, s, c of x[n, i*stride + r, j*stride + s, c] * weight[r, s, c, f].
 
     ``x`` is (N, H, W, C), padded as ``windows`` say; ``weight`` (kernel_h, kernel_w, C, F); ``bias`` (F,); the result
-    (N, out_h, out_w, F). A convolution as the field calls it: a cross-correlation, the kernel is not flipped. ``kept``
-    is what `room_for_columns` gave for this ``x``, to be filled.
+    (N, out_h, out_w, F). A convolution as the field calls it: a cross-correlation, the kernel is not flipped.
+    ``columns`` is what `room_for_columns` gave for this ``x``, to be filled.
     """
     algorithm = choose(windows, weight.shape[3], algorithm)
     if algorithm == "winograd":
         return winograd.forward(x, weight, bias, windows)
     if algorithm == "unfold_rows":
         return unfold.forward_rows(x, weight, bias, windows)
-    return unfold.forward(x, weight, bias, windows, kept)
+    return unfold.forward(x, weight, bias, windows, columns)
 
 
 def input_gradient(dy: Array, weight: Array, windows: Windows, algorithm: Algorithm = "auto") -> Array:
@@ -118,36 +121,30 @@ def input_gradient(dy: Array, weight: Array, windows: Windows, algorithm: Algori
 @lru_cache(maxsize=1024)
 def _turned(windows: Windows, filters: int) -> Windows | None:
     """The geometry of the convolution in `input_gradient`; None if that is not the way."""
-    kernel, before, after, out = [], [], [], []
-    for axis in range(2):
-        size, stride, top = windows.kernel[axis], windows.stride[axis], windows.top_left[axis]
-        k = -(-size // stride)
-        if stride > size or (windows.channels > FEW_CHANNELS and k * stride != size):
+    axes = []
+    for size, kernel, stride, top, out in zip(
+        windows.size, windows.kernel, windows.stride, windows.top_left, windows.out, strict=True
+    ):
+        k = -(-kernel // stride)
+        first, end = top // stride, -(-(top + size) // stride)
+        before, after = k - 1 - first, end - out
+        if stride > kernel or min(before, after) < 0 or (windows.channels > FEW_CHANNELS and k * stride != kernel):
             return None
-        first, end = top // stride, -(-(top + windows.size[axis]) // stride)
-        kernel.append(k)
-        before.append(k - 1 - first)
-        after.append(end - windows.out[axis])
-        out.append(end - first)
-        if min(before[axis], after[axis]) < 0:
-            return None
-    return Windows(
-        windows.out, filters, (kernel[0], kernel[1]), (1, 1),
-        (before[0], before[1]), (after[0], after[1]), (out[0], out[1]),
-    )  # fmt: skip
+        axes.append((out, k, 1, before, after, end - first))
+    return Windows.of_axes(filters, *axes)
 
 
 def weight_gradient(
-    x: Array, dy: Array, windows: Windows, dweight: Array, algorithm: Algorithm = "auto", kept: Array | None = None
+    x: Array, dy: Array, windows: Windows, dweight: Array, algorithm: Algorithm = "auto", columns: Array | None = None
 ) -> None:
-    """Write the gradient for the weights to ``dweight``; ``kept`` is what `forward` filled."""
+    """Write the gradient for the weights to ``dweight``; ``columns`` is what `forward` filled."""
     algorithm = choose(windows, dweight.shape[3], algorithm)
     if algorithm == "winograd":
         winograd.weight_gradient(x, dy, windows, dweight)
     elif algorithm == "unfold_rows":
         unfold.weight_gradient_rows(x, dy, windows, dweight)
     else:
-        unfold.weight_gradient(x, dy, windows, dweight, kept)
+        unfold.weight_gradient(x, dy, windows, dweight, columns)
 
 
 def bias_gradient(dy: Array, dbias: Array) -> None:

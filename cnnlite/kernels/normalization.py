@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from cnnlite import distributed, engine
+from cnnlite import engine
 from cnnlite.kernels import pooling
 from cnnlite.kernels.rows import channel_dots, channel_sums, for_rows, per_row, row_length
 from cnnlite.kernels.windows import Windows
@@ -33,7 +33,7 @@ class Elementwise(Protocol):
 
 
 def moments(x: Array) -> tuple[Array, Array]:
-    """Mean and (biased) variance of each channel over the whole batch, (C,) in float64.
+    """Mean and (biased) variance of each channel, (C,) in float64.
 
     Each block gives its sum and its squared deviations from its own mean; Chan, Golub & LeVeque 1979 combine them:
     M2 = sum of M2_b + n_b * (mean_b - mean)^2.
@@ -59,11 +59,11 @@ def moments(x: Array) -> tuple[Array, Array]:
     parts = zip(*engine.for_blocks(block, len(x), per_sample * x.itemsize), strict=True)
     counts, means, squares = (np.array(part, np.float64) for part in parts)
     if len(counts) == 1:
-        return distributed.current().moments(means[0], np.maximum(squares[0], 0) * (channels / x.size))
+        return means[0], np.maximum(squares[0], 0) * (channels / x.size)
     counts, total = counts[:, None], counts.sum()
     mean = (counts * means).sum(axis=0) / total
     variance = (squares + counts * (means - mean) ** 2).sum(axis=0) / total
-    return distributed.current().moments(mean, np.maximum(variance, 0))
+    return mean, np.maximum(variance, 0)
 
 
 @dataclass
@@ -103,31 +103,42 @@ class Transform:
             self.activation.apply(out, out)
 
 
-def backward(dy: Array, x: Array, pooled: Array, y: Array, transform: Transform) -> tuple[Array, Array, Array]:
-    """Gradients for the input, the scale gamma and the shift beta.
+def parameter_gradients(dy: Array, x: Array, y: Array, transform: Transform) -> tuple[Array, Array]:
+    """The gradient dz for what the activation was applied to, and dbeta and dgamma of these samples, (2, C) in float64.
 
-    With dz the gradient for what the activation was applied to, and m numbers a channel in the batch:
-    dbeta = sum dz, dgamma = sum dz * xhat, dx = gamma * inv_std * (dz - dbeta / m - xhat * dgamma / m), which is
-    dz * scale + x * slope + offset. Behind a max pooling, only the greatest of each window have a dz.
-
-    Args:
-        dy: gradient for ``y``.
-        x: what was transformed, (N, ..., C).
-        pooled: what was left of it after the pooling.
-        y: what came out.
-        transform: what was done, with the statistics of the batch.
-
-    Returns:
-        dx like ``x``; dgamma and dbeta of this rank's samples, (C,) in float64.
+    dbeta = sum dz, dgamma = sum dz * xhat, xhat = (x - mean) * inv_std, for what the pooling left, ``x`` (N, ..., C).
     """
-    windows, mean, inv_std = transform.windows, transform.mean, transform.inv_std
-    dz, own = _gradient_for_z(dy, pooled, y, transform)
-    own[1] = (own[1] - mean * own[0]) * inv_std
-    dbeta, dgamma = distributed.current().batch_sums(own)
-    m = distributed.current().samples(len(x)) * (x[0].size // x.shape[-1])
+    channels, length, activation = x.shape[-1], transform.length, transform.activation
+    dz = dy if activation is None else engine.empty(dy.shape, dy.dtype)
+
+    def block(start: int, stop: int) -> tuple[Array, Array]:
+        part, out = (array[start:stop].reshape(-1, length) for array in (x, dz))
+        if activation is not None:
+            z = part
+            if not activation.from_output:
+                z = engine.scratch("normalization.z", part.shape, part.dtype)
+                transform.apply(part, z, activated=False)
+            dy_, y_ = (array[start:stop].reshape(-1, length) for array in (dy, y))
+            activation.gradient(dy_, z, y_, out)
+        return channel_sums(out, channels), channel_dots(out, part, channels)
+
+    sums = np.array(engine.for_blocks(block, len(x), 3 * x[0].nbytes), np.float64)  # (blocks, 2, C)
+    total: Array = np.add.reduce(sums, axis=0)
+    total[1] = (total[1] - transform.mean * total[0]) * transform.inv_std
+    return dz, total
+
+
+def input_gradient(dz: Array, x: Array, pooled: Array, sums: Array, m: int, transform: Transform) -> Array:
+    """The gradient for the input ``x`` (N, ..., C), of which the pooling left ``pooled``.
+
+    dx = gamma * inv_std * (dz - dbeta / m - xhat * dgamma / m), which is dz * scale + x * slope + offset. In the whole
+    batch, ``sums`` (2, C) are dbeta and dgamma, and a channel has ``m`` numbers. Behind a max pooling, only
+    the greatest of each window have a dz.
+    """
+    windows, (dbeta, dgamma) = transform.windows, sums
     factor = transform.scale / -m
-    slope = factor * inv_std * dgamma
-    offset = factor * dbeta - mean * slope
+    slope = factor * transform.inv_std * dgamma
+    offset = factor * dbeta - transform.mean * slope
     length = row_length(x.shape[1:])
     slopes, offsets = per_row(length, x.dtype, slope, offset)
     dx = engine.empty(x.shape, x.dtype)
@@ -146,25 +157,4 @@ def backward(dy: Array, x: Array, pooled: Array, y: Array, transform: Transform)
 
     arrays = 3 if windows is None else 5
     engine.for_blocks(block, len(x), arrays * x[0].nbytes)
-    return dx, own[1], own[0]
-
-
-def _gradient_for_z(dy: Array, x: Array, y: Array, transform: Transform) -> tuple[Array, Array]:
-    """The gradient dz, in the shape of ``x``, and for each channel sum dz and sum dz * x, (2, C) in float64."""
-    channels, length, activation = x.shape[-1], transform.length, transform.activation
-    dz = dy if activation is None else engine.empty(dy.shape, dy.dtype)
-
-    def block(start: int, stop: int) -> tuple[Array, Array]:
-        part, out = (array[start:stop].reshape(-1, length) for array in (x, dz))
-        if activation is not None:
-            z = part
-            if not activation.from_output:
-                z = engine.scratch("normalization.z", part.shape, part.dtype)
-                transform.apply(part, z, activated=False)
-            dy_, y_ = (array[start:stop].reshape(-1, length) for array in (dy, y))
-            activation.gradient(dy_, z, y_, out)
-        return channel_sums(out, channels), channel_dots(out, part, channels)
-
-    sums = np.array(engine.for_blocks(block, len(x), 3 * x[0].nbytes), np.float64)  # (blocks, 2, C)
-    total: Array = np.add.reduce(sums, axis=0)
-    return dz, total
+    return dx

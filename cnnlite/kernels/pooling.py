@@ -40,8 +40,8 @@ def _greatest(x: Array, windows: Windows, y: Array) -> None:
 
 
 def _maximum(arrays: Sequence[Array], out: Array) -> None:
-    np.maximum(arrays[0], arrays[min(1, len(arrays) - 1)], out=out)
-    for array in arrays[2:]:
+    np.maximum(arrays[0], arrays[-1], out=out)  # a copy if there is one only
+    for array in arrays[1:-1]:
         np.maximum(out, array, out=out)
 
 

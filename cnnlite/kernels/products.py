@@ -1,7 +1,8 @@
 """Matrix products of shapes that BLAS does not do well by itself."""
 
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -67,17 +68,17 @@ def sum_over_blocks(
     def chunk(index: int) -> None:
         first, last = chunks[index]
         for start, stop in engine.cache_blocks(last - first, item_bytes):
-            write_or_add(partial(product, first + start, first + stop), sums[index], add=start > 0)
+            write_or_add(product, first + start, first + stop, out=sums[index], add=start > 0)
 
     engine.run(chunk, len(chunks))
     if len(chunks) > 1:
         np.add.reduce(sums, axis=0, out=out)
 
 
-def write_or_add(product: Callable[[Array], object], out: Array, *, add: bool) -> None:
-    """Let ``product`` write to ``out``, or ``add`` to ``out`` what it writes."""
+def write_or_add(product: Callable[..., object], *arguments: Any, out: Array, add: bool) -> None:
+    """Let ``product(*arguments, out)`` write to ``out``, or ``add`` to ``out`` what it would write."""
     part = engine.scratch("products.added", out.shape, out.dtype) if add else out
-    product(part)
+    product(*arguments, part)
     if add:
         out += part
 

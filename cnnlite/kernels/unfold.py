@@ -8,7 +8,6 @@ Weights are (kernel_h, kernel_w, C, F) throughout, images (N, H, W, C), outputs 
 """
 
 import math
-from functools import partial
 
 import numpy as np
 
@@ -19,7 +18,10 @@ from cnnlite.kernels.windows import Windows
 from cnnlite.types import Array
 
 LARGE_WEIGHTS = 512 * 1024
-"""Bytes of weights from which on a matrix product needs many rows, and partial sums of gradients cost too much."""
+"""Bytes of weights from which on a matrix product needs `LEAST_ROWS`, and partial sums of gradients cost too much."""
+LEAST_ROWS = 256
+PIECES = 16
+"""Parts of the gradient of large weights, each computed by one core."""
 CHUNKS = 16
 """Partial sums of the gradient of smaller weights."""
 CHUNK_BYTES = 32 * 2**20
@@ -29,7 +31,7 @@ KEPT_BYTES = 2**20
 """Unfolded images that take more are unfolded again for the gradient: that costs less than reading them from memory."""
 
 
-def columns(x: Array, windows: Windows, out: Array | None = None) -> Array:
+def im2col(x: Array, windows: Windows, out: Array | None = None) -> Array:
     """Windows of a block as rows: (n * out_h * out_w, kernel_h * kernel_w * C).
 
     They are written to ``out``, or to scratch memory if there is none; or they are a view of ``x`` where they can be.
@@ -53,11 +55,11 @@ def room_for_columns(x: Array, windows: Windows) -> Array | None:
 
 def rows(x: Array, windows: Windows) -> Array:
     """The rows of all windows of a block: (n, padded_h, out_w, kernel_w * C), in scratch memory or a view of ``x``."""
-    return columns(x, windows.of_rows).reshape(len(x), *windows.of_rows.out, -1)
+    return im2col(x, windows.of_rows).reshape(len(x), *windows.of_rows.out, -1)
 
 
-def forward(x: Array, weight: Array, bias: Array | None, windows: Windows, kept: Array | None = None) -> Array:
-    """The convolution of ``x`` with ``weight``, by whole windows, which are written to ``kept`` if it is given."""
+def forward(x: Array, weight: Array, bias: Array | None, windows: Windows, columns: Array | None = None) -> Array:
+    """The convolution of ``x`` with ``weight``, by whole windows, which are written to ``columns`` if it is given."""
     filters = weight.shape[3]
     matrix = weight.reshape(-1, filters)
     pixels = math.prod(windows.out)
@@ -65,8 +67,8 @@ def forward(x: Array, weight: Array, bias: Array | None, windows: Windows, kept:
 
     def block(start: int, stop: int) -> None:
         out = y[start:stop].reshape(-1, filters)
-        kept_part = None if kept is None else kept[start * pixels : stop * pixels]
-        matmul_rows(columns(x[start:stop], windows, kept_part), matrix, out)
+        part = None if columns is None else columns[start * pixels : stop * pixels]
+        matmul_rows(im2col(x[start:stop], windows, part), matrix, out)
         if bias is not None:
             add_per_channel(y[start:stop], bias)
 
@@ -85,7 +87,7 @@ def forward_rows(x: Array, weight: Array, bias: Array | None, windows: Windows) 
         copied = rows(x[start:stop], windows)
         for row in range(kh):
             shifted = copied[:, row : row + out_h].reshape(stop - start, out_h * out_w, kw * c)
-            write_or_add(partial(matmul_rows, shifted, weight[row].reshape(kw * c, filters)), out, add=row > 0)
+            write_or_add(matmul_rows, shifted, weight[row].reshape(kw * c, filters), out=out, add=row > 0)
         if bias is not None:
             add_per_channel(y[start:stop], bias)
 
@@ -112,15 +114,15 @@ def input_gradient(dy: Array, weight: Array, windows: Windows) -> Array:
     return dx
 
 
-def weight_gradient(x: Array, dy: Array, windows: Windows, dweight: Array, kept: Array | None = None) -> None:
-    """Write the gradient for the weights to ``dweight``, by whole windows: those in ``kept`` if it is given."""
+def weight_gradient(x: Array, dy: Array, windows: Windows, dweight: Array, columns: Array | None = None) -> None:
+    """Write the gradient for the weights to ``dweight``, by whole windows: those in ``columns`` if it is given."""
     filters = dweight.shape[3]
 
     def product(start: int, stop: int, out: Array) -> None:
-        matrix = columns(x[start:stop], windows) if kept is None else kept
+        matrix = im2col(x[start:stop], windows) if columns is None else columns
         sum_of_products(matrix[None], dy[start:stop].reshape(1, -1, filters), out.reshape(-1, filters))
 
-    if kept is not None:
+    if columns is not None:
         product(0, len(x), dweight)
     elif dweight.nbytes <= LARGE_WEIGHTS:
         sum_over_blocks(product, len(x), _sample_bytes(windows, filters, x.itemsize), dweight, CHUNKS)
@@ -135,14 +137,14 @@ def _add_chunk(x: Array, dy: Array, windows: Windows, dweight: Array, *, add: bo
     filters, pixels = dweight.shape[3], math.prod(windows.out)
     gradient, right = dweight.reshape(-1, filters), dy.reshape(-1, filters)
     unfolded = engine.empty((len(x) * pixels, len(gradient)), x.dtype)
-    pieces = engine.even(len(gradient), 16)
+    pieces = engine.even(len(gradient), PIECES)
 
     def unfold(start: int, stop: int) -> None:
-        unfolded[start * pixels : stop * pixels] = columns(x[start:stop], windows)
+        unfolded[start * pixels : stop * pixels] = im2col(x[start:stop], windows)
 
     def multiply(index: int) -> None:
         piece = slice(*pieces[index])
-        write_or_add(partial(np.matmul, unfolded[:, piece].T, right), gradient[piece], add=add)
+        write_or_add(np.matmul, unfolded[:, piece].T, right, out=gradient[piece], add=add)
 
     engine.for_blocks(unfold, len(x), unfolded.nbytes // len(x))
     engine.run(multiply, len(pieces))
@@ -176,4 +178,4 @@ def _sample_bytes_of_rows(windows: Windows, filters: int, itemsize: int) -> int:
 
 def _least_samples(windows: Windows, weight: Array) -> int:
     """Samples that give a product rows enough to pay for loading large weights."""
-    return math.ceil(256 / math.prod(windows.out)) if weight.nbytes > LARGE_WEIGHTS else 1
+    return math.ceil(LEAST_ROWS / math.prod(windows.out)) if weight.nbytes > LARGE_WEIGHTS else 1

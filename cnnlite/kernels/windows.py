@@ -56,9 +56,8 @@ class Windows:
         """
         if len(in_shape) != 3:
             raise ValueError(f"expects images of shape (H, W, C), but its input has shape {in_shape}")
-        height, width, channels = in_shape
-        before, after, out = [], [], []
-        for axis, (size, k, s) in enumerate(zip((height, width), kernel, stride, strict=True)):
+        axes = []
+        for axis, (size, k, s) in enumerate(zip(in_shape[:2], kernel, stride, strict=True)):
             if padding == "same":
                 total = max((math.ceil(size / s) - 1) * s + k - size, 0)
                 low = total // 2
@@ -71,13 +70,14 @@ class Windows:
                 raise ValueError(f"a window of {k} does not fit on {'height' if axis == 0 else 'width'}: {sum_}")
             if exact and room % s:
                 raise ValueError(f"windows must fit exactly (exact: true), but {sum_}")
-            before.append(low)
-            after.append(total - low)
-            out.append(room // s + 1)
-        return Windows(
-            (height, width), channels, kernel, stride,
-            (before[0], before[1]), (after[0], after[1]), (out[0], out[1]),
-        )  # fmt: skip
+            axes.append((size, k, s, low, total - low, room // s + 1))
+        return Windows.of_axes(in_shape[2], *axes)
+
+    @staticmethod
+    def of_axes(channels: int, *axes: tuple[int, int, int, int, int, int]) -> "Windows":
+        """From size, kernel, stride, padding before and after, and number of windows of each of the two axes."""
+        size, kernel, stride, top_left, bottom_right, out = zip(*axes, strict=True)
+        return Windows(size, channels, kernel, stride, top_left, bottom_right, out)
 
     @cached_property
     def padded(self) -> tuple[int, int]:

@@ -128,7 +128,7 @@ def _add_chunk(x: Array, dy: Array, windows: Windows, gradient: Array, *, add: b
     _for_tiles(_transform_output_gradient, dy, windows, outputs)
 
     def multiply(tap: int) -> None:
-        write_or_add(partial(sum_of_products, inputs[tap, None], outputs[tap, None]), gradient[tap], add=add)
+        write_or_add(sum_of_products, inputs[tap, None], outputs[tap, None], out=gradient[tap], add=add)
 
     engine.run(multiply, TAPS)
 

@@ -8,7 +8,7 @@ import numpy as np
 from cnnlite import engine
 from cnnlite.kernels.rows import for_rows
 from cnnlite.layers.base import Layer, layers
-from cnnlite.types import Array, DType, Shape
+from cnnlite.types import Array
 
 
 class Activation(Layer):
@@ -26,9 +26,6 @@ class Activation(Layer):
     @abstractmethod
     def gradient(self, dy: Array, x: Array, y: Array, out: Array) -> None:
         """Write dy * f'(x) to ``out``, which may be none of the others."""
-
-    def build(self, in_shape: Shape, rng: np.random.Generator, dtype: DType) -> Shape:
-        return in_shape
 
     def forward(self, x: Array, *, training: bool) -> Array:
         y = engine.empty(x.shape, x.dtype)
@@ -175,7 +172,10 @@ class SiLU(Activation):
 
 @layers.register("gelu")
 class GELU(Activation):
-    """y = x * (1 + tanh(u)) / 2, u = sqrt(2 / pi) * (x + 0.044715 * x^3): the tanh form of Hendrycks & Gimpel 2016, arXiv:1606.08415."""  # noqa: E501
+    """y = x * (1 + tanh(u)) / 2, u = sqrt(2 / pi) * (x + 0.044715 * x^3).
+
+    The tanh form of Hendrycks & Gimpel 2016, arXiv:1606.08415.
+    """
 
     SCALE = math.sqrt(2 / math.pi)
     CUBIC = 0.044715

@@ -11,13 +11,19 @@ from cnnlite.registry import Registry
 from cnnlite.types import Array, DType, Shape
 
 
+def dotted(prefix: str, name: str) -> str:
+    """The full name of what is called ``name`` in the layer ``prefix``, which is empty for the whole model."""
+    return f"{prefix}.{name}" if prefix else name
+
+
 class Layer(ABC):
     """One step of a network, with its trained arrays and the gradients of the loss for them.
 
-    The constructor only takes options. ``build`` receives the shape of a sample, checks that it fits, allocates
-    ``params``, ``grads`` and ``buffers``, and says what shape comes out. ``forward`` and ``backward`` then alternate:
+    The constructor only takes options. ``build`` receives the shape of a sample, checks that it fits, makes ``params``,
+    ``grads`` and ``buffers``, and says what shape comes out. ``forward`` and ``backward`` then alternate:
 
-    - A layer never changes ``x`` or ``dy``: branches of a network share them. What it returns belongs to the caller.
+    - Nobody changes ``x``, ``dy`` or what a layer returns: branches of a network share them, and what is returned may
+      be ``x`` itself, or kept for ``backward``.
     - ``backward`` writes ``grads``, it does not add to them.
     - What ``forward`` keeps for ``backward`` is in ``_kept``, only when training; ``kept`` hands it out once.
 
@@ -36,7 +42,7 @@ class Layer(ABC):
     """Shape of an output sample; noted for each layer of a network when it is built."""
     fit_images: int = 0
     """How many training images the layer wants to see before training begins; see `fit`."""
-    count: int = 1
+    layer_count: int = 1
     """How many layers this is, with those inside it."""
 
     def __init__(self) -> None:
@@ -46,9 +52,12 @@ class Layer(ABC):
         self.children: dict[str, Layer] = {}
         self._kept: Any = None
 
-    @abstractmethod
     def build(self, in_shape: Shape, rng: np.random.Generator, dtype: DType) -> Shape:
-        """Check ``in_shape``, allocate everything, return the shape of an output sample; ValueError if it cannot be."""
+        """Allocate everything, return the shape of an output sample; ValueError if ``in_shape`` does not fit.
+
+        Layers without arrays that keep the shape have no need of their own.
+        """
+        return in_shape
 
     @abstractmethod
     def forward(self, x: Array, *, training: bool) -> Array:
@@ -58,8 +67,13 @@ class Layer(ABC):
     def backward(self, dy: Array) -> Array | None:
         """From the gradient for the output, write ``grads`` and return the gradient for the input.
 
-        Uses up what the last training ``forward`` kept, so a second call raises. Returns None if not ``needs_dx``.
+        Uses up what the last training ``forward`` kept: where it kept something, a second call raises. May return None
+        if not ``needs_dx``.
         """
+
+    def add_param(self, name: str, value: Array) -> None:
+        """Have ``value`` trained under this name, with a gradient that begins as zeros."""
+        self.params[name], self.grads[name] = value, np.zeros_like(value)
 
     def kept(self) -> Any:
         """What the last training ``forward`` put into ``_kept``, to be used once; RuntimeError if there is nothing."""
@@ -67,6 +81,11 @@ class Layer(ABC):
             raise RuntimeError("backward needs a forward with training=True before it, each time")
         kept, self._kept = self._kept, None
         return kept
+
+    def forget(self) -> None:
+        """Let go of what this layer and those below it keep, where no ``backward`` is to come."""
+        for _, layer in self.walk():
+            layer._kept = None
 
     def start_step(self, step: int) -> None:
         """Called before the forward pass of training step ``step``; layers that draw at random reseed here."""
@@ -105,7 +124,7 @@ class Layer(ABC):
         """This layer and all below it, depth first, each with its dotted name (``3.body.0``)."""
         yield prefix, self
         for name, child in self.children.items():
-            yield from child.walk(f"{prefix}.{name}" if prefix else name)
+            yield from child.walk(dotted(prefix, name))
 
 
 layers: Registry[Layer] = Registry("layer", Layer)  # type: ignore[type-abstract]

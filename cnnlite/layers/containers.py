@@ -29,7 +29,7 @@ class Sequential(Layer):
     def __init__(self, layers: list[Layer]):
         super().__init__()
         self.layers = layers
-        self.count = 1 + sum(layer.count for layer in layers)
+        self.layer_count = 1 + sum(layer.layer_count for layer in layers)
         self._steps: list[Layer] = []
         self._first = 0  # of the steps, the one where the backward pass ends
 
@@ -57,8 +57,10 @@ class Sequential(Layer):
                 break  # the layers after it need the gradient for their input, which it needs for its parameters
 
     def forward(self, x: Array, *, training: bool) -> Array:
-        for layer in self._steps:
+        for index, layer in enumerate(self._steps):
             x = layer.forward(x, training=training)
+            if index < self._first:
+                layer.forget()
         return x
 
     def backward(self, dy: Array) -> Array | None:
@@ -85,7 +87,7 @@ class Parallel(Layer):
             raise ValueError("needs at least one branch")
         self.branches = branches
         self.names = [str(index) for index in range(len(branches))]
-        self.count = 1 + sum(branch.count for branch in branches)
+        self.layer_count = 1 + sum(branch.layer_count for branch in branches)
         self.merge = merge
         self.factors = [1.0] * len(branches)  # of the outputs of this training step; one that is 0 leaves a branch out
         self.activation: Activation | None = None
@@ -233,6 +235,6 @@ class Repeat(Sequential):
     def __init__(self, times: int, body: Layer):
         if times < 1:
             raise ValueError(f"times must be at least 1, not {times}")
-        if times * body.count > MOST_LAYERS:
-            raise ValueError(f"times: {times} * {body.count} layers are more than {MOST_LAYERS}")
+        if times * body.layer_count > MOST_LAYERS:
+            raise ValueError(f"times: {times} * {body.layer_count} layers are more than {MOST_LAYERS}")
         super().__init__([copy.deepcopy(body) for _ in range(times)])

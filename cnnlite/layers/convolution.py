@@ -14,7 +14,9 @@ from cnnlite.types import Array, DType, Shape
 
 @layers.register("conv2d")
 class Conv2d(Layer):
-    """2-d convolution: ``(N, H, W, C) -> (N, out_h, out_w, out_channels)``, out = floor((in + 2 * padding - kernel) / stride) + 1.
+    """2-d convolution: ``(N, H, W, C) -> (N, out_h, out_w, out_channels)``.
+
+    out = floor((in + 2 * padding - kernel) / stride) + 1, for height and width.
 
     Args:
         out_channels: number of filters.
@@ -28,7 +30,7 @@ class Conv2d(Layer):
             ``winograd`` (3x3 kernels, stride 1) give the same results within rounding.
 
     Parameters: ``weight`` (kernel_h, kernel_w, in_channels, out_channels), ``bias`` (out_channels,).
-    """  # noqa: E501
+    """
 
     def __init__(
         self,
@@ -47,9 +49,7 @@ class Conv2d(Layer):
         self.out_channels = out_channels
         self.kernel = pair(kernel_size, "kernel_size")
         self.stride = pair(stride, "stride")
-        if not isinstance(padding, str):
-            pair(padding, "padding", least=0)
-        self.padding = padding
+        self.padding = padding if isinstance(padding, str) else pair(padding, "padding", least=0)
         self.has_bias = bias
         self.init = init
         self.exact = exact
@@ -60,19 +60,14 @@ class Conv2d(Layer):
         if not convolution.fits(self.algorithm, self.windows):
             raise ValueError(f"algorithm {self.algorithm} cannot do kernel {self.kernel} with stride {self.stride}")
         shape = (*self.kernel, in_shape[2], self.out_channels)
-        area = math.prod(self.kernel)
-        draw = initializers[self.init]
-        self.params["weight"] = draw(rng, shape, area * in_shape[2], area * self.out_channels).astype(dtype)
+        self.add_param("weight", initializers[self.init](rng, shape).astype(dtype))
         if self.has_bias:
-            self.params["bias"] = np.zeros(self.out_channels, dtype)
-        self.grads = {name: np.zeros_like(value) for name, value in self.params.items()}
+            self.add_param("bias", np.zeros(self.out_channels, dtype))
         self.multiply_adds = math.prod(self.windows.out) * math.prod(shape)
         return (*self.windows.out, self.out_channels)
 
     def forward(self, x: Array, *, training: bool) -> Array:
-        columns = None
-        if training:
-            columns = convolution.room_for_columns(x, self.windows, self.out_channels, self.algorithm)
+        columns = convolution.room_for_columns(x, self.windows, self.out_channels, self.algorithm) if training else None
         self._kept = (x, columns) if training else None
         weight, bias = self.params["weight"], self.params.get("bias")
         return convolution.forward(x, weight, bias, self.windows, self.algorithm, columns)

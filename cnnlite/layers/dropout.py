@@ -40,7 +40,9 @@ class Dropout(Layer):
         y = engine.empty(x.shape, x.dtype)
         kept_scale = x.dtype.type(1 / (1 - self.p))
         length = math.prod(x.shape[1:])
-        counters = -(-length // 8)  # of the stream that each sample has, so that it gets the same draws on any rank
+        # Values of Philox's counter that a sample uses up, each good for 8 draws of float32: a sample's draws follow
+        # from its place in the whole batch, whatever rank and block computes it.
+        counters = -(-length // 8)
         offset = distributed.current().offset
 
         def block(start: int, stop: int) -> None:

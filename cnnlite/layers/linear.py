@@ -33,10 +33,9 @@ class Linear(Layer):
         if len(in_shape) != 1:
             raise ValueError(f"expects flat features, but its input has shape {in_shape}; put `flatten` before it")
         shape = (in_shape[0], self.out_features)
-        self.params["weight"] = initializers[self.init](rng, shape, *shape).astype(dtype)
+        self.add_param("weight", initializers[self.init](rng, shape).astype(dtype))
         if self.has_bias:
-            self.params["bias"] = np.zeros(self.out_features, dtype)
-        self.grads = {name: np.zeros_like(value) for name, value in self.params.items()}
+            self.add_param("bias", np.zeros(self.out_features, dtype))
         self.multiply_adds = in_shape[0] * self.out_features
         return (self.out_features,)
 

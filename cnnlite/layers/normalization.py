@@ -15,19 +15,19 @@ from cnnlite.types import Array, DType, Shape
 
 @layers.register("batch_norm")
 class BatchNorm(Layer):
-    """Normalize each channel over the batch (and over the pixels of images): y = gamma * (x - mean) / sqrt(var + eps) + beta.
+    """Normalize each channel over the batch: y = gamma * (x - mean) / sqrt(var + eps) + beta.
 
-    Any shape ``(N, ..., C)``, so it serves images and flat features. In evaluation the running statistics stand in for the
-    batch's. Source: Ioffe & Szegedy 2015, arXiv:1502.03167.
+    Any shape ``(N, ..., C)``: flat features, or images, whose statistics are over pixels too. In evaluation the running
+    statistics stand in for the batch's. Source: Ioffe & Szegedy 2015, arXiv:1502.03167.
 
     Args:
-        momentum: weight of a new batch in the running statistics: running = (1 - momentum) * running + momentum * batch.
+        momentum: weight of a new batch in running statistics: running = (1 - momentum) * running + momentum * batch.
         eps: added to the variance, in training and in evaluation.
         affine: whether gamma and beta are trained; without, y is the normalized x.
         scale: whether there is a gamma beside beta; without, it is 1.
 
     Parameters: ``gamma``, ``beta`` (C,). Buffers: ``running_mean``, ``running_var`` (C,), the latter unbiased.
-    """  # noqa: E501
+    """
 
     def __init__(self, momentum: float = 0.1, eps: float = 1e-5, affine: bool = True, scale: bool = True):
         super().__init__()
@@ -61,19 +61,19 @@ class BatchNorm(Layer):
     def build(self, in_shape: Shape, rng: np.random.Generator, dtype: DType) -> Shape:
         channels = in_shape[-1]
         self.activation = self.pool = None
+        if self.scale:
+            self.add_param("gamma", np.ones(channels, dtype))
         if self.affine:
-            gamma = {"gamma": np.ones(channels, dtype)} if self.scale else {}
-            self.params = gamma | {"beta": np.zeros(channels, dtype)}
-            self.grads = {name: np.zeros_like(value) for name, value in self.params.items()}
+            self.add_param("beta", np.zeros(channels, dtype))
         self.buffers = {"running_mean": np.zeros(channels, dtype), "running_var": np.ones(channels, dtype)}
         return in_shape
 
     def forward(self, x: Array, *, training: bool) -> Array:
         if training:
-            mean, variance = normalization.moments(x)
-            self._update_running(mean, variance, distributed.current().samples(len(x)) * (x[0].size // x.shape[-1]))
+            mean, variance = distributed.current().moments(*normalization.moments(x))
+            self._update_running(mean, variance, _numbers(x))
         else:
-            mean, variance = self.buffers["running_mean"], self.buffers["running_var"].astype(np.float64)
+            mean, variance = (self.buffers[name].astype(np.float64) for name in ("running_mean", "running_var"))
         inv_std = 1 / np.sqrt(variance + self.eps)
         scale = inv_std * self.params["gamma"] if self.scale else inv_std
         shift = self.params["beta"] - mean * scale if self.affine else -mean * scale
@@ -91,9 +91,16 @@ class BatchNorm(Layer):
             running += value * (self.momentum * factor)
 
     def backward(self, dy: Array) -> Array | None:
-        dx, dgamma, dbeta = normalization.backward(dy, *self.kept())
-        if self.scale:
-            self.grads["gamma"][...] = dgamma
+        x, pooled, y, transform = self.kept()
+        dz, own = normalization.parameter_gradients(dy, pooled, y, transform)
         if self.affine:
-            self.grads["beta"][...] = dbeta
-        return dx
+            self.grads["beta"][...] = own[0]
+        if self.scale:
+            self.grads["gamma"][...] = own[1]
+        sums = distributed.current().batch_sums(own)
+        return normalization.input_gradient(dz, x, pooled, sums, _numbers(x), transform)
+
+
+def _numbers(x: Array) -> int:
+    """How many numbers a channel has in the whole batch, of which ``x`` (N, ..., C) is this rank's part."""
+    return distributed.current().samples(len(x)) * math.prod(x.shape[1:-1])

@@ -2,11 +2,9 @@
 
 import math
 
-import numpy as np
-
 from cnnlite.kernels.rows import times
 from cnnlite.layers.base import Layer, layers
-from cnnlite.types import Array, DType, Shape
+from cnnlite.types import Array
 
 
 @layers.register("scale")
@@ -22,9 +20,6 @@ class Scale(Layer):
         if not 0 < abs(factor) < math.inf:
             raise ValueError(f"factor must be finite and not 0, not {factor}")
         self.factor = factor
-
-    def build(self, in_shape: Shape, rng: np.random.Generator, dtype: DType) -> Shape:
-        return in_shape
 
     def forward(self, x: Array, *, training: bool) -> Array:
         return times(x, self.factor)

@@ -14,22 +14,23 @@ from cnnlite.types import Array, DType, Shape
 
 @layers.register("whitening_conv2d")
 class WhiteningConv2d(Layer):
-    """Convolution with the principal components of image patches and their negatives: ``(N, H, W, C) -> (N, out_h, out_w, 2 * kernel_h * kernel_w * C)``.
+    """Convolution with the principal components of image patches and their negatives.
 
-    The filters are ``v_i / sqrt(lambda_i + eps)`` for i in ascending order of lambda, and then their negatives, where
-    ``lambda_i, v_i`` are eigenvalues and eigenvectors of ``P^T P / n`` for the rows ``P`` (n, kernel_h * kernel_w * C)
-    of all patches of the first training images. They are fixed before training; only the bias is trained. An
-    eigenvector is determined but for its sign: here its component of greatest magnitude is positive.
-    Source: Page 2019, "How to train your ResNet 8"; Jordan 2024, arXiv:2404.00498, section 3.2.
+    ``(N, H, W, C) -> (N, out_h, out_w, 2 * kernel_h * kernel_w * C)``. The filters are ``v_i / sqrt(lambda_i + eps)``
+    for i in ascending order of lambda, and then their negatives, where ``lambda_i, v_i`` are eigenvalues and
+    eigenvectors of ``P^T P / n`` for the rows ``P`` (n, kernel_h * kernel_w * C) of all patches of the first training
+    images. They are fixed before training; only the bias is trained. An eigenvector is determined but for its sign:
+    here its component of greatest magnitude is positive. Source: Page 2019, "How to train your ResNet 8"; Jordan 2024,
+    arXiv:2404.00498, section 3.2.
 
     Args:
         kernel_size: height and width of a filter; one number for both.
         eps: added to the variances, which keeps noise from being blown up.
         images: how many training images to take patches from.
 
-    Parameters: ``bias`` (out_channels,), uniform in +-1 / sqrt(fan_in) at first. Buffers: ``weight`` (kernel_h, kernel_w,
-    in_channels, out_channels), drawn in the same way until `fit`.
-    """  # noqa: E501
+    Parameters: ``bias`` (out_channels,), uniform in +-1 / sqrt(fan_in) at first. Buffers: ``weight`` (kernel_h,
+    kernel_w, in_channels, out_channels), drawn in the same way until `fit`.
+    """
 
     def __init__(self, kernel_size: Pair = 2, eps: float = 5e-4, images: int = 5000):
         super().__init__()
@@ -45,9 +46,8 @@ class WhiteningConv2d(Layer):
         self.windows = Windows.fit(in_shape, self.kernel, (1, 1), 0, exact=False)
         size = math.prod(self.kernel) * in_shape[2]
         shape = (*self.kernel, in_shape[2], 2 * size)
-        self.buffers["weight"] = within_fan_in(rng, shape, size, 0).astype(dtype)
-        self.params["bias"] = within_fan_in(rng, (2 * size,), size, 0).astype(dtype)
-        self.grads["bias"] = np.zeros_like(self.params["bias"])
+        self.buffers["weight"] = within_fan_in(rng, shape, size).astype(dtype)
+        self.add_param("bias", within_fan_in(rng, (2 * size,), size).astype(dtype))
         self.multiply_adds = math.prod(self.windows.out) * math.prod(shape)
         return (*self.windows.out, 2 * size)
 
@@ -65,7 +65,7 @@ class WhiteningConv2d(Layer):
         sample_bytes = 8 * math.prod(self.windows.out) * size
 
         def block(start: int, stop: int) -> Array:
-            patches = unfold.columns(x[start:stop].astype(np.float64), self.windows)
+            patches = unfold.im2col(x[start:stop].astype(np.float64), self.windows)
             return patches.T @ patches
 
         sums = np.array(engine.for_blocks(block, len(x), sample_bytes))

@@ -184,12 +184,12 @@ def test_all_algorithms_give_the_same_bits_on_1_2_and_4_threads(
 def test_the_weight_gradient_may_use_what_forward_unfolded_in_several_blocks() -> None:
     windows = Windows.fit((16, 16, 1), (4, 4), (2, 2), 0, exact=False)
     x, weight, bias, dy = operands(windows, 300, 64, np.float32)
-    kept = convolution.room_for_columns(x, windows, 64, "unfold")
-    assert kept is not None
-    y = convolution.forward(x, weight, bias, windows, "unfold", kept)
+    columns = convolution.room_for_columns(x, windows, 64, "unfold")
+    assert columns is not None
+    y = convolution.forward(x, weight, bias, windows, "unfold", columns)
     assert y.nbytes > engine.BLOCK_BYTES, "this test needs a larger batch"
     dweight = np.full_like(weight, np.nan)
-    convolution.weight_gradient(x, dy, windows, dweight, "unfold", kept)
+    convolution.weight_gradient(x, dy, windows, dweight, "unfold", columns)
     expected_y, _, expected_dweight = convolve(x, weight, dy, windows)
     assert errors(y, expected_y + bias)[0] < ALLOWED["unfold"][0]
     assert errors(dweight, expected_dweight)[0] < ALLOWED["unfold"][0]

@@ -140,6 +140,23 @@ def test_the_backward_pass_ends_behind_layers_that_are_trained_no_more() -> None
     assert not first.grads["weight"].any()
 
 
+def test_nothing_is_kept_of_layers_that_the_backward_pass_does_not_reach() -> None:
+    frozen, trained = Residual(Sequential([Conv2d(2, 3, padding=1), Tanh()])), Conv2d(2, 3)
+    model = Sequential([Dropout(0.2), frozen, BatchNorm(affine=False), GELU(), trained, ReLU()])
+    build(model, (8, 8, 2))
+    x = np.random.default_rng(0).standard_normal((2, 8, 8, 2))
+    for layer in frozen.children.values():
+        for _, part in layer.walk():
+            part.is_frozen = True
+    model.skip_dx()
+    y = model.forward(x, training=True)
+    keeping = {type(layer).__name__ for _, layer in model.walk() if layer._kept is not None}
+    assert keeping == {"Conv2d", "ReLU"}
+    assert sum(layer._kept is not None for _, layer in model.walk()) == 2
+    assert model.backward(np.ones_like(y)) is None
+    assert trained.grads["weight"].any()
+
+
 @pytest.mark.parametrize("merge", ["sum", "concat"])
 def test_branches_without_use_for_dx_still_get_their_gradients(merge: Any) -> None:
     x, results = np.random.default_rng(0).standard_normal((2, 6, 6, 2)), []
