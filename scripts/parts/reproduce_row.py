@@ -37,9 +37,10 @@ ROWS = {
     "seed-simple": Row("seed-simple.yaml"),
     "seed-advanced": Row("seed-advanced.yaml"),
     "small": Row("small.yaml"),
-    "10-minutes": Row("10-minutes.yaml", seeds=(0, 1)),
-    "speedrun-94": Row("speedrun-94.yaml"),
-    "resnet20": Row("resnet20.yaml", seeds=(0,)),
+    "10-minutes": Row("10-minutes.yaml"),
+    "speedrun-94": Row("speedrun-94.yaml", seeds=(0, 1, 2, 3, 4)),
+    "speedrun-94-10-epochs": Row("speedrun-94.yaml", ("--epochs", "10")),
+    "resnet20-12-epochs": Row("resnet20.yaml", ("--epochs", "12", "-o", "train.schedule=one_cycle"), seeds=(0,)),
 }
 
 
@@ -99,7 +100,7 @@ def main(name: str | None, listing: bool, data: str | None, runs: Path, results:
     if listing:
         for key, row in ROWS.items():
             seeds = ", ".join(map(str, row.seeds))
-            click.echo(f"{key:15}{shlex.join(row.command(row.seeds[0]))}    (seeds {seeds})")
+            click.echo(f"{key:23}{shlex.join(row.command(row.seeds[0]))}    (seeds {seeds})")
     elif name is None:
         raise click.UsageError("which row? --list shows them")
     else:
