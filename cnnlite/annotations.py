@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from cnnlite.layers.base import Layer
 from cnnlite.registry import Registry
-from cnnlite.words import did_you_mean
-from cnnlite.yaml_reader import MAX_INT, clip, resolve
+from cnnlite.words import clip, did_you_mean
+from cnnlite.yaml_scalars import MAX_INT, resolve
 
 SCALARS: dict[Any, str] = {
     types.NoneType: "null",

@@ -12,8 +12,9 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from cnnlite.annotations import SCALARS, Option, accepts, describe, hint, is_union, keys_of, options_of, show, to_plain
 from cnnlite.errors import ConfigError, Problem
 from cnnlite.registry import Registry
-from cnnlite.words import did_you_mean
-from cnnlite.yaml_reader import BROKEN, MAX_DEPTH, MAX_INT, Steps, clip, dotted
+from cnnlite.words import clip, did_you_mean
+from cnnlite.yaml_reader import BROKEN, MAX_DEPTH, Steps, dotted
+from cnnlite.yaml_scalars import MAX_INT
 
 MAX_PROBLEMS = 100
 _FAILED = (BROKEN, BROKEN)

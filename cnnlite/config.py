@@ -23,8 +23,9 @@ from cnnlite.misfits import misfits
 from cnnlite.optimizers import optimizers
 from cnnlite.schedules import schedules
 from cnnlite.settings import DataSettings, TrainSettings, not_negative
-from cnnlite.words import did_you_mean
-from cnnlite.yaml_reader import BROKEN, MAX_NODES, Document, Steps, clip, dotted, read_yaml, resolve
+from cnnlite.words import clip, did_you_mean
+from cnnlite.yaml_reader import BROKEN, MAX_NODES, Document, Steps, dotted, read_yaml
+from cnnlite.yaml_scalars import resolve
 
 
 @dataclass(frozen=True)

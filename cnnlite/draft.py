@@ -9,7 +9,8 @@ from typing import Any, get_args, get_origin
 
 from cnnlite.annotations import options_of, registry_of, show
 from cnnlite.errors import ConfigError, Problem
-from cnnlite.yaml_reader import BROKEN, Document, Steps, clip, dotted, read_yaml
+from cnnlite.words import clip
+from cnnlite.yaml_reader import BROKEN, Document, Steps, dotted, read_yaml
 
 
 class Draft:

@@ -1,4 +1,4 @@
-"""Figures as people write them, and the word that they may have meant."""
+"""Figures and texts as people read them, and the word that they may have meant."""
 
 import difflib
 from collections.abc import Iterable
@@ -32,3 +32,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     names = list(known)
     nearest = difflib.get_close_matches(word, names, n=1) or difflib.get_close_matches(word.lower(), names, n=1)
     return f"; did you mean {nearest[0]!r}?" if nearest else ""
+
+
+def clip(text: str, length: int = 60) -> str:
+    """``text``, cut to ``length`` characters."""
+    return text if len(text) <= length else text[: length - 3] + "..."

@@ -1,11 +1,9 @@
 """Reads YAML strictly, and remembers on which line everything stands.
 
-Scalars follow the YAML 1.2 core schema: ``1e-3`` is a number, ``on``, ``no`` and dates are text. Keys are text and
-stand once. Files are small by nature, so size, depth and what aliases expand to are limited.
+Keys are text and stand once. Files are small by nature, so size, depth and what aliases expand to are limited.
 """
 
 import os
-import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,24 +13,18 @@ from typing import Any, NoReturn, TypeAlias
 import yaml
 
 from cnnlite.errors import ConfigError, Problem
+from cnnlite.words import clip
+from cnnlite.yaml_scalars import resolve
 
 MAX_BYTES = 1_000_000
 MAX_NODES = 20_000
 """Values in one file, what aliases expand to included."""
 MAX_DEPTH = 64
 """Levels of nesting; low enough that recursion over a config, or a copy of its network, fits Python's stack."""
-MAX_INT = 2**63 - 1
 
 Steps: TypeAlias = tuple[str | int, ...]
 """The way to a value from the top: keys of mappings and indices of lists."""
 
-_NULLS = {"", "~", "null", "Null", "NULL"}
-_BOOLS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
-_INT = re.compile(r"[-+]?(0|[1-9][0-9]*(_[0-9]+)*)")
-_LEADING_ZERO = re.compile(r"[-+]?0[0-9_]+")
-_BASED_INT = re.compile(r"0x[0-9a-fA-F]+|0o[0-7]+")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
-_NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _TAG = "tag:yaml.org,2002:"
 _TAGGED_TYPES: dict[str, tuple[type, ...]] = {
     _TAG + "null": (type(None),),
@@ -60,11 +52,6 @@ class Document:
     file: str
     problems: list[Problem] = field(default_factory=list)
     """What is wrong but leaves the rest readable, so that it can be reported along with other mistakes."""
-
-
-def clip(text: str, length: int = 60) -> str:
-    """``text``, cut to ``length`` characters."""
-    return text if len(text) <= length else text[: length - 3] + "..."
 
 
 def dotted(steps: Steps) -> str:
@@ -113,32 +100,6 @@ def read_text(path: Path) -> str:
         line = data.count(b"\n", 0, error.start) + 1
         message = f"byte 0x{data[error.start]:02x} is not UTF-8; save the file with the encoding UTF-8"
         raise ConfigError([Problem("", message, file, line)]) from None
-
-
-def resolve(text: str) -> Any:
-    """Find the value of an unquoted scalar; ValueError for a number that cannot be represented."""
-    if text in _NULLS:
-        return None
-    if text in _BOOLS:
-        return _BOOLS[text]
-    if _LEADING_ZERO.fullmatch(text):
-        raise ValueError(f"{clip(text, 30)} starts with 0; leave the zero out, or quote it if it is text")
-    if _INT.fullmatch(text) or _BASED_INT.fullmatch(text):
-        # int() is quadratic in the digits, so the length is looked at first.
-        value = int(text, 0) if len(text) <= 100 else MAX_INT + 1
-        if abs(value) > MAX_INT:
-            raise ValueError(f"{clip(text, 30)} does not fit in 64 bits ({len(text)} characters)")
-        return value
-    if _NOT_FINITE.fullmatch(text):
-        return float(text.replace(".", ""))
-    if _FLOAT.fullmatch(text):
-        number = float(text)
-        if abs(number) == float("inf"):
-            raise ValueError(f"{clip(text, 30)} is too large for a floating-point number")
-        if number == 0 and re.search("[1-9]", re.split("[eE]", text)[0]):
-            raise ValueError(f"{clip(text, 30)} is too small for a floating-point number")
-        return number
-    return text
 
 
 def _too_big(size: int) -> str:

@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnnlite.errors import ConfigError
-from cnnlite.yaml_reader import BROKEN, MAX_BYTES, MAX_DEPTH, clip, dotted, read_yaml, resolve
+from cnnlite.words import clip
+from cnnlite.yaml_reader import BROKEN, MAX_BYTES, MAX_DEPTH, dotted, read_yaml
+from cnnlite.yaml_scalars import resolve
 
 
 def data(text: str) -> Any:
