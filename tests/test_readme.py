@@ -168,6 +168,16 @@ def test_the_layer_it_adds_is_trained_from_yaml_saved_and_loaded(config_with_new
     assert (found["accuracy"], found["loss"]) == (result["test_accuracy"], result["test_loss"])
 
 
+def test_the_program_that_checks_and_trains_the_layer_it_adds_works(
+    config_with_new_layer: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(config_with_new_layer.parent)
+    (code,) = (block for block in blocks("python") if "gradcheck" in block)
+    exec(compile(code.replace('"mine.yaml")\n', '"mine.yaml", epochs=0.3, quiet=True)\n'), "README.md", "exec"), {})
+    assert capsys.readouterr().out == "[]\n"
+    assert Path("runs/mine/result.json").exists()
+
+
 def run(*arguments: object) -> str:
     done = CliRunner().invoke(cli, [str(argument) for argument in arguments], catch_exceptions=False)
     assert done.exit_code == 0, done.output
@@ -224,7 +234,7 @@ def test_its_program_for_onnx_files_works(
 
 def test_the_program_it_shows_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (code,) = (block for block in blocks("python") if "import cnnlite" in block)
+    (code,) = (block for block in blocks("python") if "cnnlite.load(" in block)
     names: dict[str, Any] = {"images": np.zeros((2, 32, 32, 3), np.uint8)}
     exec(compile(code.replace("epochs=1", "epochs=0.01"), "README.md", "exec"), names)
     assert names["probabilities"].shape == (2, 10)
