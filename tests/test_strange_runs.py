@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,19 @@ from tests.small_runs import TINY
 COMMANDS = {
     "resume": ["train", "-q", "--resume", "run"],
     "explain": ["explain", "run"],
-    "compare": ["compare"] + ["run"] * 2,
+    "compare": ["compare", "run", "other"],
 }
 
 
 @pytest.fixture(autouse=True)
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A run of one epoch in the current folder."""
+    """A run of one epoch in the current folder, beside another one."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("CNNLITE_DATA", raising=False)
     (tmp_path / "tiny.yaml").write_text(TINY, encoding="utf-8")
     done = CliRunner().invoke(cli, ["train", "-c", "tiny.yaml", "-q", "--epochs", "1", "--run-dir", "run"])
     assert done.exit_code == 0, done.output
+    shutil.copytree("run", "other")
     return tmp_path / "run"
 
 

@@ -6,6 +6,7 @@ import click
 
 from cnnlite.cli import options
 from cnnlite.cli.group import PATH, cli, complain
+from cnnlite.errors import ConfigError
 
 
 @cli.command()
@@ -97,6 +98,9 @@ def compare(runs: tuple[Path, ...], out: Path | None, force: bool, as_json: bool
     if len(runs) < 2:
         raise click.UsageError("name at least two runs, such as runs/small runs/small-2")
     records = [read_record(run) for run in runs]
+    places = [run.resolve() for run in runs]
+    if twice := [run for index, run in enumerate(runs) if places[index] in places[:index]]:
+        raise ConfigError(f"{twice[0]}: named twice; name each run once")
     found = compare_runs(records)
     if out is not None:
         from cnnlite.report.side_by_side import write_comparison
