@@ -140,8 +140,11 @@ def find_config(name: str) -> Path:
         return bundled
     if os.path.exists(name):
         return Path(name)  # a folder; reading it says so
-    known = [*bundled_names(), *bundled_configs(), *(str(path) for path in Path(clip(name)).parent.glob("*.yaml"))]
-    way_out = did_you_mean(clip(name), known) or f"; bundled: {', '.join(bundled_names())}"
+    near: dict[str, str] = {}
+    with contextlib.suppress(OSError, ValueError):  # of a folder whose name is too long, or none that can be
+        near = {path.name: str(path) for path in Path(name).parent.glob("*.yaml")}
+    way_out = did_you_mean(clip(Path(name).name), [*bundled_names(), *bundled_configs(), *near], near)
+    way_out = way_out or f"; bundled: {', '.join(bundled_names())}"
     raise ConfigError([Problem("", f"no such file, and no bundled config of that name{way_out}", clip(name, 200))])
 
 

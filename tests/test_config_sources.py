@@ -181,7 +181,9 @@ def test_bundled_configs_are_found_by_name_from_anywhere(tmp_path: Path, monkeyp
     assert find_config("small.yaml") == Path("small.yaml")
 
 
-@pytest.mark.parametrize("name", ["smal.yaml", "", "a\0b", "../configs/none.yaml", "n" * 5000, "\ud800"])
+@pytest.mark.parametrize(
+    "name", ["smal.yaml", "", "a\0b", "a\0b/c", "../configs/none.yaml", "n" * 5000, "n/" * 9000, "\ud800"]
+)
 def test_an_unknown_config_is_an_error_that_helps(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (bundled, config_module):
         monkeypatch.setattr(module, "bundled_configs", lambda: ["small.yaml", "vgg.yaml"])
@@ -199,6 +201,15 @@ def test_names_that_are_nearly_right_are_recognized(
     Path("mine.yaml").touch()
     with pytest.raises(ConfigError, match=f"did you mean '{near}'"):
         find_config(name)
+
+
+def test_only_the_last_part_of_a_path_is_compared(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").touch()
+    with pytest.raises(ConfigError, match="; bundled: "):
+        find_config(str(tmp_path / "zzzz.yaml"))
+    with pytest.raises(ConfigError) as caught:
+        find_config(str(tmp_path / "mien.yaml"))
+    assert f"did you mean {str(tmp_path / 'mine.yaml')!r}?" in str(caught.value)
 
 
 def test_the_config_of_a_run_is_called_by_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
