@@ -133,6 +133,10 @@ def test_faults_of_a_model_file_name_that_file(tmp_path: Path) -> None:
         "m.yaml:3: model[1].linear.out_features: 08 starts with 0; leave the zero out, or quote it if it is text",
     ]
     model.write_text(SHORT)
+    assert faults(tmp_path / "c.yaml", text)[0].endswith(
+        "m.yaml:1: model: this is a whole config; put its model into a file of its own, or name it as the config"
+    )
+    model.write_text("layers: []")
     assert "expected a list of layers, or the one key 'model'" in faults(tmp_path / "c.yaml", text)[0]
     model.write_text("- [")
     assert "m.yaml:1: not YAML" in faults(tmp_path / "c.yaml", text)[0]
@@ -224,8 +228,12 @@ def test_the_config_of_a_run_is_called_by_the_run(tmp_path: Path, monkeypatch: p
 
 
 def test_a_folder_is_no_config(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="is a directory"):
+    with pytest.raises(ConfigError, match=r"is a directory, not a YAML file$"):
         load_config(tmp_path)
+    (tmp_path / "config.yaml").touch()
+    with pytest.raises(ConfigError) as caught:
+        load_config(tmp_path)
+    assert str(caught.value).endswith(f"is a directory, not a YAML file; its config is {tmp_path / 'config.yaml'}")
 
 
 @pytest.mark.parametrize("name", bundled_configs())
