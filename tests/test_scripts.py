@@ -59,3 +59,16 @@ def test_contributing_has_a_row_for_each_script() -> None:
     assert sorted(rows) == sorted(
         path.name for path in (ROOT / "scripts").iterdir() if path.suffix in {"", ".py"} and path.is_file()
     )
+
+
+def test_the_fuzzer_says_what_it_needs(tmp_path: Path) -> None:
+    (tmp_path / "atheris.py").write_text("raise ModuleNotFoundError(name='atheris')")
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts/fuzz.py", "--help"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    needs = "scripts/fuzz.py needs atheris: .venv/bin/python -m pip install atheris  (Linux, CPython 3.11 to 3.13)\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", needs)
