@@ -32,7 +32,8 @@ class DatasetMissing(DataError):  # noqa: N818 (named for the case)
         self.dataset = dataset
         self.root = root
         folder, choice = shell_word(str(root)), "" if dataset == "cifar10" else f" --dataset {dataset}"
-        super().__init__(f"{root}: no {dataset} here; get it with `cnnlite download-cifar --data {folder}{choice}`")
+        way_out = f"name its folder with --data, or get it with `cnnlite download-cifar --data {folder}{choice}`"
+        super().__init__(f"{root.absolute()}: no {dataset} here; {way_out}")
 
 
 @dataclass(frozen=True)

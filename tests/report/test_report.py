@@ -159,7 +159,8 @@ def test_without_its_dataset_an_interrupted_run_still_has_curves_and_filters(
     data = load_data(tiny())
     other = Dataset(data.name, data.train, data.validation, data.test, data.classes, "another digest")
     monkeypatch.setattr(records, "load_data", lambda *_: other)
-    html = report_page(dataclasses.replace(run, result={}), None, nothing).html()
+    told: list[str] = []
+    html = report_page(dataclasses.replace(run, result={}), None, told.append).html()
     assert Reader(html).headings == [
         "What the curves say",
         "Curves",
@@ -169,6 +170,9 @@ def test_without_its_dataset_an_interrupted_run_still_has_curves_and_filters(
     assert "not those that the run was trained on" in html
     assert "<b>-</b>test accuracy" in html
     assert "<b>unfinished</b>status" in html
+    (left_out,) = told
+    assert left_out.startswith("left out: class by class, mistakes, calibration, feature maps")
+    assert "not those that the run was trained on" in left_out
 
 
 def test_without_checkpoint_and_rows_the_page_says_what_is_left_out(tmp_path: Path) -> None:
