@@ -9,7 +9,7 @@ from cnnlite.cli.group import PATH, cli, complain
 from cnnlite.errors import ConfigError
 
 
-@cli.command()
+@cli.command(short_help="Write a page about a run, with pictures.")
 @options.run
 @options.data_of_run
 @click.option("--out", type=PATH, metavar="DIR", help="Folder for the page and its pictures.  [default: RUN/report]")
@@ -35,7 +35,7 @@ def report(run: Path, data: str | None, out: Path | None, force: bool, threads: 
     say(str(write_report(read_record(run), out or run / "report", data, complain, force=force)))
 
 
-@cli.command()
+@cli.command(short_help="Say what the curves of a run show, and what to try.")
 @click.argument("run", type=PATH, required=False, shell_complete=options.complete_run)
 @options.data_of_run
 @options.threads
@@ -73,7 +73,7 @@ def _picture(_: click.Context, __: click.Parameter, value: Path | None) -> Path 
     return value
 
 
-@cli.command()
+@cli.command(short_help="Put runs side by side.")
 @click.argument("runs", type=PATH, nargs=-1, required=True, metavar="RUN RUN...", shell_complete=options.complete_run)
 @click.option("--out", type=PATH, metavar="FILE", callback=_picture, help="Draw the curves into a .html, .png or .svg.")
 @click.option("--force", is_flag=True, help="Replace FILE if it exists, whatever it is.")
