@@ -7,7 +7,7 @@ import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Literal, TypeAlias
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 import numpy as np
 
@@ -19,7 +19,9 @@ from cnnlite.registry import Registry
 from cnnlite.streams import shell_word
 from cnnlite.types import Array, Shape
 
-Validation: TypeAlias = Literal["default", "none"] | int | float
+Validation: TypeAlias = (
+    Literal["default", "none"] | Annotated[int, "a number of images"] | Annotated[float, "a fraction"]
+)
 """How to take the validation images from the training images; see `load_dataset`."""
 
 DIGEST_CHUNK = 4 * 1024 * 1024
