@@ -112,11 +112,11 @@ def is_union(annotation: Any) -> bool:
 
 
 def describe(annotation: Any) -> str:
-    """Say what to write for ``annotation``."""
+    """Say what to write for ``annotation``; ``Annotated[type, text]`` says it itself."""
     origin = get_origin(annotation) or annotation
     arguments = get_args(annotation)
     if origin is Annotated:
-        return describe(arguments[0])
+        return next((text for text in arguments[1:] if isinstance(text, str)), describe(arguments[0]))
     if is_union(annotation):
         *first, last = (describe(choice) for choice in arguments)
         return f"{', '.join(first)} or {last}"

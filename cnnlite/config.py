@@ -22,7 +22,7 @@ from cnnlite.losses import losses
 from cnnlite.misfits import misfits
 from cnnlite.optimizers import optimizers
 from cnnlite.schedules import schedules
-from cnnlite.settings import DataSettings, TrainSettings, not_negative
+from cnnlite.settings import LENGTHS, NO_LENGTH, DataSettings, TrainSettings, not_negative
 from cnnlite.words import clip, did_you_mean
 from cnnlite.yaml_reader import BROKEN, MAX_NODES, Document, Steps, dotted, read_yaml
 from cnnlite.yaml_scalars import resolve
@@ -140,8 +140,11 @@ def find_config(name: str) -> Path:
         return bundled
     if os.path.exists(name):
         return Path(name)  # a folder; reading it says so
-    known = [*bundled_names(), *bundled_configs(), *(str(path) for path in Path(clip(name)).parent.glob("*.yaml"))]
-    way_out = did_you_mean(clip(name), known) or f"; bundled: {', '.join(bundled_names())}"
+    near: dict[str, str] = {}
+    with contextlib.suppress(OSError, ValueError):  # of a folder whose name is too long, or none that can be
+        near = {path.name: str(path) for path in Path(name).parent.glob("*.yaml")}
+    way_out = did_you_mean(clip(Path(name).name), [*bundled_names(), *bundled_configs(), *near], near)
+    way_out = way_out or f"; bundled: {', '.join(bundled_names())}"
     raise ConfigError([Problem("", f"no such file, and no bundled config of that name{way_out}", clip(name, 200))])
 
 
@@ -150,6 +153,7 @@ def _check(data: Any, problems: Problems, name: str) -> Config:
     config, resolved = construct(Config, data, (), problems)
     if problems.found and isinstance(data, dict):
         problems.found += _misfits(data, problems.places)
+        _miss_length(data.get("train"), problems)
     problems.raise_any()
     if _count(resolved) > MAX_NODES:  # a run's config.yaml could not be read again
         raise ConfigError([Problem("", f"more than {MAX_NODES:,} values, defaults included; that is not a config")])
@@ -167,6 +171,16 @@ def _misfits(data: dict[str, Any], places: Mapping[Steps, tuple[str, int]]) -> l
     classes = settings.dataset.class_count if len(layers) == len(model) else None
     known = {dotted(steps): place for steps, place in places.items()}
     return [_locate(problem, known) for problem in misfits(Sequential(layers), settings.in_shape, classes)]
+
+
+def _miss_length(train: Any, problems: Problems) -> None:
+    """Note that nothing says how long to train, which `TrainSettings` can tell only if all its options are right."""
+    if not isinstance(train, dict) or any(train.get(key) is not None for key in LENGTHS):
+        return
+    unknown = [clip(str(key)) for key in train if key not in options_of(TrainSettings)]
+    noted = any(problem.message == NO_LENGTH for problem in problems.found)
+    if not noted and not any(did_you_mean(key, LENGTHS) for key in unknown):
+        problems.add(("train",), NO_LENGTH)
 
 
 def _count(data: Any) -> int:

@@ -49,6 +49,8 @@ class Draft:
             content, inside = content["model"], ("model",)
         elif not isinstance(content, list):
             message = f"expected a list of layers, or the one key 'model', got {show(content)}"
+            if isinstance(content, dict) and {"model", "data", "train"} <= content.keys():
+                message = "this is a whole config; put its model into a file of its own, or name it as the config"
             self.problems.append(Problem("model", message, document.file, 1))
             return
         self.data["model"] = content

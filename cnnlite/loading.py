@@ -12,6 +12,7 @@ from cnnlite.data import Dataset, Normalizer, load_dataset
 from cnnlite.errors import CheckpointError, ConfigError
 from cnnlite.network import Described, Network, check_arrays
 from cnnlite.printable import has_codes
+from cnnlite.registry import Registry
 from cnnlite.sizing import count_parameters, refuse_if_too_large
 from cnnlite.types import Array
 
@@ -113,8 +114,16 @@ def _rebuild(
         raise CheckpointError(f"{path}: holds no {error.args[0]!r}, so it is not a whole network") from None
     except (ConfigError, CheckpointError, TypeError, ValueError, OverflowError) as error:
         why = "; ".join(str(error).splitlines())
+        why += unregistered(error) if isinstance(error, ConfigError) else ""
         raise CheckpointError(f"{path}: does not describe a network of cnnlite {__version__}: {why}") from None
     return config, network, classes
+
+
+def unregistered(error: ConfigError) -> str:
+    """The way out where the config of a run has a name, of a layer or whatever, that is not registered; else empty."""
+    unknown = tuple(f"unknown {registry.kind} " for registry in Registry.by_base.values())
+    found = any(problem.message.startswith(unknown) for problem in error.problems)
+    return " (one of your own has to be registered first)" if found else ""
 
 
 def check_run(path: Path) -> Callable[[CheckpointFile], None]:

@@ -20,15 +20,20 @@ def misfits(model: Layer, in_shape: Shape, classes: int | None = None) -> list[P
     found: list[Problem] = []
     out_shape = _passed(copy.deepcopy(model), in_shape, found)
     if out_shape is not None and classes is not None and out_shape != (classes,):
-        found.append(Problem("model", wrong_output(out_shape, classes)))
+        found.append(wrong_output(model, out_shape, classes))
     return list(dict.fromkeys(found))  # what repeats a layer repeats its problem
 
 
-def wrong_output(out_shape: Shape, classes: int) -> str:
-    """Say what is wrong with an output that is not ``(classes,)``."""
+def wrong_output(model: Layer, out_shape: Shape, classes: int) -> Problem:
+    """Say what is wrong with an output that is not ``(classes,)``, and where if a linear layer is the last."""
     if len(out_shape) > 1:
-        return f"its output has shape {out_shape}; end it with flatten or global_avg_pool2d"
-    return f"gives {out_shape[0]} numbers for each image, but the dataset has {classes} classes"
+        return Problem("model", f"its output has shape {out_shape}; end it with flatten or global_avg_pool2d")
+    last, message = model, f"gives {out_shape[0]} numbers for each image, but the dataset has {classes} classes"
+    while isinstance(last, Sequential) and last.layers:
+        last = last.layers[-1]
+    if isinstance(last, Linear) and last.path:
+        return Problem(f"{last.path}.out_features", f"{message}; write {classes}")
+    return Problem("model", message)
 
 
 def _passed(layer: Layer, shape: Shape | None, found: list[Problem]) -> Shape | None:

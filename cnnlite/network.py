@@ -64,7 +64,7 @@ class Network:
         except MemoryError as error:
             raise ConfigError([Problem("model", f"the parameters do not fit in memory: {error}")]) from None
         if classes is not None and self.out_shape != (classes,):
-            raise ConfigError([Problem("model", wrong_output(self.out_shape, classes))])
+            raise ConfigError([wrong_output(model, self.out_shape, classes)])
         self.model.skip_dx()
         self._frozen = 0
         parts = list(self.model.walk())

@@ -216,9 +216,14 @@ def checkpoint_of(path: Path) -> Path:
 
 
 def no_run(path: Path) -> ConfigError:
-    """Make the error for a path that is no run directory; it names a run of nearly that name, or the latest inside."""
+    """Make the error for a path that is no run directory.
+
+    It names a run of nearly that name, beside the path or where runs go by default, or the latest inside.
+    """
     if not path.exists():
-        way_out = did_you_mean(path.name, [folder.parent.name for folder in path.parent.glob("*/checkpoints/")])
+        runs = (folder.parent for base in (Path("runs"), path.parent) for folder in base.glob("*/checkpoints/"))
+        known = {run.name: str(run) for run in runs}
+        way_out = did_you_mean(path.name, known, known)
         return ConfigError(f"{path}: no such run{way_out or '; name the directory of one, such as runs/small'}")
     if path.parent.name == "checkpoints":
         return ConfigError(f"{path}: is not a run directory; name the run, {path.parent.parent}")

@@ -17,6 +17,10 @@ from cnnlite.printable import has_codes
 from cnnlite.schedules import Constant, Schedule, steps_in
 from cnnlite.types import Shape
 
+LENGTHS = ("epochs", "iterations")
+"""Options of `TrainSettings` of which one says how long to train."""
+NO_LENGTH = "expected one of epochs and iterations, got neither; add epochs: 10"
+
 
 def positive(number: float) -> None:
     """Check that a number is above 0."""
@@ -157,7 +161,7 @@ class TrainSettings:
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.iterations is None):
             if self.epochs is None:
-                raise ValueError("expected one of epochs and iterations, got neither; add epochs: 10")
+                raise ValueError(NO_LENGTH)
             choice = f"-o train.epochs={self.epochs:g} or -o train.iterations={self.iterations}"
             raise ValueError(f"iterations: there are epochs too; leave one of them out, or choose: {choice}")
 

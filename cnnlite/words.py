@@ -1,7 +1,8 @@
 """Figures and texts as people read them, and the word that they may have meant."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 
 def percent(value: float | None) -> str:
@@ -27,11 +28,11 @@ def size_text(count: int) -> str:
     return f"{count} B"
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """``"; did you mean 'x'?"`` for the nearest known word, or an empty string."""
+def did_you_mean(word: str, known: Iterable[str], in_full: Mapping[str, str] = MappingProxyType({})) -> str:
+    """``"; did you mean 'x'?"`` for the nearest known word, or an empty string; ``in_full`` is what to type for it."""
     names = list(known)
     nearest = difflib.get_close_matches(word, names, n=1) or difflib.get_close_matches(word.lower(), names, n=1)
-    return f"; did you mean {nearest[0]!r}?" if nearest else ""
+    return f"; did you mean {in_full.get(nearest[0], nearest[0])!r}?" if nearest else ""
 
 
 def clip(text: str, length: int = 60) -> str:

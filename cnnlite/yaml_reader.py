@@ -81,7 +81,9 @@ def read_text(path: Path) -> str:
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
-            raise ConfigError([Problem("", "is a directory, not a YAML file", file)])
+            inside = path / "config.yaml"  # of a run
+            way_out = f"; its config is {inside}" if inside.is_file() else ""
+            raise ConfigError([Problem("", f"is a directory, not a YAML file{way_out}", file)])
         if not stat.S_ISREG(status.st_mode):
             raise ConfigError([Problem("", "is not a regular file; save the YAML to a file first", file)])
         if status.st_size > MAX_BYTES:

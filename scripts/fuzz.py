@@ -23,8 +23,13 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-import atheris  # type: ignore[import-untyped]
 import numpy as np
+
+try:
+    import atheris  # type: ignore[import-untyped]
+except ModuleNotFoundError:
+    needs = "scripts/fuzz.py needs atheris: .venv/bin/python -m pip install atheris"
+    sys.exit(f"{needs}  (Linux, CPython 3.11 to 3.13)")
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))

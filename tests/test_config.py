@@ -212,7 +212,7 @@ momentum: 0.9
         (
             "dataset: shapes",
             "dataset: shapes\n  validation: nine",
-            "data.validation: expected default or none, a whole",
+            "data.validation: expected default or none, a number of images",
         ),
         ("dataset: shapes", "dataset: shapes\n  validation: null", "data.validation: expected default or none"),
         ("dataset: shapes", "dataset: shapes\n  center_crop: 0", "data.center_crop: must be above 0, not 0"),

@@ -133,6 +133,10 @@ def test_faults_of_a_model_file_name_that_file(tmp_path: Path) -> None:
         "m.yaml:3: model[1].linear.out_features: 08 starts with 0; leave the zero out, or quote it if it is text",
     ]
     model.write_text(SHORT)
+    assert faults(tmp_path / "c.yaml", text)[0].endswith(
+        "m.yaml:1: model: this is a whole config; put its model into a file of its own, or name it as the config"
+    )
+    model.write_text("layers: []")
     assert "expected a list of layers, or the one key 'model'" in faults(tmp_path / "c.yaml", text)[0]
     model.write_text("- [")
     assert "m.yaml:1: not YAML" in faults(tmp_path / "c.yaml", text)[0]
@@ -181,7 +185,9 @@ def test_bundled_configs_are_found_by_name_from_anywhere(tmp_path: Path, monkeyp
     assert find_config("small.yaml") == Path("small.yaml")
 
 
-@pytest.mark.parametrize("name", ["smal.yaml", "", "a\0b", "../configs/none.yaml", "n" * 5000, "\ud800"])
+@pytest.mark.parametrize(
+    "name", ["smal.yaml", "", "a\0b", "a\0b/c", "../configs/none.yaml", "n" * 5000, "n/" * 9000, "\ud800"]
+)
 def test_an_unknown_config_is_an_error_that_helps(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (bundled, config_module):
         monkeypatch.setattr(module, "bundled_configs", lambda: ["small.yaml", "vgg.yaml"])
@@ -201,6 +207,15 @@ def test_names_that_are_nearly_right_are_recognized(
         find_config(name)
 
 
+def test_only_the_last_part_of_a_path_is_compared(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").touch()
+    with pytest.raises(ConfigError, match="; bundled: "):
+        find_config(str(tmp_path / "zzzz.yaml"))
+    with pytest.raises(ConfigError) as caught:
+        find_config(str(tmp_path / "mien.yaml"))
+    assert f"did you mean {str(tmp_path / 'mine.yaml')!r}?" in str(caught.value)
+
+
 def test_the_config_of_a_run_is_called_by_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = tmp_path / "runs" / "small-2"
     run.mkdir(parents=True)
@@ -213,8 +228,12 @@ def test_the_config_of_a_run_is_called_by_the_run(tmp_path: Path, monkeypatch: p
 
 
 def test_a_folder_is_no_config(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="is a directory"):
+    with pytest.raises(ConfigError, match=r"is a directory, not a YAML file$"):
         load_config(tmp_path)
+    (tmp_path / "config.yaml").touch()
+    with pytest.raises(ConfigError) as caught:
+        load_config(tmp_path)
+    assert str(caught.value).endswith(f"is a directory, not a YAML file; its config is {tmp_path / 'config.yaml'}")
 
 
 @pytest.mark.parametrize("name", bundled_configs())

@@ -53,6 +53,17 @@ def test_every_command_has_examples_that_parse(name: str) -> None:
         assert not isinstance(found, click.Group), line
 
 
+@pytest.mark.parametrize("name", [name for name, command in COMMANDS.items() if isinstance(command, click.Group)])
+def test_a_list_of_commands_cuts_nothing_in_a_narrow_terminal(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    _, _, listed = CliRunner().invoke(cli, [*name.split()[1:], "--help"]).stdout.partition("\nCommands:\n")
+    group = COMMANDS[name]
+    assert isinstance(group, click.Group)
+    lines = listed.splitlines()
+    assert [line.split()[0] for line in lines] == sorted(group.commands)
+    assert all(line.endswith(".") and not line.endswith("...") and len(line) <= 80 for line in lines), listed
+
+
 @pytest.mark.parametrize("name", [name for name, command in COMMANDS.items() if not isinstance(command, click.Group)])
 def test_options_that_a_help_names_exist(name: str) -> None:
     command = COMMANDS[name]

@@ -30,13 +30,14 @@ def test_shapes_are_known_again_from_the_next_linear_layer_on() -> None:
     assert places(named(Conv2d(4, 9), Conv2d(4, 99), Flatten(), Linear(5), ReLU(), Conv2d(4, 3), Linear(7)), 10) == [
         "0",
         "5",
-        "model",
+        "6.out_features",
     ]
 
 
 def test_a_layer_that_gives_what_it_gives_lets_the_next_be_checked() -> None:
     assert places(named(Linear(5), Linear(10)), 10) == ["0"]
-    assert places(named(Linear(5), Linear(9)), 10) == ["0", "model"]
+    assert places(named(Linear(5), Linear(9)), 10) == ["0", "1.out_features"]
+    assert places(named(Flatten(), Linear(9), ReLU()), 10) == ["model"]
     assert places(named(Conv2d(4, 9)), 10) == ["0"]
 
 

@@ -1,7 +1,7 @@
 """Typical mistakes, each with the exact answer, which says what to do: mistakes.txt holds both.
 
 After ``===`` stands what is wrong with the config that follows, or a command in a folder with a small config and a run
-of it; after ``---`` the exit code, and below it the errors.
+of it; after ``---`` the exit code, and below it the errors, in which HERE is that folder.
 """
 
 import os
@@ -35,7 +35,8 @@ def answer(arguments: list[str]) -> tuple[int, str]:
     """Exit code of a command, and the errors it printed, without the usage before them."""
     result = CliRunner().invoke(cli, arguments)
     assert result.stdout == ""
-    return result.exit_code, "\n".join(line for line in result.stderr.splitlines() if line.lower().startswith("error"))
+    errors = "\n".join(line for line in result.stderr.splitlines() if line.lower().startswith("error"))
+    return result.exit_code, errors.replace(os.getcwd(), "HERE")
 
 
 @pytest.mark.parametrize("mistake", sorted(CASES.keys() - set(COMMANDS)))

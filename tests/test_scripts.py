@@ -59,3 +59,42 @@ def test_contributing_has_a_row_for_each_script() -> None:
     assert sorted(rows) == sorted(
         path.name for path in (ROOT / "scripts").iterdir() if path.suffix in {"", ".py"} and path.is_file()
     )
+
+
+def test_the_fuzzer_says_what_it_needs(tmp_path: Path) -> None:
+    (tmp_path / "atheris.py").write_text("raise ModuleNotFoundError(name='atheris')")
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts/fuzz.py", "--help"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    needs = "scripts/fuzz.py needs atheris: .venv/bin/python -m pip install atheris  (Linux, CPython 3.11 to 3.13)\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", needs)
+
+
+USAGE = "usage: scripts/setup [dev]     `dev` adds the tools that scripts/test runs; PYTHON names the interpreter\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the scripts are for bash")
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [
+        (["--help"], (0, USAGE, "")),
+        (["-h"], (0, USAGE, "")),
+        (["plot"], (2, "", f"scripts/setup: unknown argument: plot\n{USAGE}")),
+        (["dev", "x"], (2, "", f"scripts/setup: unknown argument: x\n{USAGE}")),
+    ],
+)
+def test_setup_knows_one_argument(arguments: list[str], answer: tuple[int, str, str], tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
+    done = subprocess.run(
+        [tmp_path / "scripts/setup", *arguments],
+        env={**os.environ, "PYTHON": "/none"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == answer
+    assert os.listdir(tmp_path) == ["scripts"]

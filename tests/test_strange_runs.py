@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from cnnlite.cli import cli
+from cnnlite.layers import layers
+from cnnlite.layers.activations import ReLU
 from cnnlite.metrics import COLUMNS, MetricsFile
 from cnnlite.results import read_result
 from tests.small_runs import TINY
@@ -16,18 +19,19 @@ from tests.small_runs import TINY
 COMMANDS = {
     "resume": ["train", "-q", "--resume", "run"],
     "explain": ["explain", "run"],
-    "compare": ["compare"] + ["run"] * 2,
+    "compare": ["compare", "run", "other"],
 }
 
 
 @pytest.fixture(autouse=True)
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A run of one epoch in the current folder."""
+    """A run of one epoch in the current folder, beside another one."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("CNNLITE_DATA", raising=False)
     (tmp_path / "tiny.yaml").write_text(TINY, encoding="utf-8")
     done = CliRunner().invoke(cli, ["train", "-c", "tiny.yaml", "-q", "--epochs", "1", "--run-dir", "run"])
     assert done.exit_code == 0, done.output
+    shutil.copytree("run", "other")
     return tmp_path / "run"
 
 
@@ -105,6 +109,24 @@ def test_nonsense_in_the_figures_ends_in_a_line(rows: str, run: Path) -> None:
     (run / "metrics.csv").write_text(rows)
     for code, told in answers("explain", "compare").values():
         assert code == 0 or len(told.splitlines()) == 1
+
+
+def test_a_run_of_a_layer_that_nobody_registered_is_answered_the_same_by_all(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Mine(ReLU):
+        """A layer of one's own."""
+
+    with monkeypatch.context() as patch:
+        patch.setitem(layers._classes, "mine", Mine)
+        command = ["train", "-c", "tiny.yaml", "-q", "--epochs", "1", "--run-dir", "own", "-o", "model.2=mine"]
+        assert CliRunner().invoke(cli, command).exit_code == 0
+    for command in (["eval"], ["explain"], ["report"], ["compare", "run"], ["train", "--epochs", "2", "--resume"]):
+        done = CliRunner().invoke(cli, [*command, "own"])
+        *_, last = done.stderr.splitlines()
+        assert done.exit_code == 3, (command, done.stderr)
+        assert "model[2]: unknown layer 'mine'" in last
+        assert last.endswith(" (one of your own has to be registered first)")
 
 
 def test_cutting_back_holds_one_line_in_memory(tmp_path: Path) -> None:

@@ -22,3 +22,7 @@ def test_sizes_have_a_unit_that_fits(count: int, text: str) -> None:
 )
 def test_suggestions_are_near_or_not_made(word: str, hint: str) -> None:
     assert did_you_mean(word, ["kernel_size", "stride", "padding"]) == hint
+
+
+def test_what_is_suggested_can_be_written_in_full() -> None:
+    assert did_you_mean("smal", {"small": 1}, {"small": "runs/small"}) == "; did you mean 'runs/small'?"

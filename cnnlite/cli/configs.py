@@ -54,7 +54,7 @@ def show(name: str) -> None:
     say(_bundled(name).read_text(encoding="utf-8").rstrip("\n"))
 
 
-@configs.command()
+@configs.command(short_help="Copy a config to a folder or a new file.")
 @click.argument("name", shell_complete=options.complete_bundled)
 @click.argument("destination", type=PATH, default=Path())
 @click.option("--force", is_flag=True, help="Replace the file if it exists.")

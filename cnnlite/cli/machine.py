@@ -6,7 +6,7 @@ from cnnlite.cli import options
 from cnnlite.cli.group import cli
 
 
-@cli.command()
+@cli.command(short_help="Look at this machine, what is installed, and the datasets.")
 @options.data_of_all
 def doctor(data: str | None) -> None:
     """Look at this machine, at what is installed, and at the datasets.

@@ -19,7 +19,7 @@ def _fraction(_: click.Context, __: click.Parameter, value: float | None) -> flo
     return value
 
 
-@cli.command(name="eval")
+@cli.command(name="eval", short_help="Evaluate a run, or one of its checkpoints.")
 @options.checkpoint
 @click.option(
     "--split",
@@ -65,7 +65,7 @@ def evaluate(
         raise AccuracyError(f"{checkpoint}: accuracy {found.accuracy:.4f} is below {min_accuracy:g}")
 
 
-@cli.command()
+@cli.command(short_help="Name the most probable classes of pictures.")
 @options.checkpoint
 @click.argument("images", type=PATH, nargs=-1, required=True, metavar="IMAGE...")
 @click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="How many classes to name.")
@@ -108,7 +108,7 @@ def predict(
         raise DataError("\n".join(faults))
 
 
-@cli.command()
+@cli.command(short_help="Write a network as an ONNX file.")
 @options.checkpoint
 @click.argument("out", type=PATH, metavar="OUT.onnx")
 @options.data_of_run

@@ -8,7 +8,7 @@ from cnnlite.cli import options
 from cnnlite.cli.group import cli, complain
 
 
-@cli.command()
+@cli.command(short_help="Check a config: grammar, options, shapes.")
 @options.config
 @options.overrides
 def validate(config: str, overrides: tuple[str, ...]) -> None:
@@ -26,7 +26,7 @@ def validate(config: str, overrides: tuple[str, ...]) -> None:
     say(f"{config}: {describe_model(load_config(config, overrides))}")
 
 
-@cli.command()
+@cli.command(short_help="Show the layers of a network: shapes, parameters, memory.")
 @options.config
 @options.overrides
 @options.as_json
@@ -51,7 +51,7 @@ def summary(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
     say(json.dumps({"config": config, **found.facts()}) if as_json else found.describe(config))
 
 
-@cli.command()
+@cli.command(short_help="Compare the gradients of a network with differences.")
 @options.config
 @options.overrides
 @click.pass_context
@@ -74,7 +74,7 @@ def gradcheck(context: click.Context, config: str, overrides: tuple[str, ...]) -
     context.exit(0 if all(found.right for found in checks) else 1)
 
 
-@cli.command()
+@cli.command(short_help="Measure training steps: time, speed, memory.")
 @options.config
 @options.overrides
 @click.option("--batch-size", type=click.IntRange(1), help="Images in a step.  [default: as in the config]")
@@ -104,7 +104,7 @@ def bench(config: str, overrides: tuple[str, ...], threads: int | None, as_json:
     say(json.dumps(facts, allow_nan=False) if as_json else report.describe(config))
 
 
-@cli.command()
+@cli.command(short_help="Print a JSON Schema of configs, for editors.")
 def schema() -> None:
     """Print a JSON Schema of configs, with which editors complete and check them.
 

@@ -6,9 +6,10 @@ import click
 
 from cnnlite.cli import options
 from cnnlite.cli.group import PATH, cli, complain
+from cnnlite.errors import ConfigError
 
 
-@cli.command()
+@cli.command(short_help="Write a page about a run, with pictures.")
 @options.run
 @options.data_of_run
 @click.option("--out", type=PATH, metavar="DIR", help="Folder for the page and its pictures.  [default: RUN/report]")
@@ -34,7 +35,7 @@ def report(run: Path, data: str | None, out: Path | None, force: bool, threads: 
     say(str(write_report(read_record(run), out or run / "report", data, complain, force=force)))
 
 
-@cli.command()
+@cli.command(short_help="Say what the curves of a run show, and what to try.")
 @click.argument("run", type=PATH, required=False, shell_complete=options.complete_run)
 @options.data_of_run
 @options.threads
@@ -72,7 +73,7 @@ def _picture(_: click.Context, __: click.Parameter, value: Path | None) -> Path 
     return value
 
 
-@cli.command()
+@cli.command(short_help="Put runs side by side.")
 @click.argument("runs", type=PATH, nargs=-1, required=True, metavar="RUN RUN...", shell_complete=options.complete_run)
 @click.option("--out", type=PATH, metavar="FILE", callback=_picture, help="Draw the curves into a .html, .png or .svg.")
 @click.option("--force", is_flag=True, help="Replace FILE if it exists, whatever it is.")
@@ -97,6 +98,9 @@ def compare(runs: tuple[Path, ...], out: Path | None, force: bool, as_json: bool
     if len(runs) < 2:
         raise click.UsageError("name at least two runs, such as runs/small runs/small-2")
     records = [read_record(run) for run in runs]
+    places = [run.resolve() for run in runs]
+    if twice := [run for index, run in enumerate(runs) if places[index] in places[:index]]:
+        raise ConfigError(f"{twice[0]}: named twice; name each run once")
     found = compare_runs(records)
     if out is not None:
         from cnnlite.report.side_by_side import write_comparison

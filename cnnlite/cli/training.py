@@ -144,7 +144,7 @@ def _download(root: Path, **wishes: Any) -> None:
         bar.close()
 
 
-@cli.command(name="verify-resume")
+@cli.command(name="verify-resume", short_help="Interrupt and resume a short run, and compare every bit.")
 @options.config
 @options.overrides
 @click.option("--steps", type=click.IntRange(2), default=6, show_default=True, help="Steps of the run to interrupt.")

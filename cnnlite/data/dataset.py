@@ -7,7 +7,7 @@ import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Literal, TypeAlias
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 import numpy as np
 
@@ -19,7 +19,9 @@ from cnnlite.registry import Registry
 from cnnlite.streams import shell_word
 from cnnlite.types import Array, Shape
 
-Validation: TypeAlias = Literal["default", "none"] | int | float
+Validation: TypeAlias = (
+    Literal["default", "none"] | Annotated[int, "a number of images"] | Annotated[float, "a fraction"]
+)
 """How to take the validation images from the training images; see `load_dataset`."""
 
 DIGEST_CHUNK = 4 * 1024 * 1024
@@ -32,7 +34,8 @@ class DatasetMissing(DataError):  # noqa: N818 (named for the case)
         self.dataset = dataset
         self.root = root
         folder, choice = shell_word(str(root)), "" if dataset == "cifar10" else f" --dataset {dataset}"
-        super().__init__(f"{root}: no {dataset} here; get it with `cnnlite download-cifar --data {folder}{choice}`")
+        way_out = f"name its folder with --data, or get it with `cnnlite download-cifar --data {folder}{choice}`"
+        super().__init__(f"{root.absolute()}: no {dataset} here; {way_out}")
 
 
 @dataclass(frozen=True)

@@ -206,8 +206,10 @@ class _Reading:
 
     def _refusal(self, at_least: str = "") -> DataError:
         lines = [f"{self.listing.root / file}: {fault}" for file, fault in self.facts["skipped"]]
-        way_out = "mend or remove them, or leave them out with -o data.dataset.folder.corrupt=skip"
-        lines.append(f"{at_least}{self.facts['skipped_count']} pictures cannot be read; {way_out}")
+        count = self.facts["skipped_count"]
+        them = "it" if count == 1 else "them"
+        way_out = f"mend or remove {them}, or train a new run without {them}: -o data.dataset.folder.corrupt=skip"
+        lines.append(f"{at_least}{_pictures(count)} cannot be read; {way_out}")
         return DataError("\n".join(lines))
 
     def _tell(self, count: int) -> None:
@@ -220,4 +222,8 @@ class _Reading:
 
 def _told(skipped: list[list[str]], count: int) -> str:
     named = ", ".join(f"{file} ({fault})" for file, fault in skipped[:3])
-    return f"{count} pictures: {named}" + ", ..." * (count > 3)
+    return f"{_pictures(count)}: {named}" + ", ..." * (count > 3)
+
+
+def _pictures(count: int) -> str:
+    return "1 picture" if count == 1 else f"{count} pictures"

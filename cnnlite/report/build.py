@@ -41,8 +41,9 @@ def write_report(
 ) -> Path:
     """Write ``index.html`` and its pictures to ``folder``, which is made if need be; returns the page's path.
 
-    ``root`` is another folder to look for the dataset in; ``say`` is told what takes time. ConfigError if the folder
-    holds somebody else's page, unless ``force`` allows to replace it; StorageError if it cannot be written.
+    ``root`` is another folder to look for the dataset in; ``say`` is told what takes time, and what is left out.
+    ConfigError if the folder holds somebody else's page, unless ``force`` allows to replace it; StorageError if it
+    cannot be written.
     """
     require_matplotlib("cnnlite report")
     index = folder / "index.html"
@@ -87,7 +88,9 @@ def report_page(record: Record, root: str | None, say: Callable[[str], None]) ->
         sections.occlusion(page, trained, seen)
     page.section("How it was made")
     if any(left_out):
-        page.add(note("Left out", "; ".join(filter(None, left_out)), kind="warn"))
+        reasons = "; ".join(filter(None, left_out))
+        page.add(note("Left out", reasons, kind="warn"))
+        say(f"left out: {reasons}")
     page.add(details("The config, with every default", render(config)))
     if record.environment:
         page.add(details("The machine", json.dumps(record.environment, indent=2, ensure_ascii=False)))

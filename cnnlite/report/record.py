@@ -8,9 +8,9 @@ from typing import Any
 
 from cnnlite.config import Config, load_config
 from cnnlite.data import Dataset, Images, Normalizer
-from cnnlite.errors import CheckpointError, CnnliteError, DataError
+from cnnlite.errors import CheckpointError, CnnliteError, ConfigError, DataError
 from cnnlite.files import read_small
-from cnnlite.loading import load_data, load_network
+from cnnlite.loading import load_data, load_network, unregistered
 from cnnlite.network import Network
 from cnnlite.results import read_object, read_result
 from cnnlite.runs import no_run
@@ -69,14 +69,20 @@ class Record:
 
 
 def read_record(path: Path) -> Record:
-    """Read a run directory; ConfigError if it is none."""
+    """Read a run directory; ConfigError if it is none, CheckpointError if what it is made of is not registered."""
     if not (path / "config.yaml").is_file():
         raise no_run(path)
     rows = _rows(path / "metrics.csv")
     result = read_result(path / "result.json")
     if rows and result.get("steps", 0) < (rows[-1]["step"] or 0):
         result = {}  # of an earlier sitting: the run has gone on since
-    return Record(path, load_config(path / "config.yaml"), rows, result, read_object(path / "environment.json"))
+    try:
+        config = load_config(path / "config.yaml")
+    except ConfigError as error:
+        if way_out := unregistered(error):
+            raise CheckpointError(f"{error}{way_out}") from None
+        raise
+    return Record(path, config, rows, result, read_object(path / "environment.json"))
 
 
 def _rows(path: Path) -> list[Row]:

@@ -54,13 +54,14 @@ def interrupted(evidence: Evidence) -> Judgement:
 
 
 @rule(
-    f"at least 2 rows, and a training accuracy that never reached {CHANCE:g} times that of guessing",
+    f"at least 3 rows, and an accuracy that never reached {CHANCE:g} times that of guessing, in training or validation",
     yields_to=["diverged"],
 )
 def learns_nothing(evidence: Evidence) -> Judgement:
     """No better than chance."""
-    accuracies, losses = evidence.values("train_accuracy", "train_loss")
-    if evidence.classes is None or len(accuracies) < 2 or max(accuracies) >= CHANCE / evidence.classes:
+    accuracies, validation, losses = evidence.values("train_accuracy", "validation_accuracy", "train_loss")
+    # Mixed images keep the accuracy in training low; two losses are not a course.
+    if evidence.classes is None or len(accuracies) < 3 or max(accuracies + validation) >= CHANCE / evidence.classes:
         return None
     creeps = len(losses) > 2 and not evidence.dying and all(a > b for a, b in itertools.pairwise(losses))
     text = (

@@ -175,9 +175,19 @@ def test_pictures_that_cannot_be_read_are_refused_all_at_once(tmp_path: Path) ->
         Folder(8).load(tmp_path)
     *named, last = str(caught.value).splitlines()
     assert sorted(line.split(": ")[0] for line in named) == sorted(map(str, broken))
-    assert last.startswith("3 pictures cannot be read; mend or remove them, or leave them out with")
-    assert "corrupt=skip" in last
+    without = "or train a new run without them: -o data.dataset.folder.corrupt=skip"  # a run's own data are as they are
+    assert last == f"3 pictures cannot be read; mend or remove them, {without}"
     assert [file.suffix for file in (tmp_path / ".cnnlite").iterdir()] == [".lock"]
+
+
+def test_one_picture_is_called_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fill(tmp_path)
+    for broken in break_three(tmp_path)[1:]:
+        broken.unlink()
+    with pytest.raises(DataError, match="\n1 picture cannot be read; mend or remove it, or train a new run without it"):
+        Folder(8).load(tmp_path)
+    Folder(8, corrupt="skip").load(tmp_path)
+    assert "skipped 1 picture: " in capsys.readouterr().err
 
 
 def test_or_they_are_skipped_and_told_each_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,9 @@
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from cnnlite.cli import cli
 from cnnlite.config import config_from_data
 from cnnlite.report.compare import compare
 from cnnlite.report.side_by_side import write_comparison
@@ -95,6 +97,16 @@ def test_the_config_of_a_run_without_result_is_unknown_and_written_as_a_dash(tmp
 def test_runs_of_the_same_name_are_called_by_their_paths(tmp_path: Path) -> None:
     one, two = made_up(tmp_path / "a" / "run", train_loss=[1.0]), made_up(tmp_path / "b" / "run", train_loss=[1.0])
     assert [entry.run for entry in compare([one, two]).entries] == [str(one.path), str(two.path)]
+
+
+@pytest.mark.parametrize("runs", ["a a", "a a/", "a b b/../a", "b a b"])
+def test_a_run_named_twice_is_refused(runs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in "ab":
+        made_up(Path(name), train_loss=[1.0])
+    done = CliRunner().invoke(cli, ["compare", *runs.split()])
+    twice = runs.split()[-1].rstrip("/")
+    assert (done.exit_code, done.output) == (2, f"error: {twice}: named twice; name each run once\n")
 
 
 def test_curves_go_into_a_page_or_a_picture(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -158,7 +159,8 @@ def test_without_its_dataset_an_interrupted_run_still_has_curves_and_filters(
     data = load_data(tiny())
     other = Dataset(data.name, data.train, data.validation, data.test, data.classes, "another digest")
     monkeypatch.setattr(records, "load_data", lambda *_: other)
-    html = report_page(dataclasses.replace(run, result={}), None, nothing).html()
+    told: list[str] = []
+    html = report_page(dataclasses.replace(run, result={}), None, told.append).html()
     assert Reader(html).headings == [
         "What the curves say",
         "Curves",
@@ -168,6 +170,9 @@ def test_without_its_dataset_an_interrupted_run_still_has_curves_and_filters(
     assert "not those that the run was trained on" in html
     assert "<b>-</b>test accuracy" in html
     assert "<b>unfinished</b>status" in html
+    (left_out,) = told
+    assert left_out.startswith("left out: class by class, mistakes, calibration, feature maps")
+    assert "not those that the run was trained on" in left_out
 
 
 def test_without_checkpoint_and_rows_the_page_says_what_is_left_out(tmp_path: Path) -> None:
@@ -213,9 +218,10 @@ def test_a_page_of_somebody_else_is_not_overwritten(tmp_path: Path) -> None:
 def test_what_is_not_a_page_of_ours_is_replaced_only_when_told_to(
     out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made_up(tmp_path / "run", train_loss=[1.0])
+    for name in ("run", "other"):
+        made_up(tmp_path / name, train_loss=[1.0])
     monkeypatch.chdir(tmp_path)
-    command = ["report", "run", "--out", "."] if out == "index.html" else ["compare", "run", "run", "--out", out]
+    command = ["report", "run", "--out", "."] if out == "index.html" else ["compare", "run", "other", "--out", out]
     Path(out).write_text("mine")
     refused = CliRunner().invoke(cli, command)
     assert (refused.exit_code, Path(out).read_text()) == (2, "mine")
@@ -230,11 +236,12 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
         write_report(record, tmp_path / "run" / "metrics.csv" / "report", say=nothing)
 
 
-@pytest.mark.parametrize("command", [["report", "run"], ["compare", "run", "run", "--out", "curves.png"]])
+@pytest.mark.parametrize("command", [["report", "run"], ["compare", "run", "other", "--out", "curves.png"]])
 def test_without_matplotlib_one_line_says_what_to_install(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made_up(tmp_path / "run", train_loss=[1.0])
+    for name in ("run", "other"):
+        made_up(tmp_path / name, train_loss=[1.0])
     monkeypatch.chdir(tmp_path)
     find, imported = importlib.util.find_spec, builtins.__import__
 
@@ -248,10 +255,10 @@ def test_without_matplotlib_one_line_says_what_to_install(
     assert result.exit_code == 2
     assert result.stderr.count("\n") == 1
     assert 'pip install "cnnlite[plot]"' in result.stderr
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "run"]
 
 
-def test_explain_and_compare_from_end_to_end(run: Record) -> None:
+def test_explain_and_compare_from_end_to_end(run: Record, tmp_path: Path) -> None:
     name = str(run.path)
     explained = CliRunner().invoke(cli, ["explain", name])
     assert explained.exit_code == 0
@@ -260,7 +267,8 @@ def test_explain_and_compare_from_end_to_end(run: Record) -> None:
     told = json.loads(CliRunner().invoke(cli, ["explain", name, "--json"]).stdout)
     assert told["run"] == run.name
     assert all(found["text"] for found in told["findings"])
-    compared = json.loads(CliRunner().invoke(cli, ["compare", name, name, "--json"]).stdout)
+    other = shutil.copytree(run.path, tmp_path / "other")
+    compared = json.loads(CliRunner().invoke(cli, ["compare", name, str(other), "--json"]).stdout)
     assert compared["entries"][0]["test_accuracy"] == run.result["test_accuracy"]
     assert CliRunner().invoke(cli, ["explain", "--rules"]).stdout.startswith("no_rows: ")
 
