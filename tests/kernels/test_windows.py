@@ -14,6 +14,9 @@ def test_a_pair_is_one_number_twice_or_two() -> None:
 def test_numbers_that_no_image_has_are_refused_at_once(number: int) -> None:
     with pytest.raises(ValueError, match=f"stride must be at most 4,096, not {number}"):
         Conv2d(4, 3, stride=number)
+    for one in (number, 2), (2, number):
+        with pytest.raises(ValueError, match="stride must be at most"):
+            pair(one, "stride")
     with pytest.raises(ValueError, match="kernel_size must be at most"):
         Conv2d(4, number)
     with pytest.raises(ValueError, match="padding must be at most"):
