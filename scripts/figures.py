@@ -29,7 +29,7 @@ CORE = ("layers", "kernels", "engine", "network", "optimizers", "schedules", "lo
 CORE_TESTS = (
     "layers", "kernels", "test_engine.py", "test_engine_memory.py", "test_engine_training.py", "test_network.py",
     "test_optimizers.py", "test_optimizer_groups.py", "test_muon.py", "test_composite.py", "test_schedules.py",
-    "test_losses.py", "test_training.py", "test_early_stopping.py", "test_averaging.py",
+    "test_losses.py", "test_training.py", "test_interrupted_training.py", "test_early_stopping.py", "test_averaging.py",
 )  # fmt: skip
 """The tests that mirror the core, without those that come through it on their way."""
 _NO_CODE = {

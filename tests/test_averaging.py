@@ -17,7 +17,7 @@ from cnnlite.network import Network
 from cnnlite.stopping import Stopped
 from cnnlite.types import Array
 from tests.small_runs import assert_same_run, figures, state, tiny
-from tests.test_training import StopAt, resume, start
+from tests.training_parts import StopAt, resume, start
 
 EVERY: list[Any] = [{"ema": {"decay": 0.9, "every": 2}}, {"lookahead": {"steps": 4}}]
 

@@ -15,7 +15,7 @@ from cnnlite.results import Progress
 from cnnlite.stopping import Stopped
 from cnnlite.training import Training
 from tests.small_runs import assert_same_run, figures, tiny
-from tests.test_training import StopAt, resume, start
+from tests.training_parts import StopAt, resume, start
 
 ACCURACIES = {2: 0.1, 4: 0.3, 6: 0.3, 8: 0.2, 10: 0.5, 12: 0.4, 14: 0.5, 16: 0.4, 18: 0.9}
 """On the validation images, by step: three validations in a row are not better than the one at step 10."""

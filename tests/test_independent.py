@@ -18,7 +18,7 @@ from cnnlite.cli import cli
 from cnnlite.data import Images
 from cnnlite.types import Array
 from tests.test_recipe import narrow
-from tests.test_training import start
+from tests.training_parts import start
 
 PART = 500
 """Test images for the short test."""

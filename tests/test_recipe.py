@@ -15,7 +15,7 @@ from cnnlite.optimizers.muon import QUINTIC
 from cnnlite.stopping import Stopped
 from cnnlite.types import Array
 from tests.small_runs import assert_same_run, state
-from tests.test_training import StopAt, resume, start
+from tests.training_parts import StopAt, resume, start
 
 WIDTHS = {64: 8, 256: 12}
 STEPS, PER_EPOCH, EPOCHS = 6, 1, 8

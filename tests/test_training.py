@@ -1,4 +1,3 @@
-import dataclasses
 import errno
 import json
 import os
@@ -10,139 +9,16 @@ import numpy as np
 import pytest
 
 from cnnlite.checkpoint import load_checkpoint, save_checkpoint
-from cnnlite.config import Config
-from cnnlite.data import Dataset, mixings
-from cnnlite.errors import CheckpointError, DivergedError, StorageError
+from cnnlite.data import Dataset
+from cnnlite.errors import DivergedError, StorageError
 from cnnlite.evaluation import evaluate_checkpoint
 from cnnlite.layers.convolution import Conv2d
 from cnnlite.losses import CrossEntropy
 from cnnlite.network import Network
-from cnnlite.progress import Reporter
-from cnnlite.results import Result
-from cnnlite.runs import RunDirectory
-from cnnlite.stopping import StopFlag, Stopped
-from cnnlite.training import train
+from cnnlite.stopping import Stopped
 from cnnlite.types import Array
 from tests.small_runs import STEPS_PER_EPOCH, assert_same_run, figures, state, tiny
-
-
-class KilledError(BaseException):
-    """Ends a run without giving it a chance to save, as SIGKILL does."""
-
-
-class StopAt(StopFlag):
-    """Stops, or kills, at the n-th moment when the loop asks whether it should."""
-
-    def __init__(self, countdown: int, kill: bool = False):
-        super().__init__()
-        self.countdown = countdown
-        self.kill = kill
-
-    def check(self) -> None:
-        self.countdown -= 1
-        if self.countdown == 0:
-            raise KilledError if self.kill else Stopped(2)
-
-
-def start(config: Config, path: Path, dataset: Dataset, stop: StopFlag | None = None) -> Result:
-    run = RunDirectory.create_at(path)
-    try:
-        return train(config, run, dataset=dataset, reporter=Reporter(quiet=True), stop=stop or StopFlag())
-    finally:
-        run.close()
-
-
-def resume(config: Config, path: Path, dataset: Dataset, stop: StopFlag | None = None) -> Result:
-    run = RunDirectory.open(path)
-    try:
-        checkpoint, _ = run.newest_checkpoint()
-        reporter = Reporter(quiet=True)
-        return train(config, run, dataset=dataset, reporter=reporter, stop=stop or StopFlag(), resume=checkpoint)
-    finally:
-        run.close()
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Path:
-    """A run that was never interrupted."""
-    path = tmp_path_factory.mktemp("whole")
-    start(tiny(), path, dataset)
-    return path
-
-
-@pytest.mark.parametrize("moment", range(2, 28))
-def test_a_stopped_run_goes_on_with_the_same_bits(moment: int, whole: Path, tmp_path: Path, dataset: Dataset) -> None:
-    with pytest.raises(Stopped):
-        start(tiny(), tmp_path, dataset, StopAt(moment))
-    assert json.loads((tmp_path / "result.json").read_text())["status"] == "interrupted"
-    resume(tiny(), tmp_path, dataset)
-    assert_same_run(tmp_path, whole)
-
-
-def test_a_run_stopped_again_and_again_goes_on_with_the_same_bits(
-    whole: Path, tmp_path: Path, dataset: Dataset
-) -> None:
-    sittings = 0
-    with pytest.raises(Stopped):
-        start(tiny(), tmp_path, dataset, StopAt(3))
-    while True:
-        sittings += 1
-        try:
-            resume(tiny(), tmp_path, dataset, StopAt(3))
-        except Stopped:
-            continue
-        break
-    assert sittings > 5
-    assert_same_run(tmp_path, whole)
-
-
-@pytest.mark.parametrize("moment", range(6, 28, 3))
-def test_a_killed_run_goes_on_from_its_last_checkpoint_with_the_same_bits(
-    moment: int, whole: Path, tmp_path: Path, dataset: Dataset
-) -> None:
-    with pytest.raises(KilledError):
-        start(tiny(), tmp_path, dataset, StopAt(moment, kill=True))
-    assert not (tmp_path / "result.json").exists()
-    resume(tiny(), tmp_path, dataset)
-    assert_same_run(tmp_path, whole)
-
-
-def test_the_moments_above_reach_from_the_first_step_to_the_test(tmp_path: Path, dataset: Dataset) -> None:
-    class Counting(StopFlag):
-        count = 0
-
-        def check(self) -> None:
-            self.count += 1
-
-    stop = Counting()
-    start(tiny(), tmp_path, dataset, stop)
-    assert stop.count == 3 * STEPS_PER_EPOCH + 5 + 1 == 27  # steps, validations at 5, 10, 15, 20 and 21, test
-
-
-def test_a_run_that_is_stopped_before_its_first_step_saves_nothing(tmp_path: Path, dataset: Dataset) -> None:
-    with pytest.raises(Stopped):
-        start(tiny(), tmp_path, dataset, StopAt(1))
-    assert not list(tmp_path.glob("checkpoints/*.npz"))
-    assert not (tmp_path / "result.json").exists()
-
-
-def test_a_run_directory_holds_what_the_run_came_to(whole: Path, dataset: Dataset) -> None:
-    rows, result = figures(whole)
-    assert [row["step"] for row in rows] == ["5", "10", "15", "20", "21"]
-    accuracies = [float(row["validation_accuracy"]) for row in rows]
-    assert result["best_validation_accuracy"] == max(accuracies)
-    assert result["best_step"] == int(rows[accuracies.index(max(accuracies))]["step"])  # the first of equal ones
-    assert result["status"] == "complete"
-    assert (result["steps"], result["epochs"], result["config"], result["seed"]) == (21, 3, "tiny", 0)
-    assert result["parameters"] == 54 * 3 + 6 + 12 + 150 * 10 + 10
-    assert state(whole, "last")[1]["step"] == 21
-    assert state(whole, "best")[1]["step"] == result["best_step"]
-    assert state(whole, "previous")[1]["step"] == 20
-    found, _, warnings = evaluate_checkpoint(whole / "checkpoints/best.npz", "test")
-    assert (found.accuracy, found.loss) == (result["test_accuracy"], result["test_loss"])
-    assert warnings == []
-    validated, _, _ = evaluate_checkpoint(whole / "checkpoints/best.npz", "validation")
-    assert validated.accuracy == result["best_validation_accuracy"]
+from tests.training_parts import StopAt, resume, start
 
 
 def test_the_test_images_are_looked_at_once_and_with_the_best_parameters(
@@ -278,19 +154,6 @@ def test_layers_that_draw_at_random_are_told_each_step(
     assert steps == list(range(14))
 
 
-@pytest.mark.parametrize("mix", ["mixup", "cutmix"])
-def test_a_run_with_mixed_images_goes_on_with_the_same_bits(mix: str, tmp_path: Path, dataset: Dataset) -> None:
-    config = tiny(epochs=1)
-    config = dataclasses.replace(config, data=dataclasses.replace(config.data, mix=mixings[mix]()))
-    start(config, tmp_path / "whole", dataset)
-    with pytest.raises(Stopped):
-        start(config, tmp_path / "stopped", dataset, StopAt(4))
-    resume(config, tmp_path / "stopped", dataset)
-    assert_same_run(tmp_path / "whole", tmp_path / "stopped")
-    start(tiny(epochs=1), tmp_path / "plain", dataset)
-    assert figures(tmp_path / "plain")[0][0]["train_loss"] != figures(tmp_path / "whole")[0][0]["train_loss"]
-
-
 def test_parameters_trained_no_more_save_time_and_change_no_bit(
     tmp_path: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -341,11 +204,6 @@ def test_parameters_trained_no_more_do_not_count_in_the_norm(tmp_path: Path, dat
     assert np.linalg.norm(list(moved.values())) == pytest.approx(0.01, rel=1e-3)
 
 
-def test_everything_trained_stays_float32(whole: Path) -> None:
-    arrays, _ = state(whole, "last")
-    assert {array.dtype for name, array in arrays.items() if name != "step"} == {np.dtype(np.float32)}
-
-
 def test_too_little_memory_is_one_line_that_names_the_batch_size(
     tmp_path: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -374,12 +232,3 @@ def test_a_full_disk_ends_the_run_with_the_old_checkpoint_intact(
     monkeypatch.undo()
     assert load_checkpoint(tmp_path / "checkpoints/last.npz").meta["step"] == 4
     assert not list(tmp_path.glob("checkpoints/.*"))
-
-
-def test_a_checkpoint_of_another_network_is_refused(whole: Path, tmp_path: Path, dataset: Dataset) -> None:
-    checkpoint = load_checkpoint(whole / "checkpoints/last.npz")
-    del checkpoint.arrays["param/6.bias"]
-    run = RunDirectory.create_at(tmp_path)
-    with pytest.raises(CheckpointError, match=r"6\.bias"):
-        train(tiny(), run, dataset=dataset, reporter=Reporter(), stop=StopFlag(), resume=checkpoint)
-    run.close()
