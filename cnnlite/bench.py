@@ -4,7 +4,6 @@ import copy
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,12 +13,10 @@ from cnnlite import engine, machine
 from cnnlite.config import Config
 from cnnlite.errors import ConfigError, Problem
 from cnnlite.layers.base import Layer, dotted
-from cnnlite.layers.base import layers as registry
-from cnnlite.layers.containers import Sequential
 from cnnlite.loading import check_model
 from cnnlite.network import Network
 from cnnlite.types import Array
-from cnnlite.watching import WAYS, watched
+from cnnlite.watching import WAYS, watched, working_layers
 from cnnlite.words import size_text
 
 WARM_UP_STEPS = 3
@@ -205,28 +202,6 @@ def measure_layers(step: Step, steps: int | None = None) -> tuple[list[LayerTimi
 def _enough_steps(warm_up: list[float]) -> int:
     """How many steps to time if the last of those before took as long as each of them will."""
     return max(10, min(2000, round(_SECONDS / warm_up[-1])))
-
-
-def working_layers(
-    layer: Layer, works: Callable[[str], bool], name: str = "", absorbed: tuple[Layer, ...] = ()
-) -> Iterator[tuple[str, str, Layer]]:
-    """Layers that are called, depth first: name, kind as in a config, and the layer itself.
-
-    A layer that is not called is done by the one before it, or, if it is the first, by the one around it, and is part
-    of that one's kind: ``batch_norm + relu``. A sequence that does no other's work is left out.
-    """
-    groups: list[tuple[str, Layer, list[Layer]]] = []
-    for key, child in layer.children.items():
-        if works(dotted(name, key)):
-            groups.append((dotted(name, key), child, []))
-        elif groups:
-            groups[-1][2].append(child)
-        else:
-            absorbed = (*absorbed, child)
-    if absorbed or not isinstance(layer, Sequential):
-        yield name, " + ".join(registry.name_of(type(part)) for part in (layer, *absorbed)), layer
-    for child_name, child, done_by_it in groups:
-        yield from working_layers(child, works, child_name, tuple(done_by_it))
 
 
 def _table(rows: list[LayerTiming], rest_ms: float) -> list[str]:

@@ -11,14 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cnnlite.bench import working_layers
 from cnnlite.config import Config
 from cnnlite.layers.base import Layer
 from cnnlite.loading import build_model
 from cnnlite.network import Network
 from cnnlite.randomness import stream
 from cnnlite.types import Array, Shape
-from cnnlite.watching import watched
+from cnnlite.watching import watched, working_layers
 
 TOLERANCE = 1e-4
 """Largest error of a right gradient, relative to its length; rounding and kinks leave it a hundred times smaller."""
