@@ -6,9 +6,13 @@ import signal
 import threading
 from collections.abc import Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
-_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # no system has all of them
+# No system has all of them. Schedulers of clusters announce the end of a job's time with those of the second line.
+_NAMES = (
+    *("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"),
+    *("SIGUSR1", "SIGUSR2", "SIGXCPU"),
+)
 _SIGNALS = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
 
 
@@ -31,6 +35,7 @@ class StopFlag:
         self.number = 0
         """The signal that came, 0 before."""
         self._deferred = False
+        self._ending = False
         self._promise = ""
 
     @contextlib.contextmanager
@@ -67,14 +72,19 @@ class StopFlag:
     def check(self) -> None:
         """Raise Stopped if a signal came."""
         if self.number:
-            raise Stopped(self.number)
+            self.end(self.number)
+
+    def end(self, number: int) -> NoReturn:
+        """Raise Stopped, for the last time: SIGXCPU comes again each second, whatever is being cleaned up."""
+        self._ending = True
+        raise Stopped(number)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.number and number == signal.SIGINT:
             os._exit(128 + number)  # asked twice: no saving, no cleaning up, files are whole at any moment
         self.number = self.number or number
-        if not self._deferred:
-            raise Stopped(self.number)
+        if not self._deferred and not self._ending:
+            self.end(self.number)
         if self._promise and number == signal.SIGINT:
             with contextlib.suppress(OSError):
                 if os.isatty(2):  # not by way of sys.stderr, in whose middle the signal may have come

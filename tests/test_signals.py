@@ -1,6 +1,7 @@
 """Real signals to real processes, in each part of what they do."""
 
 import os
+import resource
 import select
 import signal
 import socket
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from cnnlite.checkpoint import load_checkpoint
+from cnnlite.stopping import StopFlag, Stopped
 
 ROOT = Path(__file__).parent.parent
 
@@ -71,6 +73,8 @@ def wait():
 atexit.register(wait)
 """
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+WARNINGS = [signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU]
+"""By which schedulers tell that the time of a job is over."""
 
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -114,6 +118,46 @@ def test_a_signal_while_validating_testing_or_saving_saves_the_run(
     assert load_checkpoint(Path("runs/tiny/checkpoints/last.npz")).meta["step"] == step
     log = Path("runs/tiny/log.txt").read_text(encoding="utf-8")
     assert log.endswith(f"\nstopped by {number.name} at step {step}, and saved\n")
+
+
+@pytest.mark.parametrize("number", WARNINGS)
+def test_a_scheduler_s_warning_saves_the_run_as_a_request_to_end_does(number: signal.Signals) -> None:
+    code, err = signalled(VALIDATING, number, "train", "-c", "tiny.yaml", "--quiet")
+    assert (code, err) == (
+        128 + number,
+        f"stopped by {number.name}; continue with: cnnlite train --resume runs/tiny\n",
+    )
+    assert load_checkpoint(Path("runs/tiny/checkpoints/last.npz")).meta["step"] == 5
+
+
+def test_a_limit_of_processor_time_that_is_used_up_saves_the_run() -> None:
+    process = subprocess.run(
+        [sys.executable, "-m", "cnnlite", "train", "-c", "tiny.yaml", "--epochs", "100000", "--quiet"],
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (2, 30)),
+    )
+    assert process.returncode == 128 + signal.SIGXCPU
+    assert process.stderr == "stopped by SIGXCPU; continue with: cnnlite train --resume runs/tiny\n"
+    assert load_checkpoint(Path("runs/tiny/checkpoints/last.npz")).meta["step"] > 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGXCPU])
+def test_a_signal_that_comes_again_does_not_interrupt_the_cleaning_up(number: signal.Signals) -> None:
+    cleaned = []
+
+    def clean_up() -> None:
+        try:
+            signal.raise_signal(number)
+        finally:
+            signal.raise_signal(number)
+            cleaned.append(True)
+
+    with StopFlag().installed(), pytest.raises(Stopped) as caught:
+        clean_up()
+    assert caught.value.number == number
+    assert cleaned
 
 
 def test_ctrl_c_at_a_terminal_is_answered_at_once() -> None:

@@ -13,7 +13,7 @@ from cnnlite import engine
 from cnnlite.distributed.alone import Communicator, using
 from cnnlite.distributed.messages import Messages, RankError, error_of
 from cnnlite.errors import CnnliteError, ConfigError
-from cnnlite.stopping import StopFlag, Stopped
+from cnnlite.stopping import StopFlag
 from cnnlite.types import Array
 
 T = TypeVar("T")
@@ -137,7 +137,7 @@ class _AgreedStop(StopFlag):
         number = int(self._messages.allgather(np.array(self._own.number)).max())
         if number:
             self._messages.agreed_to_end = True
-            raise Stopped(number)
+            self._own.end(number)
 
 
 def _cores() -> list[int]:
