@@ -164,7 +164,8 @@ PLACE = "train.optimizer.composite.members"
     [
         ([], PLACE, "at least one"),
         ([{"match": "(", "optimizer": SGD_}], f"{PLACE}[0].match", "not a regular expression"),
-        ([{"match": "(.+)+x", "optimizer": SGD_}], f"{PLACE}[0].match", "none after a group"),  # would search for ever
+        ([{"match": r"(a)\1", "optimizer": SGD_}], f"{PLACE}[0].match", "groupref is not known here"),
+        ([{"match": "a", "optimizer": SGD_}] * 101, f"{PLACE}", "there may be 100, not 101"),
         ([{"match": "a"}], f"{PLACE}[0]", "'optimizer' is missing"),
         ([{"match": "a", "optimizer": {"sgb": {}}}], f"{PLACE}[0].optimizer", "did you mean 'sgd'"),
         ([{"match": "a", "optimizer": {"sgd": {"grops": 1}}}], f"{PLACE}[0].optimizer.sgd.grops", "mean 'groups'"),

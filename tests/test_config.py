@@ -182,7 +182,7 @@ momentum: 0.9
         ("lr: 1e-1", "lr: 1e400", "optimizer.sgd.lr: 1e400 is too large"),
         ("lr: 1e-1, ", "", "optimizer.sgd: the option 'lr' is missing; add lr: a number"),
         ("match: bias", "match: '('", "optimizer.sgd.groups[0]: match: '(' is not a regular expression"),
-        ("match: bias", "match: '(.+)+x'", "can be used: it may have four of"),
+        ("match: bias", r"match: '(bias)\1'", "can be used: groupref is not known here"),
         ("match: bias", "match: 'a{99999999999}'", "can be used: the repetition number is too large"),
         ("epochs: 3", "epochs: 1.7e308", "train.epochs: must be at most 1e12, not 1.7e+308"),
         ("warmup_epochs: 2", "warmup_epochs: 1.7e308", "warmup_epochs 1.7e+308 is not in [0, 1e+09]"),

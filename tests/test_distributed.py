@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -169,23 +170,28 @@ def test_a_killed_rank_ends_all_and_as_many_ranks_resume_with_the_same_bits(whol
 
 
 @needs_mpi
-def test_a_signal_saves_the_run_and_another_number_of_ranks_resumes_it(whole: dict[int, Path]) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_saves_the_run_and_another_number_of_ranks_resumes_it(
+    number: signal.Signals, whole: dict[int, Path]
+) -> None:
+    run, slow = Path(f"stopped-{number}"), Path("slow")
+    slow.unlink(missing_ok=True)
     process = subprocess.Popen(
-        [MPIEXEC, "-n", "2", *PYTHON, "faulty.py", *TRAIN, "--run-dir", "stopped"],
+        [MPIEXEC, "-n", "2", *PYTHON, "faulty.py", *TRAIN, "--run-dir", str(run)],
         env={**os.environ, "FAULT": "slow 0"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    wait_for(Path("slow"))
-    process.terminate()
+    wait_for(slow)
+    process.send_signal(number)
     _, err = process.communicate(timeout=seconds_to_end())
-    assert process.returncode == 128 + 15
-    assert err.count("stopped by SIGTERM; continue with: mpiexec -n 2 cnnlite train --resume stopped\n") == 1
-    assert 25 < load_checkpoint(Path("stopped/checkpoints/last.npz")).meta["step"] < 50
-    done = train(1, "--resume", "stopped")
+    assert process.returncode == 128 + number
+    assert err.count(f"stopped by {number.name}; continue with: mpiexec -n 2 cnnlite train --resume {run}\n") == 1
+    assert 25 < load_checkpoint(run / "checkpoints/last.npz").meta["step"] < 50
+    done = train(1, "--resume", str(run))
     assert done.returncode == 0, done.stderr
-    assert_close(whole[1], Path("stopped"))
+    assert_close(whole[1], run)
 
 
 def wait_for(path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cnnlite import patterns
 from cnnlite.errors import CheckpointError, ConfigError
 from cnnlite.optimizers import SGD, Adam
 from tests.optimizer_parts import FOR_ANY_SHAPE, SHAPES, fill_gradients, make, make_parameters
@@ -131,3 +132,17 @@ def test_groups_that_are_left_with_no_parameter_are_named() -> None:
     ]
     assert "'biases'" in caught.value.problems[0].message
     assert "0.weight" in caught.value.problems[0].message
+
+
+def test_a_pattern_with_too_many_repetitions_for_the_names_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patterns, "STEPS", 6)
+    optimizer = SGD(lr=0.1, groups=[{"match": "bias"}, {"match": "^.*$"}])
+    with pytest.raises(ConfigError) as caught:
+        optimizer.check(make_parameters())
+    assert caught.value.problems[0].path == "train.optimizer.groups[1].match"
+    assert "too many repetitions" in caught.value.problems[0].message
+
+
+def test_more_groups_than_anybody_needs_are_refused() -> None:
+    with pytest.raises(ValueError, match="there may be 100, not 101"):
+        SGD(lr=0.1, groups=[{"match": "a"}] * 101)

@@ -19,8 +19,10 @@ from typing import Any
 
 MODULES = ("fcntl", "grp", "posix", "pty", "pwd", "resource", "termios", "tty")
 """Modules of the standard library that Windows does not have."""
-SIGNALS = ("SIGALRM", "SIGCHLD", "SIGHUP", "SIGKILL", "SIGPIPE", "SIGQUIT", "SIGSTOP", "SIGUSR1", "SIGUSR2")
-SIGNALS += ("SIGXCPU", "SIGXFSZ")
+SIGNALS = (
+    *("SIGALRM", "SIGCHLD", "SIGHUP", "SIGKILL", "SIGPIPE", "SIGQUIT", "SIGSTOP"),
+    *("SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGXFSZ"),
+)
 OF_OS = {
     "O_NONBLOCK",
     "chown",

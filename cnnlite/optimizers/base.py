@@ -1,7 +1,6 @@
 """Optimizers: update rules for flat arrays of parameters, with options by patterns of parameter names."""
 
 import math
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,11 +11,15 @@ import numpy as np
 from cnnlite import engine
 from cnnlite.errors import ConfigError, Problem
 from cnnlite.network import Parameter, load_arrays, pack
+from cnnlite.patterns import NamePattern
 from cnnlite.registry import Registry
 from cnnlite.types import Array, Shape
 from cnnlite.words import did_you_mean
 
 Options: TypeAlias = Mapping[str, Any]
+
+MOST_PATTERNS = 100
+"""Groups of an optimizer, or members of a composite: each has a pattern, which is searched for in all names."""
 
 
 @dataclass(eq=False)
@@ -104,9 +107,11 @@ class Rule(Optimizer):
             raise ValueError("lr 0 would train nothing")
         if self.options.get("nesterov") and not self.options["momentum"]:
             raise ValueError("nesterov needs a momentum above 0")
+        if self.groups and len(self.groups) > MOST_PATTERNS:
+            raise ValueError(f"groups: there may be {MOST_PATTERNS}, not {len(self.groups)}")
         self._rules = [self._rule(f"groups[{i}]", group) for i, group in enumerate(self.groups or ())]
 
-    def _rule(self, place: str, group: Options) -> tuple[re.Pattern[str], Options]:
+    def _rule(self, place: str, group: Options) -> tuple[str, Options]:
         changed = dict(group)
         try:
             if not isinstance(match := changed.pop("match", None), str):
@@ -115,7 +120,8 @@ class Rule(Optimizer):
                 if name not in self.options:
                     raise ValueError(f"unknown option {name!r}{did_you_mean(str(name), self.options)}")
                 changed[name] = _checked(name, changed[name], self.options[name])
-            return name_pattern(match), changed
+            check_pattern(match)
+            return match, changed
         except ValueError as error:
             raise ValueError(f"{place}: {error}") from None
 
@@ -137,13 +143,14 @@ class Rule(Optimizer):
     def _members(self, parameters: Sequence[Parameter]) -> dict[tuple[tuple[str, Any], ...], list[Parameter]]:
         """Those of ``parameters`` with the same options together; ConfigError if a group is left without any."""
         members: dict[tuple[tuple[str, Any], ...], list[Parameter]] = {}
-        unused = dict(enumerate(pattern.pattern for pattern, _ in self._rules))
-        for parameter in parameters:
+        unused = dict(enumerate(match for match, _ in self._rules))
+        found = [matching(f"{self.path}.groups[{i}]", match, parameters) for i, match in unused.items()]
+        for number, parameter in enumerate(parameters):
             options = dict(self.options)
             if parameter.name.rpartition(".")[2] != "weight":
                 options["weight_decay"] = 0.0
-            for index, (pattern, changed) in enumerate(self._rules):
-                if pattern.search(parameter.name):
+            for index, (_, changed) in enumerate(self._rules):
+                if found[index][number]:
                     options.update(changed)
                     unused.pop(index, None)
                     break
@@ -193,15 +200,20 @@ class Rule(Optimizer):
         self.update(values, piece(group.grads), slots, scratch, options)
 
 
-def name_pattern(match: str) -> re.Pattern[str]:
-    """Compile a pattern for parameter names; ValueError for one that could search for ever, such as ``(a+)+b``."""
+def check_pattern(match: str) -> None:
+    """ValueError if ``match`` is no pattern that can be searched for in names."""
     try:
-        if len(match) > 200 or len(re.findall(r"[*+{]", match)) > 4 or re.search(r"\)[*+{]", match):
-            raise ValueError("it may have four of *, + and { at most, and none after a group")
-        return re.compile(match)
-    except (ValueError, re.error, OverflowError, RecursionError) as error:
-        message = f"match: {match!r:.60} is not a regular expression that can be used: {error}"
-        raise ValueError(message) from None
+        NamePattern(match)
+    except ValueError as error:
+        raise ValueError(f"match: {error}") from None
+
+
+def matching(path: str, match: str, parameters: Sequence[Parameter]) -> list[bool]:
+    """Search for the pattern ``match`` of what is at ``path`` in the name of each of ``parameters``; ConfigError."""
+    try:
+        return NamePattern(match).among([parameter.name for parameter in parameters])
+    except ValueError as error:
+        raise ConfigError([Problem(f"{path}.match", f"{match!r:.60}: {error}")]) from None
 
 
 def unmatched(path: str, match: str, parameters: Sequence[Parameter]) -> Problem:

@@ -1,13 +1,12 @@
 """Several optimizers, each for parameters of its own."""
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cnnlite.errors import ConfigError, Problem
 from cnnlite.network import Parameter
-from cnnlite.optimizers.base import Group, Optimizer, name_pattern, optimizers, unmatched
+from cnnlite.optimizers.base import MOST_PATTERNS, Group, Optimizer, check_pattern, matching, optimizers, unmatched
 from cnnlite.schedules import Schedule, steps_in
 
 
@@ -28,7 +27,7 @@ class Member:
     epochs: float | None = None
 
     def __post_init__(self) -> None:
-        name_pattern(self.match)
+        check_pattern(self.match)
         if isinstance(self.optimizer, Composite):
             raise ValueError("optimizer: a composite is not a member of another; list its members here")
         if self.epochs is not None and not 0 < self.epochs < math.inf:
@@ -48,6 +47,8 @@ class Composite(Optimizer):
     def __init__(self, members: list[Member]):
         if not members:
             raise ValueError("members: needs at least one")
+        if len(members) > MOST_PATTERNS:
+            raise ValueError(f"members: there may be {MOST_PATTERNS}, not {len(members)}")
         self.members = members
         self._plan: tuple[int, int] | None = None
 
@@ -69,12 +70,14 @@ class Composite(Optimizer):
         """Members with their parameters; ConfigError if a parameter is left over, or a member without any."""
         shares: list[tuple[Member, list[Parameter]]] = [(member, []) for member in self.members]
         left: list[Parameter] = []
-        for parameter in parameters:
-            takers = (share for member, share in shares if re.search(member.match, parameter.name))
+        places = [f"{self.path}.members[{index}]" for index in range(len(shares))]
+        found = [matching(place, member.match, parameters) for place, member in zip(places, self.members, strict=True)]
+        for number, parameter in enumerate(parameters):
+            takers = (share for (_, share), matches in zip(shares, found, strict=True) if matches[number])
             next(takers, left).append(parameter)
         problems = [
-            unmatched(f"{self.path}.members[{index}]", member.match, parameters)
-            for index, (member, share) in enumerate(shares)
+            unmatched(place, member.match, parameters)
+            for place, (member, share) in zip(places, shares, strict=True)
             if not share
         ]
         if left:

@@ -1,0 +1,164 @@
+"""Regular expressions searched for in names, without backtracking: they may come from strangers.
+
+Python's `re` only reads a pattern here, it does not search. Sets of places, the bits of an integer, are taken through
+the pattern instead, for all names at once: from where a part of it may end to where it may begin. Nothing is tried
+twice, so that repetitions and alternatives do not multiply.
+"""
+
+import warnings
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from itertools import accumulate, pairwise
+from re import _parser  # type: ignore[attr-defined]  # private, the same from Python 3.11 to 3.14
+from typing import Any
+
+LONGEST = 200
+"""Characters of a pattern."""
+STEPS = 10_000
+"""Parts of a pattern that a search goes through, again for each repetition; sensible ones take a hundred or two."""
+_END = "\n"
+"""After each name, in none of them."""
+_UNICODE = 32
+"""The flag that all patterns have."""
+
+
+class NamePattern:
+    """A regular expression; ValueError if it is none, or needs what is not known here.
+
+    That is flags, and whatever depends on how something was matched, not only whether: references to groups, possessive
+    repetitions.
+    """
+
+    def __init__(self, text: str):
+        self.text = text
+        try:
+            if len(text) > LONGEST:
+                raise ValueError(f"it has more than {LONGEST} characters")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # some patterns may mean something else some day
+                tree = _parser.parse(text)
+            if tree.state.flags != _UNICODE:
+                raise ValueError("flags such as (?i) are not known here")
+            self._parts: list[Any] = tree.data
+            self.among(["a"])
+        except (ValueError, _parser.error, OverflowError, RecursionError) as error:
+            raise ValueError(f"{text!r:.60} is not a regular expression that can be used: {error}") from None
+
+    def among(self, names: Sequence[str]) -> list[bool]:
+        """Search for the pattern in each of ``names``; ValueError if that takes more than `STEPS`."""
+        search = _Search(names)
+        begins = search.bits(search.reached(self._parts, search.everywhere, back=True))
+        edges = accumulate((len(name) + len(_END) for name in names), initial=0)
+        return ["1" in begins[start:stop] for start, stop in pairwise(edges)]
+
+
+class _Search:
+    """Sets of places: bit i is the place before letter i of all names, each followed by its end."""
+
+    def __init__(self, names: Sequence[str]):
+        self._text = "".join(name + _END for name in names)
+        self.everywhere = (1 << len(self._text)) - 1
+        self._letters = _letters(self._text)
+        self._ends = self._letters.get(_END, 0)
+        self._of_part: dict[int, int] = {}
+        self._steps = 0
+
+    def bits(self, places: int) -> str:
+        """Write a set with a digit for each place, the first one first."""
+        return f"{places:0{len(self._text)}b}"[::-1]
+
+    def reached(self, parts: Iterable[Any], places: int, *, back: bool) -> int:
+        """Go through parts of a pattern, one after another, forward or ``back``, from any of the ``places``."""
+        for part in reversed([*parts]) if back else parts:
+            self._steps += 1
+            if self._steps > STEPS:
+                raise ValueError("it has too many repetitions within one another")
+            name, value = str(part[0]), part[1]
+            if name in ("LITERAL", "NOT_LITERAL", "ANY", "IN"):
+                letters = self._taken(part, name)
+                places = places >> 1 & letters if back else (places & letters) << 1
+            elif name == "AT":
+                places &= self._at(str(value))
+            elif name == "BRANCH":
+                places = _union([self.reached(way, places, back=back) for way in value[1]])
+            elif name == "SUBPATTERN" and not value[1] and not value[2]:
+                places = self.reached(value[3], places, back=back)
+            elif name in ("MAX_REPEAT", "MIN_REPEAT"):
+                places = self._repeated(value, places, back=back)
+            elif name in ("ASSERT", "ASSERT_NOT"):
+                holds = self.reached(value[1], self.everywhere, back=value[0] > 0)
+                places &= holds if name == "ASSERT" else ~holds
+            else:
+                raise ValueError(f"{name.lower().replace('_', ' ')} is not known here")
+        return places
+
+    def _repeated(self, repetition: tuple[int, int, Any], places: int, *, back: bool) -> int:
+        """Go through parts of a pattern from so many to so many times."""
+        least, most, parts = repetition
+        for _ in range(least):
+            before, places = places, self.reached(parts, places, back=back)
+            if places == before:  # and so they stay
+                break
+        found, times = places, least
+        while places and times < most:
+            places = self.reached(parts, places, back=back) & ~found
+            found |= places
+            times += 1
+        return found
+
+    def _taken(self, part: Any, name: str) -> int:
+        """The places before letters that a part for a single letter takes."""
+        if id(part) not in self._of_part:
+            items = part[1] if name == "IN" else [part]
+            taken = _union(places for letter, places in self._letters.items() if _takes(items, letter))
+            self._of_part[id(part)] = taken & ~self._ends
+        return self._of_part[id(part)]
+
+    def _at(self, where: str) -> int:
+        if "BOUNDARY" in where:
+            words = _union(places for letter, places in self._letters.items() if _is_word(letter))
+            edges = words ^ words << 1
+            return ~edges if "NON" in where else edges
+        return self._ends if "END" in where else (self._ends << 1 | 1) & self.everywhere
+
+
+@lru_cache(maxsize=4)
+def _letters(text: str) -> dict[str, int]:
+    """The places of each letter of a text."""
+    return {letter: int("".join("1" if other == letter else "0" for other in reversed(text)), 2) for letter in {*text}}
+
+
+def _union(sets: Iterable[int]) -> int:
+    found = 0
+    for places in sets:
+        found |= places
+    return found
+
+
+def _is_word(letter: str) -> bool:
+    return letter.isalnum() or letter == "_"
+
+
+_CATEGORIES = {"DIGIT": str.isdecimal, "SPACE": str.isspace, "WORD": _is_word}
+
+
+def _takes(items: Iterable[Any], letter: str) -> bool:
+    """Whether one of the ``items`` of a set takes a letter, or none if the first turns the set round."""
+    for op, value in items:
+        name = str(op)
+        if name == "NEGATE":
+            return not _takes([*items][1:], letter)
+        if (
+            name == "ANY"
+            or (name == "LITERAL" and ord(letter) == value)
+            or (name == "NOT_LITERAL" and ord(letter) != value)
+            or (name == "RANGE" and value[0] <= ord(letter) <= value[1])
+            or (name == "CATEGORY" and _in_category(str(value), letter))
+        ):
+            return True
+    return False
+
+
+def _in_category(name: str, letter: str) -> bool:
+    _, *negated, kind = name.split("_")
+    return _CATEGORIES[kind](letter) != bool(negated)
