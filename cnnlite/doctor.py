@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
-from cnnlite import engine, machine
+from cnnlite import cgroups, engine, machine
 from cnnlite.data import sources
 from cnnlite.data.cifar import CIFAR10, CIFAR100, Cifar
 from cnnlite.data.download import ARCHIVES, is_complete
@@ -28,6 +28,7 @@ def examine(root: Path) -> Iterator[tuple[str, str]]:
     """Name and finding, one line each, as they are found; datasets are looked for in ``root``."""
     yield "CPU", f"{machine.cpu_name()}{', ' * bool(machine.vectors())}{machine.vectors()}"
     yield "cores", f"{engine.available_cores()} to use, threads {engine.threads()}"
+    yield "limits", _limits()
     yield "BLAS", f"{machine.blas_name()}, kernel {machine.blas_kernel()}"
     peak = machine.gemm_peak()
     yield "pins", _pins(peak)
@@ -38,6 +39,14 @@ def examine(root: Path) -> Iterator[tuple[str, str]]:
         yield f"extra {extra}", f"{module} {'present' if importlib.util.find_spec(module) else 'absent'}"
     for cifar in (CIFAR10, CIFAR100):
         yield f"dataset {cifar.name}", _dataset(cifar, root)
+
+
+def _limits() -> str:
+    """How much memory and processor time control groups leave to this process."""
+    memory, processors = cgroups.memory_limit(), cgroups.processors()
+    found = [f"{memory / 1e9:,.1f} GB of memory"] if memory else []
+    found += [f"the time of {processors:.3g} cores"] if processors else []
+    return f"{' and '.join(found)}, set by a control group" if found else "none set by a control group"
 
 
 def _pins(peak: float) -> str:

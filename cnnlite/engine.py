@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from cnnlite import cgroups
 from cnnlite.types import Array
 
 T = TypeVar("T")
@@ -157,8 +158,9 @@ hold_blas_to_one_thread()
 
 
 def available_cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores this process may use, no more than its control group lets it keep busy."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, math.ceil(cgroups.processors() or cores))
 
 
 def set_threads(count: int | None) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnlite import engine
+from cnnlite import cgroups, engine
 
 PINS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 """Environment variables that decide how OpenBLAS computes, whatever the processor could do."""
@@ -28,13 +28,11 @@ _KERNELS = {"AVX-512": {"skylakex", "cooperlake", "sapphirerapids"}, "AVX2": {"h
 
 
 def memory() -> int:
-    """Bytes of memory that this process may use: the machine's, less where its container or a limit says so."""
+    """Bytes of memory that this process may use: the machine's, less where a control group or a limit says so."""
     limits = [sys.maxsize]
     with contextlib.suppress(OSError, ValueError, AttributeError):
         limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        with contextlib.suppress(OSError, ValueError):
-            limits.append(int(Path(path).read_text(encoding="utf-8")))
+    limits.append(cgroups.memory_limit() or sys.maxsize)
     if sys.platform != "win32":
         import resource
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from cnnlite import __version__, machine
+from cnnlite import __version__, cgroups, machine
 from cnnlite.cli import cli
 from cnnlite.data import download
 from tests.data.files import binary_files, cifar100_files, described, python_files, write
@@ -35,6 +35,7 @@ def test_each_finding_has_a_line() -> None:
     assert list(found) == [
         "CPU",
         "cores",
+        "limits",
         "BLAS",
         "pins",
         "GEMM peak",
@@ -52,6 +53,18 @@ def test_each_finding_has_a_line() -> None:
     assert f"cnnlite {__version__}" in found["versions"]
     for package in ("numpy", "python", "click", "PyYAML", "tqdm"):
         assert f"{package} " in found["versions"]
+
+
+def test_limits_of_control_groups_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cgroups, "memory_limit", lambda: None)
+    monkeypatch.setattr(cgroups, "processors", lambda: None)
+    assert doctor()["limits"] == "none set by a control group"
+    monkeypatch.setattr(cgroups, "memory_limit", lambda: 2 * 10**9)
+    assert doctor()["limits"] == "2.0 GB of memory, set by a control group"
+    monkeypatch.setattr(cgroups, "processors", lambda: 0.5)
+    found = doctor()
+    assert found["limits"] == "2.0 GB of memory and the time of 0.5 cores, set by a control group"
+    assert found["cores"] == "1 to use, threads 1"
 
 
 def test_a_pin_is_shown_with_its_measured_cost_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:

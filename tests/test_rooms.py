@@ -17,7 +17,18 @@ from tests.small_runs import TINY
 from tests.test_packaging import ROOT, imports, modules, room
 
 CORE = {"layers", "kernels", "engine", "network", "optimizers", "schedules", "losses"}
-BELOW_CORE = {"errors", "randomness", "registry", "types", "words", "distributed", "sizing", "misfits", "patterns"}
+BELOW_CORE = {
+    "errors",
+    "randomness",
+    "registry",
+    "types",
+    "words",
+    "distributed",
+    "sizing",
+    "misfits",
+    "patterns",
+    "cgroups",
+}
 """What the core may use beside itself: no config, data, runs or commands. Only `training` brings them together."""
 
 ASKS_FOR_RANK = {"evaluation"}

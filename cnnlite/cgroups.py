@@ -1,0 +1,78 @@
+"""Limits of memory and processor time that Linux's control groups set this process: containers, clusters, services."""
+
+import contextlib
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+_NO_LIMIT = 2**60
+"""Bytes that no machine has; version 1 writes nearly 2^63 where there is no limit."""
+_OCTAL = re.compile(r"\\([0-7]{3})")
+"""How mountinfo writes spaces and the like."""
+
+
+def memory_limit(root: Path = Path("/")) -> int | None:
+    """The fewest bytes that a control group of this process allows, or any above; None without such a limit.
+
+    Beyond ``memory.high`` processes are not killed, but slowed down until they are of no use. ``root`` is where the
+    system's files are.
+    """
+    limits = []
+    for folder in _folders("memory", root):
+        for name in ("memory.max", "memory.high", "memory.limit_in_bytes"):
+            limits += [int(word) for word in _words(folder / name) if word.isdecimal()]
+    return min(
+        (limit for limit in limits if 0 < limit < 2**60), default=None
+    )  # version 1 writes "no limit" as 2^63 - 4096
+
+
+def processors(root: Path = Path("/")) -> float | None:
+    """The least processor time a second that a control group of this process allows, or any above; None without."""
+    quotas = []
+    for folder in _folders("cpu", root):
+        pair = _words(folder / "cpu.max") or [
+            word for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us") for word in _words(folder / name)
+        ]
+        with contextlib.suppress(ValueError):  # "max", or something missing
+            quota, period = map(int, pair)
+            quotas += [quota / period] if quota > 0 and period > 0 else []
+    return min(quotas, default=None)
+
+
+def _words(path: Path) -> list[str]:
+    """The words of a small file; none if it cannot be read, as where a controller is not in use."""
+    try:
+        return path.read_text(encoding="ascii", errors="replace").split()
+    except OSError:
+        return []
+
+
+def _folders(controller: str, root: Path) -> Iterator[Path]:
+    """The folders of this process's control groups for a controller: its own, then each above it."""
+    groups = {}
+    for line in _lines(root / "proc/self/cgroup"):
+        _, names, path = line.split(":", 2)
+        groups.update(dict.fromkeys(names.split(","), path))
+    for line in _lines(root / "proc/self/mountinfo"):
+        about, _, source = line.partition(" - ")
+        _, _, _, top, place, *_ = map(_unescaped, about.split(" "))
+        kind, _, options = source.split(" ", 2)
+        name = controller if kind == "cgroup" else ""  # all controllers of version 2 are in one tree
+        if not kind.startswith("cgroup") or name not in groups or (name and name not in options.split(",")):
+            continue
+        # Inside a container the mount may begin in the middle of the tree, and the path be one of outside.
+        group = PurePosixPath(groups[name])
+        inside = group.relative_to(top) if group.is_relative_to(top) and ".." not in group.parts else PurePosixPath()
+        for part in (inside, *inside.parents):
+            yield root / place.lstrip("/") / part
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:  # not Linux, or nothing that a process may see
+        return []
+
+
+def _unescaped(text: str) -> str:
+    return _OCTAL.sub(lambda found: chr(int(found[1], 8)), text)
