@@ -2,6 +2,7 @@
 
 import math
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,7 +37,8 @@ def load(checkpoint: str | os.PathLike[str], *, threads: int | None = None) -> M
     Networks share the threads: the last call decides how many, and one prediction runs at a time. Raises
     CheckpointError for a file that is none or a run that has none yet, ConfigError for a folder that is no run.
     """
-    engine.set_threads(threads)
+    if fewer := engine.set_threads(threads):
+        warnings.warn(fewer, RuntimeWarning, stacklevel=2)
     return Model.load(checkpoint_of(Path(checkpoint)))
 
 
@@ -76,7 +78,9 @@ def train(
         tensorboard=tensorboard,
     )
     with distributed.joined() as ranks:
-        engine.set_threads(ranks.threads(threads))
+        fewer = engine.set_threads(ranks.threads(threads))
         reporter = Reporter(quiet=quiet, mute=not ranks.first)
+        if fewer:
+            reporter.warn(f"warning: {fewer}")
         result, run = launch(request, reporter, StopFlag(), lambda missing: False)
     return Trained(**asdict(result), run=run)

@@ -110,13 +110,19 @@ class _Job:
 
 
 class _Pool:
-    """Threads that wait for jobs; the thread that asks for a job works too."""
+    """Threads that wait for jobs; the thread that asks for a job works too. Fewer than ``size`` if no more start."""
 
     def __init__(self, size: int):
-        self.size = size
-        self._queues: list[SimpleQueue[_Job | None]] = [SimpleQueue() for _ in range(size - 1)]
-        for number, queue in enumerate(self._queues):
-            threading.Thread(target=self._serve, args=(queue,), name=f"engine-{number}", daemon=True).start()
+        self._queues: list[SimpleQueue[_Job | None]] = []
+        for number in range(size - 1):
+            queue: SimpleQueue[_Job | None] = SimpleQueue()
+            thread = threading.Thread(target=self._serve, args=(queue,), name=f"engine-{number}", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # as Python calls EAGAIN: a limit of processes, or no memory for a stack
+                break
+            self._queues.append(queue)
+        self.size = len(self._queues) + 1
 
     @staticmethod
     def _serve(queue: "SimpleQueue[_Job | None]") -> None:
@@ -163,8 +169,11 @@ def available_cores() -> int:
     return min(cores, math.ceil(cgroups.processors() or cores))
 
 
-def set_threads(count: int | None) -> None:
-    """Compute on ``count`` threads from now on; None for one per available core. Results do not depend on it."""
+def set_threads(count: int | None) -> str:
+    """Compute on ``count`` threads from now on; None for one per available core. Results do not depend on it.
+
+    Returns what to tell the user if the system does not let so many be started; else nothing.
+    """
     global _pool
     count = available_cores() if count is None else count
     if count < 1:
@@ -172,6 +181,9 @@ def set_threads(count: int | None) -> None:
     if count != _pool.size:
         _pool.close()
         _pool = _Pool(count)
+    if _pool.size == count:
+        return ""
+    return f"only {_pool.size} of {count} threads could be started (ulimit -u, pids.max, memory); this will be slower"
 
 
 def threads() -> int:

@@ -77,9 +77,14 @@ class StorageError(CnnliteError):
     exit_code = 5
 
 
+def no_more_threads(error: BaseException) -> bool:
+    """Recognize what Python raises where the system lets no more threads be started."""
+    return isinstance(error, RuntimeError) and str(error) == "can't start new thread"
+
+
 def exit_code(error: BaseException) -> int:
     """What a process ends with because of an error: its own code, that of `StorageError` for the system's, or 1."""
-    if isinstance(error, OSError | MemoryError):
+    if isinstance(error, OSError | MemoryError) or no_more_threads(error):
         return StorageError.exit_code
     return int(getattr(error, "exit_code", 1))
 

@@ -1,5 +1,6 @@
 import importlib.util
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -128,3 +129,16 @@ def test_a_folder_that_cannot_be_read_is_said_and_no_failure(monkeypatch: pytest
 
     monkeypatch.setattr(Path, "is_dir", refuse)
     assert "Permission denied" in doctor("--data", "d")["dataset cifar10"]
+
+
+def test_a_thread_that_cannot_be_started_is_no_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    monkeypatch.setattr(machine, "cpu_name", lambda: threading.Thread().start())  # as a library might
+    result = CliRunner().invoke(cli, ["doctor"])
+    assert result.exit_code == 5
+    assert result.stderr.splitlines()[-1] == (
+        "error: no more threads can be started; allow more processes (ulimit -u, pids.max) or memory"
+    )

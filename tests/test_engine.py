@@ -129,3 +129,23 @@ def test_threads_of_a_smaller_pool_go_away() -> None:
     for thread in workers:
         thread.join(timeout=20)
         assert not thread.is_alive()
+
+
+def test_where_no_more_threads_can_be_started_fewer_compute_the_same_and_it_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine.set_threads(1)
+    start, started = threading.Thread.start, list[threading.Thread]()
+
+    def refuse_the_third(thread: threading.Thread) -> None:
+        if len(started) == 2:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse_the_third)
+    said = engine.set_threads(8)
+    assert said.startswith("only 3 of 8 threads could be started (ulimit -u, pids.max, memory)")
+    assert engine.threads() == 3
+    assert engine.for_blocks(lambda begin, end: (begin, end), 8, 2**22) == list(engine.blocks(8, 2**22))
+    assert engine.set_threads(3) == ""

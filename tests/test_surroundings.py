@@ -136,6 +136,26 @@ def test_too_little_memory_is_two_lines_and_exit_code_5() -> None:
     assert not list(Path("runs").glob("*"))
 
 
+def no_room_for_stacks() -> None:
+    """Let no thread be started, by any user: its stack would be larger than all memory that the process may have."""
+    _, hard = resource.getrlimit(resource.RLIMIT_STACK)
+    resource.setrlimit(resource.RLIMIT_STACK, (8 * 2**30, hard))
+    limit(resource.RLIMIT_AS, 4 * 2**30)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["-c", "tiny.yaml", "--quiet"], ["-c", "tiny.yaml", "--quiet", "--dry-run"]], ids=["run", "dry run"]
+)
+def test_where_no_thread_can_be_started_training_goes_on_and_says_so(arguments: list[str]) -> None:
+    assert run(*NEW, "--epochs", "3", "--run-dir", "whole").returncode == 0
+    done = run(*arguments, "--threads", "3", before=no_room_for_stacks)
+    assert done.returncode == 0, done.stderr
+    (warning,) = done.stderr.splitlines()
+    assert warning.startswith("warning: only 1 of 3 threads could be started")
+    if "--dry-run" not in arguments:
+        assert differences(Path("whole"), Path("runs/tiny")) == []
+
+
 @pytest.mark.parametrize("environment", [{"LANG": "C"}, {"LC_ALL": "C"}, {"LC_ALL": "POSIX", "PYTHONUTF8": "0"}])
 def test_in_the_c_locale_streams_are_plain_lines_and_files_are_utf8(
     environment: dict[str, str], monkeypatch: pytest.MonkeyPatch

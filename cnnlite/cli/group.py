@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from cnnlite import __version__
-from cnnlite.errors import CnnliteError, exit_code
+from cnnlite.errors import CnnliteError, exit_code, no_more_threads
 from cnnlite.printable import has_codes, one_line
 from cnnlite.stopping import StopFlag, Stopped
 
@@ -54,6 +54,8 @@ def _explain(error: BaseException) -> str:
         return f"error: out of memory: {one_line(str(error))}".rstrip(": ")
     if isinstance(error, OSError):
         return f"error: {one_line(str(error.filename or 'input/output'))}: {error.strerror or error}"
+    if no_more_threads(error):
+        return "error: no more threads can be started; allow more processes (ulimit -u, pids.max) or memory"
     return f"error: {type(error).__name__}: {one_line(str(error))}\nthis is a bug in cnnlite; --debug shows where"
 
 

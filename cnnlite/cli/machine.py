@@ -15,11 +15,10 @@ def doctor(data: str | None) -> None:
     Example:
       cnnlite doctor
     """
-    from cnnlite import engine
     from cnnlite.data import default_root
     from cnnlite.doctor import examine
     from cnnlite.streams import say
 
-    engine.set_threads(None)
+    options.compute_on(None)
     for name, finding in examine(default_root() if data is None else Path(data)):
         say(f"{name:20}{finding}")

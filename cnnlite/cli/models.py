@@ -51,11 +51,10 @@ def evaluate(
     """
     import json
 
-    from cnnlite import engine
     from cnnlite.evaluation import describe, evaluate_checkpoint
     from cnnlite.streams import say
 
-    engine.set_threads(threads)
+    options.compute_on(threads)
     checkpoint = options.checkpoint_of(checkpoint)
     found, facts, warnings = evaluate_checkpoint(checkpoint, split, data, tta)
     for warning in warnings:
@@ -86,12 +85,11 @@ def predict(
     """
     import json
 
-    from cnnlite import engine
     from cnnlite.prediction import Model, predict_files
     from cnnlite.printable import one_line
     from cnnlite.streams import say
 
-    engine.set_threads(threads)
+    options.compute_on(threads)
     checkpoint = options.checkpoint_of(checkpoint)
     model = Model.load(checkpoint)
     model.views = tta or model.views
@@ -121,11 +119,10 @@ def export(checkpoint: Path, out: Path, data: str | None, force: bool, threads: 
     Example:
       cnnlite export runs/small small.onnx
     """
-    from cnnlite import engine
     from cnnlite.export import export
     from cnnlite.streams import say
     from cnnlite.words import size_text
 
-    engine.set_threads(threads)
+    options.compute_on(threads)
     size, check = export(options.checkpoint_of(checkpoint), out, root=data, force=force)
     say(f"{out}: {size_text(size)}; {check}")

@@ -92,11 +92,11 @@ def bench(config: str, overrides: tuple[str, ...], threads: int | None, as_json:
     """
     import json
 
-    from cnnlite import bench, engine, machine
+    from cnnlite import bench, machine
     from cnnlite.config import load_config
     from cnnlite.streams import say
 
-    engine.set_threads(threads)
+    options.compute_on(threads)
     report = bench.bench(load_config(config, overrides), **wishes)
     if pinned := machine.pinned():
         complain(f"warning: {pinned}")

@@ -33,6 +33,14 @@ def checkpoint_of(path: Path) -> Path:
     return found
 
 
+def compute_on(threads: int | None) -> None:
+    """Start so many threads, or one per core, and say if fewer had to do."""
+    from cnnlite import engine
+
+    if fewer := engine.set_threads(threads):
+        complain(f"warning: {fewer}")
+
+
 def _found(*patterns: str) -> list[str]:
     return [path.as_posix() for pattern in patterns for path in Path().glob(pattern)]
 

@@ -26,12 +26,11 @@ def report(run: Path, data: str | None, out: Path | None, force: bool, threads: 
       cnnlite report runs/small
       cnnlite report runs/small --out small-report
     """
-    from cnnlite import engine
     from cnnlite.report.build import write_report
     from cnnlite.report.record import read_record
     from cnnlite.streams import say
 
-    engine.set_threads(threads)
+    options.compute_on(threads)
     say(str(write_report(read_record(run), out or run / "report", data, complain, force=force)))
 
 
@@ -51,7 +50,6 @@ def explain(run: Path | None, data: str | None, threads: int | None, as_json: bo
     """
     import json
 
-    from cnnlite import engine
     from cnnlite.report.explain import describe_rules
     from cnnlite.report.explain import explain as explain_run
     from cnnlite.report.record import read_record
@@ -62,7 +60,7 @@ def explain(run: Path | None, data: str | None, threads: int | None, as_json: bo
             raise click.UsageError("name a run, such as runs/small, or ask for --rules")
         say(describe_rules())
         return
-    engine.set_threads(threads)
+    options.compute_on(threads)
     found = explain_run(read_record(run), data)
     say(json.dumps(found.facts(), allow_nan=False) if as_json else found.describe())
 

@@ -87,7 +87,7 @@ def train(stop: StopFlag, /, threads: int | None, quiet: bool, dry_run: bool, **
         raise click.UsageError("--budget decides the number of epochs: leave out --epochs")
     if dry_run and not wishes["config"]:
         raise click.UsageError("--dry-run needs --config")
-    from cnnlite import distributed, engine
+    from cnnlite import distributed
     from cnnlite.launch import Request, launch
     from cnnlite.preview import preview
     from cnnlite.progress import Reporter
@@ -95,7 +95,7 @@ def train(stop: StopFlag, /, threads: int | None, quiet: bool, dry_run: bool, **
     from cnnlite.streams import say
 
     with distributed.joined() as ranks:
-        engine.set_threads(ranks.threads(threads))
+        options.compute_on(ranks.threads(threads))
         if dry_run:
             for part in preview(Request(**wishes), stop, offer_download):
                 if ranks.first:
@@ -161,13 +161,12 @@ def verify_resume(
       cnnlite verify-resume mine.yaml
       cnnlite verify-resume small --steps 20
     """
-    from cnnlite import engine
     from cnnlite.config import load_config
     from cnnlite.loading import check_training, load_data
     from cnnlite.rehearsal import rehearse
     from cnnlite.streams import say
 
-    engine.set_threads(threads)
+    options.compute_on(threads)
     settings = load_config(config, overrides, data=data)
     check_training(settings)
     say(f"{config}: {rehearse(settings, load_data(settings), steps, stop)}")
