@@ -29,7 +29,7 @@ def examine(root: Path) -> Iterator[tuple[str, str]]:
     yield "CPU", f"{machine.cpu_name()}{', ' * bool(machine.vectors())}{machine.vectors()}"
     yield "cores", f"{engine.available_cores()} to use, threads {engine.threads()}"
     yield "limits", _limits()
-    yield "BLAS", f"{machine.blas_name()}, kernel {machine.blas_kernel()}"
+    yield "BLAS", machine.without_blas() or f"{machine.blas_name()}, kernel {machine.blas_kernel()}"
     peak = machine.gemm_peak()
     yield "pins", _pins(peak)
     yield "GEMM peak", f"{peak:,.0f} GFLOP/s (float32, threads {engine.threads()})"

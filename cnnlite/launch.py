@@ -12,12 +12,12 @@ from cnnlite import distributed, machine
 from cnnlite.checkpoint import Checkpoint, CheckpointFile, load_checkpoint
 from cnnlite.config import Config, flatten, load_config, render
 from cnnlite.data import Dataset, DatasetMissing
-from cnnlite.environment import environment
+from cnnlite.environment import with_session
 from cnnlite.errors import ConfigError, DataError, Problem, StorageError
 from cnnlite.loading import check_run, check_training, load_data
 from cnnlite.pace import measure, plan
 from cnnlite.progress import Reporter
-from cnnlite.results import Progress, Result, read_result
+from cnnlite.results import Progress, Result, read_object, read_result
 from cnnlite.resuming import check_same, check_version
 from cnnlite.runs import RunDirectory, RunElsewhere
 from cnnlite.stopping import StopFlag, Stopped
@@ -86,14 +86,14 @@ def launch(request: Request, reporter: Reporter, stop: StopFlag, offer: Offer) -
             stack.enter_context(_held(run, request))
         stop.check()
         run.write_text("config.yaml", render(config))
-        run.write_json("environment.json", environment())
+        run.write_json("environment.json", with_session({}, 0))
         if request.tensorboard:
             reporter.row_logs.append(TensorBoard(run.file("tensorboard")))
         reporter.open_log(run.file("log.txt"))
         reporter.line(f"{config.name}: {describe_data(dataset)}; run directory {run.path}")
         if planned:
             reporter.line(planned)
-        _say_pinned(reporter)
+        _say_slowed(reporter)
         return train(config, run, dataset=dataset, reporter=reporter, stop=stop), run.path
 
 
@@ -130,12 +130,14 @@ def _resume(request: Request, path: Path, reporter: Reporter, stop: StopFlag, of
             raise DataError(f"{config.data.root}: not the images that {run.path} was trained on; point --data to those")
         _check_ranks(config, dataset)
         progress = Progress.of(checkpoint)
+        sessions = from_first(lambda: read_object(run.file("environment.json")))
         run.write_text("config.yaml", render(config))
+        run.write_json("environment.json", with_session(sessions, progress.step))
         if tensorboard:
             reporter.row_logs.append(TensorBoard(run.file("tensorboard"), progress.evaluated))
         reporter.open_log(run.file("log.txt"))
         reporter.line(f"resuming {run.path} at step {checkpoint.meta.get('step')}")
-        _say_pinned(reporter)
+        _say_slowed(reporter)
         return train(config, run, dataset=dataset, reporter=reporter, stop=stop, resume=checkpoint), run.path
 
 
@@ -210,10 +212,10 @@ def describe_data(dataset: Dataset) -> str:
     )
 
 
-def _say_pinned(reporter: Reporter) -> None:
-    """Say if an environment variable makes training slower than it could be; it stays as the user set it."""
-    if pinned := machine.pinned():
-        reporter.line(pinned)
+def _say_slowed(reporter: Reporter) -> None:
+    """Say if a variable or how NumPy was built makes training slower than it could be; it stays as it is."""
+    if slowed := machine.slowed():
+        reporter.line(slowed)
 
 
 def _finished(run: RunDirectory) -> Result | None:

@@ -69,9 +69,31 @@ def vectors() -> str:
 
 def blas_name() -> str:
     """Name and version of the BLAS that NumPy was built with."""
+    blas = _blas()
+    return f"{blas.get('name', 'unknown')} {blas.get('version', '')}".rstrip() if blas else "none"
+
+
+def _blas() -> dict[str, Any]:
+    """What NumPy tells of the BLAS that it was built with; nothing if it was built without one."""
     build: Any = np.show_config(mode="dicts")
-    blas = build["Build Dependencies"]["blas"]
-    return f"{blas.get('name')} {blas.get('version')}"
+    blas: dict[str, Any] = build.get("Build Dependencies", {}).get("blas", {})
+    return blas if blas.get("found") else {}
+
+
+def without_blas() -> str | None:
+    """One line if NumPy has no BLAS, and computes matrix products in plain loops; else None."""
+    if _blas():
+        return None
+    return (
+        "NumPy was built without a BLAS, so that matrix products, most of a training, take 50 times as long: install a "
+        "wheel of it (pip install --force-reinstall --only-binary=numpy numpy), or build it where there is OpenBLAS"
+    )
+
+
+def cpu_features() -> str:
+    """The instructions, beyond those of any such processor, with which NumPy's own loops compute."""
+    build: Any = np.show_config(mode="dicts")
+    return " ".join(build.get("SIMD Extensions", {}).get("found", []))
 
 
 def blas_kernel() -> str:
@@ -83,6 +105,11 @@ def blas_kernel() -> str:
                 function.restype = ctypes.c_char_p
                 return str(function().decode())
     return "unknown"
+
+
+def slowed() -> str | None:
+    """One line about what makes matrix products slower than they could be; None if nothing does."""
+    return without_blas() or pinned()
 
 
 def pinned() -> str | None:

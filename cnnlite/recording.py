@@ -10,7 +10,7 @@ from cnnlite import __version__
 from cnnlite.checkpoint import Checkpoint
 from cnnlite.config import Config
 from cnnlite.data import Dataset
-from cnnlite.environment import versions
+from cnnlite.environment import arithmetic, versions
 from cnnlite.errors import CheckpointError
 from cnnlite.evaluation import Evaluation
 from cnnlite.metrics import Mean
@@ -137,6 +137,7 @@ class Recorder:
             "dataset": {"name": self.dataset.name, "digest": self.dataset.digest},
             "progress": asdict(self.progress),
             "versions": versions(),
+            "arithmetic": arithmetic(),
         }
 
     def finish(

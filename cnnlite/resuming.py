@@ -7,7 +7,7 @@ from typing import Any
 from cnnlite import __version__
 from cnnlite.checkpoint import Checkpoint
 from cnnlite.config import Config, config_from_data, flatten
-from cnnlite.environment import versions
+from cnnlite.environment import arithmetic, versions
 from cnnlite.errors import CheckpointError, ConfigError, Problem
 from cnnlite.printable import one_line
 from cnnlite.progress import Reporter
@@ -62,13 +62,22 @@ def check_same(config: Config, checkpoint: Checkpoint, reporter: Reporter) -> li
         reporter.line(f"changed: {change}")
     if other_length:
         reporter.line(f"changed: {describe_schedule(config, checkpoint)}")
-    then = checkpoint.fact("versions", dict)
-    for package, version in versions().items():
-        if then.get(package) != version:
-            reporter.warn(
-                f"warning: {package} was {one_line(str(then.get(package)), 40)}, is {version}; last digits may differ"
-            )
+    if others := _others(checkpoint):
+        reporter.warn(f"warning: {others}")
     return changes
+
+
+def _others(checkpoint: Checkpoint) -> str:
+    """Say what the bits depend on and is not what it was; nothing if all is, as far as the checkpoint tells."""
+    then = checkpoint.fact("versions", dict)
+    recorded = checkpoint.meta.get("arithmetic")  # which older checkpoints do not have
+    then = {**then, **(recorded if isinstance(recorded, dict) else {})}
+    changed = {name: value for name, value in (versions() | arithmetic()).items() if then.get(name, value) != value}
+    if not changed:
+        return ""
+    lines = [f"{name.replace('_', ' ')} was {one_line(str(then[name]), 160)}, is {changed[name]}" for name in changed]
+    will = "may" if changed.keys() <= versions().keys() else "will"
+    return f"{'; '.join(lines)}: from here on, bits {will} differ from those of a run without interruption"
 
 
 def describe_schedule(config: Config, checkpoint: Checkpoint) -> str:

@@ -166,3 +166,61 @@ def test_train_says_once_that_a_variable_pins_the_kernel(
     assert Path("runs/tiny/log.txt").read_text().count("pinned for this test") == 2 * bool(line)
     quiet = CliRunner().invoke(cli, [*command, "--quiet"])
     assert "pinned" not in quiet.output
+
+
+WITH_BLAS = {"Build Dependencies": {"blas": {"name": "scipy-openblas", "found": True, "version": "0.3.31"}}}
+WITHOUT = [
+    {"Build Dependencies": {"blas": {"name": "blas"}, "lapack": {"name": "lapack"}}},  # NumPy leaves out what is false
+    {"Build Dependencies": {"blas": {"name": "auto", "found": False}}},
+    {"Build Dependencies": {}},
+    {},
+]
+
+
+def test_a_numpy_with_a_blas_is_not_complained_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert machine.without_blas() is None
+    monkeypatch.setattr(np, "show_config", lambda mode: WITH_BLAS)
+    assert machine.without_blas() is None
+    assert machine.blas_name() == "scipy-openblas 0.3.31"
+    assert machine.cpu_features() == ""
+
+
+@pytest.mark.parametrize("build", WITHOUT)
+def test_a_numpy_without_a_blas_is_told_with_the_way_out(build: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(np, "show_config", lambda mode: build)
+    line = machine.without_blas()
+    assert line is not None
+    assert "without a BLAS" in line
+    assert "50 times" in line
+    assert "pip install" in line
+    assert "\n" not in line
+    assert machine.slowed() == line
+    assert machine.blas_name() == "none"
+
+
+def test_the_instructions_that_numpy_computes_with_are_those_it_was_left_with() -> None:
+    found = machine.cpu_features().split()
+    if not found:
+        pytest.skip("nothing beyond what all processors have")
+    variables = {**os.environ, "NPY_DISABLE_CPU_FEATURES": found[-1]}
+    code = "from cnnlite import machine; print(machine.cpu_features())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=variables, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == found[:-1]
+
+
+def test_train_bench_and_doctor_tell_of_a_numpy_without_a_blas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.yaml").write_text(TINY, encoding="utf-8")
+    monkeypatch.setattr(np, "show_config", lambda mode: WITHOUT[0])
+    monkeypatch.setattr(machine, "_PROBE_SECONDS", 0.0)
+    for command in (
+        ["train", "-c", "tiny.yaml", "--epochs", "1"],
+        ["train", "--resume", "runs/tiny", "--epochs", "2"],
+        ["bench", "tiny.yaml", "--steps", "1"],
+        ["doctor"],
+    ):
+        result = CliRunner().invoke(cli, command)
+        assert result.exit_code == 0, result.output
+        assert result.output.count("without a BLAS") == 1

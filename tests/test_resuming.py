@@ -1,19 +1,24 @@
 import dataclasses
+import json
 import re
+import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cnnlite import __version__
+from cnnlite import __version__, machine
 from cnnlite.checkpoint import Checkpoint
 from cnnlite.config import Config, config_from_data
-from cnnlite.environment import versions
+from cnnlite.environment import arithmetic, versions
 from cnnlite.errors import CheckpointError, ConfigError
 from cnnlite.progress import Reporter
 from cnnlite.results import Progress
 from cnnlite.resuming import check_same, check_version, describe_schedule
-from tests.small_runs import STEPS_PER_EPOCH, tiny
+from tests.small_runs import STEPS_PER_EPOCH, TINY, tiny
+
+ROOT = Path(__file__).parent.parent
 
 
 def made_by(made: Config, step: Any = 14, **facts: Any) -> Checkpoint:
@@ -89,6 +94,62 @@ def test_another_version_is_refused_and_other_packages_are_mentioned(capsys: pyt
     text = said(tiny(), made_by(tiny(), versions={"cnnlite": __version__, "numpy": "1.0", "python": "3.1"}), capsys)
     assert "warning: numpy was 1.0" in text
     assert f"python was 3.1, is {sys.version.split()[0]}" in text
+
+
+def test_another_kernel_processor_or_number_of_ranks_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    then = {"blas": "openblas 0.2", "blas_kernel": "Nehalem", "cpu_features": "MMX", "ranks": 3}
+    text = said(tiny(), made_by(tiny(), arithmetic=then), capsys)
+    for part in (
+        f"warning: blas was openblas 0.2, is {machine.blas_name()}; ",
+        f"blas kernel was Nehalem, is {machine.blas_kernel()}; ",
+        f"cpu features was MMX, is {machine.cpu_features()}; ",
+        "ranks was 3, is 1: from here on, bits will differ from those of a run without interruption\n",
+    ):
+        assert part in text
+    assert said(tiny(), made_by(tiny(), arithmetic=arithmetic()), capsys) == ""
+
+
+@pytest.mark.parametrize("then", [None, 3, [], {}, {"unknown": 1}])
+def test_what_a_checkpoint_does_not_tell_of_the_machine_is_not_compared(
+    then: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert said(tiny(), made_by(tiny(), arithmetic=then), capsys) == ""
+
+
+def test_what_a_stranger_says_of_the_machine_is_made_fit_to_print(capsys: pytest.CaptureFixture[str]) -> None:
+    text = said(tiny(), made_by(tiny(), arithmetic={"blas_kernel": "\x1b[2J" + "x" * 10_000, "ranks": [[]]}), capsys)
+    assert "\x1b" not in text
+    assert len(text) < 500
+
+
+@pytest.mark.skipif(machine.blas_kernel() in ("unknown", "Nehalem"), reason="not OpenBLAS on x86-64")
+def test_a_real_resume_on_another_kernel_says_so_and_is_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.yaml").write_text(TINY, encoding="utf-8")
+
+    def train(*arguments: str, **variables: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "cnnlite", "train", *arguments, "--quiet"],
+            env={**machine.without_pins(), "PYTHONPATH": str(ROOT), **variables},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stderr
+
+    assert train("-c", "tiny.yaml", "--epochs", "1") == ""
+    said = train("--resume", "runs/tiny", "--epochs", "2", OPENBLAS_CORETYPE="Nehalem")
+    assert said.count("warning: ") == 1
+    assert f"blas kernel was {machine.blas_kernel()}, is Nehalem: from here on, bits will differ" in said
+    said = train("--resume", "runs/tiny", "--epochs", "3", OPENBLAS_CORETYPE="Nehalem")
+    assert said == ""
+    recorded = json.loads(Path("runs/tiny/environment.json").read_text(encoding="utf-8"))
+    assert recorded["blas_kernel"] == machine.blas_kernel()
+    kernels = [session["changed"].get("blas_kernel") for session in recorded["sessions"]]
+    assert kernels == [None, "Nehalem", None]
+    assert [session["step"] for session in recorded["sessions"]] == [0, 7, 14]
 
 
 @pytest.mark.parametrize(

@@ -98,8 +98,8 @@ def bench(config: str, overrides: tuple[str, ...], threads: int | None, as_json:
 
     options.compute_on(threads)
     report = bench.bench(load_config(config, overrides), **wishes)
-    if pinned := machine.pinned():
-        complain(f"warning: {pinned}")
+    if slowed := machine.slowed():
+        complain(f"warning: {slowed}")
     facts = {"config": config, **report.facts()}
     say(json.dumps(facts, allow_nan=False) if as_json else report.describe(config))
 
