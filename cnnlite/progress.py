@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -35,6 +36,7 @@ def _columns() -> int:
 
 
 tqdm.monitor_interval = 0  # no thread that refreshes bars: the loops do that
+tqdm.set_lock(threading.RLock())  # else there would be one for processes too, which wants /dev/shm and a helper
 
 
 class Reporter:

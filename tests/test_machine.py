@@ -170,7 +170,7 @@ def test_train_says_once_that_a_variable_pins_the_kernel(
 
 WITH_BLAS = {"Build Dependencies": {"blas": {"name": "scipy-openblas", "found": True, "version": "0.3.31"}}}
 WITHOUT = [
-    {"Build Dependencies": {"blas": {"name": "blas"}, "lapack": {"name": "lapack"}}},  # NumPy leaves out what is false
+    {"Build Dependencies": {"blas": {"name": "none"}, "lapack": {"name": "none"}}},  # NumPy leaves out what is false
     {"Build Dependencies": {"blas": {"name": "auto", "found": False}}},
     {"Build Dependencies": {}},
     {},

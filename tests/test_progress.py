@@ -2,9 +2,11 @@ import errno
 import io
 import os
 import sys
+import threading
 from pathlib import Path
 
 import pytest
+from tqdm import tqdm
 
 from cnnlite.errors import StorageError
 from cnnlite.progress import ByteBar, Reporter
@@ -58,6 +60,12 @@ def test_a_terminal_shows_a_bar_with_figures_and_the_lines(monkeypatch: pytest.M
     text = terminal.text()
     for part in ("train", "40%", "epoch 0.8/2", "left, loss 0.500", "acc 25.0%", "1,234 images/s", "epoch 1\n"):
         assert part in text
+
+
+def test_a_bar_needs_neither_shared_memory_nor_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_stderr(monkeypatch, Terminal())
+    use(Reporter())
+    assert isinstance(tqdm.get_lock(), type(threading.RLock()))
 
 
 def test_no_bar_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
