@@ -36,8 +36,9 @@ def memory() -> int:
     if sys.platform != "win32":
         import resource
 
-        with contextlib.suppress(AttributeError, ValueError):  # some systems have no such limit
-            limits.append(resource.getrlimit(resource.RLIMIT_AS)[0])
+        for name in ("RLIMIT_AS", "RLIMIT_DATA"):
+            with contextlib.suppress(AttributeError, ValueError):  # some systems have no such limit
+                limits.append(resource.getrlimit(getattr(resource, name))[0])
     return min(limit for limit in limits if limit > 0)
 
 

@@ -139,3 +139,13 @@ def test_an_interrupt_in_a_notebook_ends_training_at_once(monkeypatch: pytest.Mo
     with pytest.raises(KeyboardInterrupt):
         cnnlite.train(CONFIG, quiet=True)
     assert not Path("runs").exists()
+
+
+def test_fewer_threads_than_asked_for_are_told_of(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(engine, "set_threads", lambda count: "only 1 of 2 threads")
+    trained = cnnlite.train(CONFIG, epochs=1, quiet=True)
+    assert capsys.readouterr().err == "warning: only 1 of 2 threads\n"
+    with pytest.warns(RuntimeWarning, match="only 1 of 2 threads"):
+        cnnlite.load(trained.checkpoint)

@@ -37,6 +37,16 @@ def test_peak_memory_is_that_of_this_process_not_of_the_one_that_started_it() ->
     del held
 
 
+@pytest.mark.parametrize("name", ["RLIMIT_AS", "RLIMIT_DATA"])
+def test_a_limit_of_the_process_limits_the_memory_that_it_may_use(name: str) -> None:
+    code = (
+        f"import resource; from cnnlite import machine; resource.setrlimit(resource.{name}, (5 * 10**9, 5 * 10**9));"
+        "print(machine.memory())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert int(done.stdout) == 5 * 10**9
+
+
 def test_gemm_peak_counts_the_operations_of_all_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     engine.set_threads(3)
 

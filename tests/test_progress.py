@@ -65,7 +65,7 @@ def test_a_terminal_shows_a_bar_with_figures_and_the_lines(monkeypatch: pytest.M
 def test_a_bar_needs_neither_shared_memory_nor_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
     on_stderr(monkeypatch, Terminal())
     use(Reporter())
-    assert isinstance(tqdm.get_lock(), type(threading.RLock()))
+    assert isinstance(tqdm.get_lock(), type(threading.RLock()))  # type: ignore[no-untyped-call]
 
 
 def test_no_bar_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
