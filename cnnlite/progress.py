@@ -3,12 +3,12 @@
 import contextlib
 import os
 import sys
-import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Protocol
 
 from tqdm import tqdm
+from tqdm.std import TqdmDefaultWriteLock
 
 from cnnlite.files import unwritable
 from cnnlite.printable import escaped
@@ -36,7 +36,7 @@ def _columns() -> int:
 
 
 tqdm.monitor_interval = 0  # no thread that refreshes bars: the loops do that
-tqdm.set_lock(threading.RLock())  # else there would be one for processes too, which wants /dev/shm and a helper
+tqdm.set_lock(TqdmDefaultWriteLock.th_lock)  # by default there is one for processes too, which wants /dev/shm
 
 
 class Reporter:
