@@ -49,17 +49,17 @@ def _words(path: Path) -> list[str]:
 
 def _folders(controller: str, root: Path) -> Iterator[Path]:
     """The folders of this process's control groups for a controller: its own, then each above it."""
-    groups = {}
+    groups: dict[str, str] = {}
     for line in _lines(root / "proc/self/cgroup"):
-        _, names, path = line.split(":", 2)
-        groups.update(dict.fromkeys(names.split(","), path))
+        _, names, path = f"{line}::".split(":", 2)
+        groups.update(dict.fromkeys(names.split(","), path.removesuffix("::")))
     for line in _lines(root / "proc/self/mountinfo"):
         about, _, source = line.partition(" - ")
-        _, _, _, top, place, *_ = map(_unescaped, about.split(" "))
-        kind, _, options = source.split(" ", 2)
+        kind, _, options = f"{source}  ".split(" ", 2)
         name = controller if kind == "cgroup" else ""  # all controllers of version 2 are in one tree
-        if not kind.startswith("cgroup") or name not in groups or (name and name not in options.split(",")):
+        if not kind.startswith("cgroup") or name not in groups or (name and name not in options.strip().split(",")):
             continue
+        _, _, _, top, place, *_ = map(_unescaped, about.split(" "))
         # Inside a container the mount may begin in the middle of the tree, and the path be one of outside.
         group = PurePosixPath(groups[name])
         inside = group.relative_to(top) if group.is_relative_to(top) and ".." not in group.parts else PurePosixPath()

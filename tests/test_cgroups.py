@@ -127,6 +127,11 @@ def test_without_control_groups_there_is_no_limit(tmp_path: Path, system: System
     assert (memory_limit(root), processors(root)) == (None, None)
 
 
+def test_lines_of_another_kind_are_passed_over(system: System) -> None:
+    root = system("nonsense\n\n" + SECOND.format("/job"), "\nnonsense\n1 2 - x\n" + second(), {"job/memory.max": "77"})
+    assert memory_limit(root) == 77
+
+
 @pytest.mark.parametrize(("quota", "threads"), [(None, 8), (0.2, 1), (2.0, 2), (2.1, 3), (64.0, 8)])
 def test_as_many_threads_compute_as_affinity_and_quota_allow(
     quota: float | None, threads: int, monkeypatch: pytest.MonkeyPatch
