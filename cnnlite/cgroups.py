@@ -51,13 +51,13 @@ def _folders(controller: str, root: Path) -> Iterator[Path]:
     """The folders of this process's control groups for a controller: its own, then each above it."""
     groups: dict[str, str] = {}
     for line in _lines(root / "proc/self/cgroup"):
-        _, names, path = f"{line}::".split(":", 2)
-        groups.update(dict.fromkeys(names.split(","), path.removesuffix("::")))
+        names, _, path = line.partition(":")[2].partition(":")
+        groups.update(dict.fromkeys(names.split(","), path))
     for line in _lines(root / "proc/self/mountinfo"):
         about, _, source = line.partition(" - ")
-        kind, _, options = f"{source}  ".split(" ", 2)
+        kind, options = source.partition(" ")[0], source.rpartition(" ")[2]
         name = controller if kind == "cgroup" else ""  # all controllers of version 2 are in one tree
-        if not kind.startswith("cgroup") or name not in groups or (name and name not in options.strip().split(",")):
+        if kind not in ("cgroup", "cgroup2") or name not in groups or (name and name not in options.split(",")):
             continue
         _, _, _, top, place, *_ = map(_unescaped, about.split(" "))
         # Inside a container the mount may begin in the middle of the tree, and the path be one of outside.
