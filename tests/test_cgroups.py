@@ -151,17 +151,17 @@ def test_the_memory_that_may_be_used_is_no_more_than_the_group_s(monkeypatch: py
 @pytest.fixture
 def real_group() -> Iterator[list[Path]]:
     """A control group below this process's own, with 300 MB of memory or the time of half a core."""
-    made = []
+    made: list[Path] = []
+    limits = {"memory": ("memory.limit_in_bytes", "300000000"), "cpu": ("cpu.cfs_quota_us", "50000")}
     with contextlib.suppress(OSError):
-        for controller, name, text in (
-            ("memory", "memory.limit_in_bytes", "300000000"),
-            ("cpu", "cpu.cfs_quota_us", "50000"),
-        ):
-            folders = list(cgroups._folders(controller, Path("/")))
-            group = next(folder for folder in folders if (folder / name).exists()) / f"cnnlite-test-{os.getpid()}"
-            group.mkdir()
-            made.append(group)
-            (group / name).write_text(text, encoding="ascii")
+        for controller, (name, text) in limits.items():
+            for parent in cgroups._folders(controller, Path("/")):
+                if (parent / name).exists():
+                    group = parent / f"cnnlite-test-{os.getpid()}"
+                    group.mkdir()
+                    made.append(group)
+                    (group / name).write_text(text, encoding="ascii")
+                    break
     try:
         if len(made) < 2:
             pytest.skip("needs root and control groups of version 1")

@@ -136,7 +136,7 @@ def test_a_limit_of_processor_time_that_is_used_up_saves_the_run() -> None:
         stderr=subprocess.PIPE,
         text=True,
         timeout=60,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (2, 30)),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (3, 30)),
     )
     assert process.returncode == 128 + signal.SIGXCPU
     assert process.stderr == "stopped by SIGXCPU; continue with: cnnlite train --resume runs/tiny\n"
