@@ -21,9 +21,7 @@ def memory_limit(root: Path = Path("/")) -> int | None:
     for folder in _folders("memory", root):
         for name in ("memory.max", "memory.high", "memory.limit_in_bytes"):
             limits += [int(word) for word in _words(folder / name) if word.isdecimal()]
-    return min(
-        (limit for limit in limits if 0 < limit < 2**60), default=None
-    )  # version 1 writes "no limit" as 2^63 - 4096
+    return min((limit for limit in limits if 0 < limit < _NO_LIMIT), default=None)
 
 
 def processors(root: Path = Path("/")) -> float | None:

@@ -42,7 +42,7 @@ def examine(root: Path) -> Iterator[tuple[str, str]]:
 
 
 def _limits() -> str:
-    """How much memory and processor time control groups leave to this process."""
+    """Say how much memory and processor time control groups leave to this process."""
     memory, processors = cgroups.memory_limit(), cgroups.processors()
     found = [f"{memory / 1e9:,.1f} GB of memory"] if memory else []
     found += [f"the time of {processors:.3g} cores"] if processors else []

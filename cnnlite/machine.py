@@ -75,7 +75,7 @@ def blas_name() -> str:
 
 
 def _blas() -> dict[str, Any]:
-    """What NumPy tells of the BLAS that it was built with; nothing if it was built without one."""
+    """Read what NumPy tells of the BLAS that it was built with; nothing if it was built without one."""
     build: Any = np.show_config(mode="dicts")
     blas: dict[str, Any] = build.get("Build Dependencies", {}).get("blas", {})
     return blas if blas.get("found") else {}

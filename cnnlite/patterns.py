@@ -143,7 +143,7 @@ _CATEGORIES = {"DIGIT": str.isdecimal, "SPACE": str.isspace, "WORD": _is_word}
 
 
 def _takes(items: Iterable[Any], letter: str) -> bool:
-    """Whether one of the ``items`` of a set takes a letter, or none if the first turns the set round."""
+    """Tell whether one of the ``items`` of a set takes a letter, or none if the first turns the set round."""
     for op, value in items:
         name = str(op)
         if name == "NEGATE":
