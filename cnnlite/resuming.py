@@ -75,7 +75,10 @@ def _others(checkpoint: Checkpoint) -> str:
     changed = {name: value for name, value in (versions() | arithmetic()).items() if then.get(name, value) != value}
     if not changed:
         return ""
-    lines = [f"{name.replace('_', ' ')} was {one_line(str(then[name]), 160)}, is {changed[name]}" for name in changed]
+    lines = [
+        f"{name.replace('_', ' ')} was {one_line(str(then[name]), 160) or 'none'}, is {value or 'none'}"
+        for name, value in changed.items()
+    ]
     will = "may" if changed.keys() <= versions().keys() else "will"
     return f"{'; '.join(lines)}: from here on, bits {will} differ from those of a run without interruption"
 

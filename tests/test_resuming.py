@@ -107,6 +107,7 @@ def test_another_kernel_processor_or_number_of_ranks_is_said(capsys: pytest.Capt
     ):
         assert part in text
     assert said(tiny(), made_by(tiny(), arithmetic=arithmetic()), capsys) == ""
+    assert "blas was none, is" in said(tiny(), made_by(tiny(), arithmetic={"blas": ""}), capsys)
 
 
 @pytest.mark.parametrize("then", [None, 3, [], {}, {"unknown": 1}])
