@@ -10,6 +10,7 @@ from cnnlite.checkpoint import Checkpoint, CheckpointFile, open_checkpoint
 from cnnlite.config import Config, config_from_data
 from cnnlite.data import Dataset, Normalizer, load_dataset
 from cnnlite.errors import CheckpointError, ConfigError
+from cnnlite.misfits import refuse_small_batches
 from cnnlite.network import Described, Network, check_arrays
 from cnnlite.printable import has_codes
 from cnnlite.registry import Registry
@@ -49,10 +50,11 @@ def check_model(config: Config) -> Network | None:
 
 
 def check_training(config: Config) -> Network | None:
-    """Build the network as `check_model` does, and check that the optimizer fits its parameters; ConfigError if not."""
+    """Build the network as `check_model` does, and check that optimizer and batches fit it; ConfigError if not."""
     network = check_model(config)
     if network is not None:
         with config.located():
+            refuse_small_batches(network.model, config.train.batch_size)
             config.train.optimizer.check(list(network.parameters.values()))
     return network
 

@@ -17,6 +17,7 @@ from cnnlite.errors import CheckpointError, DivergedError, StorageError
 from cnnlite.evaluation import Evaluation, evaluate
 from cnnlite.loading import averaged_state_of, state_of
 from cnnlite.metrics import hits
+from cnnlite.misfits import refuse_small_batches
 from cnnlite.network import Network, load_arrays
 from cnnlite.optimizers.base import gradient_norm, scale_gradients
 from cnnlite.progress import Reporter
@@ -98,6 +99,7 @@ class Training:
             classes=len(dataset.classes),
         )
         steps_per_epoch = self.batches.steps_per_epoch
+        refuse_small_batches(self.network.model, settings.batch_size, self.batches.size(steps_per_epoch - 1))
         self.total_steps = settings.total_steps(steps_per_epoch)
         self.optimizer.plan(self.total_steps, steps_per_epoch)
         self.averaging = copy.deepcopy(settings.averaging) or NoAveraging()
