@@ -74,7 +74,7 @@ def test_training_from_a_folder_is_training_from_arrays_bit_for_bit(
     arrays = replace(arrays, train=arrays.train.take(slice(106)), validation=arrays.train.take(slice(106, None)))
     for part in ("train", "validation", "test"):
         assert_same_images(getattr(found, part), getattr(arrays, part))
-    arrays = replace(arrays, name=found.name, digest=found.digest)
+    arrays = replace(arrays, name=found.name, digest=found.digest, above=found.above)
     for name, dataset in (("folder", found), ("arrays", arrays)):
         run = RunDirectory.create_at(tmp_path / name)
         train(config, run, dataset=dataset, reporter=Reporter(quiet=True), stop=StopFlag())
@@ -112,7 +112,9 @@ def test_the_command_trains_evaluates_and_predicts(tree: Path, tmp_path: Path) -
     assert meta["dataset"]["name"] == tree.name
     dataset = load_dataset(config_from_data(meta["config"]).data.dataset, tree, validation=0.2)
     assert dataset.validation is not None
-    assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (101, 25, 40)
+    assert (len(dataset.train) + len(dataset.validation), len(dataset.test)) == (126, 40)
+    assert 10 < len(dataset.validation) < 40
+    assert set(dataset.validation.labels) == set(dataset.train.labels) == set(range(10))
 
 
 def test_the_second_time_nothing_is_decoded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -225,7 +227,7 @@ def test_a_source_loads_one_folder_like_any_other_whatever_it_loaded_before(tmp_
     before = dict(vars(source))
     first, second = source.load(tmp_path / "parts"), source.load(tmp_path / "whole")
     assert first.held_out == len(first.train) // 2 > 1
-    assert second.held_out == 1
+    assert second.held_out == 2
     assert vars(source) == before
 
 
@@ -254,17 +256,16 @@ def test_a_changed_folder_is_read_again(change: str, tmp_path: Path, capsys: pyt
 
 
 def test_options_have_caches_of_their_own(tmp_path: Path) -> None:
-    fill(tmp_path, size=16)
-    options: list[dict[str, Any]] = [{}, {"resize": 12}, {"stretch": True}, {"test_fraction": 0.5}]
-    digests = {json.dumps(entry): Folder(8, **entry).load(tmp_path).digest for entry in options}
-    assert len(list((tmp_path / ".cnnlite").glob("*.images"))) == 4
+    one, other = fill(tmp_path / "one", size=16), fill(tmp_path / "other", classes=("cow", "dog"))
+    options: list[dict[str, Any]] = [{}, {"resize": 12}, {"stretch": True}, {"test_fraction": 0.5}, {"seed": 1}]
+    digests = {json.dumps(entry): Folder(8, **entry).load(one).digest for entry in options}
+    assert len(list((one / ".cnnlite").glob("*.images"))) == 5
     for entry in options:
-        assert Folder(8, **entry).load(tmp_path).digest == digests[json.dumps(entry)]
-    fill(tmp_path / "other", classes=("cow", "dog"))
-    for root in (tmp_path, tmp_path / "other"):
+        assert Folder(8, **entry).load(one).digest == digests[json.dumps(entry)]
+    for root in (one, other):
         Folder(8, cache=str(tmp_path / "caches")).load(root)
     assert len(list((tmp_path / "caches").glob("*.images"))) == 2
-    assert not (tmp_path / "other" / ".cnnlite").exists()
+    assert not (other / ".cnnlite").exists()
 
 
 def test_where_the_cache_cannot_be_written_another_place_is_named(tmp_path: Path) -> None:
@@ -272,7 +273,7 @@ def test_where_the_cache_cannot_be_written_another_place_is_named(tmp_path: Path
     (tmp_path / ".cnnlite").write_text("a file, not a folder")
     with pytest.raises(StorageError, match=r"data\.dataset\.folder\.cache=DIR"):
         Folder(8).load(tmp_path)
-    assert len(Folder(8, cache=str(tmp_path / "cache")).load(tmp_path).train) == 7
+    assert len(Folder(8, cache=str(tmp_path / "cache")).load(tmp_path).train) == 6
 
 
 @pytest.mark.parametrize(
