@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cnnlite import distributed, engine
-from cnnlite.data import Dataset, Images, Normalizer, Views, views_of
+from cnnlite.data import Dataset, Images, Normalizer, Views, as_seen, views_of
 from cnnlite.errors import ConfigError, DataError, DivergedError
 from cnnlite.loading import load_data, load_network
 from cnnlite.losses import Loss
@@ -95,7 +95,8 @@ def evaluate_checkpoint(
         raise DataError(f"{path}: was trained on other classes or image sizes than {dataset.name} has here")
     warnings = []
     if checkpoint.fact("dataset", dict).get("digest") != dataset.digest:
-        warnings.append(f"the images of {dataset.name} here are not those that {path} was trained on")
+        dataset, changes = as_seen(dataset, checkpoint.part("seen"))
+        warnings.append(f"the images of {dataset.name} here are not those that {path} was trained on: {changes}")
     images = split_of(dataset, split)
     found = evaluate(network, images, normalizer, config.train.loss, classes, views=views or config.train.tta)
     return found, {"checkpoint": str(path), "dataset": dataset.name, "split": split, **asdict(found)}, warnings

@@ -20,6 +20,7 @@ from cnnlite.types import Array
 _STATE = ("param/", "buffer/")
 _AVERAGE = "average/"
 _NORMALIZE = "normalize/"
+_SEEN = "seen/"
 _OPTIMIZER = "optimizer/"
 _LARGEST_SIDE = 2**20
 
@@ -85,7 +86,7 @@ def load_network(path: Path) -> tuple[Checkpoint, Config, Network, Normalizer, t
     """
     with open_checkpoint(path) as file:
         config, network, classes = _rebuild(file.meta, file.announced, path)
-        checkpoint = file.read(*_STATE, _AVERAGE, _NORMALIZE)
+        checkpoint = file.read(*_STATE, _AVERAGE, _NORMALIZE, _SEEN)
     network.load_state(averaged_state_of(checkpoint))
     return checkpoint, config, network, _normalizer_of(checkpoint, path), classes
 

@@ -11,7 +11,7 @@ from cnnlite import distributed
 from cnnlite.averaging import NoAveraging
 from cnnlite.checkpoint import Checkpoint
 from cnnlite.config import Config
-from cnnlite.data import Batches, Dataset, Images, Normalizer, Views
+from cnnlite.data import Batches, Dataset, Images, Normalizer, Views, fingerprints
 from cnnlite.diagnosis import advice, first_not_finite
 from cnnlite.errors import CheckpointError, DivergedError, StorageError
 from cnnlite.evaluation import Evaluation, evaluate
@@ -87,6 +87,7 @@ class Training:
         self.network = Network(config.model, shape, seed=config.seed, classes=len(dataset.classes))
         self.optimizer = copy.deepcopy(settings.optimizer)
         self.optimizer.bind(list(self.network.parameters.values()))
+        self.seen = fingerprints(dataset)
         self.normalizer = Normalizer.fit(dataset.train.images, config.data.normalize)
         self.batches = Batches(
             dataset.train,
@@ -224,6 +225,7 @@ class Training:
         arrays: dict[str, Array] = {**self.network.state(), **self.normalizer.state()}
         arrays |= {f"optimizer/{name}": array for name, array in self.optimizer.state().items()}
         arrays |= {f"average/{name}": array for name, array in self.averaging.state().items()}
+        arrays |= {f"seen/{part}": known for part, known in self.seen.items()}
         return Checkpoint(arrays, self.recorder.facts())
 
     def restore(self, checkpoint: Checkpoint) -> None:

@@ -1,0 +1,121 @@
+"""However a folder changes, no image that a run has trained on counts as another."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from cnnlite import engine
+from cnnlite.checkpoint import load_checkpoint
+from cnnlite.cli import cli
+from cnnlite.config import config_from_data
+from cnnlite.data import Dataset, Images, as_seen, fingerprints, load_dataset
+from cnnlite.data.folder import Folder
+from tests.data.folders import fill, noise
+from tests.data.test_table import dataset as counted
+from tests.small_runs import TINY, tiny
+from tests.training_parts import start
+
+
+def numbered(train: list[int], validation: list[int] | None, test: list[int]) -> Dataset:
+    """Images that are black but for their number."""
+
+    def images(numbers: list[int]) -> Images:
+        return Images(np.array(numbers, np.uint8).reshape(-1, 1, 1, 1), np.array(numbers, np.int64) % 2)
+
+    held_out = None if validation is None else images(validation)
+    return Dataset("mine", images(train), held_out, images(test), ("a", "b"), "", above=np.zeros(len(train)))
+
+
+def parts(dataset: Dataset) -> list[list[int]]:
+    found = (dataset.train, dataset.validation, dataset.test)
+    return [sorted(part.images.ravel().tolist()) if part else [] for part in found]
+
+
+def test_images_go_back_to_where_the_run_saw_them_and_what_came_and_went_is_counted() -> None:
+    before = fingerprints(numbered([1, 2, 3, 4], [5], [6, 7]))
+    now = numbered([1, 6, 20], [2, 21], [3, 5, 7, 22, 22])
+    back, changes = as_seen(now, before)
+    assert parts(back) == [[1, 2, 3], [5, 21], [6, 7, 22, 22]]
+    assert changes.startswith("4 new, 1 missing;")
+    labels = back.test.labels.tolist()
+    assert labels == [number % 2 for number in back.test.images.ravel().tolist()]
+
+
+def test_one_that_was_in_several_parts_tests_nothing() -> None:
+    back, changes = as_seen(numbered([8], None, [1, 2, 2, 3]), fingerprints(numbered([1, 2], [2, 3], [3, 4])))
+    assert parts(back) == [[1, 2, 2], [3], []]
+    assert changes.startswith("1 new, 2 missing;")
+
+
+def test_without_fingerprints_nothing_is_moved_and_that_is_said() -> None:
+    now = numbered([1], None, [2])
+    odd = {"train": np.ones((2, 2)), "other": np.ones(3, np.uint64)}
+    for before in ({}, odd):
+        assert as_seen(now, before) == (now, "which of them it has seen is not known")
+    assert fingerprints(counted([3, 3], None, [1, 1], own=False)) == {}
+
+
+def test_fingerprints_are_the_same_on_any_number_of_threads() -> None:
+    images = Images(noise(300, 9, 9, 3), np.zeros(300, np.int64))
+    whole = Dataset("mine", images, None, images.take(slice(7)), ("a",), "", above=np.zeros(300))
+    found = []
+    for threads in (1, 3):
+        engine.set_threads(threads)
+        found.append(fingerprints(whole))
+    assert len(set(found[0]["train"].tolist())) == 300
+    np.testing.assert_array_equal(found[0]["train"], found[1]["train"])
+    np.testing.assert_array_equal(found[0]["test"], found[0]["train"][:7])
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run on 60 pictures of noise, which it has learnt by heart."""
+    data = yaml.safe_load(TINY)
+    data["data"] = {"dataset": {"folder": {"size": 8}}, "root": str(fill(tmp_path / "pics", 30)), "validation": 0.2}
+    data["model"] = ["flatten", {"linear": {"out_features": 64}}, "relu", {"linear": {"out_features": 2}}]
+    data["train"] |= {"epochs": 40, "schedule": "constant"}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(data))
+    done = CliRunner().invoke(cli, ["train", "-c", str(tmp_path / "mine.yaml"), "--run-dir", str(tmp_path / "run")])
+    assert done.exit_code == 0, done.output
+    assert "class  train  validation  test\n" in done.output
+    return tmp_path / "run"
+
+
+def evaluated(run: Path, split: str) -> tuple[int, float, str]:
+    done = CliRunner().invoke(cli, ["eval", str(run), "--split", split, "--json"])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    return found["images"], found["accuracy"], done.stderr
+
+
+def test_what_is_added_removed_renamed_or_copied_changes_no_side(run: Path) -> None:
+    pictures = run.parent / "pics"
+    before = {split: evaluated(run, split) for split in ("train", "validation", "test")}
+    assert all("trained on" not in found[2] for found in before.values())
+    for index in range(30):  # copies of pictures to train on and of others, under names that belong to any part
+        shutil.copy(pictures / "ant" / f"{index:05}.png", pictures / "ant" / f"copy{index}.png")
+        (pictures / "ant" / f"{index:05}.png").rename(pictures / "ant" / f"moved{index}.png")
+    for split, (count, *_) in before.items():
+        now, _, said = evaluated(run, split)
+        assert ": 30 new, 0 missing; those that it has seen count as what they were then" in said
+        assert count < now < 2 * count
+    for index in range(30):
+        (pictures / "ant" / f"copy{index}.png").unlink()
+    for split, (count, accuracy, _) in before.items():
+        assert evaluated(run, split)[:2] == (count, accuracy)
+
+
+def test_only_runs_on_pictures_of_ones_own_keep_them(tmp_path: Path, dataset: Dataset) -> None:
+    start(tiny(epochs=1), tmp_path / "shapes", dataset)
+    assert not load_checkpoint(tmp_path / "shapes/checkpoints/best.npz").part("seen")
+    own = load_dataset(Folder(8), fill(tmp_path / "pics", 20), validation=0.1)
+    config = tiny(epochs=1)
+    model = ["flatten", {"linear": {"out_features": 2}}]
+    start(config_from_data({**config.resolved, "model": model}), tmp_path / "own", own)
+    kept = load_checkpoint(tmp_path / "own/checkpoints/best.npz").part("seen")
+    assert sum(map(len, kept.values())) == 40

@@ -1,0 +1,55 @@
+"""What is said of the classes before a training."""
+
+import numpy as np
+
+from cnnlite.data import Dataset, Images, class_table
+from tests.data.folders import noise
+
+
+def dataset(train: list[int], validation: list[int] | None, test: list[int], *, own: bool = True) -> Dataset:
+    """A dataset with so many images of each class."""
+
+    def images(counts: list[int]) -> Images:
+        labels = np.repeat(np.arange(len(counts)), counts)
+        return Images(noise(len(labels), 1, 1, 3), labels)
+
+    held_out = None if validation is None else images(validation)
+    classes = tuple(f"class{index}" for index in range(len(train)))
+    return Dataset(
+        "mine", images(train), held_out, images(test), classes, "", above=np.zeros(sum(train)) if own else None
+    )
+
+
+def test_each_class_has_a_row() -> None:
+    assert class_table(dataset([1200, 30], [100, 2], [90, 3])) == [
+        "class   train  validation  test",
+        "class0  1,200         100    90",
+        "class1     30           2     3",
+        "total   1,230         102    93",
+    ]
+
+
+def test_what_a_class_lacks_is_said_with_what_it_has() -> None:
+    lines = class_table(dataset([2, 1, 5], [1, 0, 1], [1, 0, 0]))
+    assert lines[5:] == [
+        "warning: nothing to validate with of class1 (has 1)",
+        "warning: nothing to test with of class1 (has 1), class2 (has 6)",
+    ]
+    assert class_table(dataset([2, 1, 5], None, [1, 0, 1]))[5:] == ["warning: nothing to test with of class1 (has 1)"]
+
+
+def test_many_classes_take_a_few_lines() -> None:
+    counts = list(range(1, 101))
+    assert class_table(dataset(counts, [0] * 50 + [3] * 50, [5] * 100)) == [
+        "100 classes, of each 1 (class0) to 100 (class99) to train on, 0 (class0) to 3 (class50) to validate with, "
+        "5 (class0) to 5 (class0) to test with",
+        "warning: nothing to validate with of class0 (has 6), class1 (has 7), class2 (has 8), class3 (has 9), "
+        "class4 (has 10) and 45 more classes",
+    ]
+
+
+def test_of_a_dataset_that_everybody_knows_only_what_is_lacking_is_said() -> None:
+    assert class_table(dataset([5, 5], [1, 2], [2, 2], own=False)) == []
+    assert class_table(dataset([5, 5], [0, 2], [2, 2], own=False)) == [
+        "warning: nothing to validate with of class0 (has 7)"
+    ]
