@@ -92,7 +92,7 @@ def launch(request: Request, reporter: Reporter, stop: StopFlag, offer: Offer) -
         reporter.open_log(run.file("log.txt"))
         reporter.line(f"{config.name}: {describe_data(dataset)}; run directory {run.path}")
         for line in class_table(dataset):
-            (reporter.warn if line.startswith("warning: ") else reporter.line)(line)
+            reporter.line(line)
         if planned:
             reporter.line(planned)
         _say_pinned(reporter)
