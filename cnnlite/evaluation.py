@@ -112,7 +112,8 @@ def split_of(dataset: Dataset, split: str) -> Images:
 
 def describe(found: Evaluation, images: str) -> str:
     """Put an evaluation of the ``images`` called so into words."""
-    lines = [f"{images}: {found.images:,} images, accuracy {found.accuracy:.2%}, loss {found.loss:.4f}"]
+    counted = "1 image" if found.images == 1 else f"{found.images:,} images"
+    lines = [f"{images}: {counted}, accuracy {found.accuracy:.2%}, loss {found.loss:.4f}"]
     width = max(map(len, found.per_class))
     for name, accuracy in found.per_class.items():
         lines.append(f"  {name:{width}}  " + ("no images" if accuracy is None else f"{accuracy:7.2%}"))

@@ -11,7 +11,7 @@ from cnnlite import distributed
 from cnnlite.averaging import NoAveraging
 from cnnlite.checkpoint import Checkpoint
 from cnnlite.config import Config
-from cnnlite.data import Batches, Dataset, Images, Normalizer, Views, fingerprints
+from cnnlite.data import Batches, Dataset, Images, Normalizer, Views, fingerprints, repeated
 from cnnlite.diagnosis import advice, first_not_finite
 from cnnlite.errors import CheckpointError, DivergedError, StorageError
 from cnnlite.evaluation import Evaluation, evaluate
@@ -117,6 +117,8 @@ class Training:
 
     def begin(self) -> None:
         """Do what a new run needs before its first step; one that goes on has it from its checkpoint."""
+        for line in repeated(self.seen):
+            self.reporter.line(line)
         self.network.fit(self.dataset.train.images, self.normalizer)
         self.averaging.bind(self.network.state())
 

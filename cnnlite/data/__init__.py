@@ -7,7 +7,7 @@ from cnnlite.data.batches import Batches
 from cnnlite.data.dataset import Dataset, DatasetMissing, Images, Source, default_root, load_dataset, sources
 from cnnlite.data.mixing import Mixing, mixings
 from cnnlite.data.normalize import Normalizer
-from cnnlite.data.seen import as_seen, fingerprints
+from cnnlite.data.seen import as_seen, fingerprints, repeated
 from cnnlite.data.table import class_table
 from cnnlite.data.transforms import Transform, transforms
 from cnnlite.data.views import Views, views_of
@@ -28,6 +28,7 @@ __all__ = [
     "fingerprints",
     "load_dataset",
     "mixings",
+    "repeated",
     "sources",
     "transforms",
     "views_of",

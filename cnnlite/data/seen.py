@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -54,6 +54,13 @@ def as_seen(dataset: Dataset, before: Mapping[str, Array]) -> tuple[Dataset, str
     back = replace(dataset, train=train, validation=validation if len(validation) else None, test=test, above=None)
     new, missing = _more(pool, known), _more(known, pool)
     return back, f"{new:,} new, {missing:,} missing; those that it has seen count as what they were then"
+
+
+def repeated(known: Mapping[str, Array]) -> Iterator[str]:
+    """Say how many images to validate or to test with are trained on too, going by their fingerprints."""
+    for part, purpose in (("validation", "validate"), ("test", "test")):
+        if part in known and (count := np.count_nonzero(np.isin(known[part], known["train"]))):
+            yield f"warning: {count:,} of the images to {purpose} with are trained on too, pixel for pixel"
 
 
 def _more(some: Array, others: Array) -> int:

@@ -26,9 +26,9 @@ def class_table(dataset: Dataset) -> list[str]:
     total = np.sum(list(counts.values()), axis=0)
     for part, found in counts.items():
         if lacking := np.flatnonzero(found == 0).tolist():
-            named = [f"{one_line(dataset.classes[k], 40)} (has {total[k]:,})" for k in lacking[:_NAMED]]
+            named = [f"{one_line(dataset.classes[k], 40)} ({total[k]:,} in all)" for k in lacking[:_NAMED]]
             more = f" and {len(lacking) - _NAMED:,} more classes" * (len(lacking) > _NAMED)
-            lines.append(f"warning: nothing to {_PURPOSE[part]} of {', '.join(named)}{more}")
+            lines.append(f"warning: no image to {_PURPOSE[part]} of {', '.join(named)}{more}")
     return lines
 
 

@@ -19,10 +19,11 @@ from cnnlite.cli import cli
 from cnnlite.config import config_from_data
 from cnnlite.data import Dataset, Images, Normalizer, load_dataset
 from cnnlite.data.cifar import Cifar10
+from cnnlite.data.dataset import Validation
 from cnnlite.data.folder import Folder
 from cnnlite.data.listing import list_pictures
 from cnnlite.data.shapes import Shapes
-from cnnlite.errors import DataError, StorageError
+from cnnlite.errors import ConfigError, DataError, StorageError
 from cnnlite.files import lock
 from cnnlite.progress import Reporter
 from cnnlite.runs import RunDirectory
@@ -219,6 +220,44 @@ def test_skipped_validation_pictures_do_not_move_the_split(tmp_path: Path) -> No
     assert (len(dataset.train), len(dataset.validation or ()), len(dataset.test)) == (8, 6, 8)
 
 
+@pytest.mark.parametrize("validation", [0.2, 3])
+def test_where_a_folder_says_which_validate_only_default_and_none_are_taken(
+    validation: Validation, tmp_path: Path
+) -> None:
+    for part in ("train", "val", "test"):
+        fill(tmp_path / part)
+    with pytest.raises(ConfigError, match=r"data\.validation: .* itself says which .* write default or none"):
+        load_dataset(Folder(8), tmp_path, validation=validation)
+    assert len(load_dataset(Folder(8), tmp_path, validation="none").train) == 16
+    break_all(tmp_path / "val")
+    with pytest.raises(DataError, match="none of the pictures to validate with can be read"):
+        load_dataset(Folder(8, corrupt="skip"), tmp_path)
+
+
+def test_a_number_to_validate_with_is_kept_and_leaves_each_class_some_to_train_on(tmp_path: Path) -> None:
+    fill(tmp_path, 12, classes=("ant", "bee", "cow"))
+    whole = load_dataset(Folder(8), tmp_path, validation="none")
+    for count in (3, 7, len(whole.train) - 3):
+        dataset = load_dataset(Folder(8), tmp_path, validation=count)
+        assert len(dataset.validation or ()) == count
+        assert set(dataset.train.labels) == {0, 1, 2}
+        assert dataset.validation is not None
+        assert set(dataset.validation.labels) == {0, 1, 2}
+    with pytest.raises(ConfigError, match="leaves none on one side, or a class without any to train on"):
+        load_dataset(Folder(8), tmp_path, validation=len(whole.train) - 2)
+
+
+def test_too_few_pictures_to_validate_with_are_none(tmp_path: Path) -> None:
+    fill(tmp_path, 2)
+    dataset = load_dataset(Folder(8), tmp_path)
+    assert (len(dataset.train), dataset.validation, len(dataset.test)) == (2, None, 2)
+
+
+def break_all(root: Path) -> None:
+    for file in root.rglob("*.png"):
+        file.write_text("<html>")
+
+
 def test_a_source_loads_one_folder_like_any_other_whatever_it_loaded_before(tmp_path: Path) -> None:
     for part in ("train", "val", "test"):
         fill(tmp_path / "parts" / part)
@@ -293,6 +332,7 @@ def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path: Path) -> Non
 import resource, sys
 from pathlib import Path
 from cnnlite.data import Batches, Normalizer, load_dataset
+from cnnlite.data.dataset import Validation
 from cnnlite.data.folder import Folder
 
 def private():

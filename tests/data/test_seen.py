@@ -3,9 +3,9 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pytest
 import yaml
 from click.testing import CliRunner
 
@@ -13,7 +13,7 @@ from cnnlite import engine
 from cnnlite.checkpoint import load_checkpoint
 from cnnlite.cli import cli
 from cnnlite.config import config_from_data
-from cnnlite.data import Dataset, Images, as_seen, fingerprints, load_dataset
+from cnnlite.data import Dataset, Images, as_seen, fingerprints, load_dataset, repeated
 from cnnlite.data.folder import Folder
 from tests.data.folders import fill, noise
 from tests.data.test_table import dataset as counted
@@ -72,18 +72,18 @@ def test_fingerprints_are_the_same_on_any_number_of_threads() -> None:
     np.testing.assert_array_equal(found[0]["test"], found[0]["train"][:7])
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    """A run on 60 pictures of noise, which it has learnt by heart."""
-    data = yaml.safe_load(TINY)
-    data["data"] = {"dataset": {"folder": {"size": 8}}, "root": str(fill(tmp_path / "pics", 30)), "validation": 0.2}
-    data["model"] = ["flatten", {"linear": {"out_features": 64}}, "relu", {"linear": {"out_features": 2}}]
-    data["train"] |= {"epochs": 40, "schedule": "constant"}
-    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(data))
-    done = CliRunner().invoke(cli, ["train", "-c", str(tmp_path / "mine.yaml"), "--run-dir", str(tmp_path / "run")])
+def trained(pictures: Path, **data: Any) -> Path:
+    """A run on pictures of noise, beside them."""
+    config = yaml.safe_load(TINY)
+    config["data"] = {"dataset": {"folder": {"size": 8}}, "root": str(pictures), **data}
+    config["model"] = ["flatten", {"linear": {"out_features": 64}}, "relu", {"linear": {"out_features": 2}}]
+    config["train"] |= {"epochs": 20, "schedule": "constant", "batch_size": 8}
+    (pictures.parent / "mine.yaml").write_text(yaml.safe_dump(config))
+    run = pictures.parent / "run"
+    done = CliRunner().invoke(cli, ["train", "-c", str(pictures.parent / "mine.yaml"), "--run-dir", str(run)])
     assert done.exit_code == 0, done.output
     assert "class  train  validation  test\n" in done.output
-    return tmp_path / "run"
+    return run
 
 
 def evaluated(run: Path, split: str) -> tuple[int, float, str]:
@@ -93,8 +93,9 @@ def evaluated(run: Path, split: str) -> tuple[int, float, str]:
     return found["images"], found["accuracy"], done.stderr
 
 
-def test_what_is_added_removed_renamed_or_copied_changes_no_side(run: Path) -> None:
-    pictures = run.parent / "pics"
+def test_what_is_added_removed_renamed_or_copied_changes_no_side(tmp_path: Path) -> None:
+    pictures = fill(tmp_path / "pics", 30)
+    run = trained(pictures, validation=0.2)
     before = {split: evaluated(run, split) for split in ("train", "validation", "test")}
     assert all("trained on" not in found[2] for found in before.values())
     for index in range(30):  # copies of pictures to train on and of others, under names that belong to any part
@@ -119,3 +120,18 @@ def test_only_runs_on_pictures_of_ones_own_keep_them(tmp_path: Path, dataset: Da
     start(config_from_data({**config.resolved, "model": model}), tmp_path / "own", own)
     kept = load_checkpoint(tmp_path / "own/checkpoints/best.npz").part("seen")
     assert sum(map(len, kept.values())) == 40
+
+
+def test_images_in_two_parts_are_told_when_a_run_begins(tmp_path: Path) -> None:
+    pictures = tmp_path / "pics"
+    for part in ("train", "val", "test"):
+        fill(pictures / part, 6)
+    for name in ("a", "b"):
+        shutil.copy(pictures / "train" / "ant" / "00000.png", pictures / "test" / "ant" / f"{name}.png")
+    known = fingerprints(load_dataset(Folder(8), pictures))
+    told = "warning: 2 of the images to test with are trained on too, pixel for pixel"
+    assert [*repeated(known)] == [told]
+    assert told in (trained(pictures) / "log.txt").read_text(encoding="utf-8")
+    known["validation"][0] = known["train"][0]
+    assert len([*repeated(known)]) == 2
+    assert [*repeated({})] == []

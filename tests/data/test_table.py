@@ -32,10 +32,12 @@ def test_each_class_has_a_row() -> None:
 def test_what_a_class_lacks_is_said_with_what_it_has() -> None:
     lines = class_table(dataset([2, 1, 5], [1, 0, 1], [1, 0, 0]))
     assert lines[5:] == [
-        "warning: nothing to validate with of class1 (has 1)",
-        "warning: nothing to test with of class1 (has 1), class2 (has 6)",
+        "warning: no image to validate with of class1 (1 in all)",
+        "warning: no image to test with of class1 (1 in all), class2 (6 in all)",
     ]
-    assert class_table(dataset([2, 1, 5], None, [1, 0, 1]))[5:] == ["warning: nothing to test with of class1 (has 1)"]
+    assert class_table(dataset([2, 1, 5], None, [1, 0, 1]))[5:] == [
+        "warning: no image to test with of class1 (1 in all)"
+    ]
 
 
 def test_many_classes_take_a_few_lines() -> None:
@@ -43,13 +45,13 @@ def test_many_classes_take_a_few_lines() -> None:
     assert class_table(dataset(counts, [0] * 50 + [3] * 50, [5] * 100)) == [
         "100 classes, of each 1 (class0) to 100 (class99) to train on, 0 (class0) to 3 (class50) to validate with, "
         "5 (class0) to 5 (class0) to test with",
-        "warning: nothing to validate with of class0 (has 6), class1 (has 7), class2 (has 8), class3 (has 9), "
-        "class4 (has 10) and 45 more classes",
+        "warning: no image to validate with of class0 (6 in all), class1 (7 in all), class2 (8 in all), "
+        "class3 (9 in all), class4 (10 in all) and 45 more classes",
     ]
 
 
 def test_of_a_dataset_that_everybody_knows_only_what_is_lacking_is_said() -> None:
     assert class_table(dataset([5, 5], [1, 2], [2, 2], own=False)) == []
     assert class_table(dataset([5, 5], [0, 2], [2, 2], own=False)) == [
-        "warning: nothing to validate with of class0 (has 7)"
+        "warning: no image to validate with of class0 (7 in all)"
     ]
