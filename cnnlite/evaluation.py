@@ -95,7 +95,7 @@ def evaluate_checkpoint(
         raise DataError(f"{path}: was trained on other classes or image sizes than {dataset.name} has here")
     warnings = []
     if checkpoint.fact("dataset", dict).get("digest") != dataset.digest:
-        dataset, changes = as_seen(dataset, checkpoint.part("seen"))
+        dataset, changes = as_seen(dataset, checkpoint.part("seen"), split)
         warnings.append(f"the images of {dataset.name} here are not those that {path} was trained on: {changes}")
     images = split_of(dataset, split)
     found = evaluate(network, images, normalizer, config.train.loss, classes, views=views or config.train.tta)

@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -35,8 +36,8 @@ def _of(images: Images) -> Array:
     return found
 
 
-def as_seen(dataset: Dataset, before: Mapping[str, Array]) -> tuple[Dataset, str]:
-    """Put the images that a run has seen back into the parts in which it saw them; returns also what has changed.
+def as_seen(dataset: Dataset, before: Mapping[str, Array], part: str) -> tuple[Dataset, str]:
+    """Put the images that a run saw as ``part`` back into it, and others out; returns also what has changed.
 
     An image that it has not seen stays where it is now, but is not among those that it was trained on.
     """
@@ -45,15 +46,16 @@ def as_seen(dataset: Dataset, before: Mapping[str, Array]) -> tuple[Dataset, str
     if not now or not before:
         return dataset, "which of them it has seen is not known"
     pool, known = np.concatenate([*now.values()]), np.concatenate([*before.values()])
-    place = np.concatenate([np.full(len(found), PARTS.index(part)) for part, found in now.items()])
+    place = np.concatenate([np.full(len(found), PARTS.index(name)) for name, found in now.items()])
     place[~np.isin(pool, known) & (place == 0)] = len(PARTS)
-    for part, found in reversed(before.items()):
-        place[np.isin(pool, found)] = PARTS.index(part)
+    for name, found in reversed(before.items()):
+        place[np.isin(pool, found)] = PARTS.index(name)
     places = dict(zip(now, np.split(place, np.cumsum([len(found) for found in now.values()])[:-1]), strict=True))
-    train, validation, test = (_joined(dataset, places, index) for index in range(len(PARTS)))
-    back = replace(dataset, train=train, validation=validation if len(validation) else None, test=test, above=None)
+    back: dict[str, Any] = {part: _joined(dataset, places, PARTS.index(part))}
     new, missing = _more(pool, known), _more(known, pool)
-    return back, f"{new:,} new, {missing:,} missing; those that it has seen count as what they were then"
+    return replace(
+        dataset, **back
+    ), f"{new:,} new, {missing:,} missing; those that it has seen count as what they were then"
 
 
 def repeated(known: Mapping[str, Array]) -> Iterator[str]:

@@ -15,6 +15,8 @@ from cnnlite.cli import cli
 from cnnlite.config import config_from_data
 from cnnlite.data import Dataset, Images, as_seen, fingerprints, load_dataset, repeated
 from cnnlite.data.folder import Folder
+from cnnlite.data.seen import PARTS
+from cnnlite.types import Array
 from tests.data.folders import fill, noise
 from tests.data.test_table import dataset as counted
 from tests.small_runs import TINY, tiny
@@ -31,24 +33,28 @@ def numbered(train: list[int], validation: list[int] | None, test: list[int]) ->
     return Dataset("mine", images(train), held_out, images(test), ("a", "b"), "", above=np.zeros(len(train)))
 
 
-def parts(dataset: Dataset) -> list[list[int]]:
-    found = (dataset.train, dataset.validation, dataset.test)
-    return [sorted(part.images.ravel().tolist()) if part else [] for part in found]
+def parts(now: Dataset, before: dict[str, Array]) -> tuple[list[list[int]], str]:
+    """The numbers of the images of each part as they were seen, and what has changed."""
+    found = []
+    for part in PARTS:
+        back, changes = as_seen(now, before, part)
+        images: Images = getattr(back, part)
+        found.append(sorted(images.images.ravel().tolist()))
+        assert images.labels.tolist() == [number % 2 for number in images.images.ravel().tolist()]
+    return found, changes
 
 
 def test_images_go_back_to_where_the_run_saw_them_and_what_came_and_went_is_counted() -> None:
     before = fingerprints(numbered([1, 2, 3, 4], [5], [6, 7]))
     now = numbered([1, 6, 20], [2, 21], [3, 5, 7, 22, 22])
-    back, changes = as_seen(now, before)
-    assert parts(back) == [[1, 2, 3], [5, 21], [6, 7, 22, 22]]
+    back, changes = parts(now, before)
+    assert back == [[1, 2, 3], [5, 21], [6, 7, 22, 22]]
     assert changes.startswith("4 new, 1 missing;")
-    labels = back.test.labels.tolist()
-    assert labels == [number % 2 for number in back.test.images.ravel().tolist()]
 
 
 def test_one_that_was_in_several_parts_tests_nothing() -> None:
-    back, changes = as_seen(numbered([8], None, [1, 2, 2, 3]), fingerprints(numbered([1, 2], [2, 3], [3, 4])))
-    assert parts(back) == [[1, 2, 2], [3], []]
+    back, changes = parts(numbered([8], None, [1, 2, 2, 3]), fingerprints(numbered([1, 2], [2, 3], [3, 4])))
+    assert back == [[1, 2, 2], [3], []]
     assert changes.startswith("1 new, 2 missing;")
 
 
@@ -56,7 +62,7 @@ def test_without_fingerprints_nothing_is_moved_and_that_is_said() -> None:
     now = numbered([1], None, [2])
     odd = {"train": np.ones((2, 2)), "other": np.ones(3, np.uint64)}
     for before in ({}, odd):
-        assert as_seen(now, before) == (now, "which of them it has seen is not known")
+        assert as_seen(now, before, "test") == (now, "which of them it has seen is not known")
     assert fingerprints(counted([3, 3], None, [1, 1], own=False)) == {}
 
 
