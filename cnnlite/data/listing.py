@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from cnnlite.data.splits import FIRST, NEVER, turns
-from cnnlite.data.tree import Tree
+from cnnlite.data.tree import Tree, is_broken
 from cnnlite.errors import DataError
 from cnnlite.printable import has_codes, one_line
 from cnnlite.types import Array
@@ -114,7 +114,11 @@ class _Reader:
         """Find the folder of each part, if there is one to train on; ``root`` holds folders of classes otherwise."""
         tree = self.tree
         found: dict[str, list[str]] = {}
-        for name in tree.look("")[0]:
+        folders, _, files = tree.look("")
+        for file in files:
+            if file.name.casefold() in _PART_OF and is_broken(file):
+                raise DataError(f"{self.root / file.name}: is a link to nothing; mend or remove it")
+        for name in folders:
             found.setdefault(_PART_OF.get(name.casefold(), ""), []).append(name)
         others, trains = found.pop("", []), found.get(TRAIN, [])
         if not any(tree.picture_below(os.path.join(name, inner)) for name in trains for inner in tree.look(name)[0]):

@@ -23,6 +23,7 @@ class Tree:
         self._others: Counter[str] = Counter()  # by what their names end in
         self._outside: list[str] = []
         self._empty: list[str] = []
+        self._broken: list[str] = []
         self._loops: dict[str, None] = {}
 
     def look(self, folder: str) -> tuple[list[str], Files, Files]:
@@ -63,8 +64,12 @@ class Tree:
                 waiting += [os.path.join(here, name) for name in reversed(folders)]
 
     def leave(self, others: Files) -> None:
-        """Take note of files that are not used."""
-        self._others.update(os.path.splitext(entry.name)[1].lower() or "without an ending" for entry in others)
+        """Take note of files that are not used, and of links that may once have led to folders."""
+        for entry in others:
+            if is_broken(entry):
+                self._broken.append(os.path.relpath(entry.path, self.root))
+            else:
+                self._others[os.path.splitext(entry.name)[1].lower() or "without an ending"] += 1
 
     def leave_outside(self, folder: str) -> None:
         """Take note of the files in a folder of folders."""
@@ -86,10 +91,16 @@ class Tree:
         for what, rest, places in (
             ("picture", "in no folder of a class", self._outside),
             ("folder", "without pictures", self._empty),
+            ("link", "to nothing", self._broken),
             ("link", "to a folder around it", self._loops),
         ):
             if places:
                 yield f"{_counted(len(places), what)} {rest}: {_listed(places)}"
+
+
+def is_broken(entry: os.DirEntry[str]) -> bool:
+    """Tell whether an entry is a link that leads nowhere."""
+    return entry.is_symlink() and not os.path.exists(entry.path)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -138,6 +138,7 @@ def test_file_names_may_be_no_text_at_all_but_class_names_may_not(tmp_path: Path
         (lambda root: fill(root / "data" / "train"), "data.train: ant.00000.png would be left out"),
         (lambda root: fill(root, classes=("train", "test")), "train: holds pictures, but no folders of classes"),
         (lambda root: [fill(root / "train"), (root / "test").symlink_to("train")], "is the same folder as"),
+        (lambda root: [fill(root / "train"), (root / "Test").symlink_to("gone")], "Test: is a link to nothing"),
         (lambda root: [fill(root, count=1)], "no class has more than one picture"),
     ],
 )
@@ -177,6 +178,8 @@ def test_links_in_circles_are_left_out_and_told(tmp_path: Path) -> None:
     (tmp_path / "cow" / "sheep" / "cow").symlink_to("../../cow")
     listing = list_pictures(tmp_path, 0.1)
     assert listing.classes == ("ant", "bee")
+    (tmp_path / "dog").symlink_to("gone")
+    assert list_pictures(tmp_path, 0.1).left_out[-2] == "2 links to nothing: dog, self"
     loops = ", ".join(str(Path(*parts)) for parts in (("again",), ("ant", "up"), ("cow", "sheep", "cow")))
     assert listing.left_out[-1] == f"3 links to a folder around it: {loops}"
     (tmp_path / "bee" / "other").symlink_to("../ant")

@@ -1,9 +1,13 @@
 """What is said of the classes before a training."""
 
-import numpy as np
+from pathlib import Path
 
+import numpy as np
+from click.testing import CliRunner
+
+from cnnlite.cli import cli
 from cnnlite.data import Dataset, Images, class_table
-from tests.data.folders import noise
+from tests.data.folders import fill, noise
 
 
 def dataset(train: list[int], validation: list[int] | None, test: list[int], *, own: bool = True) -> Dataset:
@@ -55,3 +59,16 @@ def test_of_a_dataset_that_everybody_knows_only_what_is_lacking_is_said() -> Non
     assert class_table(dataset([5, 5], [0, 2], [2, 2], own=False)) == [
         "warning: no image to validate with of class0 (7 in all)"
     ]
+
+
+def test_a_dry_run_shows_it_too(tmp_path: Path) -> None:
+    fill(tmp_path / "pics", 5)
+    config = tmp_path / "mine.yaml"
+    config.write_text(
+        f"data: {{dataset: {{folder: {{size: 8}}}}, root: '{(tmp_path / 'pics').as_posix()}'}}\n"
+        "model: [flatten, {linear: {out_features: 2}}]\n"
+        "train: {epochs: 1, batch_size: 2, optimizer: {sgd: {lr: 0.1}}}\n"
+    )
+    done = CliRunner().invoke(cli, ["train", "-c", str(config), "--dry-run"])
+    assert done.exit_code == 0, done.output
+    assert "\nclass  train  validation  test\nant " in done.output
