@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import sys
 import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,7 +45,7 @@ class Pictures:
 
     def keys(self) -> list[str]:
         """Their names as they are the same on all systems."""
-        return [unicodedata.normalize("NFC", file.replace(os.sep, "/")) for file in self.files]
+        return [_spelled(file.replace(os.sep, "/")) for file in self.files]
 
 
 @dataclass
@@ -168,7 +169,7 @@ class _Reader:
         classes: dict[str, list[str]] = {}
         self.tree.leave_outside(folder)
         for entry in self.tree.look(folder)[0]:
-            name = unicodedata.normalize("NFC", entry)  # as macOS may spell it otherwise than Linux
+            name = _spelled(entry)
             path = os.path.join(folder, entry)
             if not _is_text(name):
                 raise DataError(f"{self.root / path}: the name is not UTF-8; rename the folder")
@@ -211,6 +212,11 @@ class _Reader:
             self.digest.update(b"%s\0%d\0%d\n" % (os.fsencode(path), *facts))
             files.append(path)
         return files
+
+
+def _spelled(name: str) -> str:
+    """The name as UTF-8 has it whatever the locale, in the one spelling of those that macOS and Linux may give it."""
+    return unicodedata.normalize("NFC", os.fsencode(name).decode("utf-8", sys.getfilesystemencodeerrors()))
 
 
 def _is_text(name: str) -> bool:

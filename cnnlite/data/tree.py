@@ -34,7 +34,8 @@ class Tree:
         path = self.root / folder
         try:
             with os.scandir(path) as entries:
-                shown = sorted((entry for entry in entries if entry.name[0] != "."), key=lambda entry: entry.name)
+                visible = (entry for entry in entries if entry.name[0] != ".")
+                shown = sorted(visible, key=lambda entry: os.fsencode(entry.name))  # whatever the locale
                 folders = {entry.name: None for entry in shown if _is_folder(entry)}
         except OSError as error:
             raise DataError(f"{path}: {error.strerror}; --data names the folder that holds the pictures") from None

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -232,3 +234,22 @@ def test_names_are_the_same_on_all_systems(tmp_path: Path) -> None:
         listing = list_pictures(root, 0.3)
         keys.append((listing.train.keys(), listing.test.keys()))
     assert keys[0] == keys[1]
+
+
+def test_the_locale_changes_no_side(tmp_path: Path) -> None:
+    fill(tmp_path, 20, classes=("émeu", "ant", "猫"), size=1)
+    for file in list(tmp_path.rglob("*1*.png")):
+        file.rename(file.with_name(f"ñ{file.name}"))
+    code = (
+        "from pathlib import Path; from cnnlite.data.listing import list_pictures;"
+        f"found = list_pictures(Path({os.fsencode(tmp_path)!r}.decode()), 0.2);"
+        "print(ascii((found.classes, found.train.keys(), found.test.keys(), found.digest)))"
+    )
+    spelled = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parents[2])}
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    found = [
+        subprocess.run([sys.executable, "-c", code], env=spelled | more, capture_output=True, text=True, check=True)
+        for more in ({"PYTHONUTF8": "1"}, ascii_only)
+    ]
+    assert found[0].stdout == found[1].stdout
+    assert ascii("émeu") in found[0].stdout
