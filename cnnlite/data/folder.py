@@ -208,7 +208,7 @@ class _Reading:
 
     def _note(self, pictures: Pictures, faults: dict[int, str]) -> None:
         facts = self.facts
-        facts["skipped"] += [[one_line(pictures.files[index]), fault] for index, fault in faults.items()]
+        facts["skipped"] += [[_as_text(pictures.files[index]), fault] for index, fault in faults.items()]
         del facts["skipped"][_NAMED:]
         facts["skipped_count"] += len(faults)
         if pictures is self.listing.train:
@@ -235,6 +235,11 @@ class _Reading:
             self._told = time.monotonic()
             total = len(self.listing.train) + len(self.listing.test)
             say(f"{self.listing.root}: {self._done:,} of {total:,} pictures", error=True)
+
+
+def _as_text(name: str) -> str:
+    """The name in one line, with bytes that are no UTF-8 as escapes: the cache keeps it as text."""
+    return one_line(name.encode(errors="backslashreplace").decode())
 
 
 def _told(skipped: list[list[str]], count: int) -> str:

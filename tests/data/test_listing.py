@@ -116,6 +116,11 @@ def test_file_names_may_be_no_text_at_all_but_class_names_may_not(tmp_path: Path
         pytest.skip("this file system refuses such names")
     dataset = Folder(8).load(tmp_path)
     assert len(dataset.train) + len(dataset.test) == 9
+    (tmp_path / "ant" / odd).write_text("no picture")
+    with pytest.raises(DataError, match=r"\\udcff\\udcfe\.png: "):
+        Folder(8).load(tmp_path)
+    dataset = Folder(8, corrupt="skip").load(tmp_path)
+    assert len(dataset.train) + len(dataset.test) == 8
     (tmp_path / "ant").rename(tmp_path / os.fsdecode(b"\xff"))
     with pytest.raises(DataError, match="not UTF-8"):
         Folder(8).load(tmp_path)
