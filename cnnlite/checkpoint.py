@@ -37,7 +37,7 @@ class Checkpoint:
     """All that a run needs to go on, or a network to be used elsewhere."""
 
     arrays: dict[str, Array]
-    """``param/...``, ``buffer/...``, ``optimizer/<slot>/...``, ``average/param/...``, ``normalize/mean``..."""
+    """``param/...``, ``buffer/...``, ``optimizer/<slot>/...``, ``average/param/...``, ``normalize/mean``, ``seen/..."""
     meta: dict[str, Any] = field(default_factory=dict)
     """Facts that JSON can hold: step, resolved config, class names and the like."""
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cnnlite import distributed, engine
-from cnnlite.data import Dataset, Images, Normalizer, Views, views_of
+from cnnlite.data import Dataset, Images, Normalizer, Views, as_seen, views_of
 from cnnlite.errors import ConfigError, DataError, DivergedError
 from cnnlite.loading import load_data, load_network
 from cnnlite.losses import Loss
@@ -95,7 +95,8 @@ def evaluate_checkpoint(
         raise DataError(f"{path}: was trained on other classes or image sizes than {dataset.name} has here")
     warnings = []
     if checkpoint.fact("dataset", dict).get("digest") != dataset.digest:
-        warnings.append(f"the images of {dataset.name} here are not those that {path} was trained on")
+        dataset, changes = as_seen(dataset, checkpoint.part("seen"), split)
+        warnings.append(f"the images of {dataset.name} here are not those that {path} was trained on: {changes}")
     images = split_of(dataset, split)
     found = evaluate(network, images, normalizer, config.train.loss, classes, views=views or config.train.tta)
     return found, {"checkpoint": str(path), "dataset": dataset.name, "split": split, **asdict(found)}, warnings
@@ -111,7 +112,8 @@ def split_of(dataset: Dataset, split: str) -> Images:
 
 def describe(found: Evaluation, images: str) -> str:
     """Put an evaluation of the ``images`` called so into words."""
-    lines = [f"{images}: {found.images:,} images, accuracy {found.accuracy:.2%}, loss {found.loss:.4f}"]
+    counted = "1 image" if found.images == 1 else f"{found.images:,} images"
+    lines = [f"{images}: {counted}, accuracy {found.accuracy:.2%}, loss {found.loss:.4f}"]
     width = max(map(len, found.per_class))
     for name, accuracy in found.per_class.items():
         lines.append(f"  {name:{width}}  " + ("no images" if accuracy is None else f"{accuracy:7.2%}"))

@@ -11,7 +11,7 @@ from typing import Any
 from cnnlite import distributed, machine
 from cnnlite.checkpoint import Checkpoint, CheckpointFile, load_checkpoint
 from cnnlite.config import Config, flatten, load_config, render
-from cnnlite.data import Dataset, DatasetMissing
+from cnnlite.data import Dataset, DatasetMissing, class_table
 from cnnlite.environment import with_session
 from cnnlite.errors import ConfigError, DataError, Problem, StorageError
 from cnnlite.loading import check_run, check_training, load_data
@@ -91,6 +91,8 @@ def launch(request: Request, reporter: Reporter, stop: StopFlag, offer: Offer) -
             reporter.row_logs.append(TensorBoard(run.file("tensorboard")))
         reporter.open_log(run.file("log.txt"))
         reporter.line(f"{config.name}: {describe_data(dataset)}; run directory {run.path}")
+        for line in class_table(dataset):
+            reporter.line(line)
         if planned:
             reporter.line(planned)
         _say_slowed(reporter)

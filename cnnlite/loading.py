@@ -10,6 +10,7 @@ from cnnlite.checkpoint import Checkpoint, CheckpointFile, open_checkpoint
 from cnnlite.config import Config, config_from_data
 from cnnlite.data import Dataset, Normalizer, load_dataset
 from cnnlite.errors import CheckpointError, ConfigError
+from cnnlite.misfits import refuse_small_batches
 from cnnlite.network import Described, Network, check_arrays
 from cnnlite.printable import has_codes
 from cnnlite.registry import Registry
@@ -19,6 +20,7 @@ from cnnlite.types import Array
 _STATE = ("param/", "buffer/")
 _AVERAGE = "average/"
 _NORMALIZE = "normalize/"
+_SEEN = "seen/"
 _OPTIMIZER = "optimizer/"
 _LARGEST_SIDE = 2**20
 
@@ -49,10 +51,11 @@ def check_model(config: Config) -> Network | None:
 
 
 def check_training(config: Config) -> Network | None:
-    """Build the network as `check_model` does, and check that the optimizer fits its parameters; ConfigError if not."""
+    """Build the network as `check_model` does, and check that optimizer and batches fit it; ConfigError if not."""
     network = check_model(config)
     if network is not None:
         with config.located():
+            refuse_small_batches(network.model, config.train.batch_size)
             config.train.optimizer.check(list(network.parameters.values()))
     return network
 
@@ -83,7 +86,7 @@ def load_network(path: Path) -> tuple[Checkpoint, Config, Network, Normalizer, t
     """
     with open_checkpoint(path) as file:
         config, network, classes = _rebuild(file.meta, file.announced, path)
-        checkpoint = file.read(*_STATE, _AVERAGE, _NORMALIZE)
+        checkpoint = file.read(*_STATE, _AVERAGE, _NORMALIZE, _SEEN)
     network.load_state(averaged_state_of(checkpoint))
     return checkpoint, config, network, _normalizer_of(checkpoint, path), classes
 

@@ -36,6 +36,19 @@ def wrong_output(model: Layer, out_shape: Shape, classes: int) -> Problem:
     return Problem("model", message)
 
 
+def refuse_small_batches(model: Layer, batch_size: int, last: int | None = None) -> None:
+    """Raise ConfigError if a built layer cannot train on batches so small, or on an epoch's ``last`` one."""
+    layer = max((layer for _, layer in model.walk()), key=lambda layer: layer.least_batch)
+    least, smallest = layer.least_batch, batch_size if last is None else min(last, batch_size)
+    if smallest >= least:
+        return
+    why = f"{layer.path or 'the model'} gets too few values of each channel from a batch of {smallest} for a variance"
+    if batch_size < least:
+        raise ConfigError([Problem("train.batch_size", f"{why}; take {least} or more")])
+    way_out = "leave out an epoch's last batch with -o data.drop_last=true, or change train.batch_size"
+    raise ConfigError([Problem("data.drop_last", f"{why}; {way_out}")])
+
+
 def _passed(layer: Layer, shape: Shape | None, found: list[Problem]) -> Shape | None:
     """The shape that comes out of a layer, and into ``found`` what does not fit; None if nobody knows."""
     if isinstance(layer, Sequential):

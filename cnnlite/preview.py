@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from cnnlite.data import class_table
 from cnnlite.launch import Offer, Request, checked_data, describe_data
 from cnnlite.pace import measure, plan
 from cnnlite.stopping import StopFlag
@@ -19,6 +20,7 @@ def preview(request: Request, stop: StopFlag, offer: Offer) -> Iterator[str]:
     yield summarize(config).describe(request.config if isinstance(request.config, str) else config.name)
     dataset = checked_data(config, offer)
     yield f"\ndata           {describe_data(dataset)}"
+    yield from class_table(dataset)
     pace = measure(config, dataset, stop)
     yield f"time           {plan(config, pace, request.budget)[1]}"
     yield f"peak memory    {size_text(pace.peak_memory_bytes) if pace.peak_memory_bytes else 'unknown'}"

@@ -106,14 +106,14 @@ class Recorder:
             "validation_accuracy": found.accuracy if found else None,
             "images_per_second": round(self._images / max(self._seconds, 1e-9), 1),
         }
-        best = found is not None and (progress.best_accuracy is None or found.accuracy > progress.best_accuracy)
+        best = found is not None and progress.is_better(found.accuracy, found.loss)
         self.metrics.append(row)
         self.reporter.row(row, describe_row(row, self.total_steps, best=best))
         progress.evaluated = progress.step
         progress.loss, progress.accuracy = Mean(), Mean()
         self._images, self._seconds = 0, 0.0
         if found and best:
-            progress.best_step, progress.best_accuracy = progress.step, found.accuracy
+            progress.best_step, progress.best_accuracy, progress.best_loss = progress.step, found.accuracy, found.loss
         return best
 
     def save_last(self, checkpoint: Callable[[], Checkpoint]) -> None:

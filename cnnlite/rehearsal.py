@@ -89,7 +89,8 @@ def _shortened(config: Config, dataset: Dataset, steps: int) -> tuple[Config, Da
     data = json.loads(json.dumps(config.resolved))
     data["train"] |= {"epochs": None, "iterations": steps, "validate_every": 3, "checkpoint_every": 2}
     size = config.train.batch_size
-    count = min(len(dataset.train), size * max(2, math.ceil(steps / 2)) - size // 2)
+    missing = size // 2 if size > 2 else 0  # a batch of one may be too small for the network
+    count = min(len(dataset.train), size * max(2, math.ceil(steps / 2)) - missing)
     held_out = dataset.validation and dataset.validation.take(slice(_FEW))
     few = dataclasses.replace(
         dataset, train=dataset.train.take(slice(count)), validation=held_out, test=dataset.test.take(slice(_FEW))

@@ -30,7 +30,18 @@ class Progress:
     accuracy: Mean = field(default_factory=Mean)
     best_step: int | None = None
     best_accuracy: float | None = None
-    """On the validation images."""
+    """On the validation images, as is `best_loss`."""
+    best_loss: float | None = None
+    """None too in a checkpoint from before it was kept; the first of equal accuracies stays the best then."""
+
+    def is_better(self, accuracy: float, loss: float) -> bool:
+        """Whether a validation is better than the best so far: a higher accuracy, or as high a one with a lower loss.
+
+        It decides which checkpoint is ``best``, and what ``patience`` waits for.
+        """
+        if self.best_accuracy is None or accuracy != self.best_accuracy:
+            return self.best_accuracy is None or accuracy > self.best_accuracy
+        return self.best_loss is not None and loss < self.best_loss
 
     def stale(self, every: int) -> int:
         """How many validations, one ``every`` so many steps, there have been since the best one; 0 without any."""

@@ -141,7 +141,8 @@ class TrainSettings:
         clip_norm: largest length of the gradient of all parameters together.
         validate_every: steps, or epochs, between validations.
         checkpoint_every: steps, or epochs, between checkpoints.
-        patience: validations in a row without a better accuracy after which the training ends early; never if left out.
+        patience: validations in a row without a better one after which the training ends early; never if left out. A
+            higher accuracy is better, and of equal ones that with the lower loss.
         tta: views of each test image, whose logits are averaged: none but itself, mirror, or mirror_translate.
     """
 

@@ -11,12 +11,13 @@ from cnnlite import distributed
 from cnnlite.averaging import NoAveraging
 from cnnlite.checkpoint import Checkpoint
 from cnnlite.config import Config
-from cnnlite.data import Batches, Dataset, Images, Normalizer, Views
+from cnnlite.data import Batches, Dataset, Images, Normalizer, Views, fingerprints, repeated
 from cnnlite.diagnosis import advice, first_not_finite
 from cnnlite.errors import CheckpointError, DivergedError, StorageError
 from cnnlite.evaluation import Evaluation, evaluate
 from cnnlite.loading import averaged_state_of, state_of
 from cnnlite.metrics import hits
+from cnnlite.misfits import refuse_small_batches
 from cnnlite.network import Network, load_arrays
 from cnnlite.optimizers.base import gradient_norm, scale_gradients
 from cnnlite.progress import Reporter
@@ -86,6 +87,7 @@ class Training:
         self.network = Network(config.model, shape, seed=config.seed, classes=len(dataset.classes))
         self.optimizer = copy.deepcopy(settings.optimizer)
         self.optimizer.bind(list(self.network.parameters.values()))
+        self.seen = fingerprints(dataset)
         self.normalizer = Normalizer.fit(dataset.train.images, config.data.normalize)
         self.batches = Batches(
             dataset.train,
@@ -98,6 +100,7 @@ class Training:
             classes=len(dataset.classes),
         )
         steps_per_epoch = self.batches.steps_per_epoch
+        refuse_small_batches(self.network.model, settings.batch_size, self.batches.size(steps_per_epoch - 1))
         self.total_steps = settings.total_steps(steps_per_epoch)
         self.optimizer.plan(self.total_steps, steps_per_epoch)
         self.averaging = copy.deepcopy(settings.averaging) or NoAveraging()
@@ -114,6 +117,8 @@ class Training:
 
     def begin(self) -> None:
         """Do what a new run needs before its first step; one that goes on has it from its checkpoint."""
+        for line in repeated(self.seen):
+            self.reporter.line(line)
         self.network.fit(self.dataset.train.images, self.normalizer)
         self.averaging.bind(self.network.state())
 
@@ -222,6 +227,7 @@ class Training:
         arrays: dict[str, Array] = {**self.network.state(), **self.normalizer.state()}
         arrays |= {f"optimizer/{name}": array for name, array in self.optimizer.state().items()}
         arrays |= {f"average/{name}": array for name, array in self.averaging.state().items()}
+        arrays |= {f"seen/{part}": known for part, known in self.seen.items()}
         return Checkpoint(arrays, self.recorder.facts())
 
     def restore(self, checkpoint: Checkpoint) -> None:

@@ -86,9 +86,9 @@ def test_a_run_that_is_stopped_before_its_first_step_saves_nothing(tmp_path: Pat
 def test_a_run_directory_holds_what_the_run_came_to(whole: Path, dataset: Dataset) -> None:
     rows, result = figures(whole)
     assert [row["step"] for row in rows] == ["5", "10", "15", "20", "21"]
-    accuracies = [float(row["validation_accuracy"]) for row in rows]
-    assert result["best_validation_accuracy"] == max(accuracies)
-    assert result["best_step"] == int(rows[accuracies.index(max(accuracies))]["step"])  # the first of equal ones
+    best = max(rows, key=lambda row: (float(row["validation_accuracy"]), -float(row["validation_loss"])))
+    assert result["best_validation_accuracy"] == float(best["validation_accuracy"])
+    assert result["best_step"] == int(best["step"])
     assert result["status"] == "complete"
     assert (result["steps"], result["epochs"], result["config"], result["seed"]) == (21, 3, "tiny", 0)
     assert result["parameters"] == 54 * 3 + 6 + 12 + 150 * 10 + 10

@@ -1,11 +1,16 @@
+import pytest
+
+from cnnlite.errors import ConfigError
 from cnnlite.layers.activations import ReLU
 from cnnlite.layers.base import Layer
 from cnnlite.layers.containers import Parallel, Repeat, Residual, Sequential
 from cnnlite.layers.convolution import Conv2d
 from cnnlite.layers.linear import Linear
+from cnnlite.layers.normalization import BatchNorm
 from cnnlite.layers.pooling import GlobalAvgPool2d
 from cnnlite.layers.shape import Flatten
-from cnnlite.misfits import misfits
+from cnnlite.misfits import misfits, refuse_small_batches
+from cnnlite.network import Network
 
 SHAPE = (8, 8, 3)
 
@@ -57,3 +62,26 @@ def test_layers_too_large_for_this_machine_are_refused_without_trying() -> None:
     first, second = misfits(named(Linear(10**7), Linear(10**8)), SHAPE)
     assert "flatten" in first.message
     assert "of memory" in second.message
+
+
+def normed(*shape_first: Layer) -> Layer:
+    """A batch norm three containers deep, built."""
+    inner = Residual(Repeat(2, Sequential([Parallel([BatchNorm()])])))
+    model = named(*shape_first, inner)
+    return Network(model, SHAPE, seed=0).model
+
+
+@pytest.mark.parametrize("before", [[Flatten(), Linear(5)], [GlobalAvgPool2d()], [Conv2d(4, 8)]])
+def test_a_batch_of_one_is_refused_where_batch_norm_gets_a_single_value_of_each_channel(before: list[Layer]) -> None:
+    with pytest.raises(ConfigError, match=r"train\.batch_size: .* a batch of 1 for a variance; take 2 or more"):
+        refuse_small_batches(normed(*before), 1)
+    with pytest.raises(ConfigError, match=r"data\.drop_last: .*data\.drop_last=true, or change train\.batch_size"):
+        refuse_small_batches(normed(*before), 16, 1)
+    refuse_small_batches(normed(*before), 16, 2)
+    refuse_small_batches(normed(*before), 2)
+
+
+@pytest.mark.parametrize("before", [[], [Conv2d(4, (8, 7))]])
+def test_where_there_are_several_pixels_one_image_is_enough(before: list[Layer]) -> None:
+    refuse_small_batches(normed(*before), 1)
+    refuse_small_batches(named(Flatten(), Linear(3)), 1)

@@ -113,3 +113,9 @@ def test_the_command_prints_one_line_and_has_exit_codes(temporary: Path, monkeyp
     assert different.exit_code == 1
     assert "other bits" in different.stderr
     assert os.listdir() == ["tiny.yaml"]
+
+
+def test_the_short_run_has_no_batch_of_one_that_the_whole_has_not() -> None:
+    flat = ["flatten", {"linear": {"out_features": 4}}, "batch_norm", {"linear": {"out_features": 10}}]
+    config = config_from_data({**tiny(batch_size=2).resolved, "model": flat})
+    assert "same bits" in rehearse(config, load_data(config), 4, StopFlag())

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from cnnlite.checkpoint import load_checkpoint, save_checkpoint
+from cnnlite.config import config_from_data
 from cnnlite.data import Dataset
-from cnnlite.errors import DivergedError, StorageError
+from cnnlite.errors import ConfigError, DivergedError, StorageError
 from cnnlite.evaluation import evaluate_checkpoint
 from cnnlite.layers.convolution import Conv2d
 from cnnlite.losses import CrossEntropy
@@ -82,6 +83,28 @@ def test_a_best_checkpoint_without_progress_is_replaced_by_the_last_parameters(
     warning = capsys.readouterr().err
     assert "the checkpoint does not say how far the run was" in warning
     assert "testing with the last parameters instead" in warning
+
+
+FLAT = ["flatten", {"linear": {"out_features": 8}}, "batch_norm", "relu", {"linear": {"out_features": 10}}]
+"""Batch norm sees one value of each feature in an image."""
+
+
+@pytest.mark.parametrize(
+    ("size", "drop_last", "place"),
+    [(1, False, "train.batch_size"), (1, True, "train.batch_size"), (35, False, "data.drop_last"), (35, True, "")],
+)
+def test_batches_of_one_for_flat_batch_norm_are_refused_before_the_first_step(
+    size: int, drop_last: bool, place: str, tmp_path: Path, dataset: Dataset
+) -> None:
+    assert len(dataset.train) == 106
+    data = {**tiny(batch_size=size, epochs=1).resolved, "model": FLAT}
+    config = config_from_data({**data, "data": {**data["data"], "drop_last": drop_last}})
+    if place:
+        with pytest.raises(ConfigError, match=rf"{place}: model\[2\]\.batch_norm gets too few values"):
+            start(config, tmp_path, dataset)
+        assert not (tmp_path / "metrics.csv").exists()
+    else:
+        assert start(config, tmp_path, dataset).steps == 3
 
 
 @pytest.mark.parametrize(

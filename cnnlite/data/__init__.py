@@ -7,6 +7,8 @@ from cnnlite.data.batches import Batches
 from cnnlite.data.dataset import Dataset, DatasetMissing, Images, Source, default_root, load_dataset, sources
 from cnnlite.data.mixing import Mixing, mixings
 from cnnlite.data.normalize import Normalizer
+from cnnlite.data.seen import as_seen, fingerprints, repeated
+from cnnlite.data.table import class_table
 from cnnlite.data.transforms import Transform, transforms
 from cnnlite.data.views import Views, views_of
 
@@ -20,9 +22,13 @@ __all__ = [
     "Source",
     "Transform",
     "Views",
+    "as_seen",
+    "class_table",
     "default_root",
+    "fingerprints",
     "load_dataset",
     "mixings",
+    "repeated",
     "sources",
     "transforms",
     "views_of",

@@ -12,6 +12,7 @@ from typing import Annotated, ClassVar, Literal, TypeAlias
 import numpy as np
 
 from cnnlite import engine
+from cnnlite.data.splits import NEVER
 from cnnlite.errors import ConfigError, DataError, Problem
 from cnnlite.pictures import Frame
 from cnnlite.randomness import stream
@@ -74,6 +75,13 @@ class Dataset:
     """SHA-256 of the source's arrays: the same whatever the split and the crop."""
     held_out: int = 0
     """How many of all training images, the last ones, are for validation unless a config says otherwise."""
+    above: Array | None = None
+    """For each training image the fraction above which it is for validation, never rising; see `splits.turns`.
+
+    None where the images have no names: a fraction is drawn at random then.
+    """
+    has_validation: bool = False
+    """Whether the source itself says which images to validate with; others would be training images then."""
 
 
 class Source(ABC):
@@ -83,8 +91,6 @@ class Source(ABC):
     """Shape of an image, (H, W, C), where it is known without the files: a network is checked against it before."""
     class_count: ClassVar[int | None] = None
     """Number of classes, where it is known without the files."""
-    in_random_order: ClassVar[bool] = False
-    """Whether the training images come in random order, so that the last ones may stand for any."""
 
     @abstractmethod
     def load(self, root: Path) -> Dataset:
@@ -116,15 +122,16 @@ def load_dataset(
         source: Where the images come from.
         root: Folder of the downloaded datasets.
         validation: ``default`` for the source's own choice, ``none``, a count of images taken from the end, or a
-            fraction in (0, 1) drawn at random, or taken from the end too of images that are in random order.
+            fraction in (0, 1), drawn at random or, where the dataset says so, by the name of each image.
         center_crop: Side in pixels of the centre square to keep.
         seed: Chooses the images of a validation fraction.
 
     Raises ConfigError if the images cannot be split or cropped so, DataError if they cannot be read.
     """
     dataset = source.load(root)
-    train, held_out = _split(dataset, validation, seed, in_random_order=source.in_random_order)
-    dataset = replace(dataset, train=train, validation=held_out)
+    train, held_out = _split(dataset, validation, seed)
+    above = None if dataset.above is None else dataset.above[: len(train)]
+    dataset = replace(dataset, train=train, validation=held_out, above=above)
     if center_crop is None:
         return dataset
     return replace(
@@ -135,14 +142,14 @@ def load_dataset(
     )
 
 
-def _split(
-    dataset: Dataset, validation: Validation, seed: int, *, in_random_order: bool
-) -> tuple[Images, Images | None]:
-    images, total = dataset.train, len(dataset.train)
-    if validation == "none":
+def _split(dataset: Dataset, validation: Validation, seed: int) -> tuple[Images, Images | None]:
+    images, total, above = dataset.train, len(dataset.train), dataset.above
+    if validation == "none" or (validation == "default" and not dataset.held_out):
         return images, None
     if validation == "default":
         count = dataset.held_out
+    elif dataset.has_validation:
+        raise _refused(f"{validation}, but {dataset.name} itself says which are for validation; write default or none")
     elif isinstance(validation, bool | str):
         raise _refused(f"{validation!r} is not default, none, a count or a fraction")
     elif isinstance(validation, int):
@@ -150,10 +157,12 @@ def _split(
     else:
         if not 0 < validation < 1:
             raise _refused(f"fraction {validation} is not in (0, 1)")
-        count = round(validation * total)
-    if not 0 < count < total:
-        raise _refused(f"{count} of {total} training images leaves none on one side")
-    if in_random_order or not isinstance(validation, float):
+        count = round(validation * total) if above is None else int(np.count_nonzero(above < validation))
+    most = total - 1 if above is None else int(np.count_nonzero(above < NEVER))
+    if not 0 < count <= most:
+        whose = "" if above is None else ", or a class without any to train on"
+        raise _refused(f"{count} of {total} training images leaves none on one side{whose}")
+    if above is not None or not isinstance(validation, float):
         return images.take(slice(total - count)), images.take(slice(total - count, total))
     order = stream(seed, "split").permutation(total)
     return images.take(np.sort(order[count:])), images.take(np.sort(order[:count]))

@@ -23,6 +23,8 @@ from cnnlite.streams import say
 _CHUNK_BYTES = 16 * 2**20
 _ENOUGH_FAULTS = 100
 _NAMED = 10
+_VALIDATION = 0.1
+"""Fraction of those to train on that is for validation unless a config says otherwise."""
 _TELL_SECONDS = 10.0
 _WAIT_SECONDS = 0.2
 
@@ -37,7 +39,7 @@ class Folder(Source):
     The pictures are decoded once, scaled and cut to one size, into a cache file that is then mapped into memory; it is
     made again when names, sizes or times of the files change. Without ``test``, what to test with is ``val``; without
     both, ``test_fraction`` of all. Validation images are those in ``val`` if there is ``test`` too, else a tenth of
-    those to train on; a count or a fraction is taken from the same end.
+    those to train on. Where no folder says which, the name of each picture does, and ``seed``: see `splits.turns`.
 
     Args:
         size: side of the square images, in pixels.
@@ -46,9 +48,8 @@ class Folder(Source):
         corrupt: ``refuse`` pictures that cannot be read, naming them, or ``skip`` them.
         test_fraction: share of the pictures to test with where no folder says which.
         cache: folder for the cache file; ``.cnnlite`` in the folder of the pictures if left out.
+        seed: of the split where no folder says it; that of the run does not change it.
     """
-
-    in_random_order = True
 
     def __init__(
         self,
@@ -58,6 +59,7 @@ class Folder(Source):
         corrupt: Literal["refuse", "skip"] = "refuse",
         test_fraction: float = 0.1,
         cache: str | None = None,
+        seed: int = 0,
     ):
         if size < 1:
             raise ValueError(f"size must be at least 1, not {size}")
@@ -73,6 +75,7 @@ class Folder(Source):
         self.corrupt = corrupt
         self.test_fraction = test_fraction
         self.cache = cache
+        self.seed = seed
         self.in_shape = (size, size, 3)
 
     @property
@@ -80,20 +83,36 @@ class Folder(Source):
         return Frame(self.size, self.size, self.resize, self.stretch)
 
     def load(self, root: Path) -> Dataset:
-        listing = list_pictures(root, self.test_fraction)
+        listing = list_pictures(root, self.test_fraction, self.seed)
         path = self.cache_path(root)
         found: list[Cached] = []
         # The first rank decodes, the others wait for messages, not for a lock; they may be on hosts with other disks.
         distributed.current().from_first(lambda: found.append(self._cached(path, listing)))
         train, test, facts = found[0] if found else self._cached(path, listing)
-        if facts["skipped"] and distributed.current().first:
-            say(f"warning: {root}: skipped {_told(facts['skipped'], facts['skipped_count'])}", error=True)
-        held_out = facts["validation"] or max(1, len(train) // 10)
-        return Dataset(root.resolve().name, train, None, test, tuple(facts["classes"]), facts["digest"], held_out)
+        if distributed.current().first:
+            for text in listing.left_out:
+                say(f"{root}: left out: {text}", error=True)
+            if facts["skipped"]:
+                say(f"warning: {root}: skipped {_told(facts['skipped'], facts['skipped_count'])}", error=True)
+        above = np.delete(listing.above, facts["gone"])
+        held_out = int(np.count_nonzero(above < _VALIDATION))
+        if listing.has_validation and not held_out:
+            raise DataError(f"{root}: none of the pictures to validate with can be read")
+        return Dataset(
+            root.resolve().name,
+            train,
+            None,
+            test,
+            tuple(facts["classes"]),
+            facts["digest"],
+            held_out,
+            above=above,
+            has_validation=listing.has_validation,
+        )
 
     def cache_path(self, root: Path) -> Path:
         """Where the cache file for these options is; different options have different files."""
-        options = (str(root.resolve()) if self.cache else "", self.frame, self.corrupt, self.test_fraction)
+        options = (str(root.resolve()) if self.cache else "", self.frame, self.corrupt, self.test_fraction, self.seed)
         name = f"{self.size}-{hashlib.sha256(repr(options).encode()).hexdigest()[:12]}.images"
         return (root / ".cnnlite" if self.cache is None else Path(self.cache)) / name
 
@@ -116,10 +135,6 @@ class Folder(Source):
     def _build(self, path: Path, listing: Listing) -> None:
         root = listing.root
         say(f"{root}: reading {len(listing.train) + len(listing.test):,} pictures, once, into {path}", error=True)
-        for text in listing.left_out[:_NAMED]:
-            say(f"left out: {one_line(str(root / text))}", error=True)
-        if (more := len(listing.left_out) - _NAMED) > 0:
-            say(f"left out: something in {more} other folders", error=True)
         reading = _Reading(listing, self.frame, refuse=self.corrupt == "refuse")
         write_cache(path, reading.parts(), (self.size, self.size, 3), reading.facts)
 
@@ -164,11 +179,14 @@ class _Reading:
         self.facts: dict[str, Any] = {
             "classes": listing.classes,
             "listing": listing.digest,
-            "validation": listing.validation,
             "skipped": [],
             "skipped_count": 0,
+            "gone": [],
         }
-        """What the cache keeps beside the images; ``skipped`` has the first names with reasons."""
+        """What the cache keeps beside the images.
+
+        ``skipped`` has the first names with reasons, ``gone`` the places that are missing among those to train on.
+        """
         self._done = 0
         self._told = time.monotonic()
 
@@ -190,12 +208,11 @@ class _Reading:
 
     def _note(self, pictures: Pictures, faults: dict[int, str]) -> None:
         facts = self.facts
-        facts["skipped"] += [[one_line(pictures.files[index]), fault] for index, fault in faults.items()]
+        facts["skipped"] += [[_as_text(pictures.files[index]), fault] for index, fault in faults.items()]
         del facts["skipped"][_NAMED:]
         facts["skipped_count"] += len(faults)
         if pictures is self.listing.train:
-            first = len(pictures) - self.listing.validation
-            facts["validation"] -= sum(index >= first for index in faults)
+            facts["gone"] += list(faults)
         if self.refuse and facts["skipped_count"] >= _ENOUGH_FAULTS:
             raise self._refusal("at least ")
 
@@ -218,6 +235,11 @@ class _Reading:
             self._told = time.monotonic()
             total = len(self.listing.train) + len(self.listing.test)
             say(f"{self.listing.root}: {self._done:,} of {total:,} pictures", error=True)
+
+
+def _as_text(name: str) -> str:
+    """The name in one line, with bytes that are no UTF-8 as escapes: the cache keeps it as text."""
+    return one_line(name.encode(errors="backslashreplace").decode())
 
 
 def _told(skipped: list[list[str]], count: int) -> str:

@@ -1,22 +1,28 @@
-"""Which pictures a folder of classes holds: the names only, nothing is opened."""
+"""Which pictures a folder of classes holds, and which part each belongs to: the names only, nothing is opened."""
 
 import hashlib
 import os
+import sys
 import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from cnnlite.data.splits import FIRST, NEVER, turns
+from cnnlite.data.tree import Tree, is_broken
 from cnnlite.errors import DataError
-from cnnlite.pictures import SUFFIXES
 from cnnlite.printable import has_codes, one_line
-from cnnlite.randomness import stream
 from cnnlite.types import Array
 
-TRAIN = "train"
-VALIDATION = ("val", "validation", "valid")
-TEST = "test"
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
+PARTS = {
+    TRAIN: ("train", "training"),
+    VALIDATION: ("val", "valid", "validation", "dev", "development", "eval", "evaluation"),
+    TEST: ("test", "testing"),
+}
+"""Names of folders, in any case, that hold the pictures of a part."""
+_PART_OF = {name: part for part, names in PARTS.items() for name in names}
 
 
 @dataclass
@@ -37,6 +43,10 @@ class Pictures:
         """Those that an index array selects."""
         return Pictures([self.files[index] for index in which], [self.labels[index] for index in which])
 
+    def keys(self) -> list[str]:
+        """Their names as they are the same on all systems."""
+        return [_spelled(file.replace(os.sep, "/")) for file in self.files]
+
 
 @dataclass
 class Listing:
@@ -46,9 +56,11 @@ class Listing:
     classes: tuple[str, ...] = ()
     """Names of the class folders with pictures to train on, sorted."""
     train: Pictures = field(default_factory=Pictures)
-    """In an order that is random but always the same; then those of a validation folder, if there is a test folder."""
-    validation: int = 0
-    """How many of ``train``, the last ones, are from a validation folder."""
+    """In an order that is random but always the same: those for validation are the last ones."""
+    above: Array = field(default_factory=lambda: np.empty(0))
+    """For each of ``train``, the fraction above which it is for validation: never rising; see `splits.turns`."""
+    has_validation: bool = False
+    """Whether a folder says which of ``train`` are for validation; ``above`` is `FIRST` or `NEVER` then."""
     test: Pictures = field(default_factory=Pictures)
     left_out: list[str] = field(default_factory=list)
     """What was seen and not taken, in words."""
@@ -56,79 +68,109 @@ class Listing:
     """SHA-256 over names, sizes and times of modification."""
 
 
-def list_pictures(root: Path, test_fraction: float) -> Listing:
+def list_pictures(root: Path, test_fraction: float, seed: int = 0) -> Listing:
     """List the pictures below ``root``: ``[train|val|test/]class/picture``; DataError if that is not what it holds.
 
-    What to test with is the folder ``test``, else ``val``, else ``test_fraction`` of all pictures.
+    What to test with is the folder ``test``, else ``val``, else about ``test_fraction`` of all pictures: which ones
+    follows from the name of each, and from ``seed``.
     """
     reader = _Reader(root)
     listing = reader.listing
-    folder = TRAIN if os.path.isdir(root / TRAIN) else ""
-    validation = next((name for name in VALIDATION if folder and (root / name).is_dir()), None)
-    test = TEST if folder and (root / TEST).is_dir() else None
-    train = reader.read_train(folder)
-    train = train.take(stream(0, "folder").permutation(len(train)))
-    if test or validation:
-        listing.test = reader.read(test or str(validation))
-        if not listing.test:
-            raise DataError(f"{root / (test or str(validation))}: holds no pictures in folders named like classes")
+    parts = reader.parts()
+    train = reader.read(parts.get(TRAIN, ""), TRAIN)
+    given = {part: reader.read(parts[part], part) for part in (TEST, VALIDATION) if part in parts}
+    if given:
+        listing.test = given.pop(next(iter(given)))
     else:
-        count = max(1, round(test_fraction * len(train)))
-        order = np.arange(len(train))
-        train, listing.test = train.take(order[:-count]), train.take(order[-count:])
-    if test and validation:
-        held_out = reader.read(validation)
-        train, listing.validation = train + held_out, len(held_out)
-    listing.train = train
-    if not train:
-        raise DataError(f"{root}: one picture is not enough to train and to test with")
+        order, above = turns(train.keys(), train.labels, TEST, seed)
+        held_out, kept = np.split(order, [np.searchsorted(above, test_fraction)])
+        train, listing.test = train.take(kept), train.take(held_out)
+        if not listing.test:
+            raise DataError(
+                f"{root}: no class has more than one picture, so none is left to test with; a class needs 2, and 3 to "
+                "validate with too"
+            )
+    order, above = turns(train.keys(), train.labels, VALIDATION, seed)
+    listing.train, listing.above = train.take(order[::-1]), above[::-1]
+    if validation := given.get(VALIDATION):
+        listing.has_validation = True
+        listing.train += validation
+        listing.above = np.repeat([NEVER, FIRST], [len(train), len(validation)])
+    listing.left_out = list(reader.tree.told())
     listing.digest = reader.digest.hexdigest()
     return listing
 
 
 class _Reader:
-    """Goes through folders in the order of their names, and takes note of all it sees."""
+    """Finds out how the folders are arranged, and reads them in the order of their names."""
 
     def __init__(self, root: Path):
         self.root = root
+        self.tree = Tree(root)
         self.listing = Listing(root)
         self.digest = hashlib.sha256()
+        self._places: dict[str, tuple[str, str]] = {}  # part and path of each class folder, by where it really is
 
-    def read_train(self, folder: str) -> Pictures:
-        found = {name: files for name, files in self._class_folders(folder).items() if files}
-        if len(found) < 2:
+    def parts(self) -> dict[str, str]:
+        """Find the folder of each part, if there is one to train on; ``root`` holds folders of classes otherwise."""
+        tree = self.tree
+        found: dict[str, list[str]] = {}
+        folders, _, files = tree.look("")
+        for file in files:
+            if file.name.casefold() in _PART_OF and is_broken(file):
+                raise DataError(f"{self.root / file.name}: is a link to nothing; mend or remove it")
+        for name in folders:
+            found.setdefault(_PART_OF.get(name.casefold(), ""), []).append(name)
+        others, trains = found.pop("", []), found.get(TRAIN, [])
+        if not any(tree.picture_below(os.path.join(name, inner)) for name in trains for inner in tree.look(name)[0]):
+            if len(found) > 1 and any(map(tree.picture_below, trains)):
+                raise DataError(f"{self.root / trains[0]}: holds pictures, but no folders of classes with pictures")
+            return {}
+        for names in found.values():
+            if len(names) > 1:
+                raise DataError(f"{self.root}: {' and '.join(names)} are two folders for the same; rename or move one")
+        for name in others:
+            if picture := tree.picture_below(name):
+                raise DataError(
+                    f"{self.root / name}: {os.path.relpath(picture, name)} would be left out, and what else is there: "
+                    f"beside {trains[0]} only folders called {', '.join(_PART_OF)} are read; rename it or move it away"
+                )
+            tree.leave_empty(name)
+        tree.leave_outside("")
+        return {part: names[0] for part, names in found.items()}
+
+    def read(self, folder: str, part: str) -> Pictures:
+        """The pictures of a part, by class; those to train on say which classes there are."""
+        found = self._classes(folder, part)
+        if part == TRAIN:
+            if len(found) < 2:
+                raise DataError(
+                    f"{self.root / folder}: holds {len(found)} folders of pictures; it takes one for each class, two "
+                    "at least, or train, val and test with such folders in each"
+                )
+            self.listing.classes = tuple(found)
+        elif not found:
             raise DataError(
-                f"{self.root / folder}: holds {len(found)} folders of pictures; it takes one for each class, two at "
-                f"least, or {TRAIN}, {VALIDATION[0]} and {TEST} with such folders in each"
+                f"{self.root / folder}: holds no pictures in folders named like classes; fill it or move it away"
             )
-        self.listing.classes = tuple(found)
-        return self._labelled(found)
-
-    def read(self, folder: str) -> Pictures:
-        """The pictures of a folder that has no classes of its own."""
-        found = {name: files for name, files in self._class_folders(folder).items() if files}
         if strange := sorted(found.keys() - set(self.listing.classes)):
             raise DataError(
                 f"{self.root / folder / strange[0]}: there are no pictures of this class to train on"
                 + f" (and {len(strange) - 1} more such folders)" * (len(strange) > 1)
             )
-        return self._labelled(found)
-
-    def _labelled(self, found: dict[str, list[str]]) -> Pictures:
         pictures = Pictures()
         for name, files in found.items():
             pictures.files += files
             pictures.labels += [self.listing.classes.index(name)] * len(files)
         return pictures
 
-    def _class_folders(self, folder: str) -> dict[str, list[str]]:
-        """The pictures of every class folder, by class name, both sorted."""
+    def _classes(self, folder: str, part: str) -> dict[str, list[str]]:
+        """The pictures of every class folder that has some, by class name, both sorted."""
         classes: dict[str, list[str]] = {}
-        for entry in self._entries(folder):
-            if not entry.is_dir():
-                continue
-            name = unicodedata.normalize("NFC", entry.name)  # as macOS may spell it otherwise than Linux
-            path = os.path.join(folder, entry.name)
+        self.tree.leave_outside(folder)
+        for entry in self.tree.look(folder)[0]:
+            name = _spelled(entry)
+            path = os.path.join(folder, entry)
             if not _is_text(name):
                 raise DataError(f"{self.root / path}: the name is not UTF-8; rename the folder")
             if has_codes(name):
@@ -137,17 +179,30 @@ class _Reader:
                 )
             if name in classes:
                 raise DataError(f"{self.root / path}: there are two folders of this name, in different spellings")
+            known = self._places.setdefault(os.path.realpath(self.root / path), (part, path))
+            if known[0] != part:
+                raise DataError(f"{self.root / path}: is the same folder as {self.root / known[1]}; remove the link")
             classes[name] = self._pictures(path)
-            if not classes[name]:
-                self.listing.left_out.append(f"{path}{os.sep} holds no pictures")
-        return dict(sorted(classes.items()))
+        return {name: files for name, files in sorted(classes.items()) if files}
 
     def _pictures(self, folder: str) -> list[str]:
-        files, others = [], 0
-        for entry in self._entries(folder):
-            if not entry.name.lower().endswith(SUFFIXES) or entry.is_dir():
-                others += 1
-                continue
+        tree, files = self.tree, []
+        folders, pictures, others = tree.look(folder)
+        for name in folders:
+            inner = os.path.join(folder, name)
+            if picture := tree.picture_below(inner):
+                raise DataError(
+                    f"{self.root / inner}: {os.path.relpath(picture, inner)} would be left out, and what else is "
+                    "there: pictures lie in CLASS/, or in train/CLASS/, val/CLASS/ and test/CLASS/, not deeper; move "
+                    "them up, or name another folder with --data"
+                )
+            if pictures:
+                tree.leave_empty(inner)
+        if not pictures:
+            tree.leave_empty(folder)
+            return []
+        tree.leave(others)
+        for entry in pictures:
             path = os.path.join(folder, entry.name)
             try:
                 status = entry.stat()
@@ -156,18 +211,12 @@ class _Reader:
                 facts = (-1, -1)
             self.digest.update(b"%s\0%d\0%d\n" % (os.fsencode(path), *facts))
             files.append(path)
-        if others:
-            self.listing.left_out.append(f"{folder}{os.sep}: {others} whose names are not those of pictures")
         return files
 
-    def _entries(self, folder: str) -> list[os.DirEntry[str]]:
-        """What is in a folder and not hidden, sorted."""
-        path = self.root / folder
-        try:
-            with os.scandir(path) as entries:
-                return sorted((entry for entry in entries if entry.name[0] != "."), key=lambda entry: entry.name)
-        except OSError as error:
-            raise DataError(f"{path}: {error.strerror}; --data names the folder that holds the pictures") from None
+
+def _spelled(name: str) -> str:
+    """The name as UTF-8 has it whatever the locale, in the one spelling of those that macOS and Linux may give it."""
+    return unicodedata.normalize("NFC", os.fsencode(name).decode("utf-8", sys.getfilesystemencodeerrors()))
 
 
 def _is_text(name: str) -> bool:

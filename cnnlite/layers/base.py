@@ -40,6 +40,8 @@ class Layer(ABC):
     """Multiplications and additions, counted as one, of the forward pass for one sample; set by ``build``."""
     out_shape: Shape = ()
     """Shape of an output sample; noted for each layer of a network when it is built."""
+    least_batch: int = 1
+    """How many images a batch must have to train on; set by ``build``."""
     fit_images: int = 0
     """How many training images the layer wants to see before training begins; see `fit`."""
     layer_count: int = 1

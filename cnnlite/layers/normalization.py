@@ -60,6 +60,7 @@ class BatchNorm(Layer):
 
     def build(self, in_shape: Shape, rng: np.random.Generator, dtype: DType) -> Shape:
         channels = in_shape[-1]
+        self.least_batch = 1 if math.prod(in_shape[:-1]) > 1 else 2  # a single number has no variance
         self.activation = self.pool = None
         if self.scale:
             self.add_param("gamma", np.ones(channels, dtype))

@@ -13,6 +13,8 @@ from cnnlite.streams import shell_word
 
 FEWEST_ROWS = 4
 """Rows of metrics that make a trend."""
+FEWEST_IMAGES = 50
+"""Validation images whose accuracy says something: one of them is then worth 2 points."""
 GOOD = 0.90
 """Training accuracy from which on nothing is said to be missing."""
 CHANCE = 1.5
@@ -31,6 +33,8 @@ class Evidence:
     classes: int | None = None
     """Number of classes; None if neither the dataset's name nor a checkpoint tells."""
     dead: Sequence[DeadUnits] = ()
+    validating: int | None = None
+    """Number of validation images; None if nobody has counted them."""
 
     def option(self, place: str) -> Any:
         """The value at a dotted place below ``train`` in the config; None if there is none."""

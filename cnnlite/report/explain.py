@@ -47,11 +47,12 @@ def explain(record: Record, root: str | None = None) -> Explanation:
 def judge(record: Record, trained: BestNetwork | None = None, seen: Seen | None = None) -> list[Finding]:
     """Look at the record, and at the network where images were seen; see `advise`."""
     classes = record.config.data.dataset.class_count if trained is None else len(trained.classes)
-    dead = []
+    dead, validating = [], None
     if trained is not None and seen is not None:
         network = one_by_one(trained.network, trained.config)
         dead = dead_units(network, seen.images, trained.normalizer)
-    return advise(Evidence(record, classes, dead))
+        validating = len(seen.images) if seen.split == "validation" else None
+    return advise(Evidence(record, classes, dead, validating))
 
 
 def advise(evidence: Evidence) -> list[Finding]:

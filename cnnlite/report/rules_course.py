@@ -125,7 +125,7 @@ def lr_too_low(evidence: Evidence) -> Judgement:
 @rule(
     f"a constant schedule, at least {2 * FEWEST_ROWS} rows, and in the second half of them a median change of "
     f"validation accuracy from row to row of more than {points(RESTLESS)}",
-    yields_to=["diverged", "learns_nothing", "lr_too_high"],
+    yields_to=["diverged", "learns_nothing", "lr_too_high", "few_images"],
 )
 def restless(evidence: Evidence) -> Judgement:
     """Validation goes up and down."""

@@ -6,6 +6,7 @@ from cnnlite.report.evidence import (
     CHANCE,
     CLIMBING,
     DEAD,
+    FEWEST_IMAGES,
     FEWEST_ROWS,
     GOOD,
     Evidence,
@@ -26,7 +27,8 @@ AHEAD = 0.01
 @rule(
     f"at least {FEWEST_ROWS} rows with validation, and at the end training accuracy more than {points(GAP)} above "
     f"validation accuracy, or a validation loss more than {WORSE:.0%} above its lowest while the training loss is at "
-    "its lowest"
+    "its lowest",
+    yields_to=["few_images"],
 )
 def overfitting(evidence: Evidence) -> Judgement:
     """Learnt by heart."""
@@ -120,7 +122,10 @@ def lowest_loss(smoothing: float, classes: int) -> float:
     return -true * math.log(true) - ((classes - 1) * others * math.log(others) if others else 0)
 
 
-@rule(f"validation accuracy more than {points(AHEAD)} above training accuracy at the end", yields_to=["overfitting"])
+@rule(
+    f"validation accuracy more than {points(AHEAD)} above training accuracy at the end",
+    yields_to=["overfitting", "few_images"],
+)
 def validation_ahead(evidence: Evidence) -> Judgement:
     """A difference that is no fault."""
     train, validation = evidence.values("train_accuracy", "validation_accuracy")
@@ -132,3 +137,16 @@ def validation_ahead(evidence: Evidence) -> Judgement:
         "any; the other is of the end alone."
     )
     return "Validation is ahead of training", text, ()
+
+
+@rule(f"fewer than {FEWEST_IMAGES} validation images")
+def few_images(evidence: Evidence) -> Judgement:
+    """Chance validates."""
+    count = evidence.validating
+    if count is None or count >= FEWEST_IMAGES:
+        return None
+    text = (
+        f"Validation accuracy is that of {count} image{'' if count == 1 else 's'}, of which one more is worth "
+        f"{points(1 / count)}: chance has a say in which checkpoint is best, and in what its curve looks like."
+    )
+    return "Too few validation images to tell", text, ("data.validation=0.2",)

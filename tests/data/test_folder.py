@@ -19,10 +19,11 @@ from cnnlite.cli import cli
 from cnnlite.config import config_from_data
 from cnnlite.data import Dataset, Images, Normalizer, load_dataset
 from cnnlite.data.cifar import Cifar10
+from cnnlite.data.dataset import Validation
 from cnnlite.data.folder import Folder
 from cnnlite.data.listing import list_pictures
 from cnnlite.data.shapes import Shapes
-from cnnlite.errors import DataError, StorageError
+from cnnlite.errors import ConfigError, DataError, StorageError
 from cnnlite.files import lock
 from cnnlite.progress import Reporter
 from cnnlite.runs import RunDirectory
@@ -74,7 +75,7 @@ def test_training_from_a_folder_is_training_from_arrays_bit_for_bit(
     arrays = replace(arrays, train=arrays.train.take(slice(106)), validation=arrays.train.take(slice(106, None)))
     for part in ("train", "validation", "test"):
         assert_same_images(getattr(found, part), getattr(arrays, part))
-    arrays = replace(arrays, name=found.name, digest=found.digest)
+    arrays = replace(arrays, name=found.name, digest=found.digest, above=found.above)
     for name, dataset in (("folder", found), ("arrays", arrays)):
         run = RunDirectory.create_at(tmp_path / name)
         train(config, run, dataset=dataset, reporter=Reporter(quiet=True), stop=StopFlag())
@@ -112,7 +113,9 @@ def test_the_command_trains_evaluates_and_predicts(tree: Path, tmp_path: Path) -
     assert meta["dataset"]["name"] == tree.name
     dataset = load_dataset(config_from_data(meta["config"]).data.dataset, tree, validation=0.2)
     assert dataset.validation is not None
-    assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (101, 25, 40)
+    assert (len(dataset.train) + len(dataset.validation), len(dataset.test)) == (126, 40)
+    assert 10 < len(dataset.validation) < 40
+    assert set(dataset.validation.labels) == set(dataset.train.labels) == set(range(10))
 
 
 def test_the_second_time_nothing_is_decoded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -217,6 +220,44 @@ def test_skipped_validation_pictures_do_not_move_the_split(tmp_path: Path) -> No
     assert (len(dataset.train), len(dataset.validation or ()), len(dataset.test)) == (8, 6, 8)
 
 
+@pytest.mark.parametrize("validation", [0.2, 3])
+def test_where_a_folder_says_which_validate_only_default_and_none_are_taken(
+    validation: Validation, tmp_path: Path
+) -> None:
+    for part in ("train", "val", "test"):
+        fill(tmp_path / part)
+    with pytest.raises(ConfigError, match=r"data\.validation: .* itself says which .* write default or none"):
+        load_dataset(Folder(8), tmp_path, validation=validation)
+    assert len(load_dataset(Folder(8), tmp_path, validation="none").train) == 16
+    break_all(tmp_path / "val")
+    with pytest.raises(DataError, match="none of the pictures to validate with can be read"):
+        load_dataset(Folder(8, corrupt="skip"), tmp_path)
+
+
+def test_a_number_to_validate_with_is_kept_and_leaves_each_class_some_to_train_on(tmp_path: Path) -> None:
+    fill(tmp_path, 12, classes=("ant", "bee", "cow"))
+    whole = load_dataset(Folder(8), tmp_path, validation="none")
+    for count in (3, 7, len(whole.train) - 3):
+        dataset = load_dataset(Folder(8), tmp_path, validation=count)
+        assert len(dataset.validation or ()) == count
+        assert set(dataset.train.labels) == {0, 1, 2}
+        assert dataset.validation is not None
+        assert set(dataset.validation.labels) == {0, 1, 2}
+    with pytest.raises(ConfigError, match="leaves none on one side, or a class without any to train on"):
+        load_dataset(Folder(8), tmp_path, validation=len(whole.train) - 2)
+
+
+def test_too_few_pictures_to_validate_with_are_none(tmp_path: Path) -> None:
+    fill(tmp_path, 2)
+    dataset = load_dataset(Folder(8), tmp_path)
+    assert (len(dataset.train), dataset.validation, len(dataset.test)) == (2, None, 2)
+
+
+def break_all(root: Path) -> None:
+    for file in root.rglob("*.png"):
+        file.write_text("<html>")
+
+
 def test_a_source_loads_one_folder_like_any_other_whatever_it_loaded_before(tmp_path: Path) -> None:
     for part in ("train", "val", "test"):
         fill(tmp_path / "parts" / part)
@@ -225,7 +266,7 @@ def test_a_source_loads_one_folder_like_any_other_whatever_it_loaded_before(tmp_
     before = dict(vars(source))
     first, second = source.load(tmp_path / "parts"), source.load(tmp_path / "whole")
     assert first.held_out == len(first.train) // 2 > 1
-    assert second.held_out == 1
+    assert second.held_out == 2
     assert vars(source) == before
 
 
@@ -254,17 +295,16 @@ def test_a_changed_folder_is_read_again(change: str, tmp_path: Path, capsys: pyt
 
 
 def test_options_have_caches_of_their_own(tmp_path: Path) -> None:
-    fill(tmp_path, size=16)
-    options: list[dict[str, Any]] = [{}, {"resize": 12}, {"stretch": True}, {"test_fraction": 0.5}]
-    digests = {json.dumps(entry): Folder(8, **entry).load(tmp_path).digest for entry in options}
-    assert len(list((tmp_path / ".cnnlite").glob("*.images"))) == 4
+    one, other = fill(tmp_path / "one", size=16), fill(tmp_path / "other", classes=("cow", "dog"))
+    options: list[dict[str, Any]] = [{}, {"resize": 12}, {"stretch": True}, {"test_fraction": 0.5}, {"seed": 1}]
+    digests = {json.dumps(entry): Folder(8, **entry).load(one).digest for entry in options}
+    assert len(list((one / ".cnnlite").glob("*.images"))) == 5
     for entry in options:
-        assert Folder(8, **entry).load(tmp_path).digest == digests[json.dumps(entry)]
-    fill(tmp_path / "other", classes=("cow", "dog"))
-    for root in (tmp_path, tmp_path / "other"):
+        assert Folder(8, **entry).load(one).digest == digests[json.dumps(entry)]
+    for root in (one, other):
         Folder(8, cache=str(tmp_path / "caches")).load(root)
     assert len(list((tmp_path / "caches").glob("*.images"))) == 2
-    assert not (tmp_path / "other" / ".cnnlite").exists()
+    assert not (other / ".cnnlite").exists()
 
 
 def test_where_the_cache_cannot_be_written_another_place_is_named(tmp_path: Path) -> None:
@@ -272,7 +312,7 @@ def test_where_the_cache_cannot_be_written_another_place_is_named(tmp_path: Path
     (tmp_path / ".cnnlite").write_text("a file, not a folder")
     with pytest.raises(StorageError, match=r"data\.dataset\.folder\.cache=DIR"):
         Folder(8).load(tmp_path)
-    assert len(Folder(8, cache=str(tmp_path / "cache")).load(tmp_path).train) == 7
+    assert len(Folder(8, cache=str(tmp_path / "cache")).load(tmp_path).train) == 6
 
 
 @pytest.mark.parametrize(
@@ -292,6 +332,7 @@ def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path: Path) -> Non
 import resource, sys
 from pathlib import Path
 from cnnlite.data import Batches, Normalizer, load_dataset
+from cnnlite.data.dataset import Validation
 from cnnlite.data.folder import Folder
 
 def private():

@@ -39,3 +39,10 @@ def test_momentum_out_of_range_is_an_error_with_its_value(momentum: float) -> No
 def test_eps_must_be_positive(eps: float) -> None:
     with pytest.raises(ValueError, match=f"eps must be positive, not {eps}"):
         BatchNorm(eps=eps)
+
+
+@pytest.mark.parametrize(("shape", "least"), [((5,), 2), ((1, 1, 5), 2), ((1, 2, 1), 1), ((3, 3, 5), 1)])
+def test_it_takes_two_values_of_each_channel_to_train(shape: tuple[int, ...], least: int) -> None:
+    layer = BatchNorm()
+    layer.build(shape, np.random.default_rng(0), np.dtype(np.float32))
+    assert layer.least_batch == least

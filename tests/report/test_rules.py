@@ -206,10 +206,14 @@ def test_each_member_of_a_composite_gets_its_share(tmp_path: Path) -> None:
     assert command.endswith("label_smoothing: 0.1}}'")
 
 
+OF_THEIR_OWN = {"dead_relus", "few_images"}
+"""Rules with tests of their own: they look at more than the figures."""
+
+
 def test_every_rule_is_tried_both_ways() -> None:
     names = {rule.name for rule in RULES}
-    assert {name for name, _, _ in HOLDS} == names - {"dead_relus"}  # which has a test of its own
-    assert {name for name, _, _ in SILENT} == names - {"dead_relus"}
+    assert {name for name, _, _ in HOLDS} == names - OF_THEIR_OWN
+    assert {name for name, _, _ in SILENT} == names - OF_THEIR_OWN
 
 
 @pytest.mark.parametrize(
@@ -227,6 +231,31 @@ def test_dead_relus_are_named(dead: list[DeadUnits], command: str, tmp_path: Pat
     result = found("dead_relus", Evidence(made_up(tmp_path, train_loss=FALLING), 10, dead))
     assert result.command.endswith(command)
     assert f"{dead[-1].place} ({dead[-1].dead} of {dead[-1].units})" in result.text
+
+
+STEEP: dict[str, Any] = {
+    "train_accuracy": [0.9] * 8,
+    "validation_accuracy": [0.4, 0.8] * 4,
+    "train_loss": [1.0] * 8,
+    "validation_loss": [1.0] * 8,
+}
+
+
+@pytest.mark.parametrize(("count", "worth"), [(1, "1 image, of which one more is worth 100 points"), (49, "2 points")])
+def test_few_validation_images_are_said_and_their_curves_are_not_judged(count: int, worth: str, tmp_path: Path) -> None:
+    record = made_up(tmp_path, config=constant(epochs=8), **STEEP)
+    findings = {found.rule: found for found in advise(Evidence(record, 10, validating=count))}
+    assert worth in findings["few_images"].text
+    assert findings["few_images"].command.endswith("-o data.validation=0.2")
+    assert not findings.keys() & {"overfitting", "restless", "validation_ahead"}
+
+
+@pytest.mark.parametrize("count", [50, None])
+def test_those_of_enough_or_of_unknown_many_are(count: int | None, tmp_path: Path) -> None:
+    record = made_up(tmp_path, config=constant(epochs=8), **STEEP)
+    names = {found.rule for found in advise(Evidence(record, 10, validating=count))}
+    assert names >= {"restless"}
+    assert "few_images" not in names
 
 
 def test_few_dead_units_are_nothing_to_mention(tmp_path: Path) -> None:

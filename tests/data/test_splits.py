@@ -1,0 +1,75 @@
+"""Which pictures are held out follows from the name of each, whatever else is there."""
+
+import numpy as np
+import pytest
+
+from cnnlite.data.splits import FIRST, NEVER, turns
+
+
+def held_out(keys: list[str], labels: list[int], fraction: float, seed: int = 0) -> set[str]:
+    order, above = turns(keys, labels, "test", seed)
+    assert (np.diff(above) >= 0).all()
+    return {keys[index] for index in order[above < fraction]}
+
+
+def names(count: int, classes: int = 3) -> tuple[list[str], list[int]]:
+    keys = [f"{label}/{index:04}.png" for label in range(classes) for index in range(count)]
+    return keys, np.repeat(np.arange(classes), count).tolist()
+
+
+def without(keys: list[str], labels: list[int], gone: set[str]) -> tuple[list[str], list[int]]:
+    kept = [(key, label) for key, label in zip(keys, labels, strict=True) if key not in gone]
+    return [key for key, _ in kept], [label for _, label in kept]
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.3, 0.5])
+def test_nothing_that_comes_or_goes_moves_another_one(fraction: float) -> None:
+    keys, labels = names(200)
+    whole, rng = held_out(keys, labels, fraction), np.random.default_rng(0)
+    for gone in (*({key} for key in keys[::7]), set(keys[:100]), set(rng.choice(keys, 150, replace=False).tolist())):
+        assert held_out(*without(keys, labels, gone), fraction) == whole - gone
+    order = rng.permutation(len(keys))
+    assert held_out([keys[k] for k in order], [labels[k] for k in order], fraction) == whole
+    renamed = [key.replace("0/0003", "0/other") for key in keys]
+    assert held_out(renamed, labels, fraction) - {"0/other.png"} == whole - {"0/0003.png"}
+
+
+@pytest.mark.parametrize("fraction", [1e-9, 0.1, 0.5, 0.999])
+@pytest.mark.parametrize("count", [2, 3, 5, 9])
+def test_every_class_of_two_or_more_is_on_both_sides(count: int, fraction: float) -> None:
+    keys, labels = names(count, 40)
+    found = held_out(keys, labels, fraction)
+    by_class = [sum(key in found for key in keys[k * count : (k + 1) * count]) for k in range(40)]
+    assert min(by_class) >= 1
+    assert max(by_class) <= count - 1
+
+
+def test_a_class_of_one_is_for_training_and_nothing_is_nothing() -> None:
+    order, above = turns(["a/1", "b/1", "b/2"], [0, 1, 1], "test")
+    assert above.tolist() == [FIRST, NEVER, NEVER]
+    assert order[0] in (1, 2)
+    assert all(len(part) == 0 for part in turns([], [], "test"))
+
+
+def test_in_small_classes_a_new_picture_can_only_take_a_place_or_make_an_exception_needless() -> None:
+    keys, labels = names(6, 60)
+    whole = held_out(keys, labels, 0.1)
+    for index, key in enumerate(keys):
+        moved = (held_out(*without(keys, labels, {key}), 0.1) ^ whole) - {key}
+        assert len(moved) <= 1
+        assert all(labels[keys.index(other)] == labels[index] for other in moved)
+
+
+def test_parts_are_as_large_as_asked_for_but_for_chance_and_seeds_and_purposes_draw_others() -> None:
+    keys, labels = names(5000, 2)
+    found = held_out(keys, labels, 0.1)
+    assert abs(len(found) - 1000) < 4 * 30
+    assert abs(len(found & held_out(keys, labels, 0.1, seed=1)) - 100) < 4 * 10
+    order, above = turns(keys, labels, "validation")
+    assert abs(len(found & {keys[index] for index in order[above < 0.1]}) - 100) < 4 * 10
+
+
+def test_what_is_drawn_is_the_same_on_all_machines_and_for_names_that_are_no_text() -> None:
+    order, above = turns(["a/1.png", "a/2.png", "a/\udcff.png", "a/猫.png"], [0] * 4, "test")
+    assert order.tolist() == [2, 0, 3, 1]
+    assert above.tolist() == pytest.approx([0.0, 0.29020866, 0.32812711, 1.0])
