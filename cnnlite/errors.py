@@ -77,6 +77,10 @@ class StorageError(CnnliteError):
     exit_code = 5
 
 
+class LostRunError(StorageError):
+    """The directory of a run is no longer where it was: writing on would write into another one."""
+
+
 def exit_code(error: BaseException) -> int:
     """What a process ends with because of an error: its own code, that of `StorageError` for the system's, or 1."""
     if isinstance(error, OSError | MemoryError):
