@@ -10,12 +10,12 @@ from typing import Any
 from cnnlite import distributed, engine
 from cnnlite.errors import ConfigError
 from cnnlite.files import place
+from cnnlite.finding import checkpoint_of
 from cnnlite.launch import Request, launch
 from cnnlite.prediction import Model
 from cnnlite.printable import one_line
 from cnnlite.progress import Reporter
 from cnnlite.results import Result
-from cnnlite.runs import checkpoint_of
 from cnnlite.stopping import StopFlag
 
 

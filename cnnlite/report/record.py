@@ -10,10 +10,10 @@ from cnnlite.config import Config, load_config
 from cnnlite.data import Dataset, Images, Normalizer
 from cnnlite.errors import CheckpointError, CnnliteError, ConfigError, DamagedError, DataError
 from cnnlite.files import is_missing, read_small
+from cnnlite.finding import no_run
 from cnnlite.loading import load_data, load_network, unregistered
 from cnnlite.network import Network
 from cnnlite.results import read_object, read_result
-from cnnlite.runs import no_run
 
 Row = dict[str, float | None]
 _BEYOND = 1e15
