@@ -7,7 +7,7 @@ import os
 import re
 import stat
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -144,34 +144,44 @@ class RunDirectory:
         """Path of a file in the run directory, to read it."""
         return self.path / name
 
-    def claim(self, name: str) -> Path:
-        """Path of a file in the run directory that is about to be written; LostRunError as from `confirm`."""
+    @contextlib.contextmanager
+    def _writing(self, name: str) -> Iterator[Path]:
+        """Path of a file that the block writes; LostRunError as from `confirm`.
+
+        The run has come to something after it, unless nothing is there for certain.
+        """
         self.confirm()
+        path, begun = self.path / name, self._begun
         self._begun |= name not in _PRELIMINARY
-        return self.path / name
+        try:
+            yield path
+        except BaseException:
+            with contextlib.suppress(StorageError):
+                self._begun = begun or (self._begun and not is_missing(path))
+            raise
 
     def append_to(self, name: str) -> Path:
         """Path of a file that is about to be appended to, which is there; StorageError if it is not a regular one."""
-        path = self.claim(name)
-        try:
-            if is_missing(path):
-                os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
-                self._remember(path)
-            if not stat.S_ISREG(os.lstat(path).st_mode):
-                raise StorageError(f"{path}: is not a regular file; remove it")
-        except OSError as error:
-            raise unwritable(path, error) from error
+        with self._writing(name) as path:
+            try:
+                if is_missing(path):
+                    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+                    self._remember(path)
+                if not stat.S_ISREG(os.lstat(path).st_mode):
+                    raise StorageError(f"{path}: is not a regular file; remove it")
+            except OSError as error:
+                raise unwritable(path, error) from error
         return path
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file of the run in one piece; StorageError if that cannot be."""
-        path = self.claim(name)
-        new = is_missing(path)
-        try:
-            write_text(path, text)
-        finally:  # the file may be there even so
-            if new:
-                self._remember(path)
+        with self._writing(name) as path:
+            new = is_missing(path)
+            try:
+                write_text(path, text)
+            finally:  # the file may be there even so
+                if new:
+                    self._remember(path)
 
     def _remember(self, path: Path) -> None:
         with contextlib.suppress(OSError):  # what is not remembered stays
@@ -192,7 +202,8 @@ class RunDirectory:
     def save(self, kind: str, checkpoint: Checkpoint) -> None:
         """Save the checkpoint ``last`` (the one before becomes ``previous``) or ``best``."""
         previous = self.checkpoint_path("previous") if kind == "last" else None
-        save_checkpoint(self.claim(f"checkpoints/{kind}.npz"), checkpoint, previous)
+        with self._writing(f"checkpoints/{kind}.npz") as path:
+            save_checkpoint(path, checkpoint, previous)
 
     def load(self, kind: str) -> Checkpoint:
         """Load the checkpoint ``last``, ``previous`` or ``best``; CheckpointError if it is damaged."""

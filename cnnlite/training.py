@@ -14,7 +14,7 @@ from cnnlite.checkpoint import Checkpoint
 from cnnlite.config import Config
 from cnnlite.data import Batches, Dataset, Images, Normalizer, Views
 from cnnlite.diagnosis import advice, first_not_finite
-from cnnlite.errors import DamagedError, DivergedError, StorageError
+from cnnlite.errors import CheckpointError, DamagedError, DivergedError, StorageError
 from cnnlite.evaluation import Evaluation, evaluate
 from cnnlite.files import is_missing
 from cnnlite.loading import averaged_state_of, state_of
@@ -232,9 +232,13 @@ class Training:
         if is_missing(path):
             raise DamagedError(f"{path}: is gone")
         best = self.run.load("best")
-        then, now = Progress.of(best), self.progress
-        same = (then.step, then.best_accuracy) == (now.best_step, now.best_accuracy)
-        if not same or best.fact("dataset", dict) != self.recorder.facts()["dataset"] or refused(self.config, best):
+        try:
+            then, now = Progress.of(best), self.progress
+            same = (then.step, then.best_accuracy) == (now.best_step, now.best_accuracy)
+            same &= best.fact("dataset", dict) == self.recorder.facts()["dataset"] and not refused(self.config, best)
+        except CheckpointError as error:
+            raise DamagedError(f"{path}: {error}") from None
+        if not same:
             raise DamagedError(f"{path}: was not written by this run")
         return best
 

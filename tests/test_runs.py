@@ -61,7 +61,13 @@ def test_what_a_process_did_not_write_stays_when_its_run_is_discarded(
     else:  # as editors do
         (tmp_path / "edited").write_text("mine\n")
         os.replace(tmp_path / "edited", path)
-    assert run.discard()
+    discarded = run.discard()
+    if user == "config.yaml":  # which can be gone on with
+        assert not discarded
+        assert sorted(os.listdir(run.path)) == [".lock", "checkpoints", "config.yaml", "log.txt"]
+        assert path.read_text() == "mine\n"
+        return
+    assert discarded
     assert {found.relative_to(run.path) for found in run.path.rglob("*")} == {
         Path(user),
         *({Path("checkpoints")} if "/n" in user else ()),
@@ -90,6 +96,29 @@ def test_a_run_that_came_to_something_is_not_discarded(write: Callable[[RunDirec
     assert not run.discard()
     assert files(run.path) == before
     run.close()
+
+
+def test_a_run_whose_first_save_failed_for_certain_has_come_to_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for certain in (True, False):
+        run = RunDirectory.create_at(tmp_path / "run")
+        run.write_text("config.yaml", "seed: 0\n")
+        (run.path / "notes.txt").write_text("mine")
+
+        def fail(folder: Path, run: RunDirectory = run, certain: bool = certain) -> None:
+            if certain:
+                run.checkpoint_path("last").unlink()
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        with monkeypatch.context() as patch:
+            patch.setattr("cnnlite.files._sync_folder", fail)
+            with pytest.raises(StorageError):
+                run.save("last", checkpoint(1))
+        assert run.discard() is certain
+        left = {"notes.txt"} if certain else {"notes.txt", "config.yaml", ".lock", "checkpoints"}
+        assert set(os.listdir(run.path)) == left
+        (run.path / "notes.txt").unlink()
 
 
 def files(folder: Path) -> dict[Path, bytes]:
