@@ -114,13 +114,9 @@ def _resume(request: Request, path: Path, reporter: Reporter, stop: StopFlag, of
 
         unsaved = from_first(lambda: not named and run.is_unsaved())
         checkpoint, warnings = from_first(
-            lambda: (
-                (_beginning(run), [])
-                if unsaved
-                else (load_checkpoint(path, check), [])
-                if named
-                else run.newest_checkpoint(check)
-            )
+            (lambda: (_beginning(run), []))
+            if unsaved
+            else lambda: (load_checkpoint(path, check), []) if named else run.newest_checkpoint(check)
         )
         for warning in warnings:
             reporter.warn(f"warning: {warning}")
