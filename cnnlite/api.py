@@ -10,11 +10,13 @@ from typing import Any
 
 from cnnlite import distributed, engine
 from cnnlite.errors import ConfigError
+from cnnlite.files import place
+from cnnlite.finding import checkpoint_of
 from cnnlite.launch import Request, launch
 from cnnlite.prediction import Model
+from cnnlite.printable import one_line
 from cnnlite.progress import Reporter
 from cnnlite.results import Result
-from cnnlite.runs import checkpoint_of
 from cnnlite.stopping import StopFlag
 
 
@@ -31,6 +33,13 @@ class Trained(Result):
         return self.run / "checkpoints" / "best.npz"
 
 
+def _place(path: str | os.PathLike[str]) -> str:
+    try:
+        return place(os.fspath(path))
+    except ValueError as error:
+        raise ConfigError(f"{one_line(os.fspath(path), 100)}: {error}") from None
+
+
 def load(checkpoint: str | os.PathLike[str], *, threads: int | None = None) -> Model:
     """Read a checkpoint, or a run's best, to predict with it on ``threads`` threads, or on one per core.
 
@@ -39,7 +48,7 @@ def load(checkpoint: str | os.PathLike[str], *, threads: int | None = None) -> M
     """
     if fewer := engine.set_threads(threads):
         warnings.warn(fewer, RuntimeWarning, stacklevel=2)
-    return Model.load(checkpoint_of(Path(checkpoint)))
+    return Model.load(checkpoint_of(Path(_place(checkpoint))))
 
 
 def train(
@@ -67,12 +76,12 @@ def train(
     if budget is not None and (epochs is not None or resume is not None):
         raise ConfigError("budget decides how many steps a new run makes: leave out epochs and resume")
     request = Request(
-        config=config if config is None or isinstance(config, Mapping) else os.fspath(config),
+        config=config if config is None or isinstance(config, Mapping) else _place(config),
         overrides=overrides,
-        run_dir=None if run_dir is None else Path(run_dir),
-        resume=None if resume is None else Path(resume),
+        run_dir=None if run_dir is None else Path(_place(run_dir)),
+        resume=None if resume is None else Path(_place(resume)),
         seed=seed,
-        data=None if data is None else os.fspath(data),
+        data=None if data is None else _place(data),
         epochs=epochs,
         budget=budget,
         tensorboard=tensorboard,

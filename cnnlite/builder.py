@@ -103,15 +103,17 @@ def _anything(value: Any, steps: Steps, problems: Problems) -> tuple[Any, Any]:
 
 
 def _checked(annotation: Any, value: Any, steps: Steps, problems: Problems) -> tuple[Any, Any]:
-    """``Annotated[type, check, ...]``: each check raises ValueError for a bad value."""
+    """``Annotated[type, check, ...]``: each check raises ValueError for a bad value, and may return a better one."""
     inner, *checks = get_args(annotation)
     made, resolved = construct(inner, value, steps, problems)
     if made is not BROKEN:
         for check in filter(callable, checks):
             try:
-                check(made)
+                better = check(made)
             except ValueError as error:
                 return problems.add(steps, str(error))
+            if better is not None:
+                made = resolved = better
     return made, resolved
 
 

@@ -1,8 +1,10 @@
 """Configs: YAML files read into checked, typed settings."""
 
 import contextlib
+import copy
 import itertools
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +23,7 @@ from cnnlite.layers.containers import Sequential
 from cnnlite.losses import losses
 from cnnlite.misfits import misfits
 from cnnlite.optimizers import optimizers
+from cnnlite.printable import has_codes
 from cnnlite.schedules import schedules
 from cnnlite.settings import LENGTHS, NO_LENGTH, DataSettings, TrainSettings, not_negative
 from cnnlite.words import clip, did_you_mean
@@ -112,6 +115,23 @@ def _name_of(path: Path) -> str:
 def config_from_data(data: Any, name: str = "") -> Config:
     """Make a config from plain data such as ``Config.resolved``; ConfigError with all problems."""
     return _check(data, _Problems(), name)
+
+
+def settled(config: Config) -> Config:
+    """Make the places of data that a config names absolute, so that its run finds them from any folder."""
+    data = copy.deepcopy(config.resolved["data"])
+    data["root"] = _absolute(data["root"])
+    options = data["dataset"].get("folder", {}) if isinstance(data["dataset"], dict) else {}
+    if options.get("cache"):
+        options["cache"] = _absolute(options["cache"])
+    made, data = construct(DataSettings, data, ("data",), Problems())
+    return replace(config, data=made, resolved={**config.resolved, "data": data})
+
+
+def _absolute(path: str) -> str:
+    """The path from the root on; as it is if that goes through names that a config cannot hold, as it is no text."""
+    found = os.path.abspath(path)
+    return path if has_codes(found) or re.search("[\ud800-\udfff]", found) else found
 
 
 def render(config: Config) -> str:

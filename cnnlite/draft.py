@@ -9,6 +9,7 @@ from typing import Any, get_args, get_origin
 
 from cnnlite.annotations import options_of, registry_of, show
 from cnnlite.errors import ConfigError, Problem
+from cnnlite.files import place
 from cnnlite.words import clip
 from cnnlite.yaml_reader import BROKEN, Document, Steps, dotted, read_yaml
 
@@ -31,6 +32,11 @@ class Draft:
         if not isinstance(name, str) or not name.endswith((".yaml", ".yml")):
             return
         self.data["model"] = BROKEN
+        try:
+            name = place(name)
+        except ValueError as error:
+            self._add(("model",), str(error))
+            return
         path = next((folder / name for folder in folders if os.path.exists(folder / name)), None)
         if path is None:
             where = " or ".join(dict.fromkeys(str(folder) for folder in folders))

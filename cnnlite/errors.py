@@ -77,6 +77,10 @@ class StorageError(CnnliteError):
     exit_code = 5
 
 
+class LostRunError(StorageError):
+    """The directory of a run is no longer where it was: writing on would write into another one."""
+
+
 def no_more_threads(error: BaseException) -> bool:
     """Recognize what Python raises where the system lets no more threads be started."""
     return isinstance(error, RuntimeError) and str(error) == "can't start new thread"

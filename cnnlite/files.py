@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import stat
 import sys
 from collections.abc import Iterator
@@ -9,11 +10,17 @@ from pathlib import Path
 from typing import IO, BinaryIO
 
 from cnnlite.errors import DataError, StorageError
+from cnnlite.printable import has_codes
 
 
 def unwritable(path: Path, error: OSError) -> StorageError:
     """Make the StorageError for a failed write to ``path``, which says why."""
     return StorageError(f"{path}: cannot write: {error.strerror or error}")
+
+
+def unreadable(path: Path, error: OSError) -> StorageError:
+    """Make the StorageError for a failed look at ``path``, which says why."""
+    return StorageError(f"{path}: cannot read: {error.strerror or error}")
 
 
 @contextlib.contextmanager
@@ -81,6 +88,28 @@ def remove_temporary(folder: Path, name: str = "") -> None:
     for leftover in folder.glob(f".{name}*.tmp"):
         with contextlib.suppress(OSError):
             leftover.unlink()
+
+
+def is_missing(path: Path) -> bool:
+    """Tell whether nothing is at ``path``; StorageError if the system does not say, which is another thing."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError as error:
+        raise unreadable(path, error) from error
+    return False
+
+
+def place(text: str) -> str:
+    """Expand a ``~`` that a path begins with; ValueError if that, or a control character, makes it no place."""
+    if has_codes(text):
+        raise ValueError("holds a control character, which no name of a folder may")
+    found = os.path.expanduser(text)
+    if found.startswith("~"):
+        home = re.split(r"[/\\]", text)[0]
+        raise ValueError(f"the home folder {home} is not known; a name that begins so is written ./{text}")
+    return found
 
 
 def lock(file: IO[bytes] | int) -> bool:

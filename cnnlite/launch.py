@@ -10,15 +10,17 @@ from typing import Any
 
 from cnnlite import distributed, machine
 from cnnlite.checkpoint import Checkpoint, CheckpointFile, load_checkpoint
-from cnnlite.config import Config, flatten, load_config, render
+from cnnlite.config import Config, flatten, load_config, render, settled
 from cnnlite.data import Dataset, DatasetMissing, class_table
-from cnnlite.environment import with_session
-from cnnlite.errors import ConfigError, DataError, Problem, StorageError
+from cnnlite.environment import versions, with_session
+from cnnlite.errors import CheckpointError, ConfigError, DataError, LostRunError, Problem, StorageError
+from cnnlite.files import is_missing
 from cnnlite.loading import check_run, check_training, load_data
 from cnnlite.pace import measure, plan
+from cnnlite.printable import has_codes
 from cnnlite.progress import Reporter
 from cnnlite.results import Progress, Result, read_object, read_result
-from cnnlite.resuming import check_same, check_version
+from cnnlite.resuming import PLACES, check_same, check_version
 from cnnlite.runs import RunDirectory, RunElsewhere
 from cnnlite.stopping import StopFlag, Stopped
 from cnnlite.streams import shell_word
@@ -85,11 +87,13 @@ def launch(request: Request, reporter: Reporter, stop: StopFlag, offer: Offer) -
             )
             stack.enter_context(_held(run, request))
         stop.check()
+        config = settled(config)
+        # The config comes last: with it, a run that is killed can be gone on with.
+        run.write_json("environment.json", {"config": config.name, **with_session({}, 0)})
         run.write_text("config.yaml", render(config))
-        run.write_json("environment.json", with_session({}, 0))
         if request.tensorboard:
             reporter.row_logs.append(TensorBoard(run.file("tensorboard")))
-        reporter.open_log(run.file("log.txt"))
+        reporter.open_log(run.append_to("log.txt"))
         reporter.line(f"{config.name}: {describe_data(dataset)}; run directory {run.path}")
         for line in class_table(dataset):
             reporter.line(line)
@@ -110,37 +114,54 @@ def _resume(request: Request, path: Path, reporter: Reporter, stop: StopFlag, of
             check_version(Checkpoint({}, file.meta))  # before the config, which that version may have read otherwise
             fits(file)
 
+        unsaved = from_first(lambda: not named and run.is_unsaved())
         checkpoint, warnings = from_first(
-            lambda: (load_checkpoint(path, check), []) if named else run.newest_checkpoint(check)
+            (lambda: (_beginning(run), []))
+            if unsaved
+            else lambda: (load_checkpoint(path, check), []) if named else run.newest_checkpoint(check)
         )
         for warning in warnings:
             reporter.warn(f"warning: {warning}")
-        config = from_first(lambda: request.load_config(run.file("config.yaml")))
+        config = settled(from_first(lambda: request.load_config(run.file("config.yaml"))))
         config = dataclasses.replace(config, name=str(checkpoint.meta.get("name", path.name)))
         changes = check_same(config, checkpoint, reporter)
-        unchanged = all(change.path == "data.root" for change in changes)
+        unchanged = all(change.path in PLACES for change in changes)
         if unchanged and not named and (result := from_first(lambda: _finished(run))):
             reporter.warn(
                 f"{run.path}: this run is complete; train on with a larger --epochs, or -o train.iterations=..."
             )
             return result, run.path
-        tensorboard = request.tensorboard or run.file("tensorboard").exists()
+        tensorboard = request.tensorboard or from_first(lambda: not is_missing(run.file("tensorboard")))
         if tensorboard:
             require_tensorboardx()
         dataset = checked_data(config, offer)
-        if checkpoint.fact("dataset", dict).get("digest") != dataset.digest:
+        if not unsaved and checkpoint.fact("dataset", dict).get("digest") != dataset.digest:
             raise DataError(f"{config.data.root}: not the images that {run.path} was trained on; point --data to those")
         _check_ranks(config, dataset)
-        progress = Progress.of(checkpoint)
+        progress = Progress() if unsaved else Progress.of(checkpoint)
         sessions = from_first(lambda: read_object(run.file("environment.json")))
+        run.write_json("environment.json", {"config": config.name, **with_session(sessions, progress.step)})
         run.write_text("config.yaml", render(config))
-        run.write_json("environment.json", with_session(sessions, progress.step))
         if tensorboard:
             reporter.row_logs.append(TensorBoard(run.file("tensorboard"), progress.evaluated))
-        reporter.open_log(run.file("log.txt"))
-        reporter.line(f"resuming {run.path} at step {checkpoint.meta.get('step')}")
+        reporter.open_log(run.append_to("log.txt"))
+        how = "before its first checkpoint: from its config, from" if unsaved else "at"
+        reporter.line(f"resuming {run.path} {how} step {checkpoint.meta.get('step')}")
         _say_slowed(reporter)
-        return train(config, run, dataset=dataset, reporter=reporter, stop=stop, resume=checkpoint), run.path
+        resume = None if unsaved else checkpoint
+        return train(config, run, dataset=dataset, reporter=reporter, stop=stop, resume=resume), run.path
+
+
+def _beginning(run: RunDirectory) -> Checkpoint:
+    """What a checkpoint of a run would say before its first step; CheckpointError if not even its config is there."""
+    path = run.file("config.yaml")
+    if is_missing(path):
+        way_out = f"start it again with --config and --run-dir {shell_word(str(run.path))}"
+        raise CheckpointError(f"{run.path}: was ended before its config was written; {way_out}")
+    config = load_config(path)
+    name = read_object(run.file("environment.json")).get("config")
+    facts = {"step": 0, "epoch": 0.0, "config": config.resolved, "versions": versions()}
+    return Checkpoint({}, {"name": name if isinstance(name, str) and not has_codes(name) else config.name, **facts})
 
 
 def _open(path: Path) -> RunDirectory:
@@ -174,20 +195,26 @@ def _held(run: RunDirectory, request: Request) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if not run.has_results():
-            run.discard()
+        if run.discard() or isinstance(error, LostRunError):
             raise
         data = f" --data {shell_word(request.data)}" if request.data else ""
         size = distributed.current().size
         mpiexec = f"mpiexec -n {size} " if size > 1 else ""
         way_on = f"continue with: {mpiexec}cnnlite train --resume {shell_word(str(run.path))}{data}"
         if isinstance(error, StorageError):
-            raise StorageError(f"{error}\nthe last checkpoint is whole; {way_on}") from error
+            raise StorageError(f"{error}\n{_state(run)}{way_on}") from error
         if isinstance(error, Stopped):
             error.hint = way_on
         raise
     finally:
         run.close()
+
+
+def _state(run: RunDirectory) -> str:
+    """Say that there is a checkpoint, where that is certain."""
+    with contextlib.suppress(StorageError):
+        return "" if run.is_unsaved() else "the last checkpoint is whole; "
+    return ""
 
 
 def checked_data(config: Config, offer: Offer) -> Dataset:

@@ -1,14 +1,14 @@
 """Averages, the confusion matrix, and the CSV file that a run's figures go to."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from cnnlite.errors import StorageError
-from cnnlite.files import replacing, unwritable
+from cnnlite.files import is_missing, replacing, unreadable, unwritable
 from cnnlite.types import Array
 
 _LONGEST_LINE = 10_000
@@ -79,10 +79,14 @@ class ConfusionMatrix:
 
 
 class MetricsFile:
-    """A CSV file with one row an evaluation: appended to, cut back on resume, never with a row twice."""
+    """A CSV file with one row an evaluation: appended to, cut back on resume, never with a row twice.
 
-    def __init__(self, path: Path):
+    ``before`` is called before each writing, and may refuse it.
+    """
+
+    def __init__(self, path: Path, before: Callable[[], object] = lambda: None):
         self.path = path
+        self._before = before
 
     def append(self, row: Mapping[str, float | None]) -> None:
         """Write one row; a missing value is an empty field. StorageError if it cannot be written."""
@@ -90,6 +94,7 @@ class MetricsFile:
         if unknown:
             raise ValueError(f"no such columns: {', '.join(sorted(unknown))}")
         text = ",".join(_field(row.get(column)) for column in COLUMNS) + "\n"
+        self._before()
         try:
             with open(self.path, "ab") as file:
                 if file.tell() == 0:
@@ -102,8 +107,9 @@ class MetricsFile:
 
     def cut_back(self, step: int) -> None:
         """Drop the rows after ``step`` and any row that a killed process left unfinished."""
-        if not self.path.exists():
+        if is_missing(self.path):
             return
+        self._before()
         if not self.path.is_file():
             raise StorageError(f"{self.path}: is not a regular file; remove it")
         try:
@@ -113,7 +119,16 @@ class MetricsFile:
                 file.write(self._header)
                 file.writelines(line for line, kept in self._lines(step) if kept and line != self._header)
         except OSError as error:
-            raise StorageError(f"{self.path}: cannot read: {error.strerror or error}") from error
+            raise unreadable(self.path, error) from error
+
+    def reaches_beyond(self, step: int) -> bool:
+        """Tell whether there is a row after ``step``; StorageError if that cannot be read."""
+        try:
+            return not is_missing(self.path) and any(
+                self._is_row(line) and not kept for line, kept in self._lines(step)
+            )
+        except OSError as error:
+            raise unreadable(self.path, error) from error
 
     @property
     def _header(self) -> bytes:
@@ -140,6 +155,10 @@ class NoMetrics(MetricsFile):
 
     def cut_back(self, step: int) -> None:
         """Do nothing."""
+
+    def reaches_beyond(self, step: int) -> bool:
+        """Leave it to the other rank to say so."""
+        return False
 
 
 def _field(value: float | None) -> str:

@@ -64,6 +64,18 @@ class Recorder:
         self.metrics.cut_back(progress.evaluated)
         self._saved = (progress.step, progress.evaluated)
 
+    def begin(self, first_save: int) -> None:
+        """Start anew where a run was ended before its ``first_save``, without the rows that it had.
+
+        CheckpointError if there are later ones: then there was a checkpoint, which is gone.
+        """
+        if self.metrics.reaches_beyond(first_save):
+            raise CheckpointError(
+                f"{self.metrics.path}: has figures from after step {first_save}, where a checkpoint was written, but "
+                "there is none; start a new run instead"
+            )
+        self.metrics.cut_back(0)
+
     def start(self) -> None:
         """Begin to count time and to show progress."""
         self._started = time.perf_counter() - self.progress.seconds

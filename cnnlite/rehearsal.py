@@ -5,7 +5,6 @@ import csv
 import dataclasses
 import json
 import math
-import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -143,13 +142,12 @@ def _reached(path: Path) -> int:
     with contextlib.suppress(CheckpointError):
         meta = load_checkpoint(path / "checkpoints" / "last.npz").meta
         return int(meta["step"]) + int(meta["progress"]["evaluated"])
-    shutil.rmtree(path)  # there is nothing to resume from
     return -1
 
 
 def _sitting(config: Config, path: Path, dataset: Dataset, stop: StopFlag) -> None:
     with _directory(path) as run:
-        checkpoint = run.newest_checkpoint()[0] if run.has_results() else None
+        checkpoint = None if run.is_unsaved() else run.newest_checkpoint()[0]
         train(config, run, dataset=dataset, reporter=Reporter(quiet=True), stop=stop, resume=checkpoint)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnlite.checkpoint import Checkpoint
-from cnnlite.errors import CheckpointError
+from cnnlite.errors import CheckpointError, DataError
 from cnnlite.files import read_small
 from cnnlite.metrics import Mean
 from cnnlite.streams import shell_word
@@ -92,8 +92,10 @@ def read_object(path: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(read_small(path, _LARGEST_OBJECT))
-    except (OSError, ValueError, RecursionError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return {}
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
     return content if isinstance(content, dict) else {}
 
 

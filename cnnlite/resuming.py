@@ -13,13 +13,14 @@ from cnnlite.printable import one_line
 from cnnlite.progress import Reporter
 from cnnlite.schedules import schedules
 
+PLACES = ("data.root", "data.dataset.folder.cache")
 MAY_CHANGE = (
     "train.epochs",
     "train.iterations",
     "train.patience",
     "train.validate_every",
     "train.checkpoint_every",
-    "data.root",
+    *PLACES,
 )
 """Places in the config that may differ when a run is resumed: how long, how often, where; not what is computed."""
 _LENGTH = {"train.epochs", "train.iterations"}
@@ -42,32 +43,25 @@ def check_same(config: Config, checkpoint: Checkpoint, reporter: Reporter) -> li
 
     Returns the changes that may be, ConfigError for others.
     """
-    before = flatten(checkpoint.fact("config", dict))
-    now = flatten(json.loads(json.dumps(config.resolved)))
-    changes = [
-        Problem(place, f"was {_shown(before, place)}, is {_shown(now, place)}")
-        for place in sorted(before.keys() | now.keys())
-        if before.get(place) != now.get(place)
-    ]
-    refused = [change for change in changes if change.path not in MAY_CHANGE]
-    if refused:
-        more = f"and {len(refused) - _SHOWN} more differences; " * (len(refused) > _SHOWN)
+    changes = _changes(config, checkpoint)
+    if others := refused(config, checkpoint):
+        more = f"and {len(others) - _SHOWN} more differences; " * (len(others) > _SHOWN)
         allowed = f"a resumed run may change only {', '.join(MAY_CHANGE)}"
         way_out = "leave out --config and -o, or start a new run without --resume"
-        raise ConfigError([*refused[:_SHOWN], Problem("", f"{more}{allowed}; {way_out}")])
+        raise ConfigError([*others[:_SHOWN], Problem("", f"{more}{allowed}; {way_out}")])
     other_length = not _LENGTH.isdisjoint(change.path for change in changes)
     if other_length:
         _refuse_if_beyond(config, checkpoint)
     for change in changes:
         reporter.line(f"changed: {change}")
-    if other_length:
+    if other_length and _position(checkpoint)[0]:
         reporter.line(f"changed: {describe_schedule(config, checkpoint)}")
-    if others := _others(checkpoint):
-        reporter.warn(f"warning: {others}")
+    if arithmetic_changed := _arithmetic_changed(checkpoint):
+        reporter.warn(f"warning: {arithmetic_changed}")
     return changes
 
 
-def _others(checkpoint: Checkpoint) -> str:
+def _arithmetic_changed(checkpoint: Checkpoint) -> str:
     """Say what the bits depend on and is not what it was; nothing if all is, as far as the checkpoint tells."""
     then = checkpoint.fact("versions", dict)
     recorded = checkpoint.meta.get("arithmetic")  # which older checkpoints do not have
@@ -81,6 +75,21 @@ def _others(checkpoint: Checkpoint) -> str:
     ]
     will = "may" if changed.keys() <= versions().keys() else "will"
     return f"{'; '.join(lines)}: from here on, bits {will} differ from those of a run without interruption"
+
+
+def refused(config: Config, checkpoint: Checkpoint) -> list[Problem]:
+    """List the differences between a config and a checkpoint's that no run may have."""
+    return [change for change in _changes(config, checkpoint) if change.path not in MAY_CHANGE]
+
+
+def _changes(config: Config, checkpoint: Checkpoint) -> list[Problem]:
+    before = flatten(checkpoint.fact("config", dict))
+    now = flatten(json.loads(json.dumps(config.resolved)))
+    return [
+        Problem(place, f"was {_shown(before, place)}, is {_shown(now, place)}")
+        for place in sorted(before.keys() | now.keys())
+        if before.get(place) != now.get(place)
+    ]
 
 
 def describe_schedule(config: Config, checkpoint: Checkpoint) -> str:

@@ -4,18 +4,24 @@ import contextlib
 import itertools
 import json
 import os
-import shutil
-from collections.abc import Callable, Sequence
+import re
+import stat
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from cnnlite.checkpoint import Checkpoint, CheckpointFile, load_checkpoint, save_checkpoint
 from cnnlite.errors import CheckpointError, ConfigError, DamagedError, StorageError
-from cnnlite.files import lock, remove_temporary, unwritable, write_text
+from cnnlite.files import is_missing, remove_temporary, unreadable, unwritable, write_text
+from cnnlite.finding import no_run
+from cnnlite.holding import Hold
 from cnnlite.metrics import MetricsFile, NoMetrics
-from cnnlite.words import did_you_mean
 
-_LOCK = ".lock"
+_CONFIG = "config.yaml"
+_PRELIMINARY = (_CONFIG, "environment.json", "log.txt")
+"""What a run writes before it comes to anything."""
+_KINDS = ("last", "previous", "best")
 
 
 class RunDirectory:
@@ -25,19 +31,22 @@ class RunDirectory:
     ``last.npz``, the one before it as ``previous.npz``, and ``best.npz``.
     """
 
-    def __init__(self, path: Path, made: Sequence[Path] = (), was_empty: bool = False):
+    def __init__(self, path: Path, made: Sequence[Path] = (), new: bool = False):
         self.path = path
         self.checkpoints = path / "checkpoints"
         self._made = list(made)
-        self._was_empty = was_empty
-        self._lock: IO[bytes] | None = None
+        """Folders that this process made, from the outermost on."""
+        self._wrote: dict[Path, os.stat_result] = {}
+        """Preliminary files as this process wrote them."""
+        self._new, self._begun = new, False
+        self._hold = Hold(path)
 
     @classmethod
     def create(cls, name: str, base: Path = Path("runs")) -> "RunDirectory":
         """Make and lock ``base/name``, or ``base/name-2`` and so on: whichever does not exist yet."""
         for number in itertools.count(1):
             path = base / (name if number == 1 else f"{name}-{number}")
-            if not path.exists() and not path.is_symlink():
+            if is_missing(path):
                 with contextlib.suppress(FileExistsError):  # another process was faster: take the next number
                     return cls._make(path)
         raise AssertionError  # count() does not end
@@ -45,10 +54,10 @@ class RunDirectory:
     @classmethod
     def create_at(cls, path: Path) -> "RunDirectory":
         """Make and lock exactly ``path``, which may exist if it is an empty folder; ConfigError otherwise."""
-        if not path.exists():
+        if is_missing(path):
             with contextlib.suppress(FileExistsError):
                 return cls._make(path)
-        run = cls(path, was_empty=True)
+        run = cls(path, new=True)
         run._refuse_if_in_use()
         run._prepare()
         return run
@@ -57,59 +66,126 @@ class RunDirectory:
     def open(cls, path: Path) -> "RunDirectory":
         """Lock an existing run to go on with it; ConfigError if it is none or another process has it."""
         run = cls(path)
-        if not run.checkpoints.is_dir():
+        if is_missing(run.checkpoints):
             raise no_run(path)
         run._prepare()
         return run
 
     @classmethod
     def _make(cls, path: Path) -> "RunDirectory":
-        made = [path, *itertools.takewhile(lambda folder: not folder.exists(), path.parents)]
+        run = cls(path, new=True)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.mkdir()
-        except FileExistsError:
-            if not path.parent.is_dir():
-                raise StorageError(f"{path}: cannot make the run directory: {path.parent} is not a folder") from None
-            raise
+            for folder in reversed([path, *itertools.takewhile(is_missing, path.parents)]):
+                try:
+                    run._make_folder(folder)
+                except FileExistsError:  # another process was faster
+                    if folder == path:
+                        raise
         except OSError as error:
-            raise StorageError(f"{path}: cannot make the run directory: {error.strerror or error}") from error
-        run = cls(path, made)
+            run._remove_folders()
+            if isinstance(error, FileExistsError):
+                raise
+            reason = f"{path.parent} is not a folder" if isinstance(error, NotADirectoryError) else error.strerror
+            raise StorageError(f"{path}: cannot make the run directory: {reason or error}") from error
         run._prepare()
         return run
+
+    def _make_folder(self, folder: Path) -> None:
+        folder.mkdir()
+        self._made.append(folder)
 
     def _refuse_if_in_use(self) -> None:
         if not self.path.is_dir():
             raise ConfigError(f"{self.path}: is not a folder; name another --run-dir")
-        if any(entry.name != _LOCK for entry in self.path.iterdir()):
+        try:
+            bare = self._is_bare()
+        except OSError as error:
+            raise unreadable(self.path, error) from error
+        if not bare:
             raise ConfigError(
                 f"{self.path}: is not empty; continue that run with --resume {self.path}, or name another --run-dir"
             )
 
+    def _is_bare(self) -> bool:
+        """Tell whether nothing is here, or what a process leaves that is killed before it has written its config."""
+        names = os.listdir(self.path)
+        ours = re.compile(r"\.lock|checkpoints|environment\.json|\.(environment|config)\..*tmp")
+        if not all(map(ours.fullmatch, names)):
+            return False
+        inside = os.listdir(self.checkpoints) if self.checkpoints.name in names else []
+        return all(re.fullmatch(r"\.probe\..*tmp", name) for name in inside)
+
     def _prepare(self) -> None:
         """Take the lock, and find out now rather than at the first save whether files can be written here."""
         try:
-            self._lock = open(self.path / _LOCK, "ab")  # noqa: SIM115 - held open for the life of the run
-            if not lock(self._lock):
-                self._lock.close()
+            if not self._hold.take():
                 raise ConfigError(f"{self.path}: another process is training in this run directory; name another one")
-            self.checkpoints.mkdir(exist_ok=True)
-            probe = self.checkpoints / f".probe.{os.getpid()}.tmp"
-            probe.write_bytes(b"x")
-            probe.unlink()
-        except OSError as error:
-            self.discard()
-            raise unwritable(self.path, error) from error
-        remove_temporary(self.path)
-        remove_temporary(self.checkpoints)
+            with contextlib.suppress(FileExistsError):
+                self._make_folder(self.checkpoints)
+            with tempfile.NamedTemporaryFile(prefix=".probe.", suffix=".tmp", dir=self.checkpoints) as probe:
+                probe.write(b"x")
+                probe.flush()
+            for name in (*_PRELIMINARY, "metrics.csv", "result.json"):
+                remove_temporary(self.path, name)
+            for name in ("probe", *(f"{kind}.npz" for kind in _KINDS)):
+                remove_temporary(self.checkpoints, name)
+        except BaseException as error:
+            if not self.discard():
+                self.close()
+            if isinstance(error, OSError):
+                raise unwritable(self.path, error) from error
+            raise
+
+    def confirm(self) -> None:
+        """Raise LostRunError if this path leads by now to another directory than the one that is locked, or nowhere."""
+        self._hold.confirm()
 
     def file(self, name: str) -> Path:
-        """Path of a file in the run directory."""
+        """Path of a file in the run directory, to read it."""
         return self.path / name
+
+    @contextlib.contextmanager
+    def _writing(self, name: str) -> Iterator[Path]:
+        """Path of a file that the block writes; LostRunError as from `confirm`.
+
+        The run has come to something after it, unless nothing is there for certain.
+        """
+        self.confirm()
+        path, begun = self.path / name, self._begun
+        self._begun |= name not in _PRELIMINARY
+        try:
+            yield path
+        except BaseException:
+            with contextlib.suppress(StorageError):
+                self._begun = begun or (self._begun and not is_missing(path))
+            raise
+
+    def append_to(self, name: str) -> Path:
+        """Path of a file that is about to be appended to, which is there; StorageError if it is not a regular one."""
+        with self._writing(name) as path:
+            try:
+                if is_missing(path):
+                    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+                    self._remember(path)
+                if not stat.S_ISREG(os.lstat(path).st_mode):
+                    raise StorageError(f"{path}: is not a regular file; remove it")
+            except OSError as error:
+                raise unwritable(path, error) from error
+        return path
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file of the run in one piece; StorageError if that cannot be."""
-        write_text(self.path / name, text)
+        with self._writing(name) as path:
+            new = is_missing(path)
+            try:
+                write_text(path, text)
+            finally:  # the file may be there even so
+                if new:
+                    self._remember(path)
+
+    def _remember(self, path: Path) -> None:
+        with contextlib.suppress(OSError):  # what is not remembered stays
+            self._wrote[path] = os.lstat(path)
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Write a JSON file of the run in one piece; StorageError if that cannot be."""
@@ -117,7 +193,7 @@ class RunDirectory:
 
     def metrics(self) -> MetricsFile:
         """The figures of the run."""
-        return MetricsFile(self.file("metrics.csv"))
+        return MetricsFile(self.file("metrics.csv"), lambda: self.append_to("metrics.csv"))
 
     def checkpoint_path(self, kind: str) -> Path:
         """Path of the checkpoint ``last``, ``previous`` or ``best``."""
@@ -126,7 +202,8 @@ class RunDirectory:
     def save(self, kind: str, checkpoint: Checkpoint) -> None:
         """Save the checkpoint ``last`` (the one before becomes ``previous``) or ``best``."""
         previous = self.checkpoint_path("previous") if kind == "last" else None
-        save_checkpoint(self.checkpoint_path(kind), checkpoint, previous)
+        with self._writing(f"checkpoints/{kind}.npz") as path:
+            save_checkpoint(path, checkpoint, previous)
 
     def load(self, kind: str) -> Checkpoint:
         """Load the checkpoint ``last``, ``previous`` or ``best``; CheckpointError if it is damaged."""
@@ -142,15 +219,16 @@ class RunDirectory:
         """
         faults: list[str] = []
         warnings: list[str] = []
-        for kind in ("last", "previous", "best"):
+        for kind in _KINDS:
             path = self.checkpoint_path(kind)
-            if not path.exists():
+            if is_missing(path):
                 continue
             try:
                 return load_checkpoint(path, check), warnings
             except DamagedError as error:
                 faults.append(str(error))
-                aside, done = path.with_name(f"{kind}.corrupt.npz"), ""
+                names = (f"{kind}.corrupt{number}.npz" for number in ("", *map("-{}".format, range(2, 100))))
+                aside, done = next(filter(is_missing, map(path.with_name, names)), path), ""
                 with contextlib.suppress(OSError):
                     os.replace(path, aside)
                     done = f"set aside as {aside.name}, "
@@ -158,33 +236,71 @@ class RunDirectory:
         reason = faults[0] if faults else f"{self.checkpoints}: no checkpoint to resume from"
         raise CheckpointError(f"{reason}; start a new run instead")
 
-    def has_results(self) -> bool:
-        """Tell whether the run has come to anything: a checkpoint or a result."""
-        return self.file("result.json").exists() or any(self.checkpoints.glob("[!.]*.npz"))
+    def is_unsaved(self) -> bool:
+        """Tell whether there never was a checkpoint, damaged ones included, nor a result; StorageError if unknown."""
+        try:
+            names = os.listdir(self.checkpoints)
+        except OSError as error:
+            raise unreadable(self.checkpoints, error) from error
+        return is_missing(self.file("result.json")) and not any(re.fullmatch(r"[^.].*\.npz", name) for name in names)
 
     def close(self) -> None:
         """Let other processes have the run directory."""
-        if self._lock is not None:
-            self._lock.close()  # closing releases the lock, and so does the end of the process
-            self._lock = None
+        self._hold.release()
 
-    def discard(self) -> None:
-        """Remove again what this process made of the directory, for a run that never started."""
-        self.close()
-        if self._made or self._was_empty:
-            for entry in self.path.glob("*"):
-                if entry.is_dir() and not entry.is_symlink():
-                    shutil.rmtree(entry, ignore_errors=True)
-                else:
-                    with contextlib.suppress(OSError):
-                        entry.unlink()
-        for folder in self._made:
+    def discard(self) -> bool:
+        """Remove again what this process made of the directory, if it is a new run that has come to nothing.
+
+        Tells whether it did. Only files that are as this process wrote them go, and folders that are empty then; none
+        if the directory may be another's by now, or its config is: that can be gone on with.
+        """
+        if not self._new or self._begun:
+            return False
+        try:
+            if self._hold.taken:
+                self.confirm()
+                self._remove_files()
+        except (OSError, StorageError):
+            return False
+        else:
+            self._remove_folders()
+            return True
+        finally:
+            self.close()
+
+    def _remove_files(self) -> None:
+        """Remove the config, or OSError; then what else there is."""
+        config = self.file(_CONFIG)
+        if not is_missing(config):
+            self._remove(config)
+        for path in self._wrote:
+            with contextlib.suppress(OSError):
+                self._remove(path)
+        with contextlib.suppress(OSError):
+            self._hold.remove()
+
+    def _remove(self, path: Path) -> None:
+        now, then = os.lstat(path), self._wrote.get(path)
+        grown = path.name == "log.txt"
+        if then is None or not os.path.samestat(now, then) or not (grown or now.st_mtime_ns == then.st_mtime_ns):
+            raise FileExistsError(path)
+        path.unlink()
+
+    def _remove_folders(self) -> None:
+        for folder in reversed(self._made):
             with contextlib.suppress(OSError):  # somebody else's by now
                 folder.rmdir()
 
 
 class RunElsewhere(RunDirectory):
     """The directory of a run that another rank writes."""
+
+    def confirm(self) -> None:
+        """Leave it to the other rank."""
+
+    def append_to(self, name: str) -> Path:
+        """Path of a file that nothing is appended to here."""
+        return self.file(name)
 
     def write_text(self, name: str, text: str) -> None:
         """Do nothing."""
@@ -196,38 +312,6 @@ class RunElsewhere(RunDirectory):
     def save(self, kind: str, checkpoint: Checkpoint) -> None:
         """Do nothing."""
 
-    def has_results(self) -> bool:
+    def discard(self) -> bool:
         """Leave it to the other rank to discard a directory without results."""
-        return True
-
-
-def checkpoint_of(path: Path) -> Path:
-    """Find the best checkpoint of a run, or else the newest; a file, or the ``path`` of an .npz, is one itself.
-
-    CheckpointError for a run that has none yet, ConfigError for another folder, or none.
-    """
-    if path.is_file() or path.suffix == ".npz":
-        return path
-    for folder in path / "checkpoints", path:
-        for kind in "best", "last", "previous":
-            if (file := folder / f"{kind}.npz").exists():
-                return file
-    raise CheckpointError(f"{path}: no checkpoint yet") if (path / "config.yaml").exists() else no_run(path)
-
-
-def no_run(path: Path) -> ConfigError:
-    """Make the error for a path that is no run directory.
-
-    It names a run of nearly that name, beside the path or where runs go by default, or the latest inside.
-    """
-    if not path.exists():
-        runs = (folder.parent for base in (Path("runs"), path.parent) for folder in base.glob("*/checkpoints/"))
-        known = {run.name: str(run) for run in runs}
-        way_out = did_you_mean(path.name, known, known)
-        return ConfigError(f"{path}: no such run{way_out or '; name the directory of one, such as runs/small'}")
-    if path.parent.name == "checkpoints":
-        return ConfigError(f"{path}: is not a run directory; name the run, {path.parent.parent}")
-    inside = sorted(path.glob("*/checkpoints/"), key=lambda folder: folder.stat().st_mtime)
-    if inside:
-        return ConfigError(f"{path}: is not a run directory but holds some; name one, such as {inside[-1].parent}")
-    return ConfigError(f"{path}: is not a run directory; name one, such as runs/small")
+        return False

@@ -11,9 +11,9 @@ from cnnlite.averaging import Averaging
 from cnnlite.data import Mixing, Source, Transform, Views, default_root
 from cnnlite.data.dataset import Validation
 from cnnlite.data.normalize import Mode
+from cnnlite.files import place
 from cnnlite.losses import CrossEntropy, Loss
 from cnnlite.optimizers import Optimizer
-from cnnlite.printable import has_codes
 from cnnlite.schedules import Constant, Schedule, steps_in
 from cnnlite.types import Shape
 
@@ -38,12 +38,6 @@ def not_negative(number: float) -> None:
     """Check that a number is at least 0."""
     if not number >= 0:
         raise ValueError(f"must be at least 0, not {number}")
-
-
-def plain_name(text: str) -> None:
-    """Check that a text can be the name of a file that messages show."""
-    if has_codes(text):
-        raise ValueError("holds a control character, which no name of a folder may")
 
 
 def split_exists(validation: Validation) -> None:
@@ -104,7 +98,7 @@ class DataSettings:
     """
 
     dataset: Source
-    root: Annotated[str, plain_name] = field(default_factory=lambda: str(default_root()))
+    root: Annotated[str, place] = field(default_factory=lambda: str(default_root()))
     normalize: Mode = "per_channel"
     augment: list[Transform] = field(default_factory=list)
     mix: Mixing | None = None

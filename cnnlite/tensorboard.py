@@ -1,6 +1,7 @@
 """The figures of a run for TensorBoard, through tensorboardX."""
 
 import importlib.util
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,9 @@ class TensorBoard:
     def __init__(self, folder: Path, step: int = 0):
         from tensorboardX import SummaryWriter
 
-        # Files are named by the second: the step keeps one that is resumed at once from replacing its own beginning.
-        self._begin: Callable[[], Any] = lambda: SummaryWriter(
-            str(folder), purge_step=step + 1 if step else None, filename_suffix=f".{step:09}"
-        )
+        # Files are named by the second: step and process keep one that is resumed at once from replacing its beginning.
+        suffix, first = f".{step:09}.{os.getpid()}", step + 1 if folder.exists() else None
+        self._begin: Callable[[], Any] = lambda: SummaryWriter(str(folder), purge_step=first, filename_suffix=suffix)
         self._writer: Any = None
 
     def row(self, figures: Mapping[str, float | None]) -> None:

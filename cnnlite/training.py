@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import dataclasses
 import math
 from collections.abc import Iterator
 
@@ -13,8 +14,9 @@ from cnnlite.checkpoint import Checkpoint
 from cnnlite.config import Config
 from cnnlite.data import Batches, Dataset, Images, Normalizer, Views, fingerprints, repeated
 from cnnlite.diagnosis import advice, first_not_finite
-from cnnlite.errors import CheckpointError, DivergedError, StorageError
+from cnnlite.errors import CheckpointError, DamagedError, DivergedError, StorageError
 from cnnlite.evaluation import Evaluation, evaluate
+from cnnlite.files import is_missing
 from cnnlite.loading import averaged_state_of, state_of
 from cnnlite.metrics import hits
 from cnnlite.misfits import refuse_small_batches
@@ -23,6 +25,7 @@ from cnnlite.optimizers.base import gradient_norm, scale_gradients
 from cnnlite.progress import Reporter
 from cnnlite.recording import Recorder
 from cnnlite.results import Progress, Result
+from cnnlite.resuming import refused
 from cnnlite.runs import RunDirectory
 from cnnlite.stopping import StopFlag, Stopped
 from cnnlite.types import Array
@@ -121,6 +124,8 @@ class Training:
             self.reporter.line(line)
         self.network.fit(self.dataset.train.images, self.normalizer)
         self.averaging.bind(self.network.state())
+        saves = [self.checkpoint_every, *([self.validate_every] if self.dataset.validation else [])]
+        self.ranks.from_first(lambda: self.recorder.begin(min(saves)))
 
     def complete(self) -> Result:
         """Train to the end, write the result, return it; on the way out by a signal or divergence write that."""
@@ -212,15 +217,36 @@ class Training:
         self.network.load_state(averaged_state_of(last))
         if tested.best_step is not None:
             try:
-                best = self.ranks.from_first(lambda: self.run.load("best"))
-                progress = Progress.of(best)
-                self.network.load_state(averaged_state_of(best))
-            except CheckpointError as error:
+                best = self.ranks.from_first(self._best)
+            except DamagedError as error:
                 self.reporter.warn(f"warning: {error}; testing with the last parameters instead")
+                tested = dataclasses.replace(tested, best_step=None, best_accuracy=None)
             else:
-                tested = progress
+                self.network.load_state(averaged_state_of(best))
+                tested = Progress.of(best)
         test = self.evaluation_of(self.dataset.test, self.config.train.tta)
         return self.recorder.finish("complete", self.network.size, tested, test)
+
+    def _best(self) -> Checkpoint:
+        """Load the best checkpoint of this run; DamagedError if it is gone, damaged or another's.
+
+        CheckpointError, or StorageError, if it cannot be read now: it may be whole.
+        """
+        self.run.confirm()
+        path = self.run.checkpoint_path("best")
+        if is_missing(path):
+            raise DamagedError(f"{path}: is gone")
+        best = self.run.load("best")
+        try:
+            then, now = Progress.of(best), self.progress
+            bests = [(progress.best_step, progress.best_accuracy, progress.best_loss) for progress in (then, now)]
+            same = then.step == now.best_step and bests[0] == bests[1]
+            same &= best.fact("dataset", dict) == self.recorder.facts()["dataset"] and not refused(self.config, best)
+        except CheckpointError as error:
+            raise DamagedError(f"{path}: {error}") from None
+        if not same:
+            raise DamagedError(f"{path}: was not written by this run")
+        return best
 
     def checkpoint(self) -> Checkpoint:
         """All that a resumed run needs, and all that an evaluation elsewhere needs."""

@@ -37,11 +37,11 @@ ASKS_FOR_RANK = {"evaluation"}
 WRITERS = {
     "files": "how everything is written: whole or not at all",
     "checkpoint": "checkpoints",
-    "runs": "the run directory: makes, locks and empties it; its files but these three",
+    "runs": "the run directory: makes and empties it; its files but these three",
     "metrics": "metrics.csv, appended to, where `runs` says",
     "progress": "log.txt, appended to, where `runs` says",
     "report": "report/, after the run",
-    "rehearsal": "removes a run of its own that came to nothing",
+    "holding": "the lock in a run directory",
     "data": "datasets and their caches",
     "export": "the ONNX file",
     "cli": "configs that `configs copy` copies; the null device in the place of a closed stream",

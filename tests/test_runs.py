@@ -2,6 +2,7 @@ import errno
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -36,11 +37,92 @@ def test_a_taken_name_is_skipped_whatever_it_is(tmp_path: Path) -> None:
 def test_a_run_that_never_started_leaves_nothing(tmp_path: Path) -> None:
     run = RunDirectory.create("small", tmp_path / "new" / "runs")
     run.write_text("config.yaml", "seed: 0\n")
-    run.save("last", checkpoint(1))
-    run.file("tensorboard").mkdir()
-    (run.file("tensorboard") / "events").touch()
-    run.discard()
+    run.write_json("environment.json", {})
+    run.append_to("log.txt").write_text("begun\n")
+    assert run.discard()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "user", ["notes.txt", "checkpoints/notes.txt", "folder/", "config.yaml", "log.txt", "last.npz"]
+)
+@pytest.mark.parametrize("was_empty", [False, True])
+def test_what_a_process_did_not_write_stays_when_its_run_is_discarded(
+    was_empty: bool, user: str, tmp_path: Path
+) -> None:
+    if was_empty:
+        (tmp_path / "run").mkdir()
+    run = RunDirectory.create_at(tmp_path / "run")
+    run.write_text("config.yaml", "seed: 0\n")
+    run.append_to("log.txt").write_text("begun\n")
+    path = run.path / user
+    if user.endswith("/"):
+        path.mkdir()
+    else:  # as editors do
+        (tmp_path / "edited").write_text("mine\n")
+        os.replace(tmp_path / "edited", path)
+    discarded = run.discard()
+    if user == "config.yaml":  # which can be gone on with
+        assert not discarded
+        assert sorted(os.listdir(run.path)) == [".lock", "checkpoints", "config.yaml", "log.txt"]
+        assert path.read_text() == "mine\n"
+        return
+    assert discarded
+    assert {found.relative_to(run.path) for found in run.path.rglob("*")} == {
+        Path(user),
+        *({Path("checkpoints")} if "/n" in user else ()),
+    }
+    assert path.is_dir() or path.read_text() == "mine\n"
+
+
+def row_of(run: RunDirectory) -> None:
+    run.metrics().append({"step": 1})
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        row_of,
+        lambda run: run.save("last", checkpoint(1)),
+        lambda run: run.save("best", checkpoint(1)),
+        lambda run: run.write_json("result.json", {}),
+    ],
+)
+def test_a_run_that_came_to_something_is_not_discarded(write: Callable[[RunDirectory], None], tmp_path: Path) -> None:
+    run = RunDirectory.create_at(tmp_path / "run")
+    run.write_text("config.yaml", "seed: 0\n")
+    write(run)
+    before = files(run.path)
+    assert not run.discard()
+    assert files(run.path) == before
+    run.close()
+
+
+def test_a_run_whose_first_save_failed_for_certain_has_come_to_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for certain in (True, False):
+        run = RunDirectory.create_at(tmp_path / "run")
+        run.write_text("config.yaml", "seed: 0\n")
+        (run.path / "notes.txt").write_text("mine")
+
+        def fail(folder: Path, run: RunDirectory = run, certain: bool = certain) -> None:
+            if certain:
+                run.checkpoint_path("last").unlink()
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        with monkeypatch.context() as patch:
+            patch.setattr("cnnlite.files._sync_folder", fail)
+            with pytest.raises(StorageError):
+                run.save("last", checkpoint(1))
+        assert run.discard() is certain
+        left = {"notes.txt"} if certain else {"notes.txt", "config.yaml", ".lock", "checkpoints"}
+        assert set(os.listdir(run.path)) == left
+        (run.path / "notes.txt").unlink()
+
+
+def files(folder: Path) -> dict[Path, bytes]:
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_discarding_leaves_other_runs_and_an_empty_folder_that_was_there(tmp_path: Path) -> None:
@@ -56,12 +138,25 @@ def test_discarding_leaves_other_runs_and_an_empty_folder_that_was_there(tmp_pat
 def test_a_named_directory_must_be_new_or_empty(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for name in ("empty", "new/deep"):
-        RunDirectory.create_at(tmp_path / name).close()
+        run = RunDirectory.create_at(tmp_path / name)
+        run.write_text("config.yaml", "seed: 0\n")
+        run.close()
     with pytest.raises(ConfigError, match="--resume"):
         RunDirectory.create_at(tmp_path / "new/deep")
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="not a folder"):
         RunDirectory.create_at(tmp_path / "file")
+
+
+def test_a_directory_that_a_killed_process_left_before_its_config_is_as_good_as_empty(tmp_path: Path) -> None:
+    RunDirectory.create_at(tmp_path / "run").close()
+    for leftover in (".config.yaml.123.tmp", "checkpoints/.probe.abc.tmp"):
+        (tmp_path / "run" / leftover).write_text("")
+    RunDirectory.create_at(tmp_path / "run").close()
+    assert sorted(path.name for path in (tmp_path / "run").rglob("*")) == [".lock", "checkpoints"]
+    (tmp_path / "run/checkpoints/mine.npz").write_text("")
+    with pytest.raises(ConfigError, match="not empty"):
+        RunDirectory.create_at(tmp_path / "run")
 
 
 def test_a_second_run_in_the_same_directory_is_refused(tmp_path: Path) -> None:
@@ -89,10 +184,13 @@ def test_a_place_that_cannot_be_written_is_found_at_once(tmp_path: Path, monkeyp
         with pytest.raises(StorageError, match="cannot make"):
             RunDirectory.create("small", base)
 
-    def refuse(self: Path, data: bytes) -> int:
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+    def refuse(path: str, flags: int, *more: int) -> int:
+        if "probe" in str(path):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return opened(path, flags, *more)
 
-    monkeypatch.setattr(Path, "write_bytes", refuse)
+    opened = os.open
+    monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(StorageError, match="Read-only"):
         RunDirectory.create("small", tmp_path / "runs")
     assert os.listdir(tmp_path) == ["file"]
@@ -121,6 +219,7 @@ def test_a_corrupt_last_checkpoint_is_set_aside(tmp_path: Path) -> None:
     assert "last.npz" in warnings[0]
     assert "set aside" in warnings[0]
     assert (run.checkpoints / "last.corrupt.npz").exists()
+    assert not run.is_unsaved()
     run.save("last", checkpoint(3))
     assert run.newest_checkpoint()[0].meta["step"] == 3
     assert load_checkpoint(run.checkpoint_path("previous")).meta["step"] == 1

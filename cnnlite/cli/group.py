@@ -12,19 +12,21 @@ import click
 
 from cnnlite import __version__
 from cnnlite.errors import CnnliteError, exit_code, no_more_threads
-from cnnlite.printable import has_codes, one_line
+from cnnlite.files import place
+from cnnlite.printable import one_line
 from cnnlite.stopping import StopFlag, Stopped
 
 
 class _Name(click.ParamType):  # type: ignore[type-arg]  # generic since Click 8.4 only
-    """A file or a folder; text of several lines, or with codes that terminals obey, is none that anybody would name."""
+    """A file or a folder, of one's home with ``~``; text of several lines, or with codes for terminals, is none."""
 
     name = "text"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if has_codes(str(value)):
-            self.fail(f"'{one_line(str(value), 100)}' holds a control character, which no name may", param, ctx)
-        return value
+        try:
+            return place(value) if isinstance(value, str) else value
+        except ValueError as error:
+            self.fail(f"'{one_line(value, 100)}': {error}", param, ctx)
 
 
 class _Path(click.Path):

@@ -25,9 +25,9 @@ def _completion(find: Callable[[], Iterable[str]], otherwise: str = "") -> Compl
 
 def checkpoint_of(path: Path) -> Path:
     """Find the checkpoint to take where a run is named, and say which; a file is taken as it is."""
-    from cnnlite import runs
+    from cnnlite import finding
 
-    found = runs.checkpoint_of(path)
+    found = finding.checkpoint_of(path)
     if found != path:
         complain(f"taking {found}")
     return found

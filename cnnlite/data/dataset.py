@@ -14,6 +14,7 @@ import numpy as np
 from cnnlite import engine
 from cnnlite.data.splits import NEVER
 from cnnlite.errors import ConfigError, DataError, Problem
+from cnnlite.files import place
 from cnnlite.pictures import Frame
 from cnnlite.randomness import stream
 from cnnlite.registry import Registry
@@ -109,8 +110,11 @@ sources: Registry[Source] = Registry("dataset", Source)  # type: ignore[type-abs
 
 
 def default_root() -> Path:
-    """Where datasets are if nobody says: the environment variable CNNLITE_DATA, or ``data``."""
-    return Path(os.environ.get("CNNLITE_DATA") or "data")
+    """Where datasets are if nobody says: the environment variable CNNLITE_DATA, or ``data``; or ConfigError."""
+    try:
+        return Path(place(os.environ.get("CNNLITE_DATA") or "data"))
+    except ValueError as error:
+        raise ConfigError([Problem("CNNLITE_DATA", str(error))]) from None
 
 
 def load_dataset(

@@ -6,7 +6,7 @@ import itertools
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -15,9 +15,9 @@ from cnnlite.data.cache import read_cache, write_cache
 from cnnlite.data.dataset import Dataset, Images, Source, sources
 from cnnlite.data.listing import Listing, Pictures, list_pictures
 from cnnlite.errors import DataError, StorageError
-from cnnlite.files import lock, remove_temporary
+from cnnlite.files import lock, place, remove_temporary
 from cnnlite.pictures import Frame, read_pictures
-from cnnlite.printable import has_codes, one_line
+from cnnlite.printable import one_line
 from cnnlite.streams import say
 
 _CHUNK_BYTES = 16 * 2**20
@@ -58,7 +58,7 @@ class Folder(Source):
         stretch: bool = False,
         corrupt: Literal["refuse", "skip"] = "refuse",
         test_fraction: float = 0.1,
-        cache: str | None = None,
+        cache: Annotated[str, place] | None = None,
         seed: int = 0,
     ):
         if size < 1:
@@ -67,8 +67,6 @@ class Folder(Source):
             raise ValueError(f"resize: must be at least size, {size}, and goes without stretch; not {resize}")
         if not 0 < test_fraction < 1:
             raise ValueError(f"test_fraction must be in (0, 1), not {test_fraction}")
-        if has_codes(cache or ""):
-            raise ValueError("cache: holds a control character, which no name of a folder may")
         self.size = size
         self.resize = resize
         self.stretch = stretch

@@ -8,12 +8,12 @@ from typing import Any
 
 from cnnlite.config import Config, load_config
 from cnnlite.data import Dataset, Images, Normalizer
-from cnnlite.errors import CheckpointError, CnnliteError, ConfigError, DataError
-from cnnlite.files import read_small
+from cnnlite.errors import CheckpointError, CnnliteError, ConfigError, DamagedError, DataError
+from cnnlite.files import is_missing, read_small
+from cnnlite.finding import no_run
 from cnnlite.loading import load_data, load_network, unregistered
 from cnnlite.network import Network
 from cnnlite.results import read_object, read_result
-from cnnlite.runs import no_run
 
 Row = dict[str, float | None]
 _BEYOND = 1e15
@@ -70,7 +70,7 @@ class Record:
 
 def read_record(path: Path) -> Record:
     """Read a run directory; ConfigError if it is none, CheckpointError if what it is made of is not registered."""
-    if not (path / "config.yaml").is_file():
+    if is_missing(path / "config.yaml"):
         raise no_run(path)
     rows = _rows(path / "metrics.csv")
     result = read_result(path / "result.json")
@@ -90,8 +90,10 @@ def _rows(path: Path) -> list[Row]:
     try:
         text = read_small(path, _LARGEST_METRICS).decode(errors="replace")
         header, *lines = list(csv.reader(text.splitlines(keepends=True))) or [[]]
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
     except csv.Error as error:
         raise DataError(f"{path}: is not a table of figures ({error})") from None
     rows = []
@@ -126,15 +128,18 @@ class BestNetwork:
 
 
 def load_trained(record: Record) -> BestNetwork:
-    """Load the best checkpoint, or the last where there is no best one; CheckpointError if none is whole."""
+    """Load the best checkpoint, or the last where there is no best one; CheckpointError if none is whole.
+
+    CheckpointError or StorageError too if one cannot be read now: it may be whole, and another is not in its place.
+    """
     folder = record.path / "checkpoints"
     problem = CheckpointError(f"{folder}: no checkpoint yet")
     for kind in ("best", "last", "previous"):
         file = folder / f"{kind}.npz"
-        if file.exists():
+        if not is_missing(file):
             try:
                 return _trained(file)
-            except CheckpointError as error:
+            except DamagedError as error:
                 problem = error
     raise problem
 
