@@ -1,5 +1,6 @@
 """Losses: pure functions from logits to a number to make small, and its gradient."""
 
+import math
 from abc import ABC, abstractmethod
 
 import numpy as np
@@ -21,7 +22,8 @@ losses: Registry[Loss] = Registry("loss", Loss)  # type: ignore[type-abstract]
 
 def log_softmax(logits: Array) -> Array:
     """``z - log(sum(exp(z)))`` for each row of ``(N, K)`` logits, in their dtype."""
-    log_p: Array = logits - logits.max(axis=1, keepdims=True)  # so no exponential is above 1, nor their sum above K
+    with np.errstate(over="ignore"):  # minus infinity stands for what is further apart than the dtype reaches
+        log_p: Array = logits - logits.max(axis=1, keepdims=True)  # no exponential is above 1, nor their sum above K
     log_p -= np.log(np.exp(log_p).sum(axis=1, keepdims=True))
     return log_p
 
@@ -46,7 +48,10 @@ class CrossEntropy(Loss):
         self.label_smoothing = label_smoothing
 
     def loss_and_gradient(self, logits: Array, targets: Array) -> tuple[float, Array]:
-        """The mean over the batch of the formula above, and ``(softmax(z) - q) / N``."""
+        """The mean over the batch of the formula above, and ``(softmax(z) - q) / N``.
+
+        The loss is right for all finite float32 logits, also those further apart than float32 reaches.
+        """
         count, classes = logits.shape
         share = self.label_smoothing / classes
         q = np.full(logits.shape, share, logits.dtype)  # (N, K)
@@ -59,4 +64,7 @@ class CrossEntropy(Loss):
         gradient -= q
         gradient *= 1 / count
         log_p *= q
-        return float(-np.add.reduce(log_p, axis=None, dtype=np.float64) / count), gradient
+        loss = float(0 - np.add.reduce(log_p, axis=None, dtype=np.float64) / count)  # never -0.0
+        if not math.isfinite(loss) and logits.dtype == np.float32:  # 0 * log(0), or a difference above the greatest
+            loss = self.loss_and_gradient(logits.astype(np.float64), targets)[0]
+        return loss, gradient

@@ -87,6 +87,48 @@ def test_huge_logits_overflow_neither_softmax_nor_cross_entropy(dtype: Any) -> N
     np.testing.assert_allclose(dlogits, np.array([[0.5, -0.5, 0], [1 / 6, 1 / 6, -1 / 3]]), atol=1e-6)
 
 
+EDGES = [[3e38, -3e38], [3.4e38, 0.0], [-3.4e38, 3.4e38], [0.0, 1e-45], [-0.0, 0.0], [-3e38, -3e38], [1e38, 3e38]]
+
+
+@pytest.mark.parametrize("logits", EDGES, ids=str)
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("targets", [[0], [1], [[0.7, 0.3]], [[0.0, 1.0]]], ids=str)
+def test_logits_as_far_apart_as_float32_allows_have_the_loss_of_float64(
+    logits: list[float], smoothing: float, targets: list[Any]
+) -> None:
+    loss = CrossEntropy(smoothing)
+    narrow = np.array([logits], np.float32)
+    wide = narrow.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # as in training and evaluation
+        value, dlogits = loss.loss_and_gradient(narrow, np.array(targets))
+    expected, wide_dlogits = loss.loss_and_gradient(wide, np.array(targets))
+    assert value == pytest.approx(expected, rel=1e-6)
+    np.testing.assert_allclose(dlogits, wide_dlogits, rtol=1e-5, atol=1e-7)
+    assert dlogits.dtype == np.float32
+    np.testing.assert_allclose(softmax(narrow), softmax(wide), rtol=1e-6)
+
+
+@pytest.mark.parametrize("logits", EDGES, ids=str)
+def test_the_most_different_logits_have_the_loss_of_torch(logits: list[float], torch: Any) -> None:
+    for target in (0, 1):
+        theirs = torch.tensor([logits], dtype=torch.float64)
+        expected = torch.nn.functional.cross_entropy(theirs, torch.tensor([target])).item()
+        with np.errstate(invalid="ignore"):
+            value, _ = CrossEntropy().loss_and_gradient(np.array([logits], np.float32), np.array([target]))
+        assert value == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_loss_of_nothing_has_no_sign() -> None:
+    value, _ = CrossEntropy().loss_and_gradient(np.array([[200.0, 0.0]], np.float32), np.array([0]))
+    assert str(value) == "0.0"
+
+
+@pytest.mark.parametrize("logit", [math.nan, math.inf])
+def test_logits_that_are_not_finite_are_not_hidden(logit: float) -> None:
+    with np.errstate(invalid="ignore"):
+        assert math.isnan(CrossEntropy().loss_and_gradient(np.array([[logit, 0]], np.float32), np.array([1]))[0])
+
+
 def test_classes_are_worth_as_much_as_their_one_hot_probabilities() -> None:
     logits, targets = batch((16, 10), probabilities=False)
     loss = CrossEntropy(label_smoothing=0.1)

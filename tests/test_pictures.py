@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+import subprocess
 import sys
 import zlib
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cnnlite import engine
+from cnnlite import engine, pictures
 from cnnlite.errors import ConfigError
 from cnnlite.pictures import Frame, read_pictures
 from cnnlite.types import Array
@@ -72,6 +73,12 @@ def test_sixteen_bits_are_scaled_not_clipped(order: str, tmp_path: Path) -> None
         np.testing.assert_array_equal(read(tmp_path / name)[..., 1], levels >> 8)
 
 
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.jp2"])
+def test_twelve_bits_in_sixteen_are_not_nearly_black(name: str, tmp_path: Path) -> None:
+    levels = np.arange(48, dtype=np.uint16).reshape(6, 8) * 87  # up to 4089
+    np.testing.assert_array_equal(read(saved(tmp_path, Image.fromarray(levels), name))[..., 1], levels >> 4)
+
+
 def test_numbers_whose_white_nobody_knows_are_refused(tmp_path: Path) -> None:
     assert "floating-point" in fault(saved(tmp_path, Image.fromarray(np.ones((6, 8), np.float32)), "a.tif"))
     assert "16 bits" in fault(saved(tmp_path, Image.fromarray(np.full((6, 8), 1 << 20, np.int32)), "b.tif"))
@@ -117,8 +124,9 @@ def test_of_an_animation_the_first_frame_is_taken(tmp_path: Path) -> None:
         assert read(path)[3, 3].tolist() == [255, 0, 0], name
 
 
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "late.png"])
 @pytest.mark.parametrize("turn", range(10))
-def test_exif_orientation_is_respected(turn: int, tmp_path: Path) -> None:
+def test_exif_orientation_is_respected(turn: int, name: str, tmp_path: Path) -> None:
     upright = noise(6, 8, 3)
     # How a camera held in that way stores what is upright.
     stored = {
@@ -132,7 +140,11 @@ def test_exif_orientation_is_respected(turn: int, tmp_path: Path) -> None:
     }.get(turn, upright)
     exif: Any = Image.Exif()
     exif[0x0112] = turn
-    path = saved(tmp_path, Image.fromarray(np.ascontiguousarray(stored)), exif=exif)
+    if name == "late.png":
+        path = saved(tmp_path, Image.fromarray(np.ascontiguousarray(stored)), name)
+        path.write_bytes(path.read_bytes()[:-12] + chunk(b"eXIf", exif.tobytes()[6:]) + chunk(b"IEND", b""))
+    else:
+        path = saved(tmp_path, Image.fromarray(np.ascontiguousarray(stored)), name, exif=exif)
     np.testing.assert_array_equal(read(path), upright)
 
 
@@ -190,6 +202,140 @@ def test_a_jpeg_decoded_at_a_fraction_of_its_size_looks_the_same(tmp_path: Path)
             jpeg = read(saved(tmp_path, stored, "a.jpg", quality=95, **options), frame)
             exact = read(saved(tmp_path, stored, "a.png", **options), frame)
             assert np.abs(jpeg.astype(int) - exact).mean() < 3
+
+
+def _deflated(text: bytes) -> bytes:
+    return b"name\0\0" + zlib.compress(text)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        chunk(b"tEXt", b"prompt\0" + b"a" * 5_000_000),
+        chunk(b"zTXt", _deflated(b"a" * 5_000_000)),
+        chunk(b"zTXt", _deflated(b"a" * 100_000_000)),
+        chunk(b"iTXt", b"prompt\0\1\0\0\0" + zlib.compress(b"a" * 5_000_000)),
+        chunk(b"tEXt", b"prompt\0" + b"a" * 30_000_000) * 3,
+        chunk(b"tEXt", b"prompt\0text")[:-1] + b"?",  # another checksum
+        chunk(b"iCCP", _deflated(noise(3_000_000).tobytes())),
+        chunk(b"iCCP", b""),
+        chunk(b"iCCP", b"name\0\5method"),
+    ],
+    ids=["text", "deflated", "100 MB", "international", "90 MB", "checksum", "profile", "no profile", "method"],
+)
+@pytest.mark.parametrize("place", [33, -12], ids=["before the pixels", "behind them"])
+def test_what_pngs_hold_beside_their_pixels_keeps_nothing_from_being_read(
+    extra: bytes, place: int, tmp_path: Path
+) -> None:
+    pixels = noise(6, 8, 3)
+    path = saved(tmp_path, Image.fromarray(pixels))
+    content = path.read_bytes()
+    path.write_bytes(content[:place] + extra + content[place:])
+    np.testing.assert_array_equal(read(path), pixels)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.webp", "a.tif"])
+def test_profiles_that_are_none_are_ignored(name: str, tmp_path: Path) -> None:
+    plain = read(saved(tmp_path, Image.fromarray(noise(6, 8, 3)), "plain" + name[1:]))
+    odd = read(saved(tmp_path, Image.fromarray(noise(6, 8, 3)), name, icc_profile=b"junk" * 1000))
+    np.testing.assert_array_equal(odd, plain)
+
+
+def test_of_several_pictures_in_a_jpeg_the_first_is_taken(tmp_path: Path) -> None:
+    first, second = (Image.new("RGB", (8, 6), colour) for colour in ("red", "blue"))
+    path = saved(tmp_path, first, "a.jpg", format="MPO", save_all=True, append_images=[second])
+    assert np.abs(read(path).astype(int) - [255, 0, 0]).max() < 3
+
+
+def test_what_cannot_be_decoded_is_called_damaged_only_if_it_is(tmp_path: Path) -> None:
+    path = saved(tmp_path, Image.fromarray(noise(6, 8, 3)), "a.tif", compression="tiff_lzw")
+    content = path.read_bytes()
+    tag = struct.pack("<HHIHH", 259, 3, 1, 5, 0)
+    assert content.count(tag) == 1
+    path.write_bytes(content.replace(tag, struct.pack("<HHIHH", 259, 3, 1, 34712, 0)))  # JPEG 2000 in a TIFF
+    assert "damaged" not in fault(path)
+
+
+CHILD = """
+import re, resource, sys
+from pathlib import Path
+from cnnlite import engine
+from cnnlite.pictures import Frame, read_pictures
+
+engine.set_threads(int(sys.argv[1]))
+_, faults = read_pictures([Path(name) for name in sys.argv[2:]], Frame(32, 32))
+if sys.platform == "linux":  # where a process begins with the ru_maxrss of the one that started it
+    most = int(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
+else:
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(most, *faults.values(), sep="\\n")
+"""
+
+
+def memory(threads: int, *paths: Path) -> tuple[int, list[str]]:
+    """MiB that a process takes at the most to read pictures, and what is wrong with them."""
+    command = [sys.executable, "-c", CHILD, str(threads), *map(str, paths)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    most, *faults = done.stdout.splitlines()
+    return int(most) // 2**20, faults
+
+
+needs_rusage = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no getrusage")
+
+
+@needs_rusage
+@pytest.mark.parametrize(
+    ("name", "mode", "side"), [("a.jp2", "RGB", 5800), ("a.png", "RGBA", 8200), ("a.webp", "RGB", 5800)]
+)
+def test_no_small_file_takes_gigabytes(name: str, mode: str, side: int, tmp_path: Path) -> None:
+    path = saved(tmp_path, Image.new(mode, (side, side)), name)
+    assert path.stat().st_size < 2**20
+    most, faults = memory(2, path, path)
+    assert most < 800
+    assert len(faults) == 2
+    assert "MiB of memory to decode" in faults[0]
+
+
+@needs_rusage
+@pytest.mark.parametrize("mode", ["RGBA", "P"])
+def test_pictures_that_are_decoded_at_once_share_the_memory(mode: str, tmp_path: Path) -> None:
+    path = saved(tmp_path, Image.new(mode, (5000, 5000)), compress_level=1)
+    most, faults = memory(8, *[path] * 8)
+    assert not faults
+    assert most < 800
+
+
+@needs_rusage
+@pytest.mark.parametrize(("width", "height"), [(12_000, 9_000), (16_320, 12_240)], ids=["108 MP", "200 MP"])
+def test_a_jpeg_of_many_pixels_that_is_decoded_small_is_not_refused(width: int, height: int, tmp_path: Path) -> None:
+    exif: Any = Image.Exif()
+    exif[0x0112] = 6
+    path = saved(tmp_path, Image.new("L", (width, height)), "a.jpg", exif=exif)
+    most, faults = memory(2, path, path)
+    assert not faults
+    assert most < 300
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"progressive": True, "subsampling": 0}], ids=str)
+def test_what_all_scans_of_a_jpeg_take_is_counted(options: dict[str, Any], tmp_path: Path) -> None:
+    path = saved(tmp_path, Image.fromarray(noise(80, 160, 3)), "a.jpg", **options)
+    with Image.open(path) as picture:
+        expected = 160 * 80 * (0 if not options else 6 if "subsampling" in options else 3)
+        assert pictures._scans(picture) == expected
+        assert pictures._rgb(picture).size == (160, 80)
+
+
+def test_memory_is_given_back_whatever_happens(tmp_path: Path) -> None:
+    paths = [path for path, _ in broken_files(tmp_path)] + [saved(tmp_path, Image.fromarray(noise(6, 8, 4)))]
+    engine.set_threads(4)
+    read_pictures(paths * 3, Frame(6, 8))
+    assert pictures._room._taken == 0
+
+
+def test_pillow_keeps_its_own_limits_for_others(tmp_path: Path) -> None:
+    before = Image.MAX_IMAGE_PIXELS
+    read(saved(tmp_path, Image.fromarray(noise(6, 8, 3))))
+    assert Image.MAX_IMAGE_PIXELS == before is not None
 
 
 def broken_files(folder: Path) -> Iterator[tuple[Path, str]]:

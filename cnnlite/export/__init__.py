@@ -67,8 +67,10 @@ def export(checkpoint: Path, out: Path, *, root: str | None = None, force: bool 
 def to_onnx(model: Model) -> "ModelProto":
     """Write a network, with normalization before and softmax behind, as an ONNX model.
 
-    Input ``image``: uint8 (N, H, W, C), any N. Outputs ``logits`` and ``probabilities``: float32 (N, classes). The
-    metadata property ``classes`` is a JSON list of their names. Views (test-time augmentation) are not part of it.
+    Input ``image``: uint8 (N, H, W, C), any N. Outputs ``logits`` and ``probabilities``: float32 (N, classes). Metadata
+    properties, in JSON: ``classes``, a list of their names, and how pictures come to the size of an image, as `Frame`
+    has it: ``size``, height and width; ``resize``, pixels of the shorter side; ``stretch``. Views (test-time
+    augmentation) are not part of it.
     """
     try:
         import onnx
@@ -101,7 +103,14 @@ def to_onnx(model: Model) -> "ModelProto":
         producer_name="cnnlite",
         producer_version=__version__,
     )
-    helper.set_model_props(made, {"classes": json.dumps(model.classes, ensure_ascii=False)})
+    frame = model.frame
+    facts = {
+        "classes": model.classes,
+        "size": (frame.height, frame.width),
+        "resize": frame.shorter or min(frame.height, frame.width),
+        "stretch": frame.stretch,
+    }
+    helper.set_model_props(made, {key: json.dumps(value, ensure_ascii=False) for key, value in facts.items()})
     onnx.checker.check_model(made, full_check=True)
     return made
 

@@ -17,6 +17,8 @@ from cnnlite.types import Array
 
 CANCELLATION = 8.0
 """Where mean^2 exceeds this many variances, E[x^2] - E[x]^2 would lose more than a digit."""
+FAR = 32.0
+"""Where a mean is more deviations than this from 0, sum dz * x - mean * sum dz would lose more than two digits."""
 
 
 class Elementwise(Protocol):
@@ -110,6 +112,11 @@ def parameter_gradients(dy: Array, x: Array, y: Array, transform: Transform) -> 
     """
     channels, length, activation = x.shape[-1], transform.length, transform.activation
     dz = dy if activation is None else engine.empty(dy.shape, dy.dtype)
+    mean, centres = transform.mean, None
+    far = np.abs(mean) * transform.inv_std > FAR
+    if np.logical_or.reduce(far):
+        centre = np.where(far, mean, 0).astype(x.dtype)
+        mean, centres = mean - centre, per_row(length, x.dtype, centre)[0]
 
     def block(start: int, stop: int) -> tuple[Array, Array]:
         part, out = (array[start:stop].reshape(-1, length) for array in (x, dz))
@@ -120,11 +127,13 @@ def parameter_gradients(dy: Array, x: Array, y: Array, transform: Transform) -> 
                 transform.apply(part, z, activated=False)
             dy_, y_ = (array[start:stop].reshape(-1, length) for array in (dy, y))
             activation.gradient(dy_, z, y_, out)
+        if centres is not None:
+            part = np.subtract(part, centres, out=engine.scratch("normalization.centred", part.shape, part.dtype))
         return channel_sums(out, channels), channel_dots(out, part, channels)
 
     sums = np.array(engine.for_blocks(block, len(x), 3 * x[0].nbytes), np.float64)  # (blocks, 2, C)
     total: Array = np.add.reduce(sums, axis=0)
-    total[1] = (total[1] - transform.mean * total[0]) * transform.inv_std
+    total[1] = (total[1] - mean * total[0]) * transform.inv_std
     return dz, total
 
 

@@ -4,7 +4,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -128,7 +128,7 @@ class Windows:
 
     def copy_taps(self, taps: Array, image: Array, *, back: bool = False) -> None:
         """Copy padded images (n, H, W, C) to ``taps``, shaped as in `taps`, or ``back``."""
-        sn, sy, sx, sc = image.strides
+        sn, sy, sx, sc = strides(image)
         (oh, ow), (kh, kw), (sh, sw), c = self.out, self.kernel, self.stride, image.shape[3]
         pixel = np.dtype((np.void, c * sc))  # copied as one element, see `copy`
         shape = (kh, kw, len(image), oh, ow)
@@ -141,7 +141,7 @@ class Windows:
 
         A row of a window is contiguous; NumPy copies it faster as one opaque element than as a loop over numbers.
         """
-        sn, sy, sx, sc = image.strides
+        sn, sy, sx, sc = strides(image)
         (oh, ow), (kh, kw), (sh, sw) = self.out, self.kernel, self.stride
         row = np.dtype((np.void, kw * image.shape[3] * sc))
         shape = (len(image), oh, ow, kh)
@@ -185,3 +185,13 @@ def framed(x: Array, top_left: tuple[int, int], size: tuple[int, int], value: fl
     image[:, top:bottom, right:] = value
     image[:, top:bottom, left:right] = x
     return image
+
+
+def strides(image: Array) -> tuple[int, ...]:
+    """Bytes from one to the next on each axis of contiguous images; NumPy's own may be anything for a length of 1."""
+    return _strides(image.shape, image.itemsize)
+
+
+@lru_cache(maxsize=1024)
+def _strides(shape: Shape, itemsize: int) -> tuple[int, ...]:
+    return tuple(itemsize * math.prod(shape[axis + 1 :]) for axis in range(len(shape)))

@@ -16,7 +16,7 @@ import numpy as np
 from cnnlite import engine
 from cnnlite.kernels.products import matmul_rows, sum_of_products, sum_over_blocks, write_or_add
 from cnnlite.kernels.rows import add_per_channel
-from cnnlite.kernels.windows import Windows, framed
+from cnnlite.kernels.windows import Windows, framed, strides
 from cnnlite.types import Array
 
 _BT = np.array(
@@ -171,11 +171,11 @@ def _transform_input(x: Array, windows: Windows, out: Array) -> None:
     image = framed(x, windows.top_left, (4 * rows + 2, 4 * columns + 2))
     n, _, width, channels = image.shape
     matrix = _BT.astype(x.dtype)
-    sn, sy, sx, sc = image.strides
+    sn, sy, _, sc = strides(image)
     strips = np.ndarray((n, rows, 6, width * channels), x.dtype, image, 0, (sn, 4 * sy, sy, sc))
     half = engine.scratch("winograd.half", (n, rows, 6, width, channels), x.dtype)
     np.matmul(matrix, strips, out=half.reshape(strips.shape))
-    sn, sr, sy, sx, sc = half.strides
+    sn, sr, sy, sx, sc = strides(half)
     tiles = np.ndarray((n, rows, columns, 6, 6, channels), x.dtype, half, 0, (sn, sr, 4 * sx, sy, sx, sc))
     np.matmul(matrix, tiles, out=out.reshape(6, 6, n, rows, columns, channels).transpose(2, 3, 4, 0, 1, 5))
 

@@ -179,25 +179,29 @@ class GELU(Activation):
 
     SCALE = math.sqrt(2 / math.pi)
     CUBIC = 0.044715
+    FAR = 10.0
+    """Where f' is 0 or 1 to the last digit, in float64 too."""
 
-    def _tanh(self, x: Array) -> Array:
+    def _tanh(self, x: Array, square: Array) -> Array:
         t = engine.scratch("activation.part", x.shape, x.dtype)
-        np.multiply(x, x, out=t)
-        t *= x.dtype.type(self.SCALE * self.CUBIC)
+        np.multiply(square, x.dtype.type(self.SCALE * self.CUBIC), out=t)
         t += x.dtype.type(self.SCALE)
         t *= x
         return np.tanh(t, out=t)
 
     def apply(self, x: Array, out: Array) -> None:
-        t = self._tanh(x)
+        t = self._tanh(x, np.multiply(x, x, out=engine.scratch("activation.part", x.shape, x.dtype)))
         t += 1
         t *= x.dtype.type(0.5)
         np.multiply(x, t, out=out)
 
     def gradient(self, dy: Array, x: Array, y: Array, out: Array) -> None:
         # f' = (1 + t) / 2 + x / 2 * (1 - t^2) * u', u' = scale * (1 + 3 * cubic * x^2)
-        t = self._tanh(x)
         np.multiply(x, x, out=out)
+        if not math.isfinite(np.vdot(out, out)):  # where x^3 may be infinite, and 1 - t^2 is 0
+            x = np.clip(x, -self.FAR, self.FAR)
+            np.multiply(x, x, out=out)
+        t = self._tanh(x, out)
         out *= x.dtype.type(1.5 * self.SCALE * self.CUBIC)
         out += x.dtype.type(0.5 * self.SCALE)
         out *= x  # x / 2 * u'

@@ -27,7 +27,9 @@ class Conv2d(Layer):
         init: ``he``, ``glorot``, ``normal`` (deviation 0.01), ``unit`` (deviation 1), or ``dirac`` (copies the input).
         exact: refuse an input whose last rows or columns no window reaches.
         algorithm: ``auto`` chooses the fastest for the shape; ``unfold``, ``unfold_rows`` (vertical stride 1) and
-            ``winograd`` (3x3 kernels, stride 1) give the same results within rounding.
+            ``winograd`` (3x3 kernels, stride 1) give the same results within rounding. Where a window is all zero,
+            ``winograd`` may leave up to 2e-5 of the greatest output instead of 0: behind it, with a bias of exactly 0,
+            a ReLU lets about half of these gradients through, where the others let none.
 
     Parameters: ``weight`` (kernel_h, kernel_w, in_channels, out_channels), ``bias`` (out_channels,).
     """

@@ -143,6 +143,19 @@ def test_float32_loses_little_on_realistic_shapes(
         assert (error / np.abs(dy).sum(axis=(0, 1, 2), dtype=np.float64)).max() < 1e-7, algorithm
 
 
+@pytest.mark.parametrize("channels", [3, 16, 64, 128, 256])
+def test_winograd_leaves_little_where_windows_are_all_zero_and_the_others_nothing(channels: int) -> None:
+    windows = Windows.fit((16, 16, channels), (3, 3), (1, 1), 1, exact=False)
+    x, weight, _, _ = operands(windows, 4, channels, np.float32)
+    x[:, :, np.arange(16) % 5 > 0] = 0  # so that all tiles hold some of both
+    direct = convolution.forward(x, weight, None, windows, "unfold")
+    zero = direct == 0
+    np.testing.assert_array_equal(convolution.forward(x, weight, None, windows, "unfold_rows") == 0, zero)
+    assert 0.1 < zero.mean() < 0.9
+    y = convolution.forward(x, weight, None, windows, "winograd")
+    assert 0 < np.abs(y[zero]).max() < 2e-5 * np.abs(y).max()  # what the README says of `algorithm`
+
+
 def test_every_number_of_the_image_and_the_kernel_is_used_exactly_where_it_should_be() -> None:
     # Images and kernels of a single 1 find a shifted or doubled tap at once, at sizes around each multiple of 4.
     for height, width, channels in itertools.product((3, 4, 5, 6, 9), (4, 7, 8), (1, 16)):

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from cnnlite.kernels import normalization
+from cnnlite.layers import layers
 from cnnlite.layers.normalization import BatchNorm
 from cnnlite.types import Array, Shape
 from tests.gradcheck import backward
@@ -70,6 +71,31 @@ def test_output_and_gradients_agree_with_float64(shape: Shape, mean: float, y_er
     np.testing.assert_allclose(dx, wide_dx, rtol=1e-6, atol=dx_error)
     np.testing.assert_allclose(dbeta / numbers, wide_dbeta / numbers, rtol=0, atol=1e-6)
     np.testing.assert_allclose(dgamma / numbers, wide_dgamma / numbers, rtol=0, atol=dx_error)
+
+
+@pytest.mark.parametrize("deviations", [40, 1e3, -1e3, 1e4])
+def test_gammas_gradient_loses_no_digits_far_from_zero(deviations: float) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((64, 8, 8, 16), np.float32)
+    x[..., 5:] += np.float32(deviations)  # the other channels stay near 0
+    dy = rng.standard_normal(x.shape, np.float32)
+    narrow, wide = (_train(x.astype(dtype), dy.astype(dtype))[2] for dtype in (np.float32, np.float64))
+    assert np.linalg.norm(narrow - wide) < 2e-6 * np.linalg.norm(wide)
+
+
+@pytest.mark.parametrize("name", ["relu", "gelu"])
+def test_activations_see_the_same_numbers_far_from_zero(name: str) -> None:
+    x, dy = np.random.default_rng(0).standard_normal((2, 64, 8, 8, 4))
+    results = []
+    for together in (True, False):
+        norm, activation = BatchNorm(), layers[name]()
+        norm.build(x.shape[1:], np.random.default_rng(0), x.dtype)
+        assert not together or norm.absorb(activation)
+        z = norm.forward(x + 1e3, training=True)
+        activation.forward(z, training=True)
+        backward(norm, dy if together else backward(activation, dy))
+        results.append(norm.grads["gamma"].copy())
+    np.testing.assert_allclose(results[0], results[1], rtol=1e-9)
 
 
 def _train(x: Array, dy: Array) -> tuple[Array, Array, Array, Array]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cnnlite.layers import layers
-from cnnlite.layers.activations import Activation, Tanh
+from cnnlite.layers.activations import GELU, Activation, Tanh
 from cnnlite.layers.base import Layer
 from cnnlite.layers.containers import Residual, Sequential
 from cnnlite.layers.normalization import BatchNorm
@@ -58,6 +58,63 @@ def run(networks: list[Sequential], x: Array) -> list[Array]:
 def assert_agree(first: list[Array], second: list[Array]) -> None:
     for one, other in zip(first, second, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-12)
+
+
+MAGNITUDES = [
+    0,
+    1e-45,
+    1e-40,
+    1.1754944e-38,
+    1e-20,
+    1e-4,
+    1,
+    5,
+    9,
+    10,
+    17,
+    89,
+    104,
+    1e3,
+    1e9,
+    2e13,
+    1e15,
+    2e19,
+    1e30,
+    3e38,
+]
+EDGES = np.array([[sign * size for size in MAGNITUDES for sign in (1, -1)]], np.float32)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_from_the_smallest_to_the_greatest_numbers_of_float32_they_are_what_they_are_in_float64(name: str) -> None:
+    results = {}
+    for dtype in (np.float32, np.float64):
+        activation, x = made(name), EDGES.astype(dtype)
+        activation.build(x.shape[1:], np.random.default_rng(0), np.dtype(dtype))
+        with np.errstate(over="ignore"):  # as in training
+            y = activation.forward(x, training=True)
+            dx = backward(activation, np.ones_like(x))
+        assert np.isfinite(y).all()
+        assert np.isfinite(dx).all()
+        results[dtype] = y, dx
+    for narrow, wide in zip(results[np.float32], results[np.float64], strict=True):
+        np.testing.assert_allclose(narrow, wide, rtol=1e-6, atol=2e-6)
+
+
+def test_gelu_has_the_gradient_0_or_1_far_from_zero_behind_batch_norm_too() -> None:
+    far = np.array([[1e13], [1e15], [3e38], [-1e13], [-1e15], [-3e38]], np.float32)
+    gelu = made("gelu")
+    with np.errstate(over="ignore"):  # as in training
+        gelu.forward(far, training=True)
+        assert backward(gelu, np.ones_like(far)).ravel().tolist() == [1, 1, 1, 0, 0, 0]
+    network = Sequential([BatchNorm(), GELU()])
+    network.build((1,), np.random.default_rng(0), np.dtype(np.float32))
+    _, norm = next(part for part in network.walk() if isinstance(part[1], BatchNorm))
+    norm.params["gamma"][...] = 1e20
+    with np.errstate(over="ignore"):
+        network.forward(np.arange(6, dtype=np.float32)[:, None], training=True)
+        backward(network, np.ones((6, 1), np.float32))
+    assert norm.grads["beta"] == 3
 
 
 def test_these_are_all_activations() -> None:
