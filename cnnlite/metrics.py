@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from cnnlite.errors import StorageError
-from cnnlite.files import replacing, unwritable
+from cnnlite.files import is_special, open_to_append, replacing, unwritable
 from cnnlite.types import Array
 
 _LONGEST_LINE = 10_000
@@ -91,7 +91,7 @@ class MetricsFile:
             raise ValueError(f"no such columns: {', '.join(sorted(unknown))}")
         text = ",".join(_field(row.get(column)) for column in COLUMNS) + "\n"
         try:
-            with open(self.path, "ab") as file:
+            with open_to_append(self.path) as file:
                 if file.tell() == 0:
                     text = ",".join(COLUMNS) + "\n" + text
                 file.write(text.encode())
@@ -102,9 +102,9 @@ class MetricsFile:
 
     def cut_back(self, step: int) -> None:
         """Drop the rows after ``step`` and any row that a killed process left unfinished."""
-        if not self.path.exists():
+        if not os.path.lexists(self.path):
             return
-        if not self.path.is_file():
+        if self.path.is_symlink() or is_special(self.path):  # to which nothing could be appended later
             raise StorageError(f"{self.path}: is not a regular file; remove it")
         try:
             if all(kept for _, kept in self._lines(step)):

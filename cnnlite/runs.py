@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from cnnlite.checkpoint import Checkpoint, CheckpointFile, load_checkpoint, save_checkpoint
 from cnnlite.errors import CheckpointError, ConfigError, DamagedError, StorageError
-from cnnlite.files import lock, remove_temporary, unwritable, write_text
+from cnnlite.files import check_writable, lock, open_to_append, remove_temporary, unwritable, write_text
 from cnnlite.metrics import MetricsFile, NoMetrics
 from cnnlite.words import did_you_mean
 
@@ -59,6 +59,8 @@ class RunDirectory:
         run = cls(path)
         if not run.checkpoints.is_dir():
             raise no_run(path)
+        if run.checkpoints.is_symlink():  # perhaps to those of another run, with another lock
+            raise ConfigError(f"{run.checkpoints}: is a link; resume the run that it leads into, or put a folder there")
         run._prepare()
         return run
 
@@ -89,14 +91,12 @@ class RunDirectory:
     def _prepare(self) -> None:
         """Take the lock, and find out now rather than at the first save whether files can be written here."""
         try:
-            self._lock = open(self.path / _LOCK, "ab")  # noqa: SIM115 - held open for the life of the run
+            self._lock = open_to_append(self.path / _LOCK)
             if not lock(self._lock):
                 self._lock.close()
                 raise ConfigError(f"{self.path}: another process is training in this run directory; name another one")
             self.checkpoints.mkdir(exist_ok=True)
-            probe = self.checkpoints / f".probe.{os.getpid()}.tmp"
-            probe.write_bytes(b"x")
-            probe.unlink()
+            check_writable(self.checkpoints)
         except OSError as error:
             self.discard()
             raise unwritable(self.path, error) from error

@@ -67,6 +67,7 @@ def interface() -> set[str]:
 def writing(tree: ast.AST) -> Iterator[str]:
     """The calls in a module that change files."""
     own = {"mkdir", "touch", "unlink", "rmdir", "rmtree", "makedirs", "write_bytes", "hardlink_to", "symlink_to"}
+    own |= {"replacing", "write_files", "open_to_append", "remove_temporary"}
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call):
             continue
@@ -76,7 +77,7 @@ def writing(tree: ast.AST) -> Iterator[str]:
         opens |= text == "os.open" and bool(re.search("O_(WRONLY|RDWR)", ast.unparse(node)))
         # A path's write_text takes the text alone, that of `files` and of a run the name as well.
         writes = name == "write_text" and (len(node.args) == 1 or text == name)
-        if name in own or opens or writes or name == "replacing" or text in {"os.replace", "os.rename", "os.link"}:
+        if name in own or opens or writes or text in {"os.replace", "os.rename", "os.link"}:
             yield text
 
 
@@ -95,6 +96,8 @@ def test_files_are_written_by_these_rooms_alone() -> None:
         ("run.write_text('log.txt', text)", 0),
         ("write_text(path, text)", 1),
         ("path.write_text(text, encoding='utf-8')", 1),
+        ("write_files({path: data}, force=force)", 1),
+        ("open_to_append(path)", 1),
         ("text.replace('a', 'b')", 0),
         ("os.replace(one, other)", 1),
         ("os.open(path, os.O_RDONLY)", 0),

@@ -106,7 +106,7 @@ class Folder(Source):
                 with _turn(path):
                     found = _fitting_cache(path, listing)
                     if found is None:
-                        remove_temporary(path.parent, path.name)
+                        remove_temporary(path.parent)
                         self._build(path, listing)
                         found = read_cache(path)
             except (OSError, StorageError) as error:
