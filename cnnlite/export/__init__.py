@@ -150,7 +150,8 @@ def compare(model: Model, content: bytes, root: str | None = None) -> Difference
 def _images(model: Model, root: str | None) -> tuple[Array, str]:
     data = model.config.data
     try:
-        dataset = load_dataset(data.dataset, Path(data.root if root is None else root), validation="none")
+        source = data.dataset.reading_only(model.classes)  # the config came with the checkpoint, from anywhere
+        dataset = load_dataset(source, Path(data.root if root is None else root), validation="none")
         if dataset.test.images.shape[1:] == model.image_shape:
             return np.asarray(dataset.test.images[:_IMAGES]), f"test images of {dataset.name}"
         reason = f"those of {dataset.name} here have another size"
