@@ -2,9 +2,11 @@
 
 import contextlib
 import errno
+import io
 import os
 import re
 import secrets
+import shutil
 import stat
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -99,7 +101,7 @@ def is_special(path: Path) -> bool:
 
 def check_writable(folder: Path) -> None:
     """Write and remove a temporary file in ``folder``; OSError if that cannot be."""
-    temporary = _temporary(folder)
+    temporary = temporary_name(folder)
     try:
         with open(temporary, "xb") as file:
             file.write(b"x")
@@ -108,16 +110,24 @@ def check_writable(folder: Path) -> None:
             temporary.unlink()
 
 
-def open_to_append(path: Path) -> BinaryIO:
-    """Open a file for appending, made if need be; OSError for a link, a FIFO or a device, which lead elsewhere."""
+def open_to_append(path: Path, *, unshare: bool = False) -> io.BufferedWriter:
+    """Open a file for appending, made if need be; OSError for a link, a FIFO or a device, which lead elsewhere.
+
+    With ``unshare``, a file that has other names too, as in a copy made of hard links, becomes one by itself first.
+    """
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISREG(path.lstat().st_mode):
             raise OSError(errno.EINVAL, "is not a regular file; remove it")
     file = open(path, "ab", opener=_opener)  # noqa: SIM115 - the caller's
-    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+    status = os.fstat(file.fileno())
+    if stat.S_ISREG(status.st_mode) and not (unshare and status.st_nlink > 1):
         return file
     file.close()
-    raise OSError(errno.EINVAL, "is not a regular file; remove it")
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "is not a regular file; remove it")
+    with replacing(path) as copy, open_at_once(path) as shared:
+        shutil.copyfileobj(shared, copy)
+    return open_to_append(path)
 
 
 def open_at_once(path: Path) -> BinaryIO:
@@ -143,6 +153,16 @@ def read_small(path: Path, most: int) -> bytes:
         return file.read(most)
 
 
+def temporary_name(folder: Path) -> Path:
+    """Make up a name at which nobody can have put a link; short, as that of the file may be as long as names can be."""
+    return folder / f".cnnlite-{secrets.token_hex(8)}.tmp"
+
+
+def is_temporary(name: str) -> bool:
+    """Tell a name that `temporary_name` made up."""
+    return bool(_TEMPORARY.fullmatch(name))
+
+
 def remove_temporary(folder: Path) -> None:
     """Delete what killed processes left of unfinished writes in ``folder``, and nothing else.
 
@@ -150,7 +170,7 @@ def remove_temporary(folder: Path) -> None:
     Windows keeps it from being deleted. Where files cannot be locked, nobody can tell, and all stay.
     """
     with contextlib.suppress(OSError):
-        for path in filter(lambda path: _TEMPORARY.fullmatch(path.name), folder.iterdir()):
+        for path in filter(lambda path: is_temporary(path.name), folder.iterdir()):
             with contextlib.suppress(OSError):
                 if _is_abandoned(path):
                     path.unlink()
@@ -187,21 +207,19 @@ def lock(file: IO[bytes] | int, *, otherwise: bool = True) -> bool:
 
 
 @contextlib.contextmanager
-def locked_folder(folder: Path) -> Iterator[bool]:
-    """Lock a folder inside the block; False if another process holds it. Windows cannot open folders: always True."""
+def locked_folder(folder: Path, *, otherwise: bool = True) -> Iterator[bool]:
+    """Lock a folder inside the block; False if another process holds it.
+
+    ``otherwise`` is the answer where folders cannot be locked; Windows cannot even open them.
+    """
     if os.name != "posix":
-        yield True
+        yield otherwise
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        yield lock(descriptor)
+        yield lock(descriptor, otherwise=otherwise)
     finally:
         os.close(descriptor)
-
-
-def _temporary(folder: Path) -> Path:
-    """Make up a name at which nobody can have put a link; short, as that of the file may be as long as names can be."""
-    return folder / f".cnnlite-{secrets.token_hex(8)}.tmp"
 
 
 def _opener(path: str, flags: int) -> int:
@@ -212,7 +230,7 @@ def _opener(path: str, flags: int) -> int:
 @contextlib.contextmanager
 def _spare(path: Path) -> Iterator[Path]:
     """Make up another name beside ``path``; whatever has it at the end is removed, and OSErrors are of ``path``."""
-    spare = _temporary(path.parent)
+    spare = temporary_name(path.parent)
     try:
         yield spare
     except OSError as error:
@@ -235,7 +253,7 @@ def _filling(temporary: Path) -> Iterator[BinaryIO]:
 
 def _keep(path: Path, previous: Path) -> None:
     """Make ``previous`` another name of the file at ``path``, which is there all the time."""
-    spare = _temporary(previous.parent)
+    spare = temporary_name(previous.parent)
     try:
         os.link(path, spare)
         os.replace(spare, previous)

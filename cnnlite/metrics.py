@@ -91,7 +91,7 @@ class MetricsFile:
             raise ValueError(f"no such columns: {', '.join(sorted(unknown))}")
         text = ",".join(_field(row.get(column)) for column in COLUMNS) + "\n"
         try:
-            with open_to_append(self.path) as file:
+            with open_to_append(self.path, unshare=True) as file:
                 if file.tell() == 0:
                     text = ",".join(COLUMNS) + "\n" + text
                 file.write(text.encode())

@@ -59,7 +59,8 @@ class Reporter:
         if self.mute:
             return
         try:
-            self._log = io.TextIOWrapper(open_to_append(path), encoding="utf-8", errors="backslashreplace")
+            file = open_to_append(path, unshare=True)
+            self._log = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace")
             self._log_path = path
         except OSError as error:
             raise unwritable(path, error) from error

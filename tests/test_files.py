@@ -223,3 +223,13 @@ def test_a_folder_is_tried_without_leaving_or_following_anything(
     with pytest.raises(FileExistsError):
         check_writable(tmp_path)
     assert victim.read_text() == "precious"
+
+
+def test_what_is_appended_to_a_copy_made_of_hard_links_is_not_in_the_original(tmp_path: Path) -> None:
+    (tmp_path / "original").write_text("one\n")
+    os.link(tmp_path / "original", tmp_path / "copy")
+    for word in (b"two\n", b"three\n"):
+        with open_to_append(tmp_path / "copy", unshare=True) as file:
+            file.write(word)
+    assert (tmp_path / "original").read_text() == "one\n"
+    assert (tmp_path / "copy").read_text() == "one\ntwo\nthree\n"

@@ -1,5 +1,4 @@
 import errno
-import functools
 import io
 import os
 import sys
@@ -105,7 +104,7 @@ def test_a_log_that_cannot_be_written_is_a_storage_error(tmp_path: Path, monkeyp
     reporter = Reporter()
     with pytest.raises(StorageError, match="is not a regular file"):
         reporter.open_log(Path("/dev/full"))
-    monkeypatch.setattr("cnnlite.progress.open_to_append", functools.partial(open, mode="ab"))
+    monkeypatch.setattr("cnnlite.progress.open_to_append", lambda path, unshare: path.open("ab"))
     reporter.open_log(Path("/dev/full"))
     with pytest.raises(StorageError, match="No space left"):
         reporter.line("x")
