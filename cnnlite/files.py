@@ -1,7 +1,6 @@
 """Writing files so that a reader finds the old content or the new, never a part of it."""
 
 import contextlib
-import errno
 import io
 import os
 import re
@@ -111,20 +110,21 @@ def check_writable(folder: Path) -> None:
 
 
 def open_to_append(path: Path, *, unshare: bool = False) -> io.BufferedWriter:
-    """Open a file for appending, made if need be; OSError for a link, a FIFO or a device, which lead elsewhere.
+    """Open a file for appending, made if need be; StorageError for a link, FIFO or device, which lead elsewhere.
 
     With ``unshare``, a file that has other names too, as in a copy made of hard links, becomes one by itself first.
+    Other OSErrors are passed on.
     """
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISREG(path.lstat().st_mode):
-            raise OSError(errno.EINVAL, "is not a regular file; remove it")
+            raise StorageError(f"{path}: is not a regular file; remove it")
     file = open(path, "ab", opener=_opener)  # noqa: SIM115 - the caller's
     status = os.fstat(file.fileno())
     if stat.S_ISREG(status.st_mode) and not (unshare and status.st_nlink > 1):
         return file
     file.close()
     if not stat.S_ISREG(status.st_mode):
-        raise OSError(errno.EINVAL, "is not a regular file; remove it")
+        raise StorageError(f"{path}: is not a regular file; remove it")
     with replacing(path) as copy, open_at_once(path) as shared:
         shutil.copyfileobj(shared, copy)
     return open_to_append(path)
@@ -136,21 +136,22 @@ def open_at_once(path: Path) -> BinaryIO:
 
 
 def read_small(path: Path, most: int) -> bytes:
-    """Read a regular file of at most ``most`` bytes; DataError if it is anything else, or closed to this user.
+    """Read a regular file of at most ``most`` bytes; DataError if it is anything else, or cannot be read.
 
-    Other OSErrors, such as that of a missing file, are passed on.
+    The OSErrors that say that nothing is there are passed on.
     """
     try:
-        file = open_at_once(path)
-    except PermissionError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    with file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise DataError(f"{path}: is not a regular file; remove it")
-        if status.st_size > most:
-            raise DataError(f"{path}: has {status.st_size:,} bytes, more than the {most:,} it may have; remove it")
-        return file.read(most)
+        with open_at_once(path) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise DataError(f"{path}: is not a regular file; remove it")
+            if status.st_size > most:
+                raise DataError(f"{path}: has {status.st_size:,} bytes, more than the {most:,} it may have; remove it")
+            return file.read(most)
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
 def temporary_name(folder: Path) -> Path:

@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from cnnlite.checkpoint import Checkpoint, CheckpointFile, load_checkpoint, save_checkpoint
 from cnnlite.errors import CheckpointError, ConfigError, DamagedError, StorageError
-from cnnlite.files import check_writable, lock, open_to_append, remove_temporary, unwritable, write_text
+from cnnlite.files import check_writable, is_special, lock, open_to_append, remove_temporary, unwritable, write_text
 from cnnlite.metrics import MetricsFile, NoMetrics
 from cnnlite.words import did_you_mean
 
@@ -61,6 +61,9 @@ class RunDirectory:
             raise no_run(path)
         if run.checkpoints.is_symlink():  # perhaps to those of another run, with another lock
             raise ConfigError(f"{run.checkpoints}: is a link; resume the run that it leads into, or put a folder there")
+        for file in (run.file("result.json"), run.checkpoint_path("previous"), run.checkpoint_path("best")):
+            if is_special(file):  # found now, and not when it is to be written
+                raise StorageError(f"{file}: is not a regular file; remove it")
         run._prepare()
         return run
 

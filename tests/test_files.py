@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cnnlite.checkpoint import load_checkpoint
-from cnnlite.errors import CheckpointError, ConfigError, StorageError
+from cnnlite.errors import CheckpointError, ConfigError, DataError, StorageError
 from cnnlite.files import (
     check_writable,
     open_to_append,
@@ -37,7 +37,7 @@ def next_descriptor() -> int:
 @pytest.mark.parametrize("read", [load_checkpoint, lambda path: read_small(path, 9)], ids=["checkpoint", "small"])
 def test_a_folder_in_the_place_of_a_file_is_not_left_open(read: Callable[[Path], object], tmp_path: Path) -> None:
     before = next_descriptor()
-    with contextlib.suppress(CheckpointError, OSError):
+    with contextlib.suppress(CheckpointError, DataError):
         read(tmp_path)
     assert next_descriptor() == before
 
@@ -89,7 +89,7 @@ def test_what_is_at_the_destination_is_replaced_if_it_is_a_file_or_a_link_to_one
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_is_appended_to_what_leads_elsewhere(kind: str, tmp_path: Path) -> None:
     victim = place(tmp_path / "a", kind)
-    with pytest.raises(OSError, match="regular"):
+    with pytest.raises(StorageError, match="a: is not a regular file; remove it"):
         open_to_append(tmp_path / "a")
     assert kind not in LINKS or not victim.is_file() or victim.read_text() == "precious"
     assert kind != "dangling link" or not victim.exists()
@@ -101,7 +101,7 @@ def test_nothing_is_appended_to_what_was_put_there_since_it_was_looked_at(
 ) -> None:
     monkeypatch.setattr(Path, "lstat", lambda path: os.stat(__file__))
     victim = place(tmp_path / "a", kind)
-    with pytest.raises(OSError):  # noqa: PT011 - each system has its own words
+    with pytest.raises((OSError, StorageError)):
         open_to_append(tmp_path / "a")
     assert kind != "dangling link" or not victim.exists()
 

@@ -49,6 +49,8 @@ def write_report(
     index = folder / "index.html"
     if folder == record.path / "report" and folder.is_symlink():
         raise ConfigError(f"{folder}: is a link; name the folder that it leads to with --out")
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder}: is not a folder; name another with --out")
     refuse_existing([index], force=force)  # the pictures are not known yet
     page = report_page(record, root, say)
     try:

@@ -2,6 +2,7 @@
 
 import csv
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ class Record:
 
 def read_record(path: Path) -> Record:
     """Read a run directory; ConfigError if it is none, CheckpointError if what it is made of is not registered."""
-    if not (path / "config.yaml").is_file():
+    if not os.path.lexists(path / "config.yaml"):
         raise no_run(path)
     rows = _rows(path / "metrics.csv")
     result = read_result(path / "result.json")
