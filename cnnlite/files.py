@@ -94,8 +94,13 @@ def write_files(contents: Mapping[Path, bytes], *, force: bool = False) -> None:
 
 
 def is_special(path: Path) -> bool:
-    """Tell whether a folder, FIFO or device is at ``path``, or at the end of a link there."""
-    return os.path.exists(path) and not os.path.isfile(path)
+    """Tell whether a folder, FIFO or device is at ``path``, or at the end of a link there.
+
+    So are all names of the system's own, such as /dev/stdout, which may lead to a file.
+    """
+    folder = os.path.realpath(path.parent)
+    ours = folder != "/dev" and not folder.startswith("/proc/")
+    return os.path.lexists(path) and not (ours and (os.path.isfile(path) or not os.path.exists(path)))
 
 
 def check_writable(folder: Path) -> None:

@@ -133,3 +133,53 @@ def test_a_link_to_the_same_file_elsewhere_is_read_and_never_written_through(
     before = content(elsewhere)
     answer(COMMANDS[command])
     assert content(elsewhere) == before
+
+
+WRITING = {
+    "export": (["export", "run", "out.onnx"], "out.onnx"),
+    "compare": (["compare", "run", "other", "--out", "out.svg"], "out.svg"),
+    "report": (["report", "run", "--out", "out"], "out/index.html"),
+    "configs copy": (["configs", "copy", "small", "out.yaml"], "out.yaml"),
+}
+
+
+@pytest.mark.parametrize("command", WRITING)
+def test_every_command_that_writes_has_the_same_rule(
+    command: str, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for needed in ("matplotlib", "onnx"):
+        pytest.importorskip(needed)
+    arguments, out = WRITING[command]
+    for kind in (*KINDS, "file"):
+        folder = tmp_path / kind
+        shutil.copytree(runs, folder)
+        monkeypatch.chdir(folder)
+        path = folder / out
+        path.parent.mkdir(exist_ok=True)
+        if kind == "file":
+            path.write_text("precious")
+        victim = place(path, kind) if kind != "file" else path
+        before = sorted(tmp_path.rglob("*"))
+        if kind in ("folder", "link to a folder") and command == "configs copy":
+            continue  # into which it copies
+        for force in ([], ["--force"]):
+            code, told = answer([*arguments, *force])
+            if force and kind in ("file", "link", "dangling link"):
+                assert (code, path.is_symlink(), path.is_file()) == (0, False, True), (kind, told)
+            else:
+                reason = "exists already" if kind in ("file", "link", "dangling link") else "is not a regular file"
+                assert (code, f"error: {out}: {reason}; name another place" in told) == (2, True), (kind, told)
+                assert sorted(tmp_path.rglob("*")) == before
+                assert kind != "file" or path.read_text() == "precious"
+        assert kind != "link" or victim.read_text() == "precious"
+        assert kind != "dangling link" or not victim.exists()
+
+
+@pytest.mark.parametrize("out", ["/dev/null", "/dev/stdout"])
+def test_devices_are_not_replaced_whoever_asks(out: str, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "replace", lambda *_: pytest.fail("replaced"))
+    monkeypatch.chdir(runs)
+    for command in (["configs", "copy", "small"], ["export", "run"]):
+        code, told = answer([*command, out, "--force"])
+        assert code == 2
+        assert f"error: {out}: is not a regular file; name another place" in told

@@ -86,6 +86,21 @@ def test_files_are_written_by_these_rooms_alone() -> None:
     assert found == WRITERS.keys()
 
 
+def test_files_are_opened_for_writing_by_one_room_which_follows_no_links() -> None:
+    found = {name for name, tree in modules().items() if {"open", "write_text", "write_bytes"} & set(plainly(tree))}
+    others = {"cnnlite.cli.group", "cnnlite.streams", "cnnlite.machine"}  # the null device and /proc
+    inside = {"cnnlite.checkpoint", "cnnlite.data.archive"}  # members of a file and of a folder that are new
+    assert found == {"cnnlite.files", *inside, *others}
+
+
+def plainly(tree: ast.AST) -> Iterator[str]:
+    """The calls of `writing` that are not of functions in `files`."""
+    for text in writing(tree):
+        name = text.rpartition(".")[2]
+        if name == "open" or (name in ("write_text", "write_bytes") and "." in text):
+            yield name
+
+
 @pytest.mark.parametrize(
     ("code", "found"),
     [

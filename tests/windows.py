@@ -21,6 +21,7 @@ MODULES = ("fcntl", "grp", "posix", "pty", "pwd", "resource", "termios", "tty")
 """Modules of the standard library that Windows does not have."""
 SIGNALS = ("SIGALRM", "SIGCHLD", "SIGHUP", "SIGKILL", "SIGPIPE", "SIGQUIT", "SIGSTOP", "SIGUSR1", "SIGUSR2", "SIGXFSZ")
 OF_OS = {
+    "O_NOFOLLOW",
     "O_NONBLOCK",
     "chown",
     "fork",
