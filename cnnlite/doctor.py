@@ -75,10 +75,10 @@ def _versions() -> dict[str, str]:
 def _dataset(cifar: Cifar, root: Path) -> str:
     """Whether a dataset is in ``root``; checksums tell, or reading it where its version has none."""
     archive = ARCHIVES[cifar.name]
-    for folder in (root / archive.folder, root):
-        if is_complete(folder, archive):
-            return f"{folder}: complete and verified"
     try:
+        for folder in (root / archive.folder, root):
+            if is_complete(folder, archive):
+                return f"{folder}: complete and verified"
         if not any((root / version.folder).is_dir() or (root / version.test).is_file() for version in cifar.versions):
             choice = "" if cifar is CIFAR10 else f" --dataset {cifar.name}"
             return f"not in {root}; `cnnlite download-cifar --data {shell_word(str(root))}{choice}` gets it"

@@ -90,7 +90,7 @@ def evaluate_checkpoint(
     evaluation, the same as an object for programs, and warnings.
     """
     checkpoint, config, network, normalizer, classes = load_network(path)
-    dataset = load_data(config, root)
+    dataset = load_data(config, root, classes)
     if dataset.classes != classes or dataset.train.images.shape[1:] != network.in_shape:
         raise DataError(f"{path}: was trained on other classes or image sizes than {dataset.name} has here")
     warnings = []

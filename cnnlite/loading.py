@@ -25,11 +25,15 @@ _OPTIMIZER = "optimizer/"
 _LARGEST_SIDE = 2**20
 
 
-def load_data(config: Config, root: str | None = None) -> Dataset:
-    """Load and split the dataset a config names, from another folder if one is given."""
+def load_data(config: Config, root: str | None = None, classes: tuple[str, ...] | None = None) -> Dataset:
+    """Load and split the dataset a config names, from another folder if one is given.
+
+    The config of a checkpoint may be anybody's: with the ``classes`` that it was trained on, nothing is written where
+    the config says, and other classes are refused before pictures are decoded (DataError).
+    """
     data = config.data
     return load_dataset(
-        data.dataset,
+        data.dataset if classes is None else data.dataset.reading_only(classes),
         Path(data.root if root is None else root),
         validation=data.validation,
         center_crop=data.center_crop,

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from cnnlite.errors import StorageError
-from cnnlite.files import is_missing, replacing, unreadable, unwritable
+from cnnlite.files import is_missing, is_special, open_to_append, replacing, unreadable, unwritable
 from cnnlite.types import Array
 
 _LONGEST_LINE = 10_000
@@ -96,7 +96,7 @@ class MetricsFile:
         text = ",".join(_field(row.get(column)) for column in COLUMNS) + "\n"
         self._before()
         try:
-            with open(self.path, "ab") as file:
+            with open_to_append(self.path, unshare=True) as file:
                 if file.tell() == 0:
                     text = ",".join(COLUMNS) + "\n" + text
                 file.write(text.encode())
@@ -110,7 +110,7 @@ class MetricsFile:
         if is_missing(self.path):
             return
         self._before()
-        if not self.path.is_file():
+        if self.path.is_symlink() or is_special(self.path):  # to which nothing could be appended later
             raise StorageError(f"{self.path}: is not a regular file; remove it")
         try:
             if all(kept for _, kept in self._lines(step)):

@@ -1,6 +1,7 @@
 """What a run tells its user: a bar at a terminal, plain lines elsewhere, and the same lines in log.txt."""
 
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -10,7 +11,7 @@ from typing import IO, Any, Protocol
 from tqdm import tqdm
 from tqdm.std import TqdmDefaultWriteLock  # type: ignore[attr-defined]  # the stubs leave it out
 
-from cnnlite.files import unwritable
+from cnnlite.files import open_to_append, unwritable
 from cnnlite.printable import escaped
 from cnnlite.streams import mute, only_ascii, say
 
@@ -60,7 +61,8 @@ class Reporter:
         if self.mute:
             return
         try:
-            self._log = open(path, "a", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115 - see close
+            file = open_to_append(path, unshare=True)
+            self._log = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace")
             self._log_path = path
         except OSError as error:
             raise unwritable(path, error) from error

@@ -6,14 +6,22 @@ import json
 import os
 import re
 import stat
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from cnnlite.checkpoint import Checkpoint, CheckpointFile, load_checkpoint, save_checkpoint
 from cnnlite.errors import CheckpointError, ConfigError, DamagedError, StorageError
-from cnnlite.files import is_missing, remove_temporary, unreadable, unwritable, write_text
+from cnnlite.files import (
+    check_writable,
+    is_missing,
+    is_special,
+    is_temporary,
+    remove_temporary,
+    unreadable,
+    unwritable,
+    write_text,
+)
 from cnnlite.finding import no_run
 from cnnlite.holding import Hold
 from cnnlite.metrics import MetricsFile, NoMetrics
@@ -68,6 +76,11 @@ class RunDirectory:
         run = cls(path)
         if is_missing(run.checkpoints):
             raise no_run(path)
+        if run.checkpoints.is_symlink():  # perhaps to those of another run, with another lock
+            raise ConfigError(f"{run.checkpoints}: is a link; resume the run that it leads into, or put a folder there")
+        for file in (run.file("result.json"), run.checkpoint_path("previous"), run.checkpoint_path("best")):
+            if is_special(file):  # found now, and not when it is to be written
+                raise StorageError(f"{file}: is not a regular file; remove it")
         run._prepare()
         return run
 
@@ -109,11 +122,9 @@ class RunDirectory:
     def _is_bare(self) -> bool:
         """Tell whether nothing is here, or what a process leaves that is killed before it has written its config."""
         names = os.listdir(self.path)
-        ours = re.compile(r"\.lock|checkpoints|environment\.json|\.(environment|config)\..*tmp")
-        if not all(map(ours.fullmatch, names)):
+        if not all(is_temporary(name) or name in (".lock", "checkpoints", "environment.json") for name in names):
             return False
-        inside = os.listdir(self.checkpoints) if self.checkpoints.name in names else []
-        return all(re.fullmatch(r"\.probe\..*tmp", name) for name in inside)
+        return self.checkpoints.name not in names or all(map(is_temporary, os.listdir(self.checkpoints)))
 
     def _prepare(self) -> None:
         """Take the lock, and find out now rather than at the first save whether files can be written here."""
@@ -122,13 +133,9 @@ class RunDirectory:
                 raise ConfigError(f"{self.path}: another process is training in this run directory; name another one")
             with contextlib.suppress(FileExistsError):
                 self._make_folder(self.checkpoints)
-            with tempfile.NamedTemporaryFile(prefix=".probe.", suffix=".tmp", dir=self.checkpoints) as probe:
-                probe.write(b"x")
-                probe.flush()
-            for name in (*_PRELIMINARY, "metrics.csv", "result.json"):
-                remove_temporary(self.path, name)
-            for name in ("probe", *(f"{kind}.npz" for kind in _KINDS)):
-                remove_temporary(self.checkpoints, name)
+            check_writable(self.checkpoints)
+            remove_temporary(self.path)
+            remove_temporary(self.checkpoints)
         except BaseException as error:
             if not self.discard():
                 self.close()

@@ -1,12 +1,12 @@
 """The figures of a run for TensorBoard, through tensorboardX."""
 
 import importlib.util
-import os
+import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cnnlite.errors import missing_extra
+from cnnlite.errors import StorageError, missing_extra
 
 _CHARTS = {
     "train_loss": "loss/train",
@@ -27,15 +27,20 @@ def require_tensorboardx() -> None:
 class TensorBoard:
     """Writes each row of the metrics to event files in ``folder``; those after ``step`` are hidden, as on a resume.
 
-    The folder is made with the first row.
+    The folder is made with the first row. StorageError if a link, or anything but a folder, is there already.
     """
 
     def __init__(self, folder: Path, step: int = 0):
         from tensorboardX import SummaryWriter
 
-        # Files are named by the second: step and process keep one that is resumed at once from replacing its beginning.
-        suffix, first = f".{step:09}.{os.getpid()}", step + 1 if folder.exists() else None
-        self._begin: Callable[[], Any] = lambda: SummaryWriter(str(folder), purge_step=first, filename_suffix=suffix)
+        if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+            raise StorageError(f"{folder}: is not a folder; remove it")
+        first = step + 1 if folder.exists() else None
+        # Files are named by the second: the step keeps one that is resumed at once from replacing its own beginning,
+        # and the token one at which somebody put a link. A name that began with "s3:" would not be one of a file.
+        self._begin: Callable[[], Any] = lambda: SummaryWriter(
+            str(folder.absolute()), purge_step=first, filename_suffix=f".{step:09}.{secrets.token_hex(4)}"
+        )
         self._writer: Any = None
 
     def row(self, figures: Mapping[str, float | None]) -> None:

@@ -110,6 +110,9 @@ def test_a_log_that_cannot_be_written_is_a_storage_error(tmp_path: Path, monkeyp
         return
     on_stderr(monkeypatch, io.StringIO())
     reporter = Reporter()
+    with pytest.raises(StorageError, match="is not a regular file"):
+        reporter.open_log(Path("/dev/full"))
+    monkeypatch.setattr("cnnlite.progress.open_to_append", lambda path, unshare: path.open("ab"))
     reporter.open_log(Path("/dev/full"))
     with pytest.raises(StorageError, match="No space left"):
         reporter.line("x")

@@ -184,13 +184,10 @@ def test_a_place_that_cannot_be_written_is_found_at_once(tmp_path: Path, monkeyp
         with pytest.raises(StorageError, match="cannot make"):
             RunDirectory.create("small", base)
 
-    def refuse(path: str, flags: int, *more: int) -> int:
-        if "probe" in str(path):
-            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-        return opened(path, flags, *more)
+    def refuse(folder: Path) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    opened = os.open
-    monkeypatch.setattr(os, "open", refuse)
+    monkeypatch.setattr("cnnlite.runs.check_writable", refuse)
     with pytest.raises(StorageError, match="Read-only"):
         RunDirectory.create("small", tmp_path / "runs")
     assert os.listdir(tmp_path) == ["file"]

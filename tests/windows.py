@@ -24,6 +24,7 @@ SIGNALS = (
     *("SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGXFSZ"),
 )
 OF_OS = {
+    "O_NOFOLLOW",
     "O_NONBLOCK",
     "chown",
     "fork",

@@ -1,7 +1,6 @@
 """Commands about the bundled configs."""
 
 import itertools
-import os
 import re
 from pathlib import Path
 
@@ -66,14 +65,12 @@ def copy(name: str, destination: Path, force: bool) -> None:
       cnnlite configs copy small
       cnnlite configs copy small.yaml mine.yaml
     """
-    from cnnlite.files import write_text
+    from cnnlite.files import write_files
     from cnnlite.streams import say
 
     source = _bundled(name)
     target = destination / source.name if destination.is_dir() else destination
-    if os.path.lexists(target) and not force:
-        raise ConfigError(f"{target}: exists already; name another file, or replace it with --force")
-    write_text(target, source.read_text(encoding="utf-8"))
+    write_files({target: source.read_bytes()}, force=force)
     say(str(target))
 
 

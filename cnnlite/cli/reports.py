@@ -13,7 +13,7 @@ from cnnlite.errors import ConfigError
 @options.run
 @options.data_of_run
 @click.option("--out", type=PATH, metavar="DIR", help="Folder for the page and its pictures.  [default: RUN/report]")
-@click.option("--force", is_flag=True, help="Replace a page there that is not of cnnlite.")
+@click.option("--force", is_flag=True, help="Replace a page and pictures that are there already.")
 @options.threads
 def report(run: Path, data: str | None, out: Path | None, force: bool, threads: int | None) -> None:
     """Write a page about a run: curves, confusions, mistakes, and a look inside the network.
@@ -74,7 +74,7 @@ def _picture(_: click.Context, __: click.Parameter, value: Path | None) -> Path 
 @cli.command(short_help="Put runs side by side.")
 @click.argument("runs", type=PATH, nargs=-1, required=True, metavar="RUN RUN...", shell_complete=options.complete_run)
 @click.option("--out", type=PATH, metavar="FILE", callback=_picture, help="Draw the curves into a .html, .png or .svg.")
-@click.option("--force", is_flag=True, help="Replace FILE if it exists, whatever it is.")
+@click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 @options.as_json
 def compare(runs: tuple[Path, ...], out: Path | None, force: bool, as_json: bool) -> None:
     """Put runs side by side: their figures, and what their configs differ in.

@@ -5,18 +5,19 @@ sparse maps, pax records) into memory, loops and patterns that take for ever. Su
 want are short.
 """
 
+import contextlib
 import hashlib
 import os
-import shutil
 import tarfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from cnnlite.data.cifar import LARGEST_FILE
 from cnnlite.data.fetch import BytesDone
 from cnnlite.errors import DataError, StorageError
+from cnnlite.files import is_temporary, locked_folder, temporary_name
 
 _CHUNK = 1024 * 1024
 _BLOCK = 512
@@ -93,27 +94,46 @@ def extract(archive: Path, target: Path, members: Mapping[str, str], progress: B
 
     Raises DataError for whatever is wrong with the archive, StorageError if the files cannot be written.
     """
-    temporary = target.with_name(target.name + ".tmp")
+    temporary = temporary_name(target.parent)
     try:
-        try:
-            shutil.rmtree(temporary, ignore_errors=True)  # left by a run that was killed
-            temporary.mkdir(parents=True)
-        except OSError as error:
-            raise StorageError(f"{temporary}: cannot be made: {error.strerror}") from None
-        _unpack(archive, target.name, temporary, members, progress)
-        try:
-            aside = _set_aside(target) if target.exists() else None
-            temporary.rename(target)
-        except OSError as error:
-            raise StorageError(f"{target}: cannot be made: {error.strerror}") from None
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(temporary.parent, members)
+        temporary.mkdir()
+    except OSError as error:
+        raise StorageError(f"{temporary}: cannot be made: {error.strerror}") from None
+    try:
+        with locked_folder(temporary):
+            _unpack(archive, target.name, temporary, members, progress)
+            try:
+                aside = _set_aside(target) if os.path.lexists(target) else None
+                temporary.rename(target)
+            except OSError as error:
+                raise StorageError(f"{target}: cannot be made: {error.strerror}") from None
         return aside
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        _remove(temporary, members)
+
+
+def _remove_abandoned(folder: Path, members: Iterable[str]) -> None:
+    """Remove what killed processes left of unpacking; where folders cannot be locked, nobody can tell, and all stay."""
+    for path in folder.iterdir():
+        if is_temporary(path.name) and path.is_dir() and not path.is_symlink():
+            with contextlib.suppress(OSError), locked_folder(path, otherwise=False) as abandoned:
+                if abandoned:
+                    _remove(path, members)
+
+
+def _remove(folder: Path, members: Iterable[str]) -> None:
+    """Remove a folder with these files in it; whatever else is there is not ours, and keeps it."""
+    with contextlib.suppress(OSError):
+        for name in members:
+            (folder / name).unlink(missing_ok=True)
+        folder.rmdir()
 
 
 def _set_aside(target: Path) -> Path:
     number = 1
-    while (aside := target.with_name(f"{target.name}.old-{number}")).exists():
+    while os.path.lexists(aside := target.with_name(f"{target.name}.old-{number}")):
         number += 1
     return target.rename(aside)
 

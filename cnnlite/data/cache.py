@@ -7,16 +7,20 @@ format. The facts hold the SHA-256 that names the content (`dataset.digest`).
 
 import hashlib
 import json
+import math
+import os
+import stat
 import struct
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 
 from cnnlite.data.dataset import Images, digest
-from cnnlite.errors import DataError
-from cnnlite.files import replacing
+from cnnlite.errors import DataError, StorageError
+from cnnlite.files import open_at_once, replacing
 from cnnlite.types import Array
 
 _MAGIC = b"cnnlite1"
@@ -24,49 +28,73 @@ _FOOTER = struct.Struct("<32sQ8s")
 _LARGEST_FACTS = 64 * 2**20
 
 
-def write_cache(
-    path: Path, parts: tuple[Iterator[Images], Iterator[Images]], shape: tuple[int, ...], facts: dict[str, Any]
-) -> None:
+Parts: TypeAlias = tuple[Iterator[Images], Iterator[Images]]
+"""Images to train on and to test with, as they come."""
+Cached: TypeAlias = tuple[Images, Images, dict[str, Any]]
+"""Images to train on, images to test with, facts."""
+
+
+def write_cache(path: Path, parts: Parts, shape: tuple[int, ...], facts: dict[str, Any]) -> None:
     """Write the images of both parts, as they come, and the facts, which get ``train``, ``test`` and ``digest``.
 
     ``shape`` is that of an image, ``facts`` have the class names under ``classes``. The file is there when it is
     complete. Raises StorageError if it cannot be written, DataError if a part has no images.
     """
     with replacing(path) as file:
-        labels: list[Array] = []
-        counts = []
-        for part in parts:
-            before = len(labels)
-            for images in part:
-                file.write(images.images.data)
-                labels.append(images.labels)
-            counts.append(sum(map(len, labels[before:])))
-        if not all(counts):
-            raise DataError("none of the pictures to train or to test with can be read")
-        file.write(np.concatenate(labels).astype("<i8").tobytes())
-        file.flush()
-        facts |= {"train": counts[0], "test": counts[1], "shape": list(shape)}
-        facts["digest"] = digest(list(_mapped(file, facts)), tuple(facts["classes"]))
-        text = json.dumps(facts, ensure_ascii=False).encode()
-        file.seek(0, 2)
-        file.write(text + _FOOTER.pack(hashlib.sha256(text).digest(), len(text), _MAGIC))
+        _fill(file, parts, shape, facts)
 
 
-def read_cache(path: Path) -> tuple[Images, Images, dict[str, Any]]:
+def passing_cache(parts: Parts, shape: tuple[int, ...], facts: dict[str, Any]) -> Cached:
+    """Map what `write_cache` would write from a file without a name, which is gone with the arrays; the same errors."""
+    try:
+        with tempfile.TemporaryFile(prefix="cnnlite-") as file:
+            _fill(file, parts, shape, facts)
+            return *_mapped(file, facts), json.loads(json.dumps(facts))
+    except OSError as error:
+        folder, why = tempfile.gettempdir(), error.strerror or error
+        raise StorageError(f"{folder}: cannot write: {why}; the variable TMPDIR names another folder") from error
+
+
+def _fill(file: BinaryIO, parts: Parts, shape: tuple[int, ...], facts: dict[str, Any]) -> None:
+    labels: list[Array] = []
+    counts = []
+    for part in parts:
+        before = len(labels)
+        for images in part:
+            file.write(images.images.data)
+            labels.append(images.labels)
+        counts.append(sum(map(len, labels[before:])))
+    if not all(counts):
+        raise DataError("none of the pictures to train or to test with can be read")
+    file.write(np.concatenate(labels).astype("<i8").tobytes())
+    file.flush()
+    facts |= {"train": counts[0], "test": counts[1], "shape": list(shape)}
+    facts["digest"] = digest(list(_mapped(file, facts)), tuple(facts["classes"]))
+    text = json.dumps(facts, ensure_ascii=False).encode()
+    file.seek(0, 2)
+    file.write(text + _FOOTER.pack(hashlib.sha256(text).digest(), len(text), _MAGIC))
+
+
+def read_cache(path: Path) -> Cached:
     """Map the training and the test images of a file, which is verified from end to end; and the facts.
 
     Raises FileNotFoundError, or DataError if the file is not as it was written.
     """
     try:
-        with open(path, "rb") as file:
+        with open_at_once(path) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ValueError("is not a regular file")
             facts = _facts(file)
             train, test = _mapped(file, facts)
+        classes = tuple(facts["classes"])
+        if digest([train, test], classes) != facts["digest"]:
+            raise ValueError("its SHA-256 does not match")
+        if not all(0 <= part.labels.min() <= part.labels.max() < len(classes) for part in (train, test)):
+            raise ValueError("has labels of no class")
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, struct.error) as error:
         raise DataError(f"{path}: {error}") from None
-    if digest([train, test], tuple(facts["classes"])) != facts["digest"]:
-        raise DataError(f"{path}: its SHA-256 does not match")
     return train, test, facts
 
 
@@ -84,7 +112,9 @@ def _facts(file: BinaryIO) -> dict[str, Any]:
         facts: dict[str, Any] = json.loads(text)
     except RecursionError:
         raise ValueError("its facts are nested too deep") from None
-    pixels, count = int(np.prod(facts["shape"])), facts["train"] + facts["test"]
+    if not all(type(number) is int and number > 0 for number in (*facts["shape"], facts["train"], facts["test"])):
+        raise ValueError("its facts are none of ours")
+    pixels, count = math.prod(facts["shape"]), facts["train"] + facts["test"]
     if count * (pixels + 8) + length + _FOOTER.size != size:
         raise ValueError("does not have the size that it should")
     return facts
@@ -93,7 +123,7 @@ def _facts(file: BinaryIO) -> dict[str, Any]:
 def _mapped(file: BinaryIO, facts: dict[str, Any]) -> tuple[Images, Images]:
     """Views of the file for the two parts; the labels are copied."""
     shape, train, count = facts["shape"], facts["train"], facts["train"] + facts["test"]
-    flat = np.memmap(file, np.uint8, "r", shape=(count * (int(np.prod(shape)) + 8),))
+    flat = np.memmap(file, np.uint8, "r", shape=(count * (math.prod(shape) + 8),))
     start = len(flat) - 8 * count
     # As plain arrays: every slice of np.memmap would be one too, which takes several times as long to make.
     images = np.asarray(flat[:start]).reshape(count, *shape)

@@ -100,6 +100,13 @@ class Source(ABC):
         Raises DatasetMissing if ``root`` does not hold the dataset, DataError if it is damaged.
         """
 
+    def reading_only(self, classes: tuple[str, ...]) -> "Source":
+        """The same source for a checkpoint from anywhere, of these classes: loading writes nothing that has a name.
+
+        What would take long to load is refused with DataError if it has other classes.
+        """
+        return self
+
     @property
     def frame(self) -> Frame | None:
         """How pictures from elsewhere become as large as these images; None if only the files tell their size."""

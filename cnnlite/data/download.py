@@ -1,6 +1,6 @@
 """Gets the CIFAR datasets: download, check, unpack."""
 
-import os
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,13 +108,17 @@ def download_cifar(
 
 
 def is_complete(folder: Path, archive: Archive) -> bool:
-    """Whether all files of the dataset are in ``folder``, byte for byte."""
+    """Whether all files of the dataset are in ``folder``, byte for byte; DataError if they cannot be read."""
     try:
-        # What is no file of the right kind of size (a pipe, a device) might be read for ever.
-        fit = all(os.path.isfile(folder / name) and size(folder / name) <= LARGEST_FILE for name in archive.members)
-        return fit and all(md5(folder / name) == checksum for name, checksum in archive.members.items())
-    except OSError:
+        for name in archive.members:
+            # What is no file of the right kind of size (a pipe, a device) might be read for ever.
+            if not stat.S_ISREG((folder / name).stat().st_mode) or size(folder / name) > LARGEST_FILE:
+                return False
+        return all(md5(folder / name) == checksum for name, checksum in archive.members.items())
+    except (FileNotFoundError, NotADirectoryError):
         return False
+    except OSError as error:
+        raise DataError(f"{error.filename or folder}: cannot be read: {error.strerror}") from None
 
 
 def _download_and_install(

@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import json
+import os
 import re
 import time
 import urllib.error
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 from cnnlite import __version__
 from cnnlite.data.connection import SLOWEST, Handler, SlowError
 from cnnlite.errors import ConfigError, DataError, StorageError
+from cnnlite.files import open_to_append, write_bytes
 
 _CHUNK = 256 * 1024
 _WORTH_RETRYING = {408, 425, 429, 500, 502, 503, 504}
@@ -74,7 +76,7 @@ class _Note:
             return None
 
     def write(self, part: Path) -> None:
-        self.path(part).write_text(json.dumps(self.__dict__), "utf-8")
+        write_bytes(self.path(part), json.dumps(self.__dict__).encode())
 
 
 def discard(part: Path) -> None:
@@ -118,8 +120,10 @@ def fetch(
     """
     check_url(url)
     for path in (part, _Note.path(part)):
-        if path.exists() and not path.is_file():
+        if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
             raise StorageError(f"{path}: is in the way of the download and not a file; remove it")
+        if size(path) and _Note.read(part) is None:  # nothing says that it is ours to write to, or to remove
+            raise StorageError(f"{path}: is in the way of the download and not one of cnnlite's; move it elsewhere")
     reason, failed, furthest = "", 0, size(part)
     while failed < attempts:
         if failed:
@@ -138,7 +142,10 @@ def fetch(
 
 def size(part: Path) -> int:
     """Bytes of a partial file; 0 if there is none."""
-    return part.stat().st_size if part.exists() else 0
+    try:
+        return part.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _attempt(url: str, part: Path, limit: int, progress: BytesDone, timeout: float) -> None:
@@ -225,10 +232,11 @@ def _receive(
         raise DataError(f"{note.url}: {total:,} bytes are more than the {limit:,} this file may have")
     done = start
     with _writing(part):
-        file = part.open("ab" if start else "wb", buffering=0)  # nothing is left to write when it is closed
+        file = open_to_append(part, unshare=True).detach()  # nothing is left to write when it is closed
     with file:
+        note.write(part)
         with _writing(part):
-            note.write(part)
+            file.truncate(start)
         while chunk := response.read1(_CHUNK):
             if done == 0 and chunk.lstrip()[:1] == b"<":
                 discard(part)
@@ -240,7 +248,7 @@ def _receive(
             with _writing(part):
                 rest = memoryview(chunk)
                 while rest:
-                    rest = rest[file.write(rest) :]
+                    rest = rest[file.write(rest) or 0 :]
             progress(done, total)
     if total is not None and done < total:
         raise _InterruptedError(f"the connection closed after {done:,} of {total:,} bytes")

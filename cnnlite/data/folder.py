@@ -1,21 +1,22 @@
 """Pictures in folders named after their classes, as ImageNet has them, of any size and number."""
 
 import contextlib
+import copy
 import hashlib
 import itertools
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
 from cnnlite import distributed
-from cnnlite.data.cache import read_cache, write_cache
+from cnnlite.data.cache import Cached, passing_cache, read_cache, write_cache
 from cnnlite.data.dataset import Dataset, Images, Source, sources
 from cnnlite.data.listing import Listing, Pictures, list_pictures
 from cnnlite.errors import DataError, StorageError
-from cnnlite.files import lock, place, remove_temporary
+from cnnlite.files import lock, open_to_append, place, remove_temporary
 from cnnlite.pictures import Frame, read_pictures
 from cnnlite.printable import one_line
 from cnnlite.streams import say
@@ -27,9 +28,6 @@ _VALIDATION = 0.1
 """Fraction of those to train on that is for validation unless a config says otherwise."""
 _TELL_SECONDS = 10.0
 _WAIT_SECONDS = 0.2
-
-Cached: TypeAlias = tuple[Images, Images, dict[str, Any]]
-"""Images to train on, images to test with, facts."""
 
 
 @sources.register("folder")
@@ -75,6 +73,12 @@ class Folder(Source):
         self.cache = cache
         self.seed = seed
         self.in_shape = (size, size, 3)
+        self._trained_on: tuple[str, ...] | None = None
+
+    def reading_only(self, classes: tuple[str, ...]) -> "Folder":
+        reader = copy.copy(self)
+        reader._trained_on = classes
+        return reader
 
     @property
     def frame(self) -> Frame:
@@ -82,6 +86,8 @@ class Folder(Source):
 
     def load(self, root: Path) -> Dataset:
         listing = list_pictures(root, self.test_fraction, self.seed)
+        if self._trained_on is not None and self._trained_on != tuple(listing.classes):
+            raise DataError(f"{root}: has other classes than the network was trained on")
         path = self.cache_path(root)
         found: list[Cached] = []
         # The first rank decodes, the others wait for messages, not for a lock; they may be on hosts with other disks.
@@ -117,13 +123,22 @@ class Folder(Source):
     def _cached(self, path: Path, listing: Listing) -> Cached:
         """What the cache holds, made first if need be; of several processes one makes it."""
         found = _fitting_cache(path, listing, say_why=True)
+        if found is None and self._trained_on is not None:
+            say(
+                f"{listing.root}: reading {_pictures(len(listing.train) + len(listing.test))}, for this time only",
+                error=True,
+            )
+            reading = _Reading(listing, self.frame, refuse=self.corrupt == "refuse")
+            return passing_cache(reading.parts(), (self.size, self.size, 3), reading.facts)
         if found is None:
             try:
+                if self.cache is None and path.parent.is_symlink():
+                    raise StorageError(f"{path.parent}: is a link")
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with _turn(path):
                     found = _fitting_cache(path, listing)
                     if found is None:
-                        remove_temporary(path.parent, path.name)
+                        remove_temporary(path.parent)
                         self._build(path, listing)
                         found = read_cache(path)
             except (OSError, StorageError) as error:
@@ -140,7 +155,7 @@ class Folder(Source):
 @contextlib.contextmanager
 def _turn(path: Path) -> Iterator[None]:
     """Wait until no other process makes the file, and keep others from it inside the block."""
-    with open(path.with_suffix(".lock"), "ab") as file:
+    with open_to_append(path.with_suffix(".lock")) as file:
         for waited in itertools.count():
             if lock(file):
                 break
@@ -159,12 +174,26 @@ def _fitting_cache(path: Path, listing: Listing, *, say_why: bool = False) -> Ca
     except DataError as error:
         reason = str(error)
     else:
-        if found[2]["listing"] == listing.digest:
+        if _are_of(found[2], listing):
             return found
         reason = f"{listing.root}: pictures were added, removed or changed"
     if say_why:
         say(f"{reason}; reading all pictures again", error=True)
     return None
+
+
+def _are_of(facts: dict[str, Any], listing: Listing) -> bool:
+    """Tell whether facts are of these pictures; whoever made the folder may have put any there."""
+    skipped, gone = facts.get("skipped"), facts.get("gone")
+    return (
+        (facts.get("listing"), facts["classes"]) == (listing.digest, list(listing.classes))
+        and isinstance(skipped, list)
+        and all(isinstance(entry, list) and list(map(type, entry)) == [str, str] for entry in skipped)
+        and isinstance(facts.get("skipped_count"), int)
+        and isinstance(gone, list)
+        and all(type(place) is int and 0 <= place < len(listing.train) for place in gone)
+        and len(listing.train) - len({*gone}) == facts["train"]
+    )
 
 
 class _Reading:
@@ -241,7 +270,7 @@ def _as_text(name: str) -> str:
 
 
 def _told(skipped: list[list[str]], count: int) -> str:
-    named = ", ".join(f"{file} ({fault})" for file, fault in skipped[:3])
+    named = one_line(", ".join(f"{file} ({fault})" for file, fault in skipped[:3]))
     return f"{_pictures(count)}: {named}" + ", ..." * (count > 3)
 
 

@@ -1,7 +1,6 @@
 """Trained networks as ONNX files, checked against onnxruntime. The only room that uses these two packages."""
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ from cnnlite.data import load_dataset
 from cnnlite.errors import CnnliteError, ConfigError, missing_extra
 from cnnlite.export import nodes as _nodes  # registers how each layer is written
 from cnnlite.export.graph import Graph, exporters
-from cnnlite.files import write_bytes
+from cnnlite.files import refuse_existing, write_files
 from cnnlite.losses import softmax
 from cnnlite.prediction import Model
 from cnnlite.types import Array
@@ -53,14 +52,13 @@ def export(checkpoint: Path, out: Path, *, root: str | None = None, force: bool 
     exist. ConfigError if it does, if onnx is not installed, or if a layer cannot be exported; CheckpointError;
     StorageError.
     """
-    if os.path.lexists(out) and not force:
-        raise ConfigError(f"{out}: exists already; name another file, or add --force")
+    refuse_existing([out], force=force)
     model = Model.load(checkpoint)
     content = to_onnx(model).SerializeToString()
     difference = compare(model, content, root)
     if difference and difference.probabilities > TOLERANCE:
         raise RuntimeError(f"the exported model differs from the network: {difference}")
-    write_bytes(out, content)
+    write_files({out: content}, force=force)
     return len(content), _describe(difference)
 
 
@@ -161,7 +159,8 @@ def compare(model: Model, content: bytes, root: str | None = None) -> Difference
 def _images(model: Model, root: str | None) -> tuple[Array, str]:
     data = model.config.data
     try:
-        dataset = load_dataset(data.dataset, Path(data.root if root is None else root), validation="none")
+        source = data.dataset.reading_only(model.classes)  # the config came with the checkpoint, from anywhere
+        dataset = load_dataset(source, Path(data.root if root is None else root), validation="none")
         if dataset.test.images.shape[1:] == model.image_shape:
             return np.asarray(dataset.test.images[:_IMAGES]), f"test images of {dataset.name}"
         reason = f"those of {dataset.name} here have another size"

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from cnnlite.config import render
 from cnnlite.errors import CheckpointError, ConfigError, DataError, missing_extra
-from cnnlite.files import unwritable, write_bytes
+from cnnlite.files import refuse_existing, unwritable, write_files
 from cnnlite.report import sections
 from cnnlite.report.behaviour import observe
 from cnnlite.report.explain import judge
-from cnnlite.report.page import MARK, Page, details, note
+from cnnlite.report.page import Page, details, note
 from cnnlite.report.record import Record, load_seen, load_trained
 
 _WITHOUT_IMAGES = "class by class, mistakes, calibration, feature maps, occlusion and dead ReLUs"
@@ -42,15 +42,23 @@ def write_report(
     """Write ``index.html`` and its pictures to ``folder``, which is made if need be; returns the page's path.
 
     ``root`` is another folder to look for the dataset in; ``say`` is told what takes time, and what is left out.
-    ConfigError if the folder holds somebody else's page, unless ``force`` allows to replace it; StorageError if it
-    cannot be written.
+    ConfigError if any of them exists, unless ``force`` allows to replace them, or if the usual folder is a link: it may
+    lead anywhere in a run from elsewhere. StorageError if they cannot be written.
     """
     require_matplotlib("cnnlite report")
     index = folder / "index.html"
-    if not force:
-        refuse_foreign(index)
+    if folder == record.path / "report" and folder.is_symlink():
+        raise ConfigError(f"{folder}: is a link; name the folder that it leads to with --out")
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder}: is not a folder; name another with --out")
+    refuse_existing([index], force=force)  # the pictures are not known yet
     page = report_page(record, root, say)
-    save_page(page, index)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    pictures = {folder / name: content for name, content in page.files.items()}
+    write_files({index: page.html().encode(), **pictures}, force=force)
     return index
 
 
@@ -95,30 +103,3 @@ def report_page(record: Record, root: str | None, say: Callable[[str], None]) ->
     if record.environment:
         page.add(details("The machine", json.dumps(record.environment, indent=2, ensure_ascii=False)))
     return page
-
-
-def refuse_foreign(path: Path) -> None:
-    """Raise ConfigError if what is at ``path`` is no page of cnnlite's, which alone may be replaced unasked."""
-    try:
-        foreign = path.exists() and not (path.is_file() and MARK.encode() in _head(path))
-    except OSError as error:
-        raise unwritable(path, error) from error
-    if foreign:
-        way_out = "name another place with --out, or replace it with --force"
-        raise ConfigError(f"{path}: exists and is not a page of cnnlite; {way_out}")
-
-
-def _head(path: Path) -> bytes:
-    with open(path, "rb") as file:
-        return file.read(5000)
-
-
-def save_page(page: Page, index: Path) -> None:
-    """Write a page, and beside it the files of its pictures; StorageError if that cannot be."""
-    try:
-        index.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritable(index.parent, error) from error
-    for name, content in page.files.items():
-        write_bytes(index.with_name(name), content)
-    write_bytes(index, page.html().encode())

@@ -7,8 +7,6 @@ from pathlib import Path
 
 from cnnlite import __version__
 
-MARK = '<meta name="generator" content="cnnlite'
-"""What tells a page of cnnlite, of any version, in its first lines."""
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _KINDS = {".svg": "image/svg+xml", ".png": "image/png"}
 
@@ -50,7 +48,7 @@ class Page:
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="{_POLICY}">
-{MARK} {__version__}">
+<meta name="generator" content="cnnlite {__version__}">
 <title>{escape(self.title)}</title>
 <style>
 {style}</style>

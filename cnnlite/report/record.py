@@ -165,7 +165,7 @@ def load_seen(record: Record, trained: BestNetwork, root: str | None = None) -> 
     is another folder to look for the dataset in. DataError if it is not there, or not what the run was trained on.
     """
     try:
-        dataset = load_data(record.config, root)
+        dataset = load_data(record.config, root, trained.classes)
     except (CnnliteError, OSError) as error:
         raise DataError(str(error)) from None
     if dataset.digest != trained.digest or dataset.classes != trained.classes:

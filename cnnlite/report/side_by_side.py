@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from cnnlite.files import write_bytes
+from cnnlite.files import refuse_existing, write_files
 from cnnlite.report import charts
-from cnnlite.report.build import refuse_foreign, require_matplotlib
+from cnnlite.report.build import require_matplotlib
 from cnnlite.report.compare import SAME, Comparison, describe_group, run_names
 from cnnlite.report.page import Page, figure, grid, paragraph, table
 from cnnlite.report.record import Record
@@ -14,16 +14,15 @@ from cnnlite.report.record import Record
 def write_comparison(comparison: Comparison, records: Sequence[Record], out: Path, *, force: bool = False) -> None:
     """Draw the curves of runs into ``out``: a page (.html) with the tables too, or a picture (.png, .svg).
 
-    ConfigError if matplotlib is missing, or if ``out`` exists, is no page of cnnlite's, and ``force`` does not allow to
-    replace it; StorageError if it cannot be written.
+    ConfigError if matplotlib is missing, or if ``out`` exists and ``force`` does not allow to replace it; StorageError
+    if it cannot be written.
     """
     require_matplotlib("cnnlite compare --out")
-    if not force:
-        refuse_foreign(out)
+    refuse_existing([out], force=force)
     names = run_names(records)
     if out.suffix != ".html":
         chart = charts.comparison_chart(names, records, "accuracy", "loss")
-        write_bytes(out, chart.png() if out.suffix == ".png" else chart.svg().encode())
+        write_files({out: chart.png() if out.suffix == ".png" else chart.svg().encode()}, force=force)
         return
     page = Page("Runs compared", ", ".join(names))
     heading, *rows = comparison.rows()
@@ -45,4 +44,4 @@ def write_comparison(comparison: Comparison, records: Sequence[Record], out: Pat
         page.add(table(heading, rows, text=range(1, 1 + len(names))))
     else:
         page.add(paragraph(SAME))
-    write_bytes(out, page.html().encode())
+    write_files({out: page.html().encode()}, force=force)

@@ -1,8 +1,10 @@
 """A dataset is downloaded, verified and unpacked, whatever was there before."""
 
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +13,7 @@ from cnnlite.data import load_dataset, sources
 from cnnlite.data.archive import extract
 from cnnlite.data.download import ARCHIVES, Archive, download_cifar
 from cnnlite.errors import ConfigError, DataError, StorageError
+from cnnlite.files import locked_folder
 
 from . import files
 from . import server as servers
@@ -19,6 +22,7 @@ from .files import members
 from .server import Server
 
 pytestmark = pytest.mark.usefixtures("small_archive")
+PART = f"{FOLDER}.tar.gz.part"
 
 
 def test_given_archive_is_verified_unpacked_and_loads(packed: Path, tmp_path: Path) -> None:
@@ -68,11 +72,50 @@ def test_failed_unpacking_leaves_the_old_files_in_place(packed: Path, tmp_path: 
     assert (root / FOLDER / "test_batch").read_bytes() == b"mine"
 
 
-def test_remains_of_a_killed_run_are_cleaned_up(packed: Path, tmp_path: Path) -> None:
+def test_remains_of_a_killed_run_are_cleaned_up_and_nothing_of_anybody_else(packed: Path, tmp_path: Path) -> None:
     root = tmp_path / "data"
-    files.write(root / f"{FOLDER}.tmp", {"data_batch_1": b"half"})
+    ours, in_use, mixed, link = (root / f".cnnlite-{digit * 16}.tmp" for digit in "0123")
+    for folder in (ours, in_use, mixed, root / f"{FOLDER}.tmp", root / "mine"):
+        files.write(folder, {"data_batch_1": b"half"})
+    (mixed / "notes.txt").write_text("mine")
+    link.symlink_to(root / "mine")
+    with locked_folder(in_use):
+        download_cifar(root, from_file=packed)
+    others = sorted([FOLDER, f"{FOLDER}.tmp", "mine", in_use.name, mixed.name, link.name])
+    assert content(root) == others
+    assert (mixed / "notes.txt").read_text() == "mine"
+    assert (root / "mine" / "data_batch_1").read_bytes() == (root / f"{FOLDER}.tmp" / "data_batch_1").read_bytes()
+
+
+def test_a_folder_that_cannot_be_read_is_not_taken_for_a_missing_one(
+    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "data"
     download_cifar(root, from_file=packed)
+    stat = Path.stat
+
+    def refuse(path: Path, **options: Any) -> os.stat_result:
+        if path.name == "test_batch":
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    with pytest.raises(DataError, match="test_batch: cannot be read: Permission denied"):
+        download_cifar(root, from_file=packed)
     assert content(root) == [FOLDER]
+
+
+@pytest.mark.parametrize("place", [FOLDER, f"{FOLDER}.old-1"])
+def test_a_link_to_nowhere_in_the_place_of_a_folder_is_set_aside_too(place: str, packed: Path, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    files.write(root / FOLDER, {"test_batch": b"mine"})
+    if place == FOLDER:
+        (root / FOLDER).rename(root / "elsewhere")
+    (root / place).symlink_to("nowhere")
+    download_cifar(root, from_file=packed)
+    links = [path.name for path in root.iterdir() if path.is_symlink()]
+    assert links == [f"{FOLDER}.old-1"]
+    assert {path.name for path in (root / FOLDER).iterdir()} == FILES.keys()
 
 
 @pytest.mark.parametrize("given", ["nothing", "folder", "pipe", "loop", "/dev/zero"])
@@ -145,9 +188,25 @@ def test_official_address_with_another_archive_is_refused_before_unpacking(
     assert content(tmp_path) == []
 
 
-def test_part_that_turns_out_wrong_is_fetched_anew(tmp_path: Path) -> None:
-    (tmp_path / f"{FOLDER}.tar.gz.part").write_bytes(b"what another program left here")
+@pytest.mark.parametrize("name", [PART, f"{PART}.json"])
+def test_what_another_program_left_where_the_part_goes_is_neither_continued_nor_removed(
+    name: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(b"what another program left here")
     server = Server(PACKED, servers.without_validator())
+    try:
+        with pytest.raises(StorageError, match=f"{name}: is in the way of the download and not one of cnnlite's; move"):
+            download_cifar(tmp_path, url=server.url)
+    finally:
+        server.close()
+    assert server.ranges() == []
+    assert (tmp_path / name).read_bytes() == b"what another program left here"
+
+
+def test_part_that_turns_out_wrong_is_fetched_anew(tmp_path: Path) -> None:
+    (tmp_path / PART).write_bytes(b"what has changed since it came")
+    server = Server(PACKED, servers.without_validator())
+    (tmp_path / f"{PART}.json").write_text(json.dumps({"url": server.url, "validator": ""}))
     try:
         download_cifar(tmp_path, url=server.url)
     finally:

@@ -13,6 +13,7 @@ import pytest
 from cnnlite.data import fetch as room
 from cnnlite.data.fetch import Redirects, check_url
 from cnnlite.errors import ConfigError, DataError, StorageError
+from tests.strange import KINDS, place
 
 from . import server as servers
 from .server import Server
@@ -199,11 +200,26 @@ def test_full_disk_keeps_the_part_and_is_not_tried_again(serve: Serve, tmp_path:
     assert (tmp_path / "part").read_bytes() == CONTENT
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["part", "part.json"])
-def test_what_is_in_the_way_of_the_part_is_not_opened(serve: Serve, tmp_path: Path, name: str) -> None:
-    os.mkfifo(tmp_path / name)
+def test_what_is_in_the_way_of_the_part_is_not_opened(serve: Serve, tmp_path: Path, name: str, kind: str) -> None:
+    victim = place(tmp_path / name, kind)
     with pytest.raises(StorageError, match=f"{name}: is in the way of the download and not a file"):
         fetch(serve(), tmp_path / "part")
+    assert os.path.lexists(tmp_path / name)
+    assert kind != "link" or victim.read_text() == "precious"
+    assert kind != "dangling link" or not victim.exists()
+
+
+def test_a_part_that_is_the_same_file_as_another_one_leaves_that_alone(serve: Serve, tmp_path: Path) -> None:
+    server = serve(servers.partly(250_000), servers.partly(100_000), servers.ignores_range)
+    for _ in range(2):
+        with pytest.raises(DataError):
+            fetch(server, tmp_path / "part", attempts=1)
+        os.link(tmp_path / "part", tmp_path / f"copy {len(server.requests)}")
+    fetch(server, tmp_path / "part")
+    assert [(tmp_path / f"copy {number}").stat().st_size for number in (1, 2)] == [250_000, 350_000]
+    assert (tmp_path / "part").read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("head", [True, False])

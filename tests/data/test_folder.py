@@ -140,7 +140,7 @@ def test_processes_that_start_together_decode_once_and_tidy_up_after_a_killed_on
 ) -> None:
     path = Folder(8).cache_path(fill(tmp_path))
     path.parent.mkdir()
-    left, others = path.with_name(f".{path.name}.1.tmp"), path.with_name(".others.tmp")
+    left, others = path.with_name(f".cnnlite-{'0' * 16}.tmp"), path.with_name(".others.tmp")
     left.touch()
     others.touch()
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}

@@ -23,9 +23,8 @@ from cnnlite.errors import ConfigError, StorageError
 from cnnlite.loading import load_data
 from cnnlite.report import charts
 from cnnlite.report import record as records
-from cnnlite.report.build import refuse_foreign, report_page, write_report
-from cnnlite.report.page import Page
-from cnnlite.report.record import Record
+from cnnlite.report.build import report_page, write_report
+from cnnlite.report.record import Record, read_record
 from tests.report.runs import made_up, trained
 from tests.small_runs import tiny
 
@@ -191,31 +190,61 @@ def test_the_config_is_called_by_its_name_which_is_no_file(tmp_path: Path) -> No
 def test_a_fifo_in_the_place_of_the_page_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     record = made_up(tmp_path / "run", train_loss=[1.0])
     os.mkfifo(tmp_path / "index.html")
-    with pytest.raises(ConfigError, match="is not a page of cnnlite"):
-        write_report(record, tmp_path, say=nothing)
+    for force in (False, True):
+        with pytest.raises(ConfigError, match="is not a regular file; name another place"):
+            write_report(record, tmp_path, say=nothing, force=force)
 
 
-def test_of_a_file_in_the_place_of_the_page_only_the_head_is_read(tmp_path: Path) -> None:
-    page = tmp_path / "index.html"
-    content = Page("a", "b").html().encode()
-    page.write_bytes(content)
-    os.truncate(page, 50 * 10**9)
-    refuse_foreign(page)
-    page.write_bytes(b" " * 5000 + content)
-    with pytest.raises(ConfigError, match="is not a page of cnnlite"):
-        refuse_foreign(page)
+def test_all_that_a_report_would_replace_is_asked_for_and_nothing_written_before(tmp_path: Path) -> None:
+    record = made_up(tmp_path / "run", train_loss=[1.0, 0.5])
+    write_report(record, tmp_path / "made", say=nothing)
+    names = sorted(path.name for path in (tmp_path / "made").iterdir())
+    assert len(names) > 2
+    for name in names:
+        folder = tmp_path / f"beside {name}"
+        folder.mkdir()
+        (folder / name).write_text("mine")
+        with pytest.raises(
+            ConfigError, match=f"{name}: exists already; name another place, or replace it with --force"
+        ):
+            write_report(record, folder, say=nothing)
+        assert [(path.name, path.read_text()) for path in folder.iterdir()] == [(name, "mine")]
+        write_report(record, folder, say=nothing, force=True)
+        assert sorted(path.name for path in folder.iterdir()) == names
 
 
-def test_a_page_of_somebody_else_is_not_overwritten(tmp_path: Path) -> None:
+def test_a_report_that_cannot_be_written_whole_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = made_up(tmp_path / "run", train_loss=[1.0, 0.5])
+    write_report(record, tmp_path / "made", say=nothing)
+    old = {path: path.read_bytes() for path in (tmp_path / "made").iterdir()}
+    (tmp_path / "run" / "metrics.csv").write_text("step,epoch,train_loss\n1,1,3\n2,2,2\n3,3,1\n")
+    replace, calls = os.replace, []
+
+    def fail_at_the_last(*paths: Path) -> None:
+        calls.append(paths)
+        if len(calls) == len(old):
+            raise OSError(28, "No space left on device")
+        replace(*paths)
+
+    monkeypatch.setattr(os, "replace", fail_at_the_last)
+    with pytest.raises(StorageError, match=r"made/.*: cannot write: No space left"):
+        write_report(read_record(tmp_path / "run"), tmp_path / "made", say=nothing, force=True)
+    assert {path: path.read_bytes() for path in (tmp_path / "made").iterdir()} == old
+
+
+def test_the_usual_folder_of_a_report_is_not_followed_elsewhere(tmp_path: Path) -> None:
     record = made_up(tmp_path / "run", train_loss=[1.0])
-    (tmp_path / "index.html").write_text("<html>my own</html>")
-    with pytest.raises(ConfigError, match="is not a page of cnnlite"):
-        write_report(record, tmp_path, say=nothing)
-    assert (tmp_path / "index.html").read_text() == "<html>my own</html>"
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "run" / "report").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match="report: is a link; name the folder that it leads to with --out"):
+        write_report(record, tmp_path / "run" / "report", say=nothing)
+    assert not list((tmp_path / "elsewhere").iterdir())
 
 
 @pytest.mark.parametrize("out", ["mine.png", "mine.svg", "mine.html", "index.html"])
-def test_what_is_not_a_page_of_ours_is_replaced_only_when_told_to(
+def test_whatever_is_there_is_replaced_only_when_told_to(
     out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("run", "other"):
@@ -225,9 +254,12 @@ def test_what_is_not_a_page_of_ours_is_replaced_only_when_told_to(
     Path(out).write_text("mine")
     refused = CliRunner().invoke(cli, command)
     assert (refused.exit_code, Path(out).read_text()) == (2, "mine")
-    assert f"error: {out}: exists and is not a page of cnnlite; name another place with --out" in refused.stderr
+    assert refused.stderr == f"error: {out}: exists already; name another place, or replace it with --force\n"
     done = CliRunner().invoke(cli, [*command, "--force"])
     assert (done.exit_code, Path(out).stat().st_size > 1000) == (0, True), done.output
+    ours = Path(out).read_bytes()
+    again = CliRunner().invoke(cli, command)  # what cnnlite made, somebody may have changed since
+    assert (again.exit_code, Path(out).read_bytes()) == (2, ours)
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:

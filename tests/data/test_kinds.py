@@ -1,0 +1,72 @@
+"""Links, FIFOs, folders and devices in the place of files of a dataset."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cnnlite.data import sources
+from cnnlite.data.folder import Folder
+from cnnlite.errors import DataError, StorageError
+from tests.strange import KINDS, place
+
+from . import files
+from .archives import FILES, FOLDER
+from .folders import fill
+
+
+@pytest.fixture(autouse=True)
+def hurry() -> Iterator[None]:
+    """Whoever waits for the other end of a FIFO would wait for ever."""
+
+    def fail(*_: object) -> None:
+        pytest.fail("it waits")
+
+    before = signal.signal(signal.SIGALRM, fail)
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", FILES)
+def test_in_the_place_of_a_file_of_cifar(name: str, kind: str, tmp_path: Path) -> None:
+    files.write(tmp_path / FOLDER, FILES)
+    place(tmp_path / FOLDER / name, kind)
+    with pytest.raises(DataError, match=name):
+        sources["cifar10"]().load(tmp_path)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_in_the_place_of_a_picture(kind: str, tmp_path: Path) -> None:
+    fill(tmp_path / "pictures")
+    place(tmp_path / "pictures" / "ant" / "00000.png", kind)
+    if kind in ("folder", "link to a folder"):  # which is left out, as all folders there are
+        assert len(Folder(8).load(tmp_path / "pictures").train) == 6
+    else:
+        with pytest.raises(DataError, match=r"00000\.png"):
+            Folder(8).load(tmp_path / "pictures")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("ending", [".images", ".lock", ""])
+def test_in_the_place_of_a_cache_its_lock_or_its_folder(kind: str, ending: str, tmp_path: Path) -> None:
+    root = fill(tmp_path / "pictures")
+    path = Folder(8).cache_path(root)
+    path = path.with_suffix(ending) if ending else path.parent
+    path.parent.mkdir(exist_ok=True)
+    victim = place(path, kind)
+    if (ending, kind) in ((".images", "link"), (".images", "dangling link"), ("", "folder")):
+        assert len(Folder(8).load(root).classes) == 2
+        assert not path.is_symlink()
+    else:
+        with pytest.raises(StorageError, match="puts the cache elsewhere") as caught:
+            Folder(8).load(root)
+        assert path.name in str(caught.value)
+        assert os.path.lexists(path)
+    assert kind != "link" or victim.read_text() == "precious"
+    assert kind != "dangling link" or not victim.exists()
+    assert kind != "link to a folder" or not list(victim.iterdir())
