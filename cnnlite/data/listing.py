@@ -10,7 +10,7 @@ import numpy as np
 
 from cnnlite.errors import DataError
 from cnnlite.pictures import SUFFIXES
-from cnnlite.printable import has_codes, one_line
+from cnnlite.printable import has_codes, is_text, one_line
 from cnnlite.randomness import stream
 from cnnlite.types import Array
 
@@ -127,9 +127,10 @@ class _Reader:
         for entry in self._entries(folder):
             if not entry.is_dir():
                 continue
-            name = unicodedata.normalize("NFC", entry.name)  # as macOS may spell it otherwise than Linux
+            name = os.fsencode(entry.name).decode("utf-8", "surrogateescape")  # the same class in every locale
+            name = unicodedata.normalize("NFC", name)  # as macOS may spell it otherwise than Linux
             path = os.path.join(folder, entry.name)
-            if not _is_text(name):
+            if not is_text(name):
                 raise DataError(f"{self.root / path}: the name is not UTF-8; rename the folder")
             if has_codes(name):
                 raise DataError(
@@ -168,7 +169,3 @@ class _Reader:
                 return sorted((entry for entry in entries if entry.name[0] != "."), key=lambda entry: entry.name)
         except OSError as error:
             raise DataError(f"{path}: {error.strerror}; --data names the folder that holds the pictures") from None
-
-
-def _is_text(name: str) -> bool:
-    return not any("\ud800" <= character <= "\udfff" for character in name)

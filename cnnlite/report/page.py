@@ -6,6 +6,7 @@ from html import escape
 from pathlib import Path
 
 from cnnlite import __version__
+from cnnlite.printable import readable
 
 MARK = '<meta name="generator" content="cnnlite'
 """What tells a page of cnnlite, of any version, in its first lines."""
@@ -41,10 +42,10 @@ class Page:
         return f'<img{pixels} alt="{escape(alt)}" src="data:{_KINDS[kind]};base64,{data}">'
 
     def html(self) -> str:
-        """The whole page."""
+        """The whole page, whose text may hold names that are no text."""
         style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
         body = "\n".join(self._parts)
-        return f"""<!doctype html>
+        return readable(f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -63,7 +64,7 @@ class Page:
 <footer>{self._footer()}</footer>
 </body>
 </html>
-"""
+""")
 
     def _footer(self) -> str:
         files = ", ".join(f"<code>{escape(name)}</code>" for name in self.files)
