@@ -85,7 +85,7 @@ def _commit() -> str | None:
         return None
     command = [git, "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603 - fixed
+        done = subprocess.run(command, capture_output=True, timeout=10, check=True)  # noqa: S603 - fixed
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
+    return done.stdout.decode("ascii", "replace").strip()

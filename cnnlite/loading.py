@@ -12,7 +12,7 @@ from cnnlite.data import Dataset, Normalizer, load_dataset
 from cnnlite.errors import CheckpointError, ConfigError
 from cnnlite.misfits import refuse_small_batches
 from cnnlite.network import Described, Network, check_arrays
-from cnnlite.printable import has_codes
+from cnnlite.printable import has_codes, is_text
 from cnnlite.registry import Registry
 from cnnlite.sizing import count_parameters, refuse_if_too_large
 from cnnlite.types import Array
@@ -102,7 +102,7 @@ def _rebuild(
     try:
         config = config_from_data(meta["config"])
         classes, in_shape = tuple(meta["classes"]), tuple(meta["in_shape"])
-        if not all(isinstance(name, str) and not has_codes(name) for name in classes):
+        if not all(isinstance(name, str) and is_text(name) and not has_codes(name) for name in classes):
             raise ValueError("classes are not names")
         if len(in_shape) != 3 or not all(type(side) is int and 0 < side < _LARGEST_SIDE for side in in_shape):
             raise ValueError(f"in_shape {in_shape!r:.40} is not that of images")

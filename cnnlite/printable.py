@@ -5,6 +5,9 @@ import re
 _CODES = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 """Codes that terminals obey, and those that turn the order of letters around (Unicode TR 36, section 2.5)."""
 
+_BYTES = re.compile("[\udc80-\udcff]+")
+_SURROGATES = re.compile("[\ud800-\udfff]")
+
 
 def escaped(text: str) -> str:
     """The text with all control characters but tabs and new lines as escapes, such as those of Python."""
@@ -18,6 +21,22 @@ def one_line(text: str, most: int = 1000) -> str:
         return line
     kept = (most - 5) // 2
     return f"{line[:kept]} ... {line[len(line) - kept :]}"
+
+
+def readable(text: str) -> str:
+    """The text with what is no text in it, bytes of names of files (PEP 383), read as UTF-8, else as escapes.
+
+    Whatever must be text (a page, a label of a chart, a field of another format) is given names through this.
+    """
+    text = _BYTES.sub(
+        lambda found: found[0].encode("ascii", "surrogateescape").decode("utf-8", "backslashreplace"), text
+    )
+    return text.encode(errors="backslashreplace").decode()
+
+
+def is_text(text: str) -> bool:
+    """Tell whether the text can be written as UTF-8."""
+    return not _SURROGATES.search(text)
 
 
 def has_codes(text: str) -> bool:

@@ -36,6 +36,12 @@ def _columns() -> int:
         return 80
 
 
+class _Bar(tqdm):  # type: ignore[type-arg] # at run time it takes none
+    """A bar that may be collected half-made, for its terminal was gone: older versions of tqdm would complain."""
+
+    last_print_t, start_t = -1.0, 0.0
+
+
 tqdm.monitor_interval = 0  # no thread that refreshes bars: the loops do that
 tqdm.set_lock(TqdmDefaultWriteLock.th_lock)  # by default there is one for processes too, which wants /dev/shm
 
@@ -76,7 +82,7 @@ class Reporter:
         if self.quiet or sys.stderr is None or not sys.stderr.isatty():
             return
         with self._drawing():
-            self._bar = tqdm(
+            self._bar = _Bar(
                 total=total,
                 initial=step,
                 desc=self._place(step, total),
@@ -191,7 +197,7 @@ class ByteBar:
             if self._bar is None or done < self._done:  # the next of several downloads
                 self.close()
                 style = True if only_ascii(sys.stderr) else None
-                self._bar = tqdm(
+                self._bar = _Bar(
                     total=total,
                     initial=done,
                     unit="B",

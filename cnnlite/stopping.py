@@ -88,4 +88,4 @@ class StopFlag:
         if self._promise and number == signal.SIGINT:
             with contextlib.suppress(OSError):
                 if os.isatty(2):  # not by way of sys.stderr, in whose middle the signal may have come
-                    os.write(2, f"\n{self._promise}\n".encode())
+                    os.write(2, f"\n{self._promise}\n".encode(errors="backslashreplace"))

@@ -101,6 +101,9 @@ def failure(tests: tuple[str, ...], folder: Path) -> str:
                 os.dup2(file.fileno(), 2)
             code = importlib.import_module("pytest").main(["-x", "-q", "--no-header", "-p", "no:cacheprovider", *tests])
         finally:
+            with contextlib.suppress(Exception):
+                sys.stdout.flush()  # os._exit does not
+                sys.stderr.flush()
             os._exit(code)
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)

@@ -1,9 +1,13 @@
 """What every test may ask for."""
 
+import importlib
+import importlib.util
+import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -17,6 +21,27 @@ if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_I
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
+PARTS = frozenset({"torch", "browser", "cifar10"})
+"""Fixtures that need more than ``scripts/setup dev`` installs."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    about = "run the tests that need PyTorch, Chromium or CIFAR-10, and no others; they fail where it is missing"
+    parser.addoption("--parts", action="store_true", help=about)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--parts"):
+        chosen = [item for item in items if PARTS.intersection(getattr(item, "fixturenames", ()))]
+        config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+        items[:] = chosen
+
+
+def missing(request: pytest.FixtureRequest, what: str) -> NoReturn:
+    """Skip the test that asks for what is not there, or let it fail if everything should be."""
+    (pytest.fail if request.config.getoption("--parts") else pytest.skip)(f"needs {what}")
+
+
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     """Each test starts on one thread, whatever the one before it asked for."""
@@ -26,11 +51,27 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture
-def torch() -> Any:
-    """PyTorch on one thread; the test is skipped where it is not installed."""
-    module = pytest.importorskip("torch")
+def torch(request: pytest.FixtureRequest) -> Any:
+    """PyTorch on one thread."""
+    if importlib.util.find_spec("torch") is None:
+        missing(request, "PyTorch: pip install torch")
+    module: Any = importlib.import_module("torch")
     module.set_num_threads(1)
     return module
+
+
+@pytest.fixture(scope="session")
+def browser(request: pytest.FixtureRequest) -> str:
+    """Chromium."""
+    found = filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome")))
+    return next(found, None) or missing(request, "Chromium (Debian: apt-get install chromium)")
+
+
+@pytest.fixture(scope="session")
+def cifar10(request: pytest.FixtureRequest) -> Path:
+    """The folder with the real CIFAR-10."""
+    folder = os.environ.get("CNNLITE_DATA")
+    return Path(folder) if folder else missing(request, "CIFAR-10: set CNNLITE_DATA to the folder that holds it")
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -95,7 +96,8 @@ def test_the_readme_says_how_to_switch_it_on() -> None:
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 def test_bash_completes_a_line_as_it_is_typed(tmp_path: Path) -> None:
     script = asked(tmp_path, _CNNLITE_COMPLETE="bash_source")
-    Path("cnnlite").write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m cnnlite "$@"\n')
+    words = f"PYTHONPATH={shlex.quote(str(ROOT))} exec {shlex.quote(sys.executable)} -m cnnlite"
+    Path("cnnlite").write_text(f'#!/bin/sh\n{words} "$@"\n', encoding="utf-8")
     os.chmod("cnnlite", 0o755)
     typed = "COMP_WORDS=(cnnlite report runs/small-); COMP_CWORD=2; _cnnlite_completion ./cnnlite; echo ${COMPREPLY[@]}"
     done = subprocess.run(["bash", "-c", f"{script}\n{typed}"], capture_output=True, text=True)

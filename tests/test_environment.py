@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -68,3 +69,11 @@ def test_very_many_sessions_keep_the_file_small_and_the_last_state_right(monkeyp
     assert len(found["sessions"]) == 100
     assert found["sessions"][1] == found["sessions"][1] | {"step": 151, "changed": {"blas_kernel": "Kernel9"}}
     assert all(not session["changed"] for session in found["sessions"][2:])
+
+
+def test_a_git_that_fails_in_any_language_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    git = tmp_path / "git"
+    git.write_bytes(b"#!/bin/sh\necho 'fatal: \xff' >&2\nexit 128\n")
+    git.chmod(0o755)
+    monkeypatch.setattr("shutil.which", lambda _: str(git))
+    assert environment()["commit"] is None

@@ -23,10 +23,7 @@ from tests.training_parts import start
 PART = 500
 """Test images for the short test."""
 BATCH = 250
-DATA = os.environ.get("CNNLITE_DATA", "")
 FULL_SIZE = os.environ.get("CNNLITE_SPEEDRUN_CHECKPOINT", "")
-
-pytestmark = pytest.mark.skipif(not DATA, reason="needs CIFAR-10: set CNNLITE_DATA")
 
 
 class Reader:
@@ -90,9 +87,9 @@ class Reader:
         return x * options["factor"]
 
 
-def compare(torch: Any, path: Path, images: Images, views: str) -> str:
+def compare(torch: Any, cifar10: Path, path: Path, images: Images, views: str) -> str:
     """Check that `cnnlite eval`, the logits behind it, and PyTorch agree about the test images; returns the figures."""
-    result = CliRunner().invoke(cli, ["eval", str(path), "--data", DATA, "--tta", views, "--json"])
+    result = CliRunner().invoke(cli, ["eval", str(path), "--data", str(cifar10), "--tta", views, "--json"])
     assert result.exit_code == 0, result.output
     told = json.loads(result.stdout)
     reader, (_, _, network, normalizer, _) = Reader(torch, path), loading.load_network(path)
@@ -117,33 +114,33 @@ def compare(torch: Any, path: Path, images: Images, views: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkpoint(cifar10: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of the recipe, narrow and some steps long, on CIFAR-10; moved away from its run."""
     config = narrow(epochs=None, iterations=8, batch_size=400, tta="none")
-    dataset = loading.load_data(config, DATA)
+    dataset = loading.load_data(config, str(cifar10))
     run = tmp_path_factory.mktemp("run")
     start(config, run, replace(dataset, test=dataset.test.take(slice(0, PART))))
     return (run / "checkpoints/best.npz").rename(tmp_path_factory.mktemp("elsewhere") / "alone.npz")
 
 
 @pytest.fixture
-def part(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Images:
+def part(cifar10: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Images:
     """The first of the test images, which are all that `cnnlite eval` sees."""
     config = loading.load_network(checkpoint)[1]
-    images = loading.load_data(config, DATA).test.take(slice(0, PART))
+    images = loading.load_data(config, str(cifar10)).test.take(slice(0, PART))
     monkeypatch.setattr(evaluation, "split_of", lambda *_: images)
     return images
 
 
 @pytest.mark.parametrize("views", ["none", "mirror", "mirror_translate"])
 def test_a_checkpoint_of_the_recipe_evaluates_alike_in_torch(
-    views: str, checkpoint: Path, part: Images, torch: Any
+    views: str, checkpoint: Path, part: Images, torch: Any, cifar10: Path
 ) -> None:
-    compare(torch, checkpoint, part, views)
+    compare(torch, cifar10, checkpoint, part, views)
 
 
 @pytest.mark.skipif(not FULL_SIZE, reason="needs a checkpoint: set CNNLITE_SPEEDRUN_CHECKPOINT")
-def test_a_checkpoint_of_full_size_evaluates_alike_in_torch(torch: Any) -> None:
+def test_a_checkpoint_of_full_size_evaluates_alike_in_torch(torch: Any, cifar10: Path) -> None:
     path = Path(FULL_SIZE)
     config = loading.load_network(path)[1]
-    print(compare(torch, path, loading.load_data(config, DATA).test, config.train.tta))
+    print(compare(torch, cifar10, path, loading.load_data(config, str(cifar10)).test, config.train.tta))

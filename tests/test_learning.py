@@ -1,9 +1,7 @@
 """Whole runs that learn: on drawn shapes, and on the real CIFAR-10 where it is."""
 
-import os
 from pathlib import Path
 
-import pytest
 from click.testing import CliRunner
 
 from cnnlite.cli import cli
@@ -24,9 +22,6 @@ def test_a_small_network_learns_the_shapes_in_two_epochs(tmp_path: Path) -> None
     assert train(tmp_path, "quickstart.yaml", "-o", "train.epochs=2") > 0.9
 
 
-def test_the_seed_s_network_learns_real_photographs_in_400_steps(tmp_path: Path) -> None:
-    data = os.environ.get("CNNLITE_DATA")
-    if not data:
-        pytest.skip("the real CIFAR-10 is not here; set CNNLITE_DATA")
-    options = ["--data", data, "-o", "train.iterations=400", "-o", "train.schedule=constant"]
+def test_the_seed_s_network_learns_real_photographs_in_400_steps(cifar10: Path, tmp_path: Path) -> None:
+    options = ["--data", str(cifar10), "-o", "train.iterations=400", "-o", "train.schedule=constant"]
     assert train(tmp_path, "seed-advanced.yaml", *options) > 0.30

@@ -1,9 +1,11 @@
 """Names that hold codes for terminals, new lines, bytes that are no text, or thousands of characters."""
 
+import importlib.util
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,10 +13,10 @@ from click.testing import CliRunner
 
 from cnnlite.checkpoint import load_checkpoint, save_checkpoint
 from cnnlite.cli import cli
-from cnnlite.printable import escaped, has_codes, one_line
+from cnnlite.printable import escaped, has_codes, one_line, readable
+from tests.locales import PYTHON, with_locale
 from tests.small_runs import TINY, tiny, trained
 
-ROOT = Path(__file__).parent.parent
 NO_TEXT = os.fsdecode(b"b\xffd")
 BAD = {"lines": "a\nerror: b", "codes": "a\x1b[31mb\x9b2J", "reversed": "a\u202eb", "long": "x" * 5000}
 FOLDER = "data.dataset={folder: {size: 8, cache: %s}}"
@@ -42,6 +44,13 @@ def test_control_characters_become_escapes_and_other_text_stays() -> None:
     assert not has_codes("größe 😀\t日本")
     assert has_codes("\n")
     assert has_codes("\0")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_bytes_of_names_are_read_as_utf_8_whatever_the_locale(encoding: str) -> None:
+    for name, expected in ((b"b\xffd", "b\\xffd"), ("größe\n猫".encode(), "größe\n猫"), (b"\xc3a", "\\xc3a")):
+        assert readable(name.decode(encoding, "surrogateescape")) == expected
+    assert readable("a\ud800\udfffb") == "a\\ud800\\udfffb"
 
 
 @pytest.mark.parametrize("kind", BAD)
@@ -85,10 +94,10 @@ def test_no_name_spoils_a_message(kind: str, here: Path, checkpoint: str) -> Non
 
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names of files are text there")
 def test_names_that_are_no_text_are_names_too_and_can_be_printed_in_ascii() -> None:
-    plain = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
+    plain = with_locale(PYTHONIOENCODING="ascii", LC_ALL="C")
 
     def run(*arguments: str) -> tuple[int, str]:
-        command = [sys.executable, "-W", "error", "-m", "cnnlite", *arguments]
+        command = [*PYTHON, "-m", "cnnlite", *arguments]
         done = subprocess.run(command, env=plain, capture_output=True, text=True, encoding="ascii", timeout=60)
         assert "Traceback" not in done.stderr
         return done.returncode, done.stdout + done.stderr
@@ -105,9 +114,75 @@ def test_names_that_are_no_text_are_names_too_and_can_be_printed_in_ascii() -> N
     assert (code, "b\\udcffd" in told) == (2, True), told
 
 
-def test_class_names_with_codes_are_refused(checkpoint: str, here: Path) -> None:
+ENCODINGS = {
+    "strict": {"PYTHONIOENCODING": "utf-8:strict", "PYTHONUTF8": "1"},
+    "c-locale": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+}
+
+
+@pytest.fixture(params=ENCODINGS)
+def run(request: pytest.FixtureRequest) -> Callable[..., str]:
+    """Run cnnlite where Python takes names for UTF-8, or for ASCII; returns what it printed."""
+    environment = with_locale(**ENCODINGS[request.param])
+
+    def run(*arguments: str, **variables: str) -> str:
+        command = [*PYTHON, "-m", "cnnlite", *arguments]
+        done = subprocess.run(command, env=environment | variables, capture_output=True, timeout=60)
+        assert done.returncode == 0, (arguments, done.stderr)
+        assert b"Traceback" not in done.stderr, done.stderr
+        return os.fsdecode(done.stdout)
+
+    return run
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names of files are text there")
+def test_every_command_takes_such_names_and_what_it_writes_is_text(run: Callable[..., str]) -> None:
+    pytest.importorskip("matplotlib")
+    Path("runs").mkdir()
+    runs = [f"runs/{NO_TEXT}", "runs/größe"]
+    for folder in runs:
+        Path("tiny.yaml").rename(f"{folder}.yaml")
+        run("train", "-q", "-c", f"{folder}.yaml", "--epochs", "1", "--run-dir", folder)
+        Path(f"{folder}.yaml").rename("tiny.yaml")
+    for typed in ("runs/", runs[0]):
+        assert NO_TEXT not in run(
+            _CNNLITE_COMPLETE="bash_complete", COMP_WORDS=f"cnnlite report {typed}", COMP_CWORD="2"
+        )
+    assert json.loads(run("eval", runs[0], "--json"))["images"] == 40
+    assert run("export", runs[0], f"{NO_TEXT}.onnx") if importlib.util.find_spec("onnx") else True
+    compared = run("compare", *runs, "--out", f"{NO_TEXT}.html", "--json")
+    assert [entry["steps"] for entry in json.loads(compared)["entries"]] == [7, 7]
+    run("compare", *runs, "--out", f"{NO_TEXT}.svg")
+    for kind in ("html", "svg"):
+        text = Path(f"{NO_TEXT}.{kind}").read_text(encoding="utf-8")
+        assert all(name in text for name in ("b\\xffd", "größe"))
+    for folder, name in zip(runs, ("b\\xffd", "größe"), strict=True):
+        run("report", folder)
+        page = Path(folder, "report", "index.html").read_text(encoding="utf-8")
+        assert f"<h1>{name}</h1>" in page
+        assert f"A report on the run runs/{name}, trained from the config {name}</p>" in page
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names of files are text there")
+def test_classes_are_the_same_in_every_locale_and_damaged_pictures_may_have_any_name(
+    run: Callable[..., str], tmp_path: Path
+) -> None:
+    image = pytest.importorskip("PIL.Image")
+    for name in ("Hündin", "猫"):
+        (tmp_path / "p" / name).mkdir(parents=True)
+        for number in range(30):
+            image.new("RGB", (8, 8)).save(tmp_path / "p" / name / f"{number}.png")
+    (tmp_path / "p" / "猫" / f"{NO_TEXT}.png").write_bytes(b"no picture")
+    options = ["-o", "data.dataset={folder: {size: 16, corrupt: skip}}", "-o", "model.6.linear.out_features=2"]
+    run("train", "-q", "-c", "tiny.yaml", *options, "--epochs", "1", "--run-dir", "run", "--data", "p")
+    assert load_checkpoint(tmp_path / "run/checkpoints/best.npz").meta["classes"] == ["Hündin", "猫"]
+    run("eval", "run")  # the images are in the cache by now
+
+
+@pytest.mark.parametrize("bad", ["\x1b]0;title\x07", "\udcff"])
+def test_class_names_with_codes_are_refused(bad: str, checkpoint: str, here: Path) -> None:
     found = load_checkpoint(Path(checkpoint))
-    found.meta["classes"][0] = "\x1b]0;title\x07"
+    found.meta["classes"][0] = bad
     save_checkpoint(here / "a.npz", found)
     for command in ("eval", "predict"):
         done = CliRunner().invoke(cli, [command, "a.npz", *["a.png"] * (command == "predict")])

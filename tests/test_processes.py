@@ -1,5 +1,6 @@
 import os
 import pty
+import shlex
 import signal
 import subprocess
 import sys
@@ -167,7 +168,7 @@ def test_a_reader_that_goes_away_does_not_end_training() -> None:
 def test_streams_closed_from_the_start_do_not_end_training() -> None:
     for closed in ("2>&-", "<&- >&- 2>&-"):
         done = subprocess.run(
-            f"{' '.join(COMMAND)} train -c tiny.yaml {closed}", shell=True, capture_output=True, text=True
+            f"{shlex.join(COMMAND)} train -c tiny.yaml {closed}", shell=True, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
         assert "Traceback" not in done.stderr
@@ -175,7 +176,7 @@ def test_streams_closed_from_the_start_do_not_end_training() -> None:
     script = (
         f"import os; from cnnlite.cli import group; group.cli = lambda **_: os._exit(not {is_nowhere}); group.main()"
     )
-    assert subprocess.run(f'{sys.executable} -c "{script}" 2>&-', shell=True).returncode == 0
+    assert subprocess.run(f"{shlex.join([sys.executable, '-c', script])} 2>&-", shell=True).returncode == 0
 
 
 def test_a_terminal_gets_a_bar_and_the_offer_to_download(here: Path) -> None:

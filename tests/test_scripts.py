@@ -20,11 +20,11 @@ exec "$REAL" "$@"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the scripts are for bash")
-@pytest.mark.parametrize("script", ["setup", "quickstart"])
-def test_an_interrupted_installation_is_called_that(script: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("script", "venv"), [("setup", ".venv"), ("setup", "another one"), ("quickstart", ".venv")])
+def test_an_interrupted_installation_is_called_that(script: str, venv: str, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    python = tmp_path / ".venv" / "bin" / "python"
+    python = tmp_path / venv / "bin" / "python"
     python.parent.mkdir(parents=True)
     python.write_text(STUCK, encoding="utf-8")
     python.chmod(0o755)
@@ -32,7 +32,7 @@ def test_an_interrupted_installation_is_called_that(script: str, tmp_path: Path)
         [tmp_path / "scripts" / script],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**os.environ, "REAL": sys.executable, "PYTHON": ""},
+        env={**os.environ, "REAL": sys.executable, "PYTHON": "", "CNNLITE_VENV": "" if venv == ".venv" else venv},
         text=True,
         start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),

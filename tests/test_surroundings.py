@@ -21,19 +21,30 @@ from cnnlite.rehearsal import differences
 from cnnlite.runs import RunDirectory
 from cnnlite.stopping import StopFlag
 from cnnlite.training import train
+from tests.locales import PYTHON, with_locale
 from tests.small_runs import figures, tiny
 
 ROOT = Path(__file__).parent.parent
-COMMAND = [sys.executable, "-W", "error", "-m", "cnnlite", "train", "--threads", "1"]
+TRAIN = ["-m", "cnnlite", "train", "--threads", "1"]
 NEW = ["-c", "tiny.yaml", "-o", "train.epochs=20"]
 
 
 pytestmark = pytest.mark.usefixtures("here")
 
 
-def run(*arguments: str, before: Callable[[], object] | None = None) -> subprocess.CompletedProcess[str]:
+def run(
+    *arguments: str, before: Callable[[], object] | None = None, locale: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    python = [sys.executable, "-W", "error"] if locale is None else PYTHON
+    environment = None if locale is None else with_locale(**locale)
     done = subprocess.run(
-        [*COMMAND, *arguments], capture_output=True, text=True, encoding="utf-8", timeout=60, preexec_fn=before
+        [*python, *TRAIN, *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=60,
+        preexec_fn=before,
     )
     assert "Traceback" not in done.stderr
     return done
@@ -158,15 +169,10 @@ def test_where_no_thread_can_be_started_training_goes_on_and_says_so(arguments: 
 
 @pytest.mark.parametrize("environment", [{"LANG": "C"}, {"LC_ALL": "C"}, {"LC_ALL": "POSIX", "PYTHONUTF8": "0"}])
 def test_in_the_c_locale_streams_are_plain_lines_and_files_are_utf8(
-    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    environment: dict[str, str],
 ) -> None:
-    for name in ("LANG", "LC_ALL", "LC_CTYPE", "PYTHONUTF8", "PYTHONIOENCODING"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("PYTHONCOERCECLOCALE", "0")
     shutil.copy("tiny.yaml", "größe.yaml")
-    done = run("-c", "größe.yaml", "--run-dir", "läufe")
+    done = run("-c", "größe.yaml", "--run-dir", "läufe", locale={"PYTHONCOERCECLOCALE": "0", **environment})
     assert done.returncode == 0, done.stderr
     log, result = (Path("läufe", name).read_text(encoding="utf-8") for name in ("log.txt", "result.json"))
     name = result.splitlines()[1].partition('"config": ')[2].strip(",")

@@ -9,16 +9,22 @@ from click.shell_completion import CompletionItem
 
 from cnnlite.bundled import bundled_names
 from cnnlite.cli.group import NAME, PATH, complain
+from cnnlite.printable import is_text
 
 Completion = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 
 def _completion(find: Callable[[], Iterable[str]], otherwise: str = "") -> Completion:
-    """Complete with what is found; else let the shell do so, with files (``file``), folders (``dir``) or nothing."""
+    """Complete with what is found; else let the shell do so, with files (``file``), folders (``dir``) or nothing.
+
+    Names that are no text are left to the shell too: click writes UTF-8.
+    """
 
     def complete(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        found = [CompletionItem(word) for word in sorted(find()) if word.startswith(incomplete)]
-        return found if found or not otherwise else [CompletionItem(incomplete, type=otherwise)]
+        found = [CompletionItem(word) for word in sorted(find()) if word.startswith(incomplete) and is_text(word)]
+        return (
+            found if found or not otherwise or not is_text(incomplete) else [CompletionItem(incomplete, type=otherwise)]
+        )
 
     return complete
 

@@ -70,7 +70,7 @@ def _fill(file: BinaryIO, parts: Parts, shape: tuple[int, ...], facts: dict[str,
     file.flush()
     facts |= {"train": counts[0], "test": counts[1], "shape": list(shape)}
     facts["digest"] = digest(list(_mapped(file, facts)), tuple(facts["classes"]))
-    text = json.dumps(facts, ensure_ascii=False).encode()
+    text = json.dumps(facts).encode()  # escapes in names that are no text, too
     file.seek(0, 2)
     file.write(text + _FOOTER.pack(hashlib.sha256(text).digest(), len(text), _MAGIC))
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import sys
 import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 from cnnlite.data.splits import FIRST, NEVER, turns
 from cnnlite.data.tree import Tree, is_broken
 from cnnlite.errors import DataError
-from cnnlite.printable import has_codes, one_line
+from cnnlite.printable import has_codes, is_text, one_line
 from cnnlite.types import Array
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
@@ -171,7 +170,7 @@ class _Reader:
         for entry in self.tree.look(folder)[0]:
             name = _spelled(entry)
             path = os.path.join(folder, entry)
-            if not _is_text(name):
+            if not is_text(name):
                 raise DataError(f"{self.root / path}: the name is not UTF-8; rename the folder")
             if has_codes(name):
                 raise DataError(
@@ -216,8 +215,4 @@ class _Reader:
 
 def _spelled(name: str) -> str:
     """The name as UTF-8 has it whatever the locale, in the one spelling of those that macOS and Linux may give it."""
-    return unicodedata.normalize("NFC", os.fsencode(name).decode("utf-8", sys.getfilesystemencodeerrors()))
-
-
-def _is_text(name: str) -> bool:
-    return not any("\ud800" <= character <= "\udfff" for character in name)
+    return unicodedata.normalize("NFC", os.fsencode(name).decode("utf-8", "surrogateescape"))

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from cnnlite.printable import readable
 from cnnlite.report.behaviour import Calibration
 from cnnlite.report.record import Record
 from cnnlite.types import Array
@@ -70,6 +71,10 @@ class Chart:
                 axes.set_title(title, loc="left")
 
     def _draw(self, kind: str) -> bytes:
+        from matplotlib.text import Text
+
+        for text in self.figure.findobj(Text):
+            text.set_text(readable(text.get_text()))  # runs may have names that are no text
         stream = io.BytesIO()
         with _style(**{"svg.hashsalt": self.title}), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about glyphs that its font lacks; the reader's fonts show the text

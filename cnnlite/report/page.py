@@ -6,6 +6,7 @@ from html import escape
 from pathlib import Path
 
 from cnnlite import __version__
+from cnnlite.printable import readable
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _KINDS = {".svg": "image/svg+xml", ".png": "image/png"}
@@ -39,10 +40,10 @@ class Page:
         return f'<img{pixels} alt="{escape(alt)}" src="data:{_KINDS[kind]};base64,{data}">'
 
     def html(self) -> str:
-        """The whole page."""
+        """The whole page, whose text may hold names that are no text."""
         style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
         body = "\n".join(self._parts)
-        return f"""<!doctype html>
+        return readable(f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -61,7 +62,7 @@ class Page:
 <footer>{self._footer()}</footer>
 </body>
 </html>
-"""
+""")
 
     def _footer(self) -> str:
         files = ", ".join(f"<code>{escape(name)}</code>" for name in self.files)

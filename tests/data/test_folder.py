@@ -83,9 +83,8 @@ def test_training_from_a_folder_is_training_from_arrays_bit_for_bit(
     assert_same_run(tmp_path / "folder", tmp_path / "arrays")
 
 
-@pytest.mark.skipif("CNNLITE_DATA" not in os.environ, reason="CNNLITE_DATA does not name a folder with CIFAR-10")
-def test_cifar_10_as_pictures_is_cifar_10(tmp_path: Path) -> None:
-    whole = Cifar10().load(Path(os.environ["CNNLITE_DATA"]))
+def test_cifar_10_as_pictures_is_cifar_10(cifar10: Path, tmp_path: Path) -> None:
+    whole = Cifar10().load(cifar10)
     some = replace(whole, train=whole.train.take(slice(800)), test=whole.test.take(slice(200)))
     for part in ("train", "test"):
         write(tmp_path / part, getattr(some, part), some.classes)

@@ -2,13 +2,9 @@
 
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
-
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -49,11 +45,10 @@ addEventListener("load", () => {
 </script>"""
 
 
-@pytest.mark.skipif(BROWSER is None, reason="needs Chromium (Debian: apt-get install chromium)")
-def test_the_page_is_whole_at_the_widths_of_a_desk_and_a_phone(report: Path, tmp_path: Path) -> None:
+def test_the_page_is_whole_at_the_widths_of_a_desk_and_a_phone(browser: str, report: Path, tmp_path: Path) -> None:
     frames = tmp_path / "frames.html"
     frames.write_text(FRAMES.replace("PAGE", (report / "index.html").as_uri()), encoding="utf-8")
-    command = [str(BROWSER), *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", frames.as_uri()]
+    command = [browser, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", frames.as_uri()]
 
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
 
