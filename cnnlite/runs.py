@@ -5,7 +5,6 @@ import itertools
 import json
 import os
 import re
-import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from cnnlite.files import (
     is_missing,
     is_special,
     is_temporary,
+    open_to_append,
     remove_temporary,
     unreadable,
     unwritable,
@@ -171,11 +171,10 @@ class RunDirectory:
         """Path of a file that is about to be appended to, which is there; StorageError if it is not a regular one."""
         with self._writing(name) as path:
             try:
-                if is_missing(path):
-                    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+                new = is_missing(path)
+                open_to_append(path).close()
+                if new:
                     self._remember(path)
-                if not stat.S_ISREG(os.lstat(path).st_mode):
-                    raise StorageError(f"{path}: is not a regular file; remove it")
             except OSError as error:
                 raise unwritable(path, error) from error
         return path

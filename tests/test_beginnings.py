@@ -68,7 +68,7 @@ def test_a_run_killed_before_its_first_checkpoint_is_started_from_its_config_wit
 @pytest.mark.parametrize("name", ["mkdir", "lock", "environment"])
 def test_a_run_killed_before_it_has_a_config_says_how_to_start_it_and_can_be(name: str, whole: Path) -> None:
     patch = {
-        "mkdir": "from cnnlite.runs import tempfile; tempfile.NamedTemporaryFile = kill",
+        "mkdir": "from cnnlite import runs; runs.check_writable = kill",
         "lock": "from cnnlite import launch; launch.with_session = kill",
         "environment": "from cnnlite import launch; launch.render = kill",
     }[name]

@@ -125,7 +125,7 @@ def test_a_run_finds_its_data_wherever_it_is_gone_on_with(
         monkeypatch.chdir(folder)
         found = run("eval", name, "--json")
         assert (found.exit_code, json.loads(found.stdout)["accuracy"]) == (0, accuracy), found.output
-        for command in (["explain", name], ["report", name, "--out", str(home / "page")]):
+        for command in (["explain", name], ["report", name, "--out", str(home / "page"), "--force"]):
             done = run(*command)
             assert (done.exit_code, "left out: class by class" in done.stderr) == (0, False), done.output
         done = run("export", name, str(home / "net.onnx"), "--force")

@@ -150,7 +150,7 @@ def test_a_named_directory_must_be_new_or_empty(tmp_path: Path) -> None:
 
 def test_a_directory_that_a_killed_process_left_before_its_config_is_as_good_as_empty(tmp_path: Path) -> None:
     RunDirectory.create_at(tmp_path / "run").close()
-    for leftover in (".config.yaml.123.tmp", "checkpoints/.probe.abc.tmp"):
+    for leftover in (".cnnlite-0123456789abcdef.tmp", "checkpoints/.cnnlite-0123456789abcde0.tmp"):
         (tmp_path / "run" / leftover).write_text("")
     RunDirectory.create_at(tmp_path / "run").close()
     assert sorted(path.name for path in (tmp_path / "run").rglob("*")) == [".lock", "checkpoints"]

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,8 @@ def test_nothing_is_written_where_a_checkpoint_says(command: str, cached: str | 
     assert not (here / "elsewhere").exists()
     assert not (here / "pictures" / ".cnnlite").exists()
     assert not list((here.parent / "temporary").glob("*cnnlite*"))
-    told = [line for line in done.stderr.splitlines() if "pictures" in line and "reading" in line]
+    lines = (line.rpartition("/")[2] for line in done.stderr.splitlines())
+    told = [line for line in lines if "pictures" in line and "reading" in line]
     assert told == ([] if command == "predict" else ["pictures: reading 16 pictures, for this time only"])
 
 
@@ -107,7 +109,7 @@ def test_an_evaluation_without_a_cache_has_the_figures_of_one_with_it(here: Path
 def test_resuming_is_training_and_keeps_the_cache_where_the_config_of_the_run_says(here: Path) -> None:
     done = run("train", "-q", "--resume", "run", "--epochs", "2")
     assert done.exit_code == 0, done.output
-    assert "reading 16 pictures, once, into elsewhere/cache/" in done.stderr
+    assert re.search("reading 16 pictures, once, into .*/elsewhere/cache/", done.stderr)
     assert len(list(Path("elsewhere/cache").glob("*.images"))) == 1
 
 
@@ -146,7 +148,7 @@ def test_a_folder_of_pictures_does_not_say_where_its_cache_goes(here: Path) -> N
 NONSENSE: dict[str, list[Any]] = {
     "classes": [None, 3, ["a"], [["ant"], "bee"]],
     "listing": [None, 3],
-    "validation": [None, "x", -1, 1.5, 10**30],
+    "gone": [None, "x", [1.5], [-1], [10**30], [0]],
     "skipped": [None, 3, [3], [["a"]], [["a", 3]]],
     "skipped_count": [None, "3"],
     "shape": [None, [], [8, 8], [8, 8, -3], [2**40, 2**40, 3], ["a"], 3],
