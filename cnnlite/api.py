@@ -8,16 +8,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cnnlite import distributed, engine
 from cnnlite.errors import ConfigError
-from cnnlite.files import place
-from cnnlite.finding import checkpoint_of
-from cnnlite.launch import Request, launch
-from cnnlite.prediction import Model
-from cnnlite.printable import one_line
-from cnnlite.progress import Reporter
-from cnnlite.results import Result
-from cnnlite.stopping import StopFlag
+from cnnlite.runs.locate import checkpoint_of
+from cnnlite.runs.results import Result
+from cnnlite.runtime import distributed, engine
+from cnnlite.tools.predict import Model
+from cnnlite.training.launch import Request, launch
+from cnnlite.training.progress import Reporter
+from cnnlite.utils.files import place
+from cnnlite.utils.printable import one_line
+from cnnlite.utils.signals import StopFlag
 
 
 @dataclass(frozen=True)

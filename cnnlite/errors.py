@@ -6,7 +6,7 @@ Whatever is not one of these is a bug of ours (exit code 1).
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cnnlite.printable import one_line
+from cnnlite.utils.printable import one_line
 
 
 class CnnliteError(Exception):

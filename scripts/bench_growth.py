@@ -15,10 +15,10 @@ import click
 import numpy as np
 from parts.markdown import bullets, write
 
-from cnnlite import engine, machine
-from cnnlite.bench import WARM_UP_STEPS, prepare
-from cnnlite.config import load_config
+from cnnlite.config.load import load_config
 from cnnlite.data import Batches, Images, Normalizer
+from cnnlite.runtime import engine, machine
+from cnnlite.tools.bench import WARM_UP_STEPS, prepare
 
 OUT = Path(__file__).parent.parent / "docs/benchmarks.md"
 NETWORKS = {"small": 30, "vgg11": 3}

@@ -23,7 +23,7 @@ import click
 from parts.markdown import write
 from parts.scaling_model import NETWORKS, Costs, Network
 
-from cnnlite import machine
+from cnnlite.runtime import machine
 
 HERE = Path(__file__).resolve().parent
 OUT = HERE.parent / "docs/distributed.md"

@@ -16,11 +16,11 @@ import numpy as np
 from parts.markdown import bullets, write
 from parts.sides import Match, Side, SideError, match, names, serve, warn_if_busy
 
-from cnnlite import engine
-from cnnlite.environment import environment
-from cnnlite.kernels import convolution
-from cnnlite.layers.convolution import Conv2d
-from cnnlite.types import Array
+from cnnlite.nn.kernels import convolution
+from cnnlite.nn.layers.convolution import Conv2d
+from cnnlite.runs.environment import environment
+from cnnlite.runtime import engine
+from cnnlite.utils.types import Array
 
 OUT = Path(__file__).parent.parent / "docs/benchmarks.md"
 MARKS = ("<!-- shapes -->", "<!-- end of shapes -->")

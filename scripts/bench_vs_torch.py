@@ -16,10 +16,10 @@ import click
 from parts.markdown import write
 from parts.sides import Match, Side, SideError, match, names, serve, warn_if_busy
 
-from cnnlite import engine, machine
-from cnnlite.bench import prepare
-from cnnlite.config import Config, load_config
-from cnnlite.environment import environment
+from cnnlite.config.load import Config, load_config
+from cnnlite.runs.environment import environment
+from cnnlite.runtime import engine, machine
+from cnnlite.tools.bench import prepare
 
 REFERENCE = {"seed-advanced": 16, "small": 64, "resnet20": 128, "vgg11": 128, "resnet18": 128, "speedrun": 500}
 """The networks compared, and their batch sizes."""

@@ -21,7 +21,7 @@ from typing import Any
 import click
 from parts.markdown import bullets, write
 
-from cnnlite import engine
+from cnnlite.runtime import engine
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "cnnlite"

@@ -35,9 +35,20 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 READERS = {
-    *("cnnlite.annotations", "cnnlite.builder", "cnnlite.checkpoint", "cnnlite.config", "cnnlite.draft"),
-    *("cnnlite.loading", "cnnlite.network", "cnnlite.sizing"),
-    *("cnnlite.yaml_reader", "cnnlite.data.archive", "cnnlite.data.cifar", "cnnlite.data.unpickle"),
+    *(
+        "cnnlite.config.options",
+        "cnnlite.config.construct",
+        "cnnlite.runs.checkpoint",
+        "cnnlite.config.load",
+        "cnnlite.config.overrides",
+    ),
+    *("cnnlite.runs.restore", "cnnlite.nn.network", "cnnlite.nn.memory"),
+    *(
+        "cnnlite.config.yaml_reader",
+        "cnnlite.data.download.archive",
+        "cnnlite.data.datasets.cifar",
+        "cnnlite.data.download.unpickle",
+    ),
 }
 """What libFuzzer follows, besides the packages below; each module more takes seconds at the start."""
 OTHERS = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in ROOT.glob("cnnlite/**/*.py")} - READERS
@@ -45,21 +56,22 @@ WRITERS = {f"yaml.{name}" for name in ("cyaml", "dumper", "emitter", "represente
 PACKAGES = {name.removesuffix(".__init__") for name in OTHERS}
 
 with atheris.instrument_imports(include=["cnnlite", "yaml", "zipfile"], exclude=[*OTHERS, *PACKAGES, *WRITERS]):
-    from cnnlite import checkpoint, config, loading
-    from cnnlite.data.archive import extract
-    from cnnlite.data.cifar import Cifar10
-    from cnnlite.data.unpickle import RefusedError, read_pickle
+    from cnnlite.config import load
+    from cnnlite.data.datasets.cifar import Cifar10
+    from cnnlite.data.download.archive import extract
+    from cnnlite.data.download.unpickle import RefusedError, read_pickle
+    from cnnlite.runs import checkpoint, restore
 
 from zipfile import ZipFile  # noqa: E402 - followed, so not earlier
 
-from cnnlite.bundled import bundled_folder  # noqa: E402 - not to be followed
+from cnnlite.config.bundled import bundled_folder  # noqa: E402 - not to be followed
 from cnnlite.errors import CheckpointError, ConfigError, DataError  # noqa: E402 - not to be followed
-from cnnlite.progress import Reporter  # noqa: E402
-from cnnlite.results import Progress  # noqa: E402
-from cnnlite.resuming import check_same  # noqa: E402
-from tests.config_parts import FULL  # noqa: E402
-from tests.data import files  # noqa: E402
-from tests.small_runs import tiny, trained  # noqa: E402
+from cnnlite.runs.results import Progress  # noqa: E402
+from cnnlite.training.progress import Reporter  # noqa: E402
+from cnnlite.training.resume import check_same  # noqa: E402
+from tests.support import cifar_files  # noqa: E402
+from tests.support.config_parts import FULL  # noqa: E402
+from tests.support.small_runs import tiny, trained  # noqa: E402
 
 FOLDER = Path(tempfile.mkdtemp(prefix="fuzz"))
 SEEDS = FOLDER / "seeds"
@@ -77,7 +89,9 @@ def binaries(data: bytes) -> None:
     for name in ("data_batch_1", "data_batch_1.bin"):
         root = FOLDER / name
         if not root.exists():
-            files.write(root, files.python_files(2) if name == "data_batch_1" else files.binary_files(2))
+            cifar_files.write(
+                root, cifar_files.python_files(2) if name == "data_batch_1" else cifar_files.binary_files(2)
+            )
         (root / name).write_bytes(data)
         with contextlib.suppress(DataError):
             Cifar10().load(root)
@@ -97,8 +111,8 @@ def configs(data: bytes) -> None:
     path = FOLDER / "a.yaml"
     path.write_bytes(data)
     with contextlib.suppress(ConfigError):
-        read = config.load_config(path)
-        again = config.config_from_data(read.resolved)
+        read = load.load_config(path)
+        again = load.config_from_data(read.resolved)
         if again.resolved != read.resolved:
             raise AssertionError("the resolved config is another one")
 
@@ -122,9 +136,9 @@ def facts(data: bytes) -> None:
         archive.comment = SEAL + b"0" * DIGITS
     path.write_bytes(sealed(packed.getvalue()))
     with contextlib.suppress(CheckpointError):
-        loading.load_network(path)
+        restore.load_network(path)
     with contextlib.suppress(CheckpointError, ConfigError):
-        found = checkpoint.load_checkpoint(path, loading.check_run(path))
+        found = checkpoint.load_checkpoint(path, restore.check_run(path))
         check_same(tiny(), found, Reporter(mute=True))
         Progress.of(found)
 
@@ -156,7 +170,7 @@ def small_archive(form: int) -> bytes:
     """Make a tar archive to begin with, not packed."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w", format=form) as tar:
-        for member, content in files.members({"data_batch_1": b"x"}):
+        for member, content in cifar_files.members({"data_batch_1": b"x"}):
             member.pax_headers = {"mtime": "1.5"}
             tar.addfile(member, io.BytesIO(content))
     return packed.getvalue()
@@ -171,8 +185,11 @@ def small_configs() -> list[bytes]:
 
 
 TARGETS: dict[str, tuple[Callable[[bytes], None], Callable[[], list[bytes]]]] = {
-    "pickles": (pickles, lambda: [files.python_files(1)[name] for name in ("data_batch_1", "batches.meta")]),
-    "batches": (binaries, lambda: [files.python_files(2)["data_batch_1"], files.binary_files(2)["data_batch_1.bin"]]),
+    "pickles": (pickles, lambda: [cifar_files.python_files(1)[name] for name in ("data_batch_1", "batches.meta")]),
+    "batches": (
+        binaries,
+        lambda: [cifar_files.python_files(2)["data_batch_1"], cifar_files.binary_files(2)["data_batch_1.bin"]],
+    ),
     "archives": (archives, lambda: [small_archive(tarfile.USTAR_FORMAT), small_archive(tarfile.PAX_FORMAT)]),
     "configs": (configs, small_configs),
     "checkpoints": (checkpoints, lambda: [small_checkpoint()]),

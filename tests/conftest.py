@@ -11,10 +11,10 @@ from typing import Any, NoReturn
 
 import pytest
 
-from cnnlite import engine
 from cnnlite.data import Dataset
-from cnnlite.loading import load_data
-from tests.small_runs import TINY, tiny, trained
+from cnnlite.runs.restore import load_data
+from cnnlite.runtime import engine
+from tests.support.small_runs import TINY, tiny, trained
 
 if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     # Under nohup every process would inherit that, and rightly go on where a test wants it to stop.

@@ -11,12 +11,12 @@ import pytest
 import yaml
 
 import cnnlite
-from cnnlite import engine
 from cnnlite.errors import CheckpointError, ConfigError, DataError
-from cnnlite.evaluation import evaluate_checkpoint
-from cnnlite.loading import load_data
-from tests.small_runs import TINY, assert_same_run, figures, tiny, trained
-from tests.test_packaging import run_python
+from cnnlite.runs.restore import load_data
+from cnnlite.runtime import engine
+from cnnlite.training.evaluation import evaluate_checkpoint
+from tests.project.test_packaging import run_python
+from tests.support.small_runs import TINY, assert_same_run, figures, tiny, trained
 
 CONFIG = yaml.safe_load(TINY)
 
@@ -130,7 +130,7 @@ def test_errors_are_those_of_the_command() -> None:
 
 
 def test_an_interrupt_in_a_notebook_ends_training_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    from cnnlite.network import Network
+    from cnnlite.nn.network import Network
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt

@@ -30,8 +30,8 @@ def list_configs() -> None:
     Example:
       cnnlite configs list
     """
-    from cnnlite.bundled import bundled_configs, bundled_folder
-    from cnnlite.streams import say
+    from cnnlite.config.bundled import bundled_configs, bundled_folder
+    from cnnlite.utils.console import say
 
     names = bundled_configs()
     width = max(map(len, names))
@@ -48,7 +48,7 @@ def show(name: str) -> None:
     Example:
       cnnlite configs show small
     """
-    from cnnlite.streams import say
+    from cnnlite.utils.console import say
 
     say(_bundled(name).read_text(encoding="utf-8").rstrip("\n"))
 
@@ -65,8 +65,8 @@ def copy(name: str, destination: Path, force: bool) -> None:
       cnnlite configs copy small
       cnnlite configs copy small.yaml mine.yaml
     """
-    from cnnlite.files import write_files
-    from cnnlite.streams import say
+    from cnnlite.utils.console import say
+    from cnnlite.utils.files import write_files
 
     source = _bundled(name)
     target = destination / source.name if destination.is_dir() else destination
@@ -84,8 +84,8 @@ def _title(text: str) -> str:
 
 def _bundled(name: str) -> Path:
     """Find a bundled config, whatever files lie in the current folder."""
-    from cnnlite.bundled import bundled_config, bundled_names
-    from cnnlite.words import did_you_mean
+    from cnnlite.config.bundled import bundled_config, bundled_names
+    from cnnlite.utils.text import did_you_mean
 
     if found := bundled_config(name):
         return found

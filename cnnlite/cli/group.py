@@ -12,9 +12,9 @@ import click
 
 from cnnlite import __version__
 from cnnlite.errors import CnnliteError, exit_code, no_more_threads
-from cnnlite.files import place
-from cnnlite.printable import one_line
-from cnnlite.stopping import StopFlag, Stopped
+from cnnlite.utils.files import place
+from cnnlite.utils.printable import one_line
+from cnnlite.utils.signals import StopFlag, Stopped
 
 
 class _Name(click.ParamType):  # type: ignore[type-arg]  # generic since Click 8.4 only
@@ -41,7 +41,7 @@ NAME, PATH = _Name(), _Path(path_type=Path, readable=False)  # who reads a file 
 
 def complain(text: str) -> None:
     """Print to stderr, whatever state it is in."""
-    from cnnlite.streams import say
+    from cnnlite.utils.console import say
 
     say(text, error=True)
 

@@ -16,8 +16,8 @@ def doctor(data: str | None) -> None:
       cnnlite doctor
     """
     from cnnlite.data import default_root
-    from cnnlite.doctor import examine
-    from cnnlite.streams import say
+    from cnnlite.tools.doctor import examine
+    from cnnlite.utils.console import say
 
     options.compute_on(None)
     for name, finding in examine(default_root() if data is None else Path(data)):

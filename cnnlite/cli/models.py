@@ -51,8 +51,8 @@ def evaluate(
     """
     import json
 
-    from cnnlite.evaluation import describe, evaluate_checkpoint
-    from cnnlite.streams import say
+    from cnnlite.training.evaluation import describe, evaluate_checkpoint
+    from cnnlite.utils.console import say
 
     options.compute_on(threads)
     checkpoint = options.checkpoint_of(checkpoint)
@@ -85,9 +85,9 @@ def predict(
     """
     import json
 
-    from cnnlite.prediction import Model, predict_files
-    from cnnlite.printable import one_line
-    from cnnlite.streams import say
+    from cnnlite.tools.predict import Model, predict_files
+    from cnnlite.utils.console import say
+    from cnnlite.utils.printable import one_line
 
     options.compute_on(threads)
     checkpoint = options.checkpoint_of(checkpoint)
@@ -119,9 +119,9 @@ def export(checkpoint: Path, out: Path, data: str | None, force: bool, threads: 
     Example:
       cnnlite export runs/small small.onnx
     """
-    from cnnlite.export import export
-    from cnnlite.streams import say
-    from cnnlite.words import size_text
+    from cnnlite.tools.onnx import export
+    from cnnlite.utils.console import say
+    from cnnlite.utils.text import size_text
 
     options.compute_on(threads)
     size, check = export(options.checkpoint_of(checkpoint), out, root=data, force=force)

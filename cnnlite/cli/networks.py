@@ -19,9 +19,9 @@ def validate(config: str, overrides: tuple[str, ...]) -> None:
       cnnlite validate mine.yaml
       cnnlite validate small -o train.batch_size=128
     """
-    from cnnlite.config import load_config
-    from cnnlite.loading import describe_model
-    from cnnlite.streams import say
+    from cnnlite.config.load import load_config
+    from cnnlite.runs.restore import describe_model
+    from cnnlite.utils.console import say
 
     say(f"{config}: {describe_model(load_config(config, overrides))}")
 
@@ -43,9 +43,9 @@ def summary(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """
     import json
 
-    from cnnlite.config import load_config
-    from cnnlite.streams import say
-    from cnnlite.summary import summarize
+    from cnnlite.config.load import load_config
+    from cnnlite.tools.summary import summarize
+    from cnnlite.utils.console import say
 
     found = summarize(load_config(config, overrides))
     say(json.dumps({"config": config, **found.facts()}) if as_json else found.describe(config))
@@ -65,9 +65,9 @@ def gradcheck(context: click.Context, config: str, overrides: tuple[str, ...]) -
     Example:
       cnnlite gradcheck mine.yaml
     """
-    from cnnlite.config import load_config
-    from cnnlite.gradcheck import check, describe
-    from cnnlite.streams import say
+    from cnnlite.config.load import load_config
+    from cnnlite.tools.gradcheck import check, describe
+    from cnnlite.utils.console import say
 
     checks = check(load_config(config, overrides))
     say(describe(checks))
@@ -92,9 +92,10 @@ def bench(config: str, overrides: tuple[str, ...], threads: int | None, as_json:
     """
     import json
 
-    from cnnlite import bench, machine
-    from cnnlite.config import load_config
-    from cnnlite.streams import say
+    from cnnlite.config.load import load_config
+    from cnnlite.runtime import machine
+    from cnnlite.tools import bench
+    from cnnlite.utils.console import say
 
     options.compute_on(threads)
     report = bench.bench(load_config(config, overrides), **wishes)
@@ -109,15 +110,15 @@ def schema() -> None:
     """Print a JSON Schema of configs, with which editors complete and check them.
 
     Save it to a file, and name the file in the first line of a config:
-    # yaml-language-server: $schema=cnnlite.schema.json
+    # yaml-language-server: $schema=cnnlite.config.json_schema.json
 
     \b
     Example:
-      cnnlite schema > cnnlite.schema.json
+      cnnlite schema > cnnlite.config.json_schema.json
     """
     import json
 
-    from cnnlite.schema import schema
-    from cnnlite.streams import say
+    from cnnlite.config.json_schema import schema
+    from cnnlite.utils.console import say
 
     say(json.dumps(schema(), indent=2))

@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
-from cnnlite.bundled import bundled_names
 from cnnlite.cli.group import NAME, PATH, complain
-from cnnlite.printable import is_text
+from cnnlite.config.bundled import bundled_names
+from cnnlite.utils.printable import is_text
 
 Completion = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
@@ -31,9 +31,9 @@ def _completion(find: Callable[[], Iterable[str]], otherwise: str = "") -> Compl
 
 def checkpoint_of(path: Path) -> Path:
     """Find the checkpoint to take where a run is named, and say which; a file is taken as it is."""
-    from cnnlite import finding
+    from cnnlite.runs import locate
 
-    found = finding.checkpoint_of(path)
+    found = locate.checkpoint_of(path)
     if found != path:
         complain(f"taking {found}")
     return found
@@ -41,7 +41,7 @@ def checkpoint_of(path: Path) -> Path:
 
 def compute_on(threads: int | None) -> None:
     """Start so many threads, or one per core, and say if fewer had to do."""
-    from cnnlite import engine
+    from cnnlite.runtime import engine
 
     if fewer := engine.set_threads(threads):
         complain(f"warning: {fewer}")

@@ -26,9 +26,9 @@ def report(run: Path, data: str | None, out: Path | None, force: bool, threads: 
       cnnlite report runs/small
       cnnlite report runs/small --out small-report
     """
-    from cnnlite.report.build import write_report
-    from cnnlite.report.record import read_record
-    from cnnlite.streams import say
+    from cnnlite.tools.report.build import write_report
+    from cnnlite.tools.report.record import read_record
+    from cnnlite.utils.console import say
 
     options.compute_on(threads)
     say(str(write_report(read_record(run), out or run / "report", data, complain, force=force)))
@@ -50,10 +50,10 @@ def explain(run: Path | None, data: str | None, threads: int | None, as_json: bo
     """
     import json
 
-    from cnnlite.report.explain import describe_rules
-    from cnnlite.report.explain import explain as explain_run
-    from cnnlite.report.record import read_record
-    from cnnlite.streams import say
+    from cnnlite.tools.report.explain import describe_rules
+    from cnnlite.tools.report.explain import explain as explain_run
+    from cnnlite.tools.report.record import read_record
+    from cnnlite.utils.console import say
 
     if run is None or rules:
         if not rules:
@@ -89,9 +89,9 @@ def compare(runs: tuple[Path, ...], out: Path | None, force: bool, as_json: bool
     """
     import json
 
-    from cnnlite.report.compare import compare as compare_runs
-    from cnnlite.report.record import read_record
-    from cnnlite.streams import say
+    from cnnlite.tools.report.compare import compare as compare_runs
+    from cnnlite.tools.report.record import read_record
+    from cnnlite.utils.console import say
 
     if len(runs) < 2:
         raise click.UsageError("name at least two runs, such as runs/small runs/small-2")
@@ -101,7 +101,7 @@ def compare(runs: tuple[Path, ...], out: Path | None, force: bool, as_json: bool
         raise ConfigError(f"{twice[0]}: named twice; name each run once")
     found = compare_runs(records)
     if out is not None:
-        from cnnlite.report.side_by_side import write_comparison
+        from cnnlite.tools.report.side_by_side import write_comparison
 
         write_comparison(found, records, out, force=force)
     say(json.dumps(found.facts(), allow_nan=False) if as_json else found.describe())

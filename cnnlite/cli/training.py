@@ -12,7 +12,7 @@ import click
 
 from cnnlite.cli import options
 from cnnlite.cli.group import NAME, PATH, cli, complain
-from cnnlite.stopping import StopFlag
+from cnnlite.utils.signals import StopFlag
 
 if TYPE_CHECKING:
     from cnnlite.data import DatasetMissing
@@ -87,12 +87,12 @@ def train(stop: StopFlag, /, threads: int | None, quiet: bool, dry_run: bool, **
         raise click.UsageError("--budget decides the number of epochs: leave out --epochs")
     if dry_run and not wishes["config"]:
         raise click.UsageError("--dry-run needs --config")
-    from cnnlite import distributed
-    from cnnlite.launch import Request, launch
-    from cnnlite.preview import preview
-    from cnnlite.progress import Reporter
-    from cnnlite.results import describe_result
-    from cnnlite.streams import say
+    from cnnlite.runs.results import describe_result
+    from cnnlite.runtime import distributed
+    from cnnlite.tools.dry_run import preview
+    from cnnlite.training.launch import Request, launch
+    from cnnlite.training.progress import Reporter
+    from cnnlite.utils.console import say
 
     with distributed.joined() as ranks:
         options.compute_on(ranks.threads(threads))
@@ -129,8 +129,8 @@ def offer_download(missing: "DatasetMissing") -> bool:
 
 
 def _download(root: Path, **wishes: Any) -> None:
-    from cnnlite.data.download import download_cifar
-    from cnnlite.progress import ByteBar
+    from cnnlite.data.download.cifar import download_cifar
+    from cnnlite.training.progress import ByteBar
 
     bar = ByteBar()
 
@@ -161,10 +161,10 @@ def verify_resume(
       cnnlite verify-resume mine.yaml
       cnnlite verify-resume small --steps 20
     """
-    from cnnlite.config import load_config
-    from cnnlite.loading import check_training, load_data
-    from cnnlite.rehearsal import rehearse
-    from cnnlite.streams import say
+    from cnnlite.config.load import load_config
+    from cnnlite.runs.restore import check_training, load_data
+    from cnnlite.tools.verify_resume import rehearse
+    from cnnlite.utils.console import say
 
     options.compute_on(threads)
     settings = load_config(config, overrides, data=data)

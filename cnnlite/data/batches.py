@@ -5,14 +5,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cnnlite import engine
-from cnnlite.data.dataset import Images
-from cnnlite.data.mixing import Mixing, soft_targets
+from cnnlite.data.augment import Pick, Transform
+from cnnlite.data.datasets.base import Images
+from cnnlite.data.mix import Mixing, soft_targets
 from cnnlite.data.normalize import Normalizer
-from cnnlite.data.transforms import Pick, Transform
 from cnnlite.errors import ConfigError, Problem
-from cnnlite.randomness import stream
-from cnnlite.types import Array
+from cnnlite.runtime import engine
+from cnnlite.utils.rng import stream
+from cnnlite.utils.types import Array
 
 
 class Batches:

@@ -6,8 +6,8 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from cnnlite import engine
-from cnnlite.types import Array
+from cnnlite.runtime import engine
+from cnnlite.utils.types import Array
 
 Mode: TypeAlias = Literal["per_channel", "per_pixel", "none"]
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cnnlite.types import Array
+from cnnlite.utils.types import Array
 
 FIRST = 0.0
 NEVER = 1.0

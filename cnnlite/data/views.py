@@ -4,9 +4,9 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from cnnlite.data.transforms import pad
+from cnnlite.data.augment import pad
 from cnnlite.errors import ConfigError, Problem
-from cnnlite.types import Array
+from cnnlite.utils.types import Array
 
 Views: TypeAlias = Literal["none", "mirror", "mirror_translate"]
 

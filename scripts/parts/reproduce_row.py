@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from cnnlite.config import load_config, render
+from cnnlite.config.load import load_config, render
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "docs" / "results"

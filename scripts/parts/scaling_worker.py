@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from cnnlite import distributed, engine
-from cnnlite.bench import Step, prepare
-from cnnlite.config import load_config
-from cnnlite.distributed import Communicator
-from cnnlite.distributed.messages import Traffic
-from cnnlite.optimizers.base import gradient_norm
-from cnnlite.stopping import StopFlag
+from cnnlite.config.load import load_config
+from cnnlite.optim.base import gradient_norm
+from cnnlite.runtime import distributed, engine
+from cnnlite.runtime.distributed import Communicator
+from cnnlite.runtime.distributed.messages import Traffic
+from cnnlite.tools.bench import Step, prepare
+from cnnlite.utils.signals import StopFlag
 
 WARM_UP_STEPS = 2
 LEAST_STEPS, MOST_STEPS = 3, 50

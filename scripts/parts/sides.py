@@ -19,8 +19,8 @@ from typing import Any
 
 import click
 
-from cnnlite import machine
-from cnnlite.bench import WARM_UP_STEPS
+from cnnlite.runtime import machine
+from cnnlite.tools.bench import WARM_UP_STEPS
 
 _ROUND_SECONDS = 2.0
 _PATIENCE = 30

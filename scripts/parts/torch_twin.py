@@ -8,19 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from cnnlite.bench import Step
-from cnnlite.layers import activations
-from cnnlite.layers.base import Layer
-from cnnlite.layers.containers import Parallel, Residual, Sequential
-from cnnlite.layers.convolution import Conv2d
-from cnnlite.layers.linear import Linear
-from cnnlite.layers.normalization import BatchNorm
-from cnnlite.layers.pooling import AvgPool2d, GlobalAvgPool2d, MaxPool2d
-from cnnlite.layers.shape import Flatten
-from cnnlite.losses import CrossEntropy
-from cnnlite.network import Network
-from cnnlite.optimizers import SGD
-from cnnlite.types import Array, Shape
+from cnnlite.nn.layers import activations
+from cnnlite.nn.layers.base import Layer
+from cnnlite.nn.layers.containers import Parallel, Residual, Sequential
+from cnnlite.nn.layers.convolution import Conv2d
+from cnnlite.nn.layers.linear import Linear
+from cnnlite.nn.layers.normalization import BatchNorm
+from cnnlite.nn.layers.pooling import AvgPool2d, GlobalAvgPool2d, MaxPool2d
+from cnnlite.nn.layers.shape import Flatten
+from cnnlite.nn.losses import CrossEntropy
+from cnnlite.nn.network import Network
+from cnnlite.optim import SGD
+from cnnlite.tools.bench import Step
+from cnnlite.utils.types import Array, Shape
 
 torch: Any = importlib.import_module("torch")  # like this, types are checked alike where it is not installed
 nn = torch.nn

@@ -4,17 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from cnnlite.data import download as room
-from cnnlite.data.download import Archive
-
-from . import files
-from .archives import FILES, PACKED
+from cnnlite.data.download import cifar as room
+from cnnlite.data.download.cifar import Archive
+from tests.support import cifar_files
+from tests.support.archives import FILES, PACKED
 
 
 @pytest.fixture
 def small_archive(monkeypatch: pytest.MonkeyPatch) -> Archive:
     """The archive that cifar10 stands for, instead of the real one; no proxies."""
-    archive = files.described(FILES, PACKED)
+    archive = cifar_files.described(FILES, PACKED)
     monkeypatch.setitem(room.ARCHIVES, "cifar10", archive)
     monkeypatch.setenv("no_proxy", "*")
     return archive

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from cnnlite import engine
 from cnnlite.data import Batches, Images, Normalizer, Transform
-from cnnlite.data.mixing import Cutmix, Mixing, Mixup
-from cnnlite.data.transforms import AlternatingFlip, CenterCrop, Cutout, RandomCrop, RandomFlip
+from cnnlite.data.augment import AlternatingFlip, CenterCrop, Cutout, RandomCrop, RandomFlip
+from cnnlite.data.mix import Cutmix, Mixing, Mixup
 from cnnlite.errors import ConfigError
+from cnnlite.runtime import engine
 
 RAW = Normalizer(np.zeros(3), np.ones(3))
 

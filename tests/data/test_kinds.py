@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 
 from cnnlite.data import sources
-from cnnlite.data.folder import Folder
+from cnnlite.data.datasets.folder import Folder
 from cnnlite.errors import DataError, StorageError
-from tests.strange import KINDS, place
-
-from . import files
-from .archives import FILES, FOLDER
-from .folders import fill
+from tests.support import cifar_files
+from tests.support.archives import FILES, FOLDER
+from tests.support.folders import fill
+from tests.support.strange import KINDS, place
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +33,7 @@ def hurry() -> Iterator[None]:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", FILES)
 def test_in_the_place_of_a_file_of_cifar(name: str, kind: str, tmp_path: Path) -> None:
-    files.write(tmp_path / FOLDER, FILES)
+    cifar_files.write(tmp_path / FOLDER, FILES)
     place(tmp_path / FOLDER / name, kind)
     with pytest.raises(DataError, match=name):
         sources["cifar10"]().load(tmp_path)

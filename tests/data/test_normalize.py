@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from cnnlite import engine
 from cnnlite.data import Normalizer
 from cnnlite.data.normalize import Mode
-from cnnlite.types import Array
+from cnnlite.runtime import engine
+from cnnlite.utils.types import Array
 
 
 def skewed_images(count: int = 700, shape: tuple[int, ...] = (8, 9, 3)) -> Array:

@@ -1,0 +1,161 @@
+"""A config before it is checked: plain data, from files and the command line, that knows where each value is from."""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+from cnnlite.config.options import options_of, registry_of, show
+from cnnlite.config.yaml_reader import BROKEN, Document, Steps, dotted, read_yaml
+from cnnlite.errors import ConfigError, Problem
+from cnnlite.utils.files import place
+from cnnlite.utils.text import clip
+
+
+class Draft:
+    """The data of a config for the class ``root``, open to changes."""
+
+    def __init__(self, root: type, document: Document):
+        self.root = root
+        self.data = document.data
+        self.places = {steps: (document.file, line) for steps, line in document.lines.items()}
+        """File and line of every value; line 0 is the command line."""
+        self.problems = list(document.problems)
+        self._model_file = ""
+        """The file that the model is from, if it has one of its own."""
+
+    def include_model(self, folders: Sequence[Path]) -> None:
+        """Put the content of a file in the place of ``model: FILE.yaml``, looked for in ``folders`` in this order."""
+        name = self.data.get("model")
+        if not isinstance(name, str) or not name.endswith((".yaml", ".yml")):
+            return
+        self.data["model"] = BROKEN
+        try:
+            name = place(name)
+        except ValueError as error:
+            self._add(("model",), str(error))
+            return
+        path = next((folder / name for folder in folders if os.path.exists(folder / name)), None)
+        if path is None:
+            where = " or ".join(dict.fromkeys(str(folder) for folder in folders))
+            self._add(("model",), f"there is no file {clip(name)!r} in {where}")
+            return
+        self._model_file = str(path)
+        try:
+            document = read_yaml(path)
+        except ConfigError as error:
+            self.problems += error.problems
+            return
+        self.problems += document.problems
+        content = document.data
+        inside: Steps = ()
+        if isinstance(content, dict) and list(content) == ["model"]:
+            content, inside = content["model"], ("model",)
+        elif not isinstance(content, list):
+            message = f"expected a list of layers, or the one key 'model', got {show(content)}"
+            if isinstance(content, dict) and {"model", "data", "train"} <= content.keys():
+                message = "this is a whole config; put its model into a file of its own, or name it as the config"
+            self.problems.append(Problem("model", message, document.file, 1))
+            return
+        self.data["model"] = content
+        for steps, line in document.lines.items():
+            if steps[: len(inside)] == inside:
+                self.places["model", *steps[len(inside) :]] = (document.file, line)
+
+    def override(self, assignment: str) -> None:
+        """Apply ``-o KEY=VALUE``: keys and indices of the place with dots between them, the value in YAML."""
+        label = f"-o {clip(assignment)}"
+        place, equals, text = assignment.partition("=")
+        words = [word.strip() for word in re.sub(r"\[(\d+)\]", r".\1", place).split(".")]
+        if not equals or not all(words):
+            self.problems.append(Problem("", "expected KEY=VALUE, such as train.epochs=5", label))
+            return
+        try:
+            document = read_yaml(text, label)
+        except ConfigError as error:
+            self.problems += [replace(problem, path=clip(place), line=0) for problem in error.problems]
+            return
+        self.set(words, document.data, label)
+        self.problems += [replace(problem, path=clip(place), line=0) for problem in document.problems]
+
+    def set(self, words: Sequence[str], value: Any, label: str) -> None:
+        """Set the value at a place, and forget what was wrong there; ``label`` is its origin in messages."""
+        try:
+            self.data, steps = _put(self.data, self.root, (), words, value)
+        except ValueError as error:
+            self.problems.append(Problem("", str(error), label))
+            return
+        if len(steps) < len(words):  # inside of what could not be read
+            return
+        self._forget(steps)
+        self.places = {at: origin for at, origin in self.places.items() if at[: len(steps)] != steps}
+        for length in range(1, len(steps) + 1):
+            self.places.setdefault(steps[:length], (label, 0))
+
+    def yield_to_override(self, *alternatives: tuple[str, str]) -> None:
+        """Where the command line gives one of several values that exclude each other, leave out the file's."""
+        given = {at for at in alternatives if self.places.get(at, ("", 1))[1] == 0}
+        if any(self.data[part].get(key) is not None for part, key in given):
+            for part, key in set(alternatives) - given:
+                self.data[part].pop(key, None)
+
+    def _forget(self, steps: Steps) -> None:
+        """Drop the problems of what was at a place or below it, in the model's own file too."""
+        place, file = dotted(steps), self._model_file if steps == ("model",) else None
+        self.problems = [
+            problem
+            for problem in self.problems
+            if problem.path != place
+            and not problem.path.startswith((f"{place}.", f"{place}["))
+            and problem.file != file
+        ]
+
+    def _add(self, steps: Steps, message: str) -> None:
+        file, line = self.places.get(steps, ("", 0))
+        self.problems.append(Problem(dotted(steps), message, file, line))
+
+
+def _put(node: Any, annotation: Any, at: Steps, words: Sequence[str], value: Any) -> tuple[Any, Steps]:
+    """``node`` with ``value`` at the place that ``words`` lead to, and the steps to that place from the top.
+
+    The annotation tells a named object, such as ``sgd`` or ``{sgd: {lr: 0.1}}``, from options. ValueError if the
+    words lead nowhere; unknown options are left to be found with all others. Words that lead into what could not be
+    read change nothing, and the steps end there.
+    """
+    if not words:
+        return value, at
+    if node is BROKEN:
+        return node, at
+    word, rest = words[0], words[1:]
+    registry = registry_of(annotation)
+    if isinstance(node, list):
+        if not re.fullmatch("[0-9]{1,9}", word) or int(word) >= len(node):
+            raise ValueError(f"{dotted(at)} is a list; {clip(word)!r} is none of its indices 0 to {len(node) - 1}")
+        index = int(word)
+        inner = annotation if registry else _item_type(annotation)
+        item, steps = _put(node[index], inner, (*at, index), rest, value)
+        return [*node[:index], item, *node[index + 1 :]], steps
+    if registry is not None:
+        cls = registry[word if len(word) < 60 else clip(word)]
+        node = {node: None} if isinstance(node, str) else node
+        if isinstance(node, dict) and list(node) != [word]:
+            now = ", ".join(clip(str(key)) for key in node)
+            raise ValueError(f"{dotted(at)} is {now}, not {word}; to change it: -o {dotted(at)}={word}")
+        options, steps = _put((node or {}).get(word), cls, (*at, word), rest, value)
+        return {word: options}, steps
+    node = {} if node is None else node
+    if not isinstance(node, dict):
+        raise ValueError(f"{dotted(at)} is {show(node)}; there is no {clip(word)!r} in it")
+    known = options_of(annotation) if isinstance(annotation, type) else {}
+    inner = known[word].annotation if word in known else Any
+    item, steps = _put(node.get(word), inner, (*at, word), rest, value)
+    return {**node, word: item}, steps
+
+
+def _item_type(annotation: Any) -> Any:
+    """The X of ``list[X]``, also in ``list[X] | None``; Any if nobody knows."""
+    if get_origin(annotation) is list:
+        return get_args(annotation)[0]
+    return next((inner for inner in map(_item_type, get_args(annotation)) if inner is not Any), Any)

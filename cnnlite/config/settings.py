@@ -1,0 +1,171 @@
+"""What a config says about data and training, as typed settings."""
+
+import copy
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from cnnlite.config.options import show
+from cnnlite.data import Mixing, Source, Transform, Views, default_root
+from cnnlite.data.datasets.base import Validation
+from cnnlite.data.normalize import Mode
+from cnnlite.nn.losses import CrossEntropy, Loss
+from cnnlite.optim import Optimizer
+from cnnlite.optim.averaging import Averaging
+from cnnlite.optim.schedules import Constant, Schedule, steps_in
+from cnnlite.utils.files import place
+from cnnlite.utils.types import Shape
+
+LENGTHS = ("epochs", "iterations")
+"""Options of `TrainSettings` of which one says how long to train."""
+NO_LENGTH = "expected one of epochs and iterations, got neither; add epochs: 10"
+
+
+def positive(number: float) -> None:
+    """Check that a number is above 0."""
+    if not number > 0:
+        raise ValueError(f"must be above 0, not {number}")
+
+
+def countable(number: float) -> None:
+    """Check that a number of epochs has a number of steps."""
+    if number > 1e12:
+        raise ValueError(f"must be at most 1e12, not {number:g}")
+
+
+def not_negative(number: float) -> None:
+    """Check that a number is at least 0."""
+    if not number >= 0:
+        raise ValueError(f"must be at least 0, not {number}")
+
+
+def split_exists(validation: Validation) -> None:
+    """Check that ``data.validation`` can be a part of something."""
+    if isinstance(validation, float) and not 0 < validation < 1:
+        raise ValueError(f"fraction {validation} is not in (0, 1)")
+    if isinstance(validation, int) and validation < 1:
+        raise ValueError(f"must be at least 1 image, not {validation}; write none for no validation")
+
+
+@dataclass(frozen=True)
+class Interval:
+    """How often something happens: every so many steps, or epochs."""
+
+    count: float
+    unit: Literal["steps", "epochs"]
+
+    @classmethod
+    def from_config(cls, value: Any) -> "Interval":
+        """Read a number of steps, or text such as ``500 steps``, ``1 epoch`` or ``0.5 epochs``."""
+        wanted = "a number of steps, or text such as '1 epoch'"
+        if type(value) is int:
+            interval = cls(value, "steps")
+        elif isinstance(value, str) and (match := re.fullmatch(r"(\d{1,9}) steps?", value, re.ASCII)):
+            interval = cls(int(match[1]), "steps")
+        elif isinstance(value, str) and (match := re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?) epochs?", value, re.ASCII)):
+            interval = cls(float(match[1]), "epochs")
+        else:
+            raise ValueError(f"expected {wanted}, got {show(value)}")
+        if not 0 < interval.count < 1e15:
+            raise ValueError(f"expected {wanted}, above 0 and of sensible size, got {show(value)}")
+        return interval
+
+    def to_config(self) -> int | str:
+        """Write the interval as ``from_config`` reads it."""
+        if self.unit == "steps":
+            return int(self.count)
+        return f"{self.count:.9f}".rstrip("0").rstrip(".") + (" epoch" if self.count == 1 else " epochs")
+
+    def steps(self, steps_per_epoch: int) -> int:
+        """Convert to whole steps, at least 1."""
+        return int(self.count) if self.unit == "steps" else max(1, round(self.count * steps_per_epoch))
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Which images, how they are split, and what is done to them.
+
+    Args:
+        dataset: cifar10, cifar100, shapes, or folder.
+        root: folder that holds the downloaded datasets, or the pictures.
+        normalize: subtract the mean and divide by the deviation of each channel, of each value, or do neither.
+        augment: random changes to the training images, in this order.
+        mix: mix each training image, and its label, with another one of the batch.
+        validation: which training images are held back: the dataset's default, none, a fraction, or a number of images.
+        center_crop: side of the square to cut from the middle of each image.
+        drop_last: leave out an epoch's last batch if it is smaller than the others.
+    """
+
+    dataset: Source
+    root: Annotated[str, place] = field(default_factory=lambda: str(default_root()))
+    normalize: Mode = "per_channel"
+    augment: list[Transform] = field(default_factory=list)
+    mix: Mixing | None = None
+    validation: Annotated[Validation, split_exists] = "default"
+    center_crop: Annotated[int, positive] | None = None
+    drop_last: bool = False
+
+    def __post_init__(self) -> None:
+        shape, size = self.dataset.in_shape, self.center_crop
+        if shape is not None and size is not None and size > min(shape[:2]):
+            raise ValueError(f"center_crop: cannot take the centre {size}x{size} of {shape[0]}x{shape[1]} images")
+
+    @property
+    def in_shape(self) -> Shape | None:
+        """Shape of the images that a network gets; None if only the data itself can tell."""
+        shape = self.dataset.in_shape
+        if shape is None or self.center_crop is None:
+            return shape
+        return (self.center_crop, self.center_crop, shape[2])
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How long and by which rule to train.
+
+    Args:
+        optimizer: the update rule, with the learning rate.
+        epochs: how many times to go through the training images; give this or ``iterations``.
+        iterations: how many steps to make.
+        batch_size: images in a step.
+        loss: what to make small.
+        schedule: factor for the learning rate over the training.
+        averaging: average of the weights to validate and test with.
+        clip_norm: largest length of the gradient of all parameters together.
+        validate_every: steps, or epochs, between validations.
+        checkpoint_every: steps, or epochs, between checkpoints.
+        patience: validations in a row without a better one after which the training ends early; never if left out. A
+            higher accuracy is better, and of equal ones that with the lower loss.
+        tta: views of each test image, whose logits are averaged: none but itself, mirror, or mirror_translate.
+    """
+
+    optimizer: Optimizer
+    epochs: Annotated[float, positive, countable] | None = None
+    iterations: Annotated[int, positive] | None = None
+    batch_size: Annotated[int, positive] = 64
+    loss: Loss = field(default_factory=CrossEntropy)
+    schedule: Schedule = field(default_factory=Constant)
+    averaging: Averaging | None = None
+    clip_norm: Annotated[float, positive] | None = None
+    validate_every: Interval = Interval(1, "epochs")
+    checkpoint_every: Interval = Interval(1, "epochs")
+    patience: Annotated[int, positive] | None = None
+    tta: Views = "none"
+
+    def __post_init__(self) -> None:
+        if (self.epochs is None) == (self.iterations is None):
+            if self.epochs is None:
+                raise ValueError(NO_LENGTH)
+            choice = f"-o train.epochs={self.epochs:g} or -o train.iterations={self.iterations}"
+            raise ValueError(f"iterations: there are epochs too; leave one of them out, or choose: {choice}")
+
+    def rates(self, total_steps: int, steps_per_epoch: int) -> Callable[[int], dict[str, float]]:
+        """Find the learning rates of each step, counted from 0, in a training of so many steps: `Optimizer.rates`."""
+        optimizer = copy.deepcopy(self.optimizer)
+        optimizer.plan(total_steps, steps_per_epoch)
+        return lambda step: optimizer.rates(step, self.schedule.factor(step, total_steps, steps_per_epoch))
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """How many updates the training makes, at least 1."""
+        return max(1, self.iterations or steps_in(self.epochs or 0, steps_per_epoch))

@@ -1,0 +1,232 @@
+"""What a dataset is, the registry that configs find sources in, and how one is split for training."""
+
+import hashlib
+import itertools
+import mmap
+import os
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, TypeAlias
+
+import numpy as np
+
+from cnnlite.data.images import Frame
+from cnnlite.data.splits import NEVER
+from cnnlite.errors import ConfigError, DataError, Problem
+from cnnlite.runtime import engine
+from cnnlite.utils.console import shell_word
+from cnnlite.utils.files import place
+from cnnlite.utils.registry import Registry
+from cnnlite.utils.rng import stream
+from cnnlite.utils.types import Array, Shape
+
+Validation: TypeAlias = (
+    Literal["default", "none"] | Annotated[int, "a number of images"] | Annotated[float, "a fraction"]
+)
+"""How to take the validation images from the training images; see `load_dataset`."""
+
+DIGEST_CHUNK = 4 * 1024 * 1024
+
+
+class DatasetMissing(DataError):  # noqa: N818 (named for the case)
+    """There is no dataset in the folder; ``dataset`` and ``root`` say what to download, and to where."""
+
+    def __init__(self, dataset: str, root: Path):
+        self.dataset = dataset
+        self.root = root
+        folder, choice = shell_word(str(root)), "" if dataset == "cifar10" else f" --dataset {dataset}"
+        way_out = f"name its folder with --data, or get it with `cnnlite download-cifar --data {folder}{choice}`"
+        super().__init__(f"{root.absolute()}: no {dataset} here; {way_out}")
+
+
+@dataclass(frozen=True)
+class Images:
+    """Labelled images: ``images`` uint8 ``(N, H, W, C)`` and ``labels`` int64 ``(N,)``."""
+
+    images: Array
+    labels: Array
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != np.uint8 or self.images.ndim != 4:
+            raise ValueError(f"images must be uint8 (N, H, W, C), not {self.images.dtype} {self.images.shape}")
+        if self.labels.dtype != np.int64 or self.labels.shape != self.images.shape[:1]:
+            raise ValueError(
+                f"labels must be int64 {self.images.shape[:1]}, not {self.labels.dtype} {self.labels.shape}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, which: Array | slice) -> "Images":
+        """The images that an index array (a copy) or a slice (a view) selects."""
+        return Images(self.images[which], self.labels[which])
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The images to train on, to validate with and to test with; all of the same shape."""
+
+    name: str
+    train: Images
+    validation: Images | None
+    test: Images
+    classes: tuple[str, ...]
+    digest: str
+    """SHA-256 of the source's arrays: the same whatever the split and the crop."""
+    held_out: int = 0
+    """How many of all training images, the last ones, are for validation unless a config says otherwise."""
+    above: Array | None = None
+    """For each training image the fraction above which it is for validation, never rising; see `splits.turns`.
+
+    None where the images have no names: a fraction is drawn at random then.
+    """
+    has_validation: bool = False
+    """Whether the source itself says which images to validate with; others would be training images then."""
+
+
+class Source(ABC):
+    """Where a dataset comes from; the constructor takes the options a config may set."""
+
+    in_shape: Shape | None = None
+    """Shape of an image, (H, W, C), where it is known without the files: a network is checked against it before."""
+    class_count: ClassVar[int | None] = None
+    """Number of classes, where it is known without the files."""
+
+    @abstractmethod
+    def load(self, root: Path) -> Dataset:
+        """All training images and all test images, unsplit: ``validation`` is None, and ``held_out`` says how to split.
+
+        Raises DatasetMissing if ``root`` does not hold the dataset, DataError if it is damaged.
+        """
+
+    def reading_only(self, classes: tuple[str, ...]) -> "Source":
+        """The same source for a checkpoint from anywhere, of these classes: loading writes nothing that has a name.
+
+        What would take long to load is refused with DataError if it has other classes.
+        """
+        return self
+
+    @property
+    def frame(self) -> Frame | None:
+        """How pictures from elsewhere become as large as these images; None if only the files tell their size."""
+        return None if self.in_shape is None else Frame(self.in_shape[0], self.in_shape[1])
+
+
+sources: Registry[Source] = Registry("dataset", Source)  # type: ignore[type-abstract]
+
+
+def default_root() -> Path:
+    """Where datasets are if nobody says: the environment variable CNNLITE_DATA, or ``data``; or ConfigError."""
+    try:
+        return Path(place(os.environ.get("CNNLITE_DATA") or "data"))
+    except ValueError as error:
+        raise ConfigError([Problem("CNNLITE_DATA", str(error))]) from None
+
+
+def load_dataset(
+    source: Source, root: Path, *, validation: Validation = "default", center_crop: int | None = None, seed: int = 0
+) -> Dataset:
+    """Load a dataset, take the validation images from its training images, and crop all three parts.
+
+    Args:
+        source: Where the images come from.
+        root: Folder of the downloaded datasets.
+        validation: ``default`` for the source's own choice, ``none``, a count of images taken from the end, or a
+            fraction in (0, 1), drawn at random or, where the dataset says so, by the name of each image.
+        center_crop: Side in pixels of the centre square to keep.
+        seed: Chooses the images of a validation fraction.
+
+    Raises ConfigError if the images cannot be split or cropped so, DataError if they cannot be read.
+    """
+    dataset = source.load(root)
+    train, held_out = _split(dataset, validation, seed)
+    above = None if dataset.above is None else dataset.above[: len(train)]
+    dataset = replace(dataset, train=train, validation=held_out, above=above)
+    if center_crop is None:
+        return dataset
+    return replace(
+        dataset,
+        train=_crop(dataset.train, center_crop),
+        validation=None if dataset.validation is None else _crop(dataset.validation, center_crop),
+        test=_crop(dataset.test, center_crop),
+    )
+
+
+def _split(dataset: Dataset, validation: Validation, seed: int) -> tuple[Images, Images | None]:
+    images, total, above = dataset.train, len(dataset.train), dataset.above
+    if validation == "none" or (validation == "default" and not dataset.held_out):
+        return images, None
+    if validation == "default":
+        count = dataset.held_out
+    elif dataset.has_validation:
+        raise _refused(f"{validation}, but {dataset.name} itself says which are for validation; write default or none")
+    elif isinstance(validation, bool | str):
+        raise _refused(f"{validation!r} is not default, none, a count or a fraction")
+    elif isinstance(validation, int):
+        count = validation
+    else:
+        if not 0 < validation < 1:
+            raise _refused(f"fraction {validation} is not in (0, 1)")
+        count = round(validation * total) if above is None else int(np.count_nonzero(above < validation))
+    most = total - 1 if above is None else int(np.count_nonzero(above < NEVER))
+    if not 0 < count <= most:
+        whose = "" if above is None else ", or a class without any to train on"
+        raise _refused(f"{count} of {total} training images leaves none on one side{whose}")
+    if above is not None or not isinstance(validation, float):
+        return images.take(slice(total - count)), images.take(slice(total - count, total))
+    order = stream(seed, "split").permutation(total)
+    return images.take(np.sort(order[count:])), images.take(np.sort(order[:count]))
+
+
+def _refused(message: str) -> ConfigError:
+    return ConfigError([Problem("data.validation", message)])
+
+
+def _crop(images: Images, size: int) -> Images:
+    try:
+        cropped = center(images.images, size)
+    except ValueError as error:
+        raise ConfigError([Problem("data.center_crop", str(error))]) from None
+    # What is mapped from a file stays there, however large it is.
+    return Images(cropped if _is_mapped(images.images) else np.ascontiguousarray(cropped), images.labels)
+
+
+def _is_mapped(array: Array) -> bool:
+    """Whether an array is a view of a file that is mapped into memory."""
+    base: object = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    return isinstance(base, mmap.mmap)
+
+
+def center(images: Array, size: int) -> Array:
+    """View of the centre square of images ``(N, H, W, C)``; an odd margin leaves the larger half below and right."""
+    height, width = images.shape[1:3]
+    if not 0 < size <= min(height, width):
+        raise ValueError(f"cannot take the centre {size}x{size} of {height}x{width} images")
+    top, left = (height - size) // 2, (width - size) // 2
+    return images[:, top : top + size, left : left + size]
+
+
+def digest(parts: list[Images], classes: tuple[str, ...]) -> str:
+    """SHA-256 that names the content: over shapes, class names, and the SHA-256s of pieces of the arrays.
+
+    The pieces have a fixed size, so that cores can share the work and the digest does not depend on how they do.
+    """
+    total = hashlib.sha256(repr(classes).encode())
+    for part in parts:
+        for array in (part.images, part.labels.astype("<i8", copy=False)):
+            total.update(repr((array.dtype.str, array.shape)).encode())
+            for piece in _piece_digests(np.ascontiguousarray(array).reshape(-1).view(np.uint8)):
+                total.update(piece)
+    return total.hexdigest()
+
+
+def _piece_digests(flat: Array) -> list[bytes]:
+    pieces = [flat[start : start + DIGEST_CHUNK] for start in range(0, flat.size, DIGEST_CHUNK)]
+
+    def hash_pieces(start: int, stop: int) -> list[bytes]:
+        return [hashlib.sha256(piece.data).digest() for piece in pieces[start:stop]]
+
+    return list(itertools.chain.from_iterable(engine.for_blocks(hash_pieces, len(pieces), DIGEST_CHUNK)))

@@ -1,0 +1,122 @@
+"""Folders and the names of files in them, gone through in order, with an account of what is not used."""
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TypeAlias
+
+from cnnlite.data.images import SUFFIXES
+from cnnlite.errors import DataError
+from cnnlite.utils.printable import one_line
+
+_SHOWN = 3
+
+Files: TypeAlias = list[os.DirEntry[str]]
+
+
+class Tree:
+    """What is below ``root``; hidden files and folders are as if they were not there. Paths are relative to it."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        self._others: Counter[str] = Counter()  # by what their names end in
+        self._outside: list[str] = []
+        self._empty: list[str] = []
+        self._broken: list[str] = []
+        self._loops: dict[str, None] = {}
+
+    def look(self, folder: str) -> tuple[list[str], Files, Files]:
+        """Names of folders, pictures, and other files in a folder, sorted; DataError if it cannot be opened.
+
+        A link to the folder itself, or to one around it, is left out.
+        """
+        path = self.root / folder
+        try:
+            with os.scandir(path) as entries:
+                visible = (entry for entry in entries if entry.name[0] != ".")
+                shown = sorted(visible, key=lambda entry: os.fsencode(entry.name))  # whatever the locale
+                folders = {entry.name: None for entry in shown if _is_folder(entry)}
+        except OSError as error:
+            raise DataError(f"{path}: {error.strerror}; --data names the folder that holds the pictures") from None
+        here = os.path.join(os.path.realpath(path), "")
+        loops = {name for name in folders if here.startswith(os.path.join(os.path.realpath(path / name), ""))}
+        self._loops.update(dict.fromkeys(os.path.join(folder, name) for name in sorted(loops)))
+        pictures: Files = []
+        others: Files = []
+        for entry in shown:
+            if entry.name not in folders:
+                (pictures if entry.name.lower().endswith(SUFFIXES) else others).append(entry)
+        return [name for name in folders if name not in loops], pictures, others
+
+    def picture_below(self, folder: str) -> str | None:
+        """The path of a picture in a folder, or in one of those below it."""
+        return next((os.path.join(here, file.name) for here, files, _ in self._below(folder) for file in files), None)
+
+    def _below(self, folder: str) -> Iterator[tuple[str, Files, Files]]:
+        """All folders from ``folder`` down, with their files; none twice, whatever links there are."""
+        waiting, seen = [folder], set()
+        while waiting:
+            here = waiting.pop()
+            if (real := os.path.realpath(self.root / here)) not in seen:
+                seen.add(real)
+                folders, pictures, others = self.look(here)
+                yield here, pictures, others
+                waiting += [os.path.join(here, name) for name in reversed(folders)]
+
+    def leave(self, others: Files) -> None:
+        """Take note of files that are not used, and of links that may once have led to folders."""
+        for entry in others:
+            if is_broken(entry):
+                self._broken.append(os.path.relpath(entry.path, self.root))
+            else:
+                self._others[os.path.splitext(entry.name)[1].lower() or "without an ending"] += 1
+
+    def leave_outside(self, folder: str) -> None:
+        """Take note of the files in a folder of folders."""
+        _, pictures, others = self.look(folder)
+        self._outside += [os.path.join(folder, entry.name) for entry in pictures]
+        self.leave(others)
+
+    def leave_empty(self, folder: str) -> None:
+        """Take note of a folder without pictures, and of what is in it."""
+        self._empty.append(folder)
+        for _, _, others in self._below(folder):
+            self.leave(others)
+
+    def told(self) -> Iterator[str]:
+        """What was taken note of, in words."""
+        if self._others:
+            kinds = (f"{count:,} {kind}" for kind, count in self._others.most_common())
+            yield f"{_counted(self._others.total(), 'file')} not named like pictures: {_listed(kinds)}"
+        for what, rest, places in (
+            ("picture", "in no folder of a class", self._outside),
+            ("folder", "without pictures", self._empty),
+            ("link", "to nothing", self._broken),
+            ("link", "to a folder around it", self._loops),
+        ):
+            if places:
+                yield f"{_counted(len(places), what)} {rest}: {_listed(places)}"
+
+
+def is_broken(entry: os.DirEntry[str]) -> bool:
+    """Tell whether an entry is a link that leads nowhere."""
+    return entry.is_symlink() and not os.path.exists(entry.path)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, say
+        if entry.is_symlink():
+            return False
+        raise
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def _listed(words: Iterable[str]) -> str:
+    shown = [one_line(word, 100) for word in words]
+    return ", ".join(shown[:_SHOWN]) + ", ..." * (len(shown) > _SHOWN)

@@ -1,0 +1,175 @@
+"""Gets the CIFAR datasets: download, check, unpack."""
+
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cnnlite.data.datasets.cifar import LARGEST_FILE
+from cnnlite.data.download.archive import LARGEST_ARCHIVE, extract, md5
+from cnnlite.data.download.fetch import BytesDone, check_url, discard, fetch, size
+from cnnlite.errors import ConfigError, DataError, StorageError
+from cnnlite.utils.files import locked_folder
+from cnnlite.utils.signals import Stopped
+from cnnlite.utils.text import did_you_mean
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A published archive, and the MD5s of what is in it."""
+
+    url: str
+    md5: str
+    folder: str
+    members: Mapping[str, str]
+
+
+ARCHIVES = {
+    "cifar10": Archive(
+        url="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+        md5="c58f30108f718f92721af3b95e74349a",
+        folder="cifar-10-batches-py",
+        members={
+            "data_batch_1": "c99cafc152244af753f735de768cd75f",
+            "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+            "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+            "data_batch_4": "634d18415352ddfa80567beed471001a",
+            "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+            "test_batch": "40351d587109b95175f43aff81a1287e",
+            "batches.meta": "5ff9c542aee3614f3951f8cda6e48888",
+        },
+    ),
+    "cifar100": Archive(
+        url="https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+        md5="eb9058c3a382ffc7106e4002c42a8d85",
+        folder="cifar-100-python",
+        members={
+            "train": "16019d7e3df5f24257cddd939b257f8d",
+            "test": "f0ef6b0ae62326f3e7ffdfab6717acfc",
+            "meta": "7973b15100ade9c7d40fb424638fde48",
+        },
+    ),
+}
+
+
+def download_cifar(
+    root: Path,
+    *,
+    dataset: str = "cifar10",
+    from_file: Path | None = None,
+    url: str | None = None,
+    progress: BytesDone | None = None,
+    say: Callable[[str], None] | None = None,
+    timeout: float = 30.0,
+) -> Path:
+    """Put a dataset into ``root`` and return its folder; does nothing if it is there already, complete and verified.
+
+    Args:
+        root: Folder of the datasets; made if need be.
+        dataset: ``cifar10`` or ``cifar100``.
+        from_file: An archive on this machine, instead of a download.
+        url: Another address of the archive; what it holds must be the same, the packing may differ.
+        progress: Told about the bytes downloaded, then about those unpacked.
+        say: Told what happens, a line at a time.
+        timeout: Seconds of silence after which a connection counts as broken.
+
+    Raises ConfigError for an unknown dataset or a bad address, DataError if the archive cannot be had or is not what it
+    should be, StorageError if ``root`` cannot be written.
+    """
+    if dataset not in ARCHIVES:
+        raise ConfigError(f"there is nothing to download for {dataset!r}{did_you_mean(dataset, ARCHIVES)}")
+    if from_file is not None and url is not None:
+        raise ConfigError("--from-file and --url exclude each other")
+    archive = ARCHIVES[dataset]
+    say = say or (lambda text: None)
+    progress = progress or (lambda done, total, /: None)
+    target = root / archive.folder
+    if is_complete(target, archive):
+        say(f"{target}: complete and verified already, nothing to do")
+        return target
+    if from_file is not None and not from_file.is_file():
+        raise DataError(f"{from_file}: {'not a file' if from_file.exists() else 'no such file'}")
+    if url is not None:
+        check_url(url)
+    _make_folder(root)
+    with locked_folder(root) as alone:
+        if not alone:
+            raise DataError(f"{root}: another process is downloading into this folder; wait until it is done")
+        if target.exists() and is_complete(target, archive):
+            say(f"{target}: complete and verified by another process")
+            return target
+        if from_file is not None:
+            say(f"unpacking {from_file}")
+            _install(from_file, target, archive, progress, say)
+        else:
+            _download_and_install(url or archive.url, target, archive, progress, say, timeout)
+    say(f"{target}: complete and verified")
+    return target
+
+
+def is_complete(folder: Path, archive: Archive) -> bool:
+    """Whether all files of the dataset are in ``folder``, byte for byte; DataError if they cannot be read."""
+    try:
+        for name in archive.members:
+            # What is no file of the right kind of size (a pipe, a device) might be read for ever.
+            if not stat.S_ISREG((folder / name).stat().st_mode) or size(folder / name) > LARGEST_FILE:
+                return False
+        return all(md5(folder / name) == checksum for name, checksum in archive.members.items())
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise DataError(f"{error.filename or folder}: cannot be read: {error.strerror}") from None
+
+
+def _download_and_install(
+    url: str, target: Path, archive: Archive, progress: BytesDone, say: Callable[[str], None], timeout: float
+) -> None:
+    part = target.with_name(f"{target.name}.tar.gz.part")
+    try:
+        _download(url, part, archive, progress, say, timeout)
+        say("unpacking")
+        try:
+            _install(part, target, archive, progress, say)
+        except DataError as error:
+            discard(part)
+            raise DataError(f"{error}; the download is removed, run the same command again") from None
+    except Stopped as stopped:
+        if part.exists():
+            stopped.hint = f"{size(part):,} bytes are kept, run the same command again to go on"
+        raise
+    discard(part)
+
+
+def _download(
+    url: str, part: Path, archive: Archive, progress: BytesDone, say: Callable[[str], None], timeout: float
+) -> None:
+    resumed = part.exists()
+    say(f"{'going on with' if resumed else 'downloading'} {url}")
+    fetch(url, part, limit=LARGEST_ARCHIVE, progress=progress, timeout=timeout)
+    if md5(part) == archive.md5:
+        return
+    if resumed:  # perhaps the file on the server changed in between
+        say("the checksum of the whole is wrong: starting over")
+        discard(part)
+        fetch(url, part, limit=LARGEST_ARCHIVE, progress=progress, timeout=timeout)
+    if md5(part) == archive.md5:
+        return
+    if url == archive.url:
+        discard(part)
+        raise DataError(f"{url}: the archive has the wrong checksum and is removed; try again, or a mirror with --url")
+    say("not the official archive: what is in it will be checked")
+
+
+def _install(
+    archive_file: Path, target: Path, archive: Archive, progress: BytesDone, say: Callable[[str], None]
+) -> None:
+    _make_folder(target.parent)
+    if (aside := extract(archive_file, target, archive.members, progress)) is not None:
+        say(f"the incomplete or changed files that were there are now in {aside}")
+
+
+def _make_folder(root: Path) -> None:
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{root}: cannot be made: {error.strerror}") from None

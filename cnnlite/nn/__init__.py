@@ -1,0 +1,1 @@
+"""Layers, the kernels below them, losses, and the network that layers make up."""

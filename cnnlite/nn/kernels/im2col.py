@@ -1,0 +1,181 @@
+"""Convolution as a matrix product: windows are copied into the rows of a matrix, the weights are its partner.
+
+Chellapilla, Puri & Simard 2006, "High performance convolutional neural networks for document processing". Two ways of
+copying: whole windows (kernel_h * kernel_w copies of each pixel, one product), or their rows alone (kernel_w copies,
+and kernel_h products that are added up), which is cheaper where channels are few and copying outweighs multiplying.
+
+Weights are (kernel_h, kernel_w, C, F) throughout, images (N, H, W, C), outputs (N, out_h, out_w, F).
+"""
+
+import math
+
+import numpy as np
+
+from cnnlite.nn.kernels.channelwise import add_per_channel
+from cnnlite.nn.kernels.geometry import Windows
+from cnnlite.nn.kernels.matmul import matmul_rows, sum_of_products, sum_over_blocks, write_or_add
+from cnnlite.runtime import engine
+from cnnlite.utils.types import Array
+
+LARGE_WEIGHTS = 512 * 1024
+"""Bytes of weights from which on a matrix product needs `LEAST_ROWS`, and partial sums of gradients cost too much."""
+LEAST_ROWS = 256
+PIECES = 16
+"""Parts of the gradient of large weights, each computed by one core."""
+CHUNKS = 16
+"""Partial sums of the gradient of smaller weights."""
+CHUNK_BYTES = 32 * 2**20
+"""What the unfolded images of a chunk of samples may take where they are unfolded before being multiplied."""
+
+KEPT_BYTES = 2**20
+"""Unfolded images that take more are unfolded again for the gradient: that costs less than reading them from memory."""
+
+
+def im2col(x: Array, windows: Windows, out: Array | None = None) -> Array:
+    """Windows of a block as rows: (n * out_h * out_w, kernel_h * kernel_w * C).
+
+    They are written to ``out``, or to scratch memory if there is none; or they are a view of ``x`` where they can be.
+    """
+    count = len(x) * math.prod(windows.out)
+    if windows.is_reshape:
+        return x.reshape(count, -1)
+    if out is None:
+        out = engine.scratch("unfold.columns", (count, math.prod(windows.kernel) * windows.channels), x.dtype)
+    windows.copy(windows.pad(x), out)
+    return out
+
+
+def room_for_columns(x: Array, windows: Windows) -> Array | None:
+    """Memory for the columns of a small batch, which `forward` fills for `weight_gradient`; None for a larger batch."""
+    shape = (len(x) * math.prod(windows.out), math.prod(windows.kernel) * windows.channels)
+    if windows.is_reshape or math.prod(shape) * x.itemsize > KEPT_BYTES:
+        return None
+    return engine.empty(shape, x.dtype)
+
+
+def rows(x: Array, windows: Windows) -> Array:
+    """The rows of all windows of a block: (n, padded_h, out_w, kernel_w * C), in scratch memory or a view of ``x``."""
+    return im2col(x, windows.of_rows).reshape(len(x), *windows.of_rows.out, -1)
+
+
+def forward(x: Array, weight: Array, bias: Array | None, windows: Windows, columns: Array | None = None) -> Array:
+    """The convolution of ``x`` with ``weight``, by whole windows, which are written to ``columns`` if it is given."""
+    filters = weight.shape[3]
+    matrix = weight.reshape(-1, filters)
+    pixels = math.prod(windows.out)
+    y = engine.empty((len(x), *windows.out, filters), x.dtype)
+
+    def block(start: int, stop: int) -> None:
+        out = y[start:stop].reshape(-1, filters)
+        part = None if columns is None else columns[start * pixels : stop * pixels]
+        matmul_rows(im2col(x[start:stop], windows, part), matrix, out)
+        if bias is not None:
+            add_per_channel(y[start:stop], bias)
+
+    engine.for_blocks(block, len(x), _sample_bytes(windows, filters, x.itemsize), _least_samples(windows, weight))
+    return y
+
+
+def forward_rows(x: Array, weight: Array, bias: Array | None, windows: Windows) -> Array:
+    """The convolution of ``x`` with ``weight``, by rows of windows; for vertical stride 1."""
+    kh, kw, c, filters = weight.shape
+    out_h, out_w = windows.out
+    y = engine.empty((len(x), out_h, out_w, filters), x.dtype)
+
+    def block(start: int, stop: int) -> None:
+        out = y[start:stop].reshape(stop - start, out_h * out_w, filters)
+        copied = rows(x[start:stop], windows)
+        for row in range(kh):
+            shifted = copied[:, row : row + out_h].reshape(stop - start, out_h * out_w, kw * c)
+            write_or_add(matmul_rows, shifted, weight[row].reshape(kw * c, filters), out=out, add=row > 0)
+        if bias is not None:
+            add_per_channel(y[start:stop], bias)
+
+    engine.for_blocks(block, len(x), _sample_bytes_of_rows(windows, filters, x.itemsize))
+    return y
+
+
+def input_gradient(dy: Array, weight: Array, windows: Windows) -> Array:
+    """The gradient for the input of a convolution of any stride: the transpose of each step of `forward`."""
+    filters = weight.shape[3]
+    transposed = weight.reshape(-1, filters).T
+    dx = engine.empty((len(dy), *windows.size, windows.channels), dy.dtype)
+
+    def block(start: int, stop: int) -> None:
+        part = dy[start:stop].reshape(-1, filters)
+        if windows.is_reshape:
+            np.matmul(part, transposed, out=dx[start:stop].reshape(len(part), -1))
+        else:
+            matrix = engine.scratch("unfold.columns", (len(part), transposed.shape[1]), dy.dtype)
+            taps = np.matmul(part, transposed, out=matrix).reshape(*dy[start:stop].shape[:3], -1, windows.channels)
+            windows.scatter(taps.transpose(3, 0, 1, 2, 4), dx[start:stop])
+
+    engine.for_blocks(block, len(dy), _sample_bytes(windows, filters, dy.itemsize), _least_samples(windows, weight))
+    return dx
+
+
+def weight_gradient(x: Array, dy: Array, windows: Windows, dweight: Array, columns: Array | None = None) -> None:
+    """Write the gradient for the weights to ``dweight``, by whole windows: those in ``columns`` if it is given."""
+    filters = dweight.shape[3]
+
+    def product(start: int, stop: int, out: Array) -> None:
+        matrix = im2col(x[start:stop], windows) if columns is None else columns
+        sum_of_products(matrix[None], dy[start:stop].reshape(1, -1, filters), out.reshape(-1, filters))
+
+    if columns is not None:
+        product(0, len(x), dweight)
+    elif dweight.nbytes <= LARGE_WEIGHTS:
+        sum_over_blocks(product, len(x), _sample_bytes(windows, filters, x.itemsize), dweight, CHUNKS)
+    else:
+        sample_bytes = math.prod(windows.out) * dweight.nbytes // filters
+        for first, last in engine.even(len(x), min(len(x), math.ceil(len(x) * sample_bytes / CHUNK_BYTES))):
+            _add_chunk(x[first:last], dy[first:last], windows, dweight, add=first > 0)
+
+
+def _add_chunk(x: Array, dy: Array, windows: Windows, dweight: Array, *, add: bool) -> None:
+    """Unfold a chunk of samples, then share out the rows of the gradient: each is written, or added to, by one core."""
+    filters, pixels = dweight.shape[3], math.prod(windows.out)
+    gradient, right = dweight.reshape(-1, filters), dy.reshape(-1, filters)
+    unfolded = engine.empty((len(x) * pixels, len(gradient)), x.dtype)
+    pieces = engine.even(len(gradient), PIECES)
+
+    def unfold(start: int, stop: int) -> None:
+        unfolded[start * pixels : stop * pixels] = im2col(x[start:stop], windows)
+
+    def multiply(index: int) -> None:
+        piece = slice(*pieces[index])
+        write_or_add(np.matmul, unfolded[:, piece].T, right, out=gradient[piece], add=add)
+
+    engine.for_blocks(unfold, len(x), unfolded.nbytes // len(x))
+    engine.run(multiply, len(pieces))
+
+
+def weight_gradient_rows(x: Array, dy: Array, windows: Windows, dweight: Array) -> None:
+    """Write the gradient for the weights to ``dweight``, by rows of windows; for vertical stride 1."""
+    kh, kw, c, filters = dweight.shape
+    out_h, pixels = windows.out[0], math.prod(windows.out)
+
+    def product(start: int, stop: int, out: Array) -> None:
+        copied = rows(x[start:stop], windows)
+        right = dy[start:stop].reshape(-1, pixels, filters)
+        for row in range(kh):
+            shifted = copied[:, row : row + out_h].reshape(-1, pixels, kw * c)
+            sum_of_products(shifted, right, out[row].reshape(kw * c, filters))
+
+    sum_over_blocks(product, len(x), _sample_bytes_of_rows(windows, filters, x.itemsize), dweight, CHUNKS)
+
+
+def _sample_bytes(windows: Windows, filters: int, itemsize: int) -> int:
+    """What unfolding one sample touches: the unfolded image and the output."""
+    return math.prod(windows.out) * (math.prod(windows.kernel) * windows.channels + filters) * itemsize
+
+
+def _sample_bytes_of_rows(windows: Windows, filters: int, itemsize: int) -> int:
+    """What unfolding the rows of one sample touches: its copied rows, the output and one part of it."""
+    copied = windows.padded[0] * windows.kernel[1] * windows.channels
+    return windows.out[1] * (copied + 2 * windows.out[0] * filters) * itemsize
+
+
+def _least_samples(windows: Windows, weight: Array) -> int:
+    """Samples that give a product rows enough to pay for loading large weights."""
+    return math.ceil(LEAST_ROWS / math.prod(windows.out)) if weight.nbytes > LARGE_WEIGHTS else 1

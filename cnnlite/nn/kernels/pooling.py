@@ -1,0 +1,102 @@
+"""Max and average pooling.
+
+``x`` is (N, H, W, C), ``y`` and ``dy`` are (N, out_h, out_w, C). Windows are taken apart into taps, one array for each
+place in a window, because arithmetic on contiguous arrays is several times as fast as on strided views of an image.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from cnnlite.nn.kernels.geometry import Windows
+from cnnlite.runtime import engine
+from cnnlite.utils.types import Array
+
+
+def max_forward(x: Array, windows: Windows, signs: Array | None = None) -> Array:
+    """The greatest number in each window; padding never wins. Where ``signs`` (C,) are -1, the least number instead."""
+    y = engine.empty((len(x), *windows.out, windows.channels), x.dtype)
+
+    def block(start: int, stop: int) -> None:
+        part, out = x[start:stop], y[start:stop]
+        if signs is not None:
+            part = np.multiply(part, signs, out=engine.scratch("pooling.signed", part.shape, x.dtype))
+        _greatest(part, windows, out)
+        if signs is not None:
+            out *= signs
+
+    engine.for_blocks(block, len(x), _sample_bytes(windows, x.itemsize))
+    return y
+
+
+def _greatest(x: Array, windows: Windows, y: Array) -> None:
+    """Write the greatest number of each window of a block to ``y``: first over the rows of windows, then columns."""
+    (kh, kw), (out_h, _) = windows.kernel, windows.out
+    image = windows.pad(x, -math.inf)
+    rows = engine.scratch("pooling.rows", (len(x), out_h, *image.shape[2:]), x.dtype)
+    _maximum([windows.rows(image, row) for row in range(kh)], rows)
+    _maximum([windows.columns(rows, column) for column in range(kw)], y)
+
+
+def _maximum(arrays: Sequence[Array], out: Array) -> None:
+    np.maximum(arrays[0], arrays[-1], out=out)  # a copy if there is one only
+    for array in arrays[1:-1]:
+        np.maximum(out, array, out=out)
+
+
+def max_backward(dy: Array, x: Array, y: Array, windows: Windows) -> Array:
+    """``dy`` goes to the number of each window that equals ``y``; of several, to the first in reading order."""
+    dx = engine.empty(x.shape, x.dtype)
+
+    def block(start: int, stop: int) -> None:
+        max_gradient_of_block(dy[start:stop], x[start:stop], y[start:stop], windows, dx[start:stop])
+
+    engine.for_blocks(block, len(x), 2 * _sample_bytes(windows, x.itemsize))
+    return dx
+
+
+def max_gradient_of_block(dy: Array, x: Array, y: Array, windows: Windows, dx: Array) -> None:
+    """Write `max_backward` of a block to ``dx``: each tap that reaches ``y`` takes all that is left of ``dy``."""
+    taps = windows.taps(windows.pad(x, -math.inf))
+    wins = engine.scratch("pooling.wins", y.shape, np.bool_)
+    rest = engine.scratch("pooling.rest", y.shape, y.dtype)
+    left = dy
+    for tap in taps[:-1]:
+        np.equal(tap, y, out=wins)
+        np.multiply(left, wins, out=tap)
+        left = np.subtract(left, tap, out=rest)
+    taps[-1] = left
+    windows.scatter(taps, dx)
+
+
+def average_forward(x: Array, windows: Windows) -> Array:
+    """The mean of each window; padding counts as zeros."""
+    y = engine.empty((len(x), *windows.out, windows.channels), x.dtype)
+    share = x.dtype.type(1 / math.prod(windows.kernel))
+
+    def block(start: int, stop: int) -> None:
+        taps = windows.taps(windows.pad(x[start:stop]))
+        np.add.reduce(taps, axis=0, out=y[start:stop])
+        y[start:stop] *= share
+
+    engine.for_blocks(block, len(x), 2 * _sample_bytes(windows, x.itemsize))
+    return y
+
+
+def average_backward(dy: Array, windows: Windows) -> Array:
+    """``dy`` goes to all places of each window in equal shares."""
+    dx = engine.empty((len(dy), *windows.size, windows.channels), dy.dtype)
+    share = dy.dtype.type(1 / math.prod(windows.kernel))
+
+    def block(start: int, stop: int) -> None:
+        taps = engine.scratch("windows.taps", (math.prod(windows.kernel), *dy[start:stop].shape), dy.dtype)
+        np.multiply(dy[start:stop], share, out=taps)
+        windows.scatter(taps, dx[start:stop])
+
+    engine.for_blocks(block, len(dy), _sample_bytes(windows, dy.itemsize))
+    return dx
+
+
+def _sample_bytes(windows: Windows, itemsize: int) -> int:
+    return (math.prod(windows.padded) + math.prod(windows.out)) * windows.channels * itemsize

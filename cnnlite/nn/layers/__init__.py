@@ -1,0 +1,17 @@
+"""The layers, one family a file; importing this package registers them all."""
+
+from cnnlite.nn.layers import (  # noqa: F401
+    activations,
+    containers,
+    convolution,
+    dropout,
+    linear,
+    normalization,
+    pooling,
+    scale,
+    shape,
+    whitening,
+)
+from cnnlite.nn.layers.base import Layer, layers
+
+__all__ = ["Layer", "layers"]

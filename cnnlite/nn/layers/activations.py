@@ -1,0 +1,215 @@
+"""Activations: functions of each number by itself."""
+
+import math
+from abc import abstractmethod
+
+import numpy as np
+
+from cnnlite.nn.kernels.channelwise import for_rows
+from cnnlite.nn.layers.base import Layer, layers
+from cnnlite.runtime import engine
+from cnnlite.utils.types import Array
+
+
+class Activation(Layer):
+    """y = f(x) for each number; a subclass writes f and its derivative for a block."""
+
+    from_output = False
+    """Whether `gradient` needs the output ``y`` only; then the input is not kept."""
+    never_falls = False
+    """Whether f(a) <= f(b) for all a < b; then a pooling may come first, see `BatchNorm.absorb`."""
+
+    @abstractmethod
+    def apply(self, x: Array, out: Array) -> None:
+        """Write f(x) to ``out``, which may be ``x``; both (rows, length)."""
+
+    @abstractmethod
+    def gradient(self, dy: Array, x: Array, y: Array, out: Array) -> None:
+        """Write dy * f'(x) to ``out``, which may be none of the others."""
+
+    def forward(self, x: Array, *, training: bool) -> Array:
+        y = engine.empty(x.shape, x.dtype)
+        for_rows(self.apply, x, y)
+        self._kept = (y if self.from_output else x, y) if training else None
+        return y
+
+    def backward(self, dy: Array) -> Array | None:
+        return self.backward_from(dy, *self.kept())
+
+    def backward_from(self, dy: Array, x: Array, y: Array) -> Array:
+        """The gradient for ``x`` from that for ``y``, dy * f'(x), all of shape (N, ...), in a new array."""
+        dx = engine.empty(dy.shape, dy.dtype)
+        for_rows(self.gradient, dy, x, y, dx)
+        return dx
+
+
+@layers.register("relu")
+class ReLU(Activation):
+    """y = max(x, 0); the gradient at 0 is 0."""
+
+    from_output = never_falls = True
+
+    def apply(self, x: Array, out: Array) -> None:
+        # A row of zeros instead of the number 0: NumPy's maximum has vector code for two arrays only.
+        np.maximum(x, np.zeros(x.shape[1], x.dtype), out=out)
+
+    def gradient(self, dy: Array, x: Array, y: Array, out: Array) -> None:
+        np.multiply(dy, np.greater(y, 0, out=engine.scratch("relu.mask", y.shape, np.bool_)), out=out)
+
+
+@layers.register("leaky_relu")
+class LeakyReLU(Activation):
+    """y = x for x > 0, slope * x otherwise (Maas, Hannun & Ng 2013).
+
+    Args:
+        slope: between 0 and 1.
+    """
+
+    from_output = never_falls = True
+
+    def __init__(self, slope: float = 0.01):
+        super().__init__()
+        if not 0 < slope < 1:
+            raise ValueError(f"slope must be in (0, 1), not {slope}")
+        self.slope = slope
+
+    def apply(self, x: Array, out: Array) -> None:
+        part = engine.scratch("activation.part", x.shape, x.dtype)
+        np.multiply(x, x.dtype.type(self.slope), out=part)
+        np.maximum(x, part, out=out)
+
+    def gradient(self, dy: Array, x: Array, y: Array, out: Array) -> None:
+        factor = engine.scratch("activation.part", y.shape, y.dtype)
+        np.copyto(factor, y > 0)
+        factor *= y.dtype.type(1 - self.slope)
+        factor += y.dtype.type(self.slope)
+        np.multiply(dy, factor, out=out)
+
+
+@layers.register("elu")
+class ELU(Activation):
+    """y = x for x > 0, alpha * (exp(x) - 1) otherwise (Clevert, Unterthiner & Hochreiter 2015, arXiv:1511.07289).
+
+    Args:
+        alpha: minus the value at minus infinity; positive.
+    """
+
+    from_output = never_falls = True
+
+    def __init__(self, alpha: float = 1.0):
+        super().__init__()
+        if not 0 < alpha < math.inf:
+            raise ValueError(f"alpha must be positive, not {alpha}")
+        self.alpha = alpha
+
+    def apply(self, x: Array, out: Array) -> None:
+        part = engine.scratch("activation.part", x.shape, x.dtype)
+        np.expm1(np.minimum(x, 0, out=part), out=part)
+        part *= x.dtype.type(self.alpha)
+        np.maximum(x, 0, out=out)
+        out += part  # one of the two is 0
+
+    def gradient(self, dy: Array, x: Array, y: Array, out: Array) -> None:
+        factor = engine.scratch("activation.part", y.shape, y.dtype)
+        np.minimum(y, 0, out=factor)
+        factor += np.where(y > 0, y.dtype.type(1), y.dtype.type(self.alpha))
+        np.multiply(dy, factor, out=out)
+
+
+def _sigmoid(x: Array, out: Array) -> Array:
+    half = x.dtype.type(0.5)
+    np.tanh(np.multiply(x, half, out=out), out=out)
+    out *= half
+    out += half
+    return out
+
+
+@layers.register("sigmoid")
+class Sigmoid(Activation):
+    """y = 1 / (1 + exp(-x)), computed as (1 + tanh(x / 2)) / 2, which cannot overflow."""
+
+    from_output = never_falls = True
+
+    def apply(self, x: Array, out: Array) -> None:
+        _sigmoid(x, out)
+
+    def gradient(self, dy: Array, x: Array, y: Array, out: Array) -> None:
+        np.subtract(1, y, out=out)
+        out *= y
+        out *= dy
+
+
+@layers.register("tanh")
+class Tanh(Activation):
+    """y = tanh(x)."""
+
+    from_output = never_falls = True
+
+    def apply(self, x: Array, out: Array) -> None:
+        np.tanh(x, out=out)
+
+    def gradient(self, dy: Array, x: Array, y: Array, out: Array) -> None:
+        np.multiply(y, y, out=out)
+        np.subtract(1, out, out=out)
+        out *= dy
+
+
+@layers.register("silu")
+class SiLU(Activation):
+    """y = x * sigmoid(x) (Elfwing, Uchibe & Doya 2017, arXiv:1702.03118)."""
+
+    def apply(self, x: Array, out: Array) -> None:
+        np.multiply(x, _sigmoid(x, engine.scratch("activation.part", x.shape, x.dtype)), out=out)
+
+    def gradient(self, dy: Array, x: Array, y: Array, out: Array) -> None:
+        # f' = s + y * (1 - s) with s = sigmoid(x)
+        s = _sigmoid(x, engine.scratch("activation.part", x.shape, x.dtype))
+        np.subtract(1, s, out=out)
+        out *= y
+        out += s
+        out *= dy
+
+
+@layers.register("gelu")
+class GELU(Activation):
+    """y = x * (1 + tanh(u)) / 2, u = sqrt(2 / pi) * (x + 0.044715 * x^3).
+
+    The tanh form of Hendrycks & Gimpel 2016, arXiv:1606.08415.
+    """
+
+    SCALE = math.sqrt(2 / math.pi)
+    CUBIC = 0.044715
+    FAR = 10.0
+    """Where f' is 0 or 1 to the last digit, in float64 too."""
+
+    def _tanh(self, x: Array, square: Array) -> Array:
+        t = engine.scratch("activation.part", x.shape, x.dtype)
+        np.multiply(square, x.dtype.type(self.SCALE * self.CUBIC), out=t)
+        t += x.dtype.type(self.SCALE)
+        t *= x
+        return np.tanh(t, out=t)
+
+    def apply(self, x: Array, out: Array) -> None:
+        t = self._tanh(x, np.multiply(x, x, out=engine.scratch("activation.part", x.shape, x.dtype)))
+        t += 1
+        t *= x.dtype.type(0.5)
+        np.multiply(x, t, out=out)
+
+    def gradient(self, dy: Array, x: Array, y: Array, out: Array) -> None:
+        # f' = (1 + t) / 2 + x / 2 * (1 - t^2) * u', u' = scale * (1 + 3 * cubic * x^2)
+        np.multiply(x, x, out=out)
+        if not math.isfinite(np.vdot(out, out)):  # where x^3 may be infinite, and 1 - t^2 is 0
+            x = np.clip(x, -self.FAR, self.FAR)
+            np.multiply(x, x, out=out)
+        t = self._tanh(x, out)
+        out *= x.dtype.type(1.5 * self.SCALE * self.CUBIC)
+        out += x.dtype.type(0.5 * self.SCALE)
+        out *= x  # x / 2 * u'
+        part = engine.scratch("activation.square", t.shape, t.dtype)
+        np.multiply(t, t, out=part)
+        np.subtract(1, part, out=part)
+        out *= part
+        t += 1
+        t *= x.dtype.type(0.5)
+        out += t
+        out *= dy

@@ -1,0 +1,240 @@
+"""Layers made of layers."""
+
+import copy
+import itertools
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from cnnlite.nn.kernels.channelwise import for_rows, times
+from cnnlite.nn.layers.activations import Activation
+from cnnlite.nn.layers.base import Layer, layers
+from cnnlite.runtime import engine
+from cnnlite.utils.rng import stream
+from cnnlite.utils.types import Array, DType, Shape
+
+MOST_LAYERS = 10_000
+"""More are a mistake in a config, and would take minutes to build."""
+
+
+@layers.register("sequential")
+class Sequential(Layer):
+    """Layers one after the other; in a config, a list.
+
+    Args:
+        layers: the layers. Their parameters are called ``0.*``, ``1.*``, ...
+    """
+
+    def __init__(self, layers: list[Layer]):
+        super().__init__()
+        self.layers = layers
+        self.layer_count = 1 + sum(layer.layer_count for layer in layers)
+        self._steps: list[Layer] = []
+        self._first = 0  # of the steps, the one where the backward pass ends
+
+    def build(self, in_shape: Shape, rng: np.random.Generator, dtype: DType) -> Shape:
+        shape = in_shape
+        self._steps, self._first = [], 0
+        for index, layer in enumerate(self.layers):
+            shape = self.build_child(str(index), layer, shape, rng, dtype)
+            if not (self._steps and self._steps[-1].absorb(layer)):
+                self._steps.append(layer)
+        return shape
+
+    def fit(self, x: Array) -> None:
+        last = max((index for index, layer in enumerate(self._steps) if layer.most_fit_images), default=-1)
+        for index, layer in enumerate(self._steps[: last + 1]):
+            layer.fit(x)
+            if index < last:
+                x = layer.forward(x, training=False)
+
+    def skip_dx(self) -> None:
+        for index, layer in enumerate(self._steps):
+            self._first = index
+            layer.skip_dx()
+            if any(part.params and not part.is_frozen for _, part in layer.walk()):
+                break  # the layers after it need the gradient for their input, which it needs for its parameters
+
+    def forward(self, x: Array, *, training: bool) -> Array:
+        for index, layer in enumerate(self._steps):
+            x = layer.forward(x, training=training)
+            if index < self._first:
+                layer.forget()
+        return x
+
+    def backward(self, dy: Array) -> Array | None:
+        gradient: Array | None = dy
+        for layer in reversed(self._steps[self._first :]):
+            if gradient is None:
+                break
+            gradient = layer.backward(gradient)
+        return gradient
+
+
+@layers.register("parallel")
+class Parallel(Layer):
+    """The same input through several branches, whose outputs are joined (Szegedy et al. 2014, arXiv:1409.4842).
+
+    Args:
+        branches: the branches; an empty list passes its input on. Their parameters are called ``0.*``, ``1.*``, ...
+        merge: ``concat`` joins channels in the order of the branches; ``sum`` adds outputs of equal shape.
+    """
+
+    def __init__(self, branches: list[Layer], merge: Literal["concat", "sum"] = "concat"):
+        super().__init__()
+        if not branches:
+            raise ValueError("needs at least one branch")
+        self.branches = branches
+        self.names = [str(index) for index in range(len(branches))]
+        self.layer_count = 1 + sum(branch.layer_count for branch in branches)
+        self.merge = merge
+        self.factors = [1.0] * len(branches)  # of the outputs of this training step; one that is 0 leaves a branch out
+        self.activation: Activation | None = None
+
+    def build(self, in_shape: Shape, rng: np.random.Generator, dtype: DType) -> Shape:
+        self.activation = None
+        named = zip(self.names, self.branches, strict=True)
+        shapes = [self.build_child(name, branch, in_shape, rng, dtype) for name, branch in named]
+        return self.joined(shapes)
+
+    def joined(self, shapes: Sequence[Shape]) -> Shape:
+        """Check that the branches' outputs go together; ValueError if not. Returns the shape of the whole."""
+        comparable = [shape[:-1] for shape in shapes] if self.merge == "concat" else shapes
+        if len(set(comparable)) > 1:
+            raise ValueError(f"cannot {self.merge} branches with outputs of shapes {', '.join(map(str, shapes))}")
+        self.edges = list(itertools.accumulate((shape[-1] for shape in shapes), initial=0))
+        return (*shapes[0][:-1], self.edges[-1]) if self.merge == "concat" else shapes[0]
+
+    def absorb(self, following: Layer) -> bool:
+        """Apply an activation to the sum before it leaves the cache, if its gradient needs the output only."""
+        if self.merge != "sum" or self.activation is not None:
+            return False
+        if not isinstance(following, Activation) or not following.from_output:
+            return False
+        self.activation = following
+        return True
+
+    def fit(self, x: Array) -> None:
+        for branch in self.branches:
+            branch.fit(x)
+
+    def skip_dx(self) -> None:
+        super().skip_dx()
+        for branch in self.branches:
+            branch.skip_dx()
+
+    def forward(self, x: Array, *, training: bool) -> Array:
+        factors = self.factors if training else [1.0] * len(self.branches)
+        pairs = zip(self.branches, factors, strict=True)
+        outputs = [times(branch.forward(x, training=training), factor) for branch, factor in pairs if factor]
+        if self.merge == "sum":
+            y = _sum(outputs, self.activation)
+            self._kept = y if training and self.activation is not None else None
+            return y
+        y = engine.empty((*outputs[0].shape[:-1], self.edges[-1]), x.dtype)
+        return np.concatenate(outputs, axis=-1, out=y)
+
+    def backward(self, dy: Array) -> Array | None:
+        if self.activation is not None:
+            y = self.kept()
+            dy = self.activation.backward_from(dy, y, y)
+        gradients = []
+        for index, (branch, factor) in enumerate(zip(self.branches, self.factors, strict=True)):
+            if not factor:
+                _clear_gradients(branch)
+                continue
+            part = times(dy, factor)
+            if self.merge == "concat" and len(self.branches) > 1:
+                view = dy[..., self.edges[index] : self.edges[index + 1]]
+                part = engine.empty(view.shape, view.dtype)
+                np.copyto(part, view)
+            gradients.append(branch.backward(part))
+        needed = [gradient for gradient in gradients if gradient is not None]
+        return _sum(needed) if self.needs_dx else None
+
+
+def _clear_gradients(layer: Layer) -> None:
+    for _, part in layer.walk():
+        for gradient in part.grads.values():
+            gradient[...] = 0
+
+
+def _sum(arrays: Sequence[Array], activation: Activation | None = None) -> Array:
+    """The activation of the sum, in a new array: what is summed may be somebody else's."""
+    if len(arrays) == 1 and activation is None:
+        return arrays[0]
+
+    def add(out: Array, first: Array, *others: Array) -> None:
+        if others:
+            np.add(first, others[0], out=out)
+        else:
+            np.copyto(out, first)
+        for other in others[1:]:
+            out += other
+        if activation is not None:
+            activation.apply(out, out)
+
+    y = engine.empty(arrays[0].shape, arrays[0].dtype)
+    for_rows(add, y, *arrays)
+    return y
+
+
+@layers.register("residual")
+class Residual(Parallel):
+    """y = body(x) + shortcut(x) (He et al. 2015, arXiv:1512.03385).
+
+    Args:
+        body: layers whose output is added to the shortcut's.
+        shortcut: layers from the input to the sum; the input itself if left out.
+        drop_probability: of leaving the body out of a training step, in which it then costs nothing (stochastic depth,
+            Huang et al. 2016, arXiv:1603.09382). In the other steps body(x) counts 1 / (1 - drop_probability) times;
+            the paper scales it in evaluation instead.
+
+    Parameters are called ``body.*`` and ``shortcut.*``.
+    """
+
+    def __init__(self, body: Layer, shortcut: Layer | None = None, drop_probability: float = 0.0):
+        super().__init__([body, shortcut or Sequential([])], merge="sum")
+        if not 0 <= drop_probability < 1:
+            raise ValueError(f"drop_probability must be in [0, 1), not {drop_probability}")
+        self.drop_probability = drop_probability
+        self.names = ["body", "shortcut"]
+
+    def start_step(self, step: int) -> None:
+        super().start_step(step)
+        if self.drop_probability:
+            dropped = stream(self._seed, "residual", step).random() < self.drop_probability
+            self.factors[0] = 0.0 if dropped else 1 / (1 - self.drop_probability)
+
+    def build(self, in_shape: Shape, rng: np.random.Generator, dtype: DType) -> Shape:
+        if self.drop_probability:
+            self._seed = int(rng.integers(2**63))  # differs from block to block, follows from the network's seed
+        return super().build(in_shape, rng, dtype)
+
+    def joined(self, shapes: Sequence[Shape]) -> Shape:
+        try:
+            return super().joined(shapes)
+        except ValueError as error:
+            hint = (
+                "keep height and width in the body with `padding: same`, or give `shortcut` layers that make the "
+                "shapes equal, such as a 1x1 conv2d with the same stride"
+            )
+            raise ValueError(f"{error}; {hint}") from None
+
+
+@layers.register("repeat")
+class Repeat(Sequential):
+    """The same layers several times one after the other, each time with parameters of their own.
+
+    Args:
+        times: how often.
+        body: the layers. Their parameters are called ``0.*`` the first time, then ``1.*``, ...
+    """
+
+    def __init__(self, times: int, body: Layer):
+        if times < 1:
+            raise ValueError(f"times must be at least 1, not {times}")
+        if times * body.layer_count > MOST_LAYERS:
+            raise ValueError(f"times: {times} * {body.layer_count} layers are more than {MOST_LAYERS}")
+        super().__init__([copy.deepcopy(body) for _ in range(times)])

@@ -1,0 +1,84 @@
+"""Convolution."""
+
+import math
+
+import numpy as np
+
+from cnnlite.nn.kernels import convolution
+from cnnlite.nn.kernels.convolution import Algorithm
+from cnnlite.nn.kernels.geometry import Padding, Pair, Windows, pair
+from cnnlite.nn.layers.base import Layer, layers
+from cnnlite.nn.layers.initializers import Initializer, initializers
+from cnnlite.utils.types import Array, DType, Shape
+
+
+@layers.register("conv2d")
+class Conv2d(Layer):
+    """2-d convolution: ``(N, H, W, C) -> (N, out_h, out_w, out_channels)``.
+
+    out = floor((in + 2 * padding - kernel) / stride) + 1, for height and width.
+
+    Args:
+        out_channels: number of filters.
+        kernel_size: height and width of a filter; one number for both.
+        stride: steps between windows.
+        padding: zeros on each side, or ``same`` (out = ceil(in / stride)), or ``valid`` (none).
+        bias: whether a number is added to each channel; leave it out before a batch norm, which subtracts it again.
+        init: ``he``, ``glorot``, ``normal`` (deviation 0.01), ``unit`` (deviation 1), or ``dirac`` (copies the input).
+        exact: refuse an input whose last rows or columns no window reaches.
+        algorithm: ``auto`` chooses the fastest for the shape; ``unfold``, ``unfold_rows`` (vertical stride 1) and
+            ``winograd`` (3x3 kernels, stride 1) give the same results within rounding. Where a window is all zero,
+            ``winograd`` may leave up to 2e-5 of the greatest output instead of 0: behind it, with a bias of exactly 0,
+            a ReLU lets about half of these gradients through, where the others let none.
+
+    Parameters: ``weight`` (kernel_h, kernel_w, in_channels, out_channels), ``bias`` (out_channels,).
+    """
+
+    def __init__(
+        self,
+        out_channels: int,
+        kernel_size: Pair,
+        stride: Pair = 1,
+        padding: Padding = 0,
+        bias: bool = True,
+        init: Initializer = "he",
+        exact: bool = False,
+        algorithm: Algorithm = "auto",
+    ):
+        super().__init__()
+        if out_channels < 1:
+            raise ValueError(f"out_channels must be at least 1, not {out_channels}")
+        self.out_channels = out_channels
+        self.kernel = pair(kernel_size, "kernel_size")
+        self.stride = pair(stride, "stride")
+        self.padding = padding if isinstance(padding, str) else pair(padding, "padding", least=0)
+        self.has_bias = bias
+        self.init = init
+        self.exact = exact
+        self.algorithm: Algorithm = algorithm
+
+    def build(self, in_shape: Shape, rng: np.random.Generator, dtype: DType) -> Shape:
+        self.windows = Windows.fit(in_shape, self.kernel, self.stride, self.padding, exact=self.exact)
+        if not convolution.fits(self.algorithm, self.windows):
+            raise ValueError(f"algorithm {self.algorithm} cannot do kernel {self.kernel} with stride {self.stride}")
+        shape = (*self.kernel, in_shape[2], self.out_channels)
+        self.add_param("weight", initializers[self.init](rng, shape).astype(dtype))
+        if self.has_bias:
+            self.add_param("bias", np.zeros(self.out_channels, dtype))
+        self.multiply_adds = math.prod(self.windows.out) * math.prod(shape)
+        return (*self.windows.out, self.out_channels)
+
+    def forward(self, x: Array, *, training: bool) -> Array:
+        columns = convolution.room_for_columns(x, self.windows, self.out_channels, self.algorithm) if training else None
+        self._kept = (x, columns) if training else None
+        weight, bias = self.params["weight"], self.params.get("bias")
+        return convolution.forward(x, weight, bias, self.windows, self.algorithm, columns)
+
+    def backward(self, dy: Array) -> Array | None:
+        x, columns = self.kept()
+        convolution.weight_gradient(x, dy, self.windows, self.grads["weight"], self.algorithm, columns)
+        if self.has_bias:
+            convolution.bias_gradient(dy, self.grads["bias"])
+        if not self.needs_dx:
+            return None
+        return convolution.input_gradient(dy, self.params["weight"], self.windows, self.algorithm)

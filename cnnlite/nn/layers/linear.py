@@ -1,0 +1,54 @@
+"""The fully connected layer."""
+
+import numpy as np
+
+from cnnlite.nn.kernels.matmul import matmul
+from cnnlite.nn.layers.base import Layer, layers
+from cnnlite.nn.layers.initializers import Initializer, initializers
+from cnnlite.runtime import engine
+from cnnlite.utils.types import Array, DType, Shape
+
+
+@layers.register("linear")
+class Linear(Layer):
+    """y = x @ weight + bias: ``(N, in_features) -> (N, out_features)``.
+
+    Args:
+        out_features: how many numbers come out.
+        bias: whether a number is added to each.
+        init: ``he``, ``glorot``, ``normal`` (deviation 0.01), ``unit`` (deviation 1), or ``dirac`` (copies the input).
+
+    Parameters: ``weight`` (in_features, out_features), ``bias`` (out_features,).
+    """
+
+    def __init__(self, out_features: int, bias: bool = True, init: Initializer = "he"):
+        super().__init__()
+        if out_features < 1:
+            raise ValueError(f"out_features must be at least 1, not {out_features}")
+        self.out_features = out_features
+        self.has_bias = bias
+        self.init = init
+
+    def build(self, in_shape: Shape, rng: np.random.Generator, dtype: DType) -> Shape:
+        if len(in_shape) != 1:
+            raise ValueError(f"expects flat features, but its input has shape {in_shape}; put `flatten` before it")
+        shape = (in_shape[0], self.out_features)
+        self.add_param("weight", initializers[self.init](rng, shape).astype(dtype))
+        if self.has_bias:
+            self.add_param("bias", np.zeros(self.out_features, dtype))
+        self.multiply_adds = in_shape[0] * self.out_features
+        return (self.out_features,)
+
+    def forward(self, x: Array, *, training: bool) -> Array:
+        self._kept = x if training else None
+        y = matmul(x, self.params["weight"], engine.empty((len(x), self.out_features), x.dtype))
+        if self.has_bias:
+            y += self.params["bias"]
+        return y
+
+    def backward(self, dy: Array) -> Array | None:
+        x = self.kept()
+        matmul(x.T, dy, self.grads["weight"])
+        if self.has_bias:
+            np.add.reduce(dy, axis=0, out=self.grads["bias"])
+        return matmul(dy, self.params["weight"].T, engine.empty(x.shape, x.dtype)) if self.needs_dx else None

@@ -1,0 +1,89 @@
+"""Pooling: one number for each window of each channel."""
+
+import numpy as np
+
+from cnnlite.nn.kernels import pooling
+from cnnlite.nn.kernels.geometry import Padding, Pair, Windows, pair
+from cnnlite.nn.layers.base import Layer, layers
+from cnnlite.runtime import engine
+from cnnlite.utils.types import Array, DType, Shape
+
+
+class _Pool2d(Layer):
+    """What max and average pooling share: options and geometry."""
+
+    def __init__(self, kernel_size: Pair, stride: Pair | None = None, padding: Padding = 0, exact: bool = False):
+        super().__init__()
+        self.kernel = pair(kernel_size, "kernel_size")
+        self.stride = self.kernel if stride is None else pair(stride, "stride")
+        if not isinstance(padding, str):
+            for k, p in zip(self.kernel, pair(padding, "padding", least=0), strict=True):
+                if 2 * p > k:
+                    raise ValueError(f"padding {p} is more than half of the kernel size {k}")
+        self.padding = padding
+        self.exact = exact
+
+    def build(self, in_shape: Shape, rng: np.random.Generator, dtype: DType) -> Shape:
+        self.windows = Windows.fit(in_shape, self.kernel, self.stride, self.padding, exact=self.exact)
+        return (*self.windows.out, self.windows.channels)
+
+
+@layers.register("max_pool2d")
+class MaxPool2d(_Pool2d):
+    """The greatest number of each window: ``(N, H, W, C) -> (N, out_h, out_w, C)``, sizes as for conv2d.
+
+    Args:
+        kernel_size: height and width of a window; one number for both.
+        stride: steps between windows; the kernel size if left out.
+        padding: on each side, or ``same`` or ``valid``; padding never wins.
+        exact: refuse an input whose last rows or columns no window reaches.
+    """
+
+    def forward(self, x: Array, *, training: bool) -> Array:
+        y = pooling.max_forward(x, self.windows)
+        self._kept = (x, y) if training else None
+        return y
+
+    def backward(self, dy: Array) -> Array | None:
+        x, y = self.kept()
+        return pooling.max_backward(dy, x, y, self.windows)
+
+
+@layers.register("avg_pool2d")
+class AvgPool2d(_Pool2d):
+    """The mean of each window: ``(N, H, W, C) -> (N, out_h, out_w, C)``, sizes as for conv2d.
+
+    Args:
+        kernel_size: height and width of a window; one number for both.
+        stride: steps between windows; the kernel size if left out.
+        padding: zeros on each side, which count in the mean, or ``same`` or ``valid``.
+        exact: refuse an input whose last rows or columns no window reaches.
+    """
+
+    def forward(self, x: Array, *, training: bool) -> Array:
+        return pooling.average_forward(x, self.windows)
+
+    def backward(self, dy: Array) -> Array | None:
+        return pooling.average_backward(dy, self.windows)
+
+
+@layers.register("global_avg_pool2d")
+class GlobalAvgPool2d(Layer):
+    """The mean of each channel over all pixels: ``(N, H, W, C) -> (N, C)`` (Lin, Chen & Yan 2013, arXiv:1312.4400)."""
+
+    def build(self, in_shape: Shape, rng: np.random.Generator, dtype: DType) -> Shape:
+        if len(in_shape) != 3:
+            raise ValueError(f"expects images of shape (H, W, C), but its input has shape {in_shape}")
+        self.in_shape = in_shape
+        return in_shape[2:]
+
+    def forward(self, x: Array, *, training: bool) -> Array:
+        pixels = self.in_shape[0] * self.in_shape[1]
+        y: Array = np.matmul(np.full(pixels, 1 / pixels, x.dtype), x.reshape(len(x), pixels, -1))
+        return y
+
+    def backward(self, dy: Array) -> Array | None:
+        height, width, _ = self.in_shape
+        dx = engine.empty((len(dy), *self.in_shape), dy.dtype)
+        dx[...] = (dy * dy.dtype.type(1 / (height * width)))[:, None, None, :]
+        return dx

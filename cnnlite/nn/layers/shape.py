@@ -1,0 +1,23 @@
+"""Layers that change the shape of what flows, not its numbers."""
+
+import math
+
+import numpy as np
+
+from cnnlite.nn.layers.base import Layer, layers
+from cnnlite.utils.types import Array, DType, Shape
+
+
+@layers.register("flatten")
+class Flatten(Layer):
+    """All axes of a sample as one: ``(N, H, W, C) -> (N, H * W * C)``."""
+
+    def build(self, in_shape: Shape, rng: np.random.Generator, dtype: DType) -> Shape:
+        self.in_shape = in_shape
+        return (math.prod(in_shape),)
+
+    def forward(self, x: Array, *, training: bool) -> Array:
+        return x.reshape(len(x), -1)
+
+    def backward(self, dy: Array) -> Array | None:
+        return dy.reshape(len(dy), *self.in_shape)

@@ -1,0 +1,176 @@
+"""The built network: a model with its shapes checked, its parameters named, and its state in one place."""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from cnnlite.errors import CheckpointError, ConfigError, Problem
+from cnnlite.nn.layers.base import Layer, dotted
+from cnnlite.nn.memory import refuse_if_too_large
+from cnnlite.nn.shape_errors import misfits, wrong_output
+from cnnlite.runtime import engine
+from cnnlite.utils.rng import stream
+from cnnlite.utils.types import Array, DType, Shape
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A trained array of a layer, under its full name."""
+
+    name: str
+    """Dotted and stable, such as ``3.body.0.weight``."""
+    layer: Layer
+    key: str
+
+    @property
+    def value(self) -> Array:
+        """The array itself."""
+        return self.layer.params[self.key]
+
+    @property
+    def grad(self) -> Array:
+        """The gradient of the loss for it, as the last backward pass wrote it."""
+        return self.layer.grads[self.key]
+
+
+class Network:
+    """A model built for inputs of one shape.
+
+    Args:
+        model: unbuilt layers; they are copied.
+        in_shape: shape of a sample, (H, W, C).
+        seed: the initial weights are a function of it.
+        dtype: of all arrays; float64 is for checking gradients.
+        classes: how many numbers must come out; not checked if None.
+
+    Raises:
+        ConfigError: if layers cannot take the shape they get, or the output is not ``(classes,)``.
+    """
+
+    def __init__(
+        self, model: Layer, in_shape: Shape, *, seed: int, dtype: Any = np.float32, classes: int | None = None
+    ):
+        self.model = copy.deepcopy(model)
+        self.in_shape = in_shape
+        self.dtype = np.dtype(dtype)
+        refuse_if_too_large(model, in_shape)
+        try:
+            self.out_shape = self.model.out_shape = self.model.build(in_shape, stream(seed, "weights"), self.dtype)
+        except (ConfigError, ValueError) as error:  # which a layer of one's own may not repeat for `misfits`
+            raise ConfigError(misfits(model, in_shape, classes) or [Problem("model", str(error))]) from None
+        except MemoryError as error:
+            raise ConfigError([Problem("model", f"the parameters do not fit in memory: {error}")]) from None
+        if classes is not None and self.out_shape != (classes,):
+            raise ConfigError([wrong_output(model, self.out_shape, classes)])
+        self.model.skip_dx()
+        self._frozen = 0
+        parts = list(self.model.walk())
+        self.parameters = {
+            parameter.name: parameter
+            for prefix, layer in parts
+            for parameter in (Parameter(dotted(prefix, key), layer, key) for key in layer.params)
+        }
+        self.buffers = {dotted(prefix, key): buffer for prefix, layer in parts for key, buffer in layer.buffers.items()}
+
+    @property
+    def size(self) -> int:
+        """How many numbers are trained."""
+        return sum(parameter.value.size for parameter in self.parameters.values())
+
+    def forward(self, x: Array, *, training: bool, step: int = 0) -> Array:
+        """Outputs for a batch ``x`` (N, *in_shape); ``step`` decides what layers such as dropout draw."""
+        if training:
+            self.model.start_step(step)
+        return self.model.forward(x, training=training)
+
+    def backward(self, dy: Array) -> None:
+        """From the gradient for the outputs, write the gradients of all parameters."""
+        self.model.backward(dy)
+
+    def freeze(self, parameters: Sequence[Parameter]) -> None:
+        """Freeze ``parameters``, trained no more: the backward pass ends before layers that have no others.
+
+        Gradients that it does not reach any more are 0.
+        """
+        if len(parameters) == self._frozen:
+            return
+        self._frozen = len(parameters)
+        for parameter in parameters:
+            parameter.grad[...] = 0
+        for layer in {parameter.layer for parameter in parameters}:
+            layer.is_frozen = len(layer.params) == sum(parameter.layer is layer for parameter in parameters)
+        self.model.skip_dx()
+
+    def fit(self, images: Array, normalize: Callable[[Array], Array]) -> None:
+        """Let layers that are computed from data, not trained, see the first of the training ``images``."""
+        if count := self.model.most_fit_images:
+            self.model.fit(normalize(images[:count]))
+
+    def state(self) -> dict[str, Array]:
+        """All that training changes: live arrays under ``param/NAME`` and ``buffer/NAME``."""
+        params = {f"param/{name}": parameter.value for name, parameter in self.parameters.items()}
+        return params | {f"buffer/{name}": buffer for name, buffer in self.buffers.items()}
+
+    def load_state(self, arrays: Mapping[str, Array]) -> None:
+        """Copy ``arrays``, named as in `state`, into the network.
+
+        Raises:
+            CheckpointError: naming all arrays missing, left over or of another shape or dtype; nothing is changed then.
+        """
+        load_arrays(self.state(), arrays, "network")
+
+
+class Described(Protocol):
+    """What has a shape and a dtype: an array, or what a file says about one."""
+
+    @property
+    def shape(self) -> Shape:
+        """Its shape."""
+
+    @property
+    def dtype(self) -> DType:
+        """What kind of numbers it holds."""
+
+
+def check_arrays(own: Mapping[str, Array], given: Mapping[str, Described], owner: str) -> None:
+    """Compare ``given`` with ``own``; CheckpointError for every name, shape or dtype that differs."""
+    faults = [f"{name} is missing" for name in own if name not in given]
+    faults += [f"{name} is not in the {owner}" for name in given if name not in own]
+    for name, array in own.items():
+        if name in given and given[name].shape != array.shape:
+            faults.append(f"{name} has shape {given[name].shape}, not {array.shape}")
+        elif name in given and given[name].dtype != array.dtype:
+            faults.append(f"{name} is {given[name].dtype}, not {array.dtype}")
+    if faults:
+        raise CheckpointError(f"does not fit the {owner}: {'; '.join(faults)}")
+
+
+def load_arrays(own: Mapping[str, Array], given: Mapping[str, Array], owner: str) -> None:
+    """Copy ``given`` into ``own``, name by name; CheckpointError, and nothing changed, unless all of them fit."""
+    check_arrays(own, given, owner)
+    for name, array in own.items():
+        np.copyto(array, given[name])
+
+
+def pack(parameters: Sequence[Parameter]) -> tuple[Array, Array]:
+    """Move parameters and their gradients into two flat arrays, of which the layers then hold views.
+
+    An optimizer updates a whole group with one pass over memory this way, and a gradient norm is one product.
+
+    Returns:
+        values and gradients, both (total size,), in the order of ``parameters``.
+    """
+    count = sum(parameter.value.size for parameter in parameters)
+    values, grads = (engine.aligned(count, parameters[0].value.dtype) for _ in range(2))
+    np.concatenate([parameter.value.ravel() for parameter in parameters], out=values)
+    np.concatenate([parameter.grad.ravel() for parameter in parameters], out=grads)
+    start = 0
+    for parameter in parameters:
+        shape, stop = parameter.value.shape, start + parameter.value.size
+        parameter.layer.params[parameter.key] = values[start:stop].reshape(shape)
+        parameter.layer.grads[parameter.key] = grads[start:stop].reshape(shape)
+        start = stop
+    return values, grads

@@ -1,0 +1,71 @@
+"""Which layers do not fit what comes before them: all that can be said at once, where building stops at the first."""
+
+import copy
+
+import numpy as np
+
+from cnnlite.errors import ConfigError, Problem
+from cnnlite.nn.layers.base import Layer
+from cnnlite.nn.layers.containers import Parallel, Sequential
+from cnnlite.nn.layers.linear import Linear
+from cnnlite.nn.memory import refuse_if_too_large
+from cnnlite.utils.types import Shape
+
+
+def misfits(model: Layer, in_shape: Shape, classes: int | None = None) -> list[Problem]:
+    """Find the layers that cannot take the shape they get, and an output that is not ``(classes,)``.
+
+    After such a layer, shapes are known again from the next linear one on; each branch is looked at by itself.
+    """
+    found: list[Problem] = []
+    out_shape = _passed(copy.deepcopy(model), in_shape, found)
+    if out_shape is not None and classes is not None and out_shape != (classes,):
+        found.append(wrong_output(model, out_shape, classes))
+    return list(dict.fromkeys(found))  # what repeats a layer repeats its problem
+
+
+def wrong_output(model: Layer, out_shape: Shape, classes: int) -> Problem:
+    """Say what is wrong with an output that is not ``(classes,)``, and where if a linear layer is the last."""
+    if len(out_shape) > 1:
+        return Problem("model", f"its output has shape {out_shape}; end it with flatten or global_avg_pool2d")
+    last, message = model, f"gives {out_shape[0]} numbers for each image, but the dataset has {classes} classes"
+    while isinstance(last, Sequential) and last.layers:
+        last = last.layers[-1]
+    if isinstance(last, Linear) and last.path:
+        return Problem(f"{last.path}.out_features", f"{message}; write {classes}")
+    return Problem("model", message)
+
+
+def refuse_small_batches(model: Layer, batch_size: int, last: int | None = None) -> None:
+    """Raise ConfigError if a built layer cannot train on batches so small, or on an epoch's ``last`` one."""
+    layer = max((layer for _, layer in model.walk()), key=lambda layer: layer.least_batch)
+    least, smallest = layer.least_batch, batch_size if last is None else min(last, batch_size)
+    if smallest >= least:
+        return
+    why = f"{layer.path or 'the model'} gets too few values of each channel from a batch of {smallest} for a variance"
+    if batch_size < least:
+        raise ConfigError([Problem("train.batch_size", f"{why}; take {least} or more")])
+    way_out = "leave out an epoch's last batch with -o data.drop_last=true, or change train.batch_size"
+    raise ConfigError([Problem("data.drop_last", f"{why}; {way_out}")])
+
+
+def _passed(layer: Layer, shape: Shape | None, found: list[Problem]) -> Shape | None:
+    """The shape that comes out of a layer, and into ``found`` what does not fit; None if nobody knows."""
+    if isinstance(layer, Sequential):
+        for part in layer.layers:
+            shape = _passed(part, shape, found)
+        return shape
+    known = (layer.out_features,) if isinstance(layer, Linear) else None
+    try:
+        if isinstance(layer, Parallel):
+            shapes = [_passed(branch, shape, found) for branch in layer.branches]
+            return layer.joined([out for out in shapes if out is not None]) if None not in shapes else None
+        if shape is None:
+            return known
+        refuse_if_too_large(layer, shape)
+        return layer.build(shape, np.random.default_rng(0), np.dtype(np.float32))
+    except ConfigError as error:
+        found += error.problems
+    except ValueError as error:
+        found.append(Problem(layer.path or "model", str(error)))
+    return known

@@ -1,0 +1,47 @@
+"""Which run a path means, and which of its checkpoints."""
+
+import contextlib
+from pathlib import Path
+
+from cnnlite.errors import CheckpointError, ConfigError
+from cnnlite.utils.files import is_missing
+from cnnlite.utils.text import did_you_mean
+
+
+def checkpoint_of(path: Path) -> Path:
+    """Find the best checkpoint of a run, or else the newest; a file, or the ``path`` of an .npz, is one itself.
+
+    CheckpointError for a run that has none yet, ConfigError for another folder, or none; StorageError if the system
+    does not say what there is.
+    """
+    if path.is_file() or path.suffix == ".npz":
+        return path
+    for folder in path / "checkpoints", path:
+        for kind in "best", "last", "previous":
+            if not is_missing(file := folder / f"{kind}.npz"):
+                return file
+    raise no_run(path) if is_missing(path / "config.yaml") else CheckpointError(f"{path}: no checkpoint yet")
+
+
+def no_run(path: Path) -> ConfigError:
+    """Make the error for a path that is no run directory.
+
+    It names a run of nearly that name, beside the path or where runs go by default, or the latest inside.
+    """
+    if is_missing(path):
+        known = {run.name: str(run) for base in (Path("runs"), path.parent) for run in _runs_in(base)}
+        way_out = did_you_mean(path.name, known, known)
+        return ConfigError(f"{path}: no such run{way_out or '; name the directory of one, such as runs/small'}")
+    if path.parent.name == "checkpoints":
+        return ConfigError(f"{path}: is not a run directory; name the run, {path.parent.parent}")
+    if inside := _runs_in(path):
+        return ConfigError(f"{path}: is not a run directory but holds some; name one, such as {inside[-1]}")
+    return ConfigError(f"{path}: is not a run directory; name one, such as runs/small")
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    """Runs in a folder, the latest last, as far as it can be read: for messages alone."""
+    with contextlib.suppress(OSError):
+        found = sorted(folder.glob("*/checkpoints/"), key=lambda inside: inside.stat().st_mtime)
+        return [inside.parent for inside in found]
+    return []

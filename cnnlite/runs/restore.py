@@ -1,0 +1,168 @@
+"""From configs and checkpoints to the datasets and networks that they describe."""
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from cnnlite import __version__
+from cnnlite.config.load import Config, config_from_data
+from cnnlite.data import Dataset, Normalizer, load_dataset
+from cnnlite.errors import CheckpointError, ConfigError
+from cnnlite.nn.memory import count_parameters, refuse_if_too_large
+from cnnlite.nn.network import Described, Network, check_arrays
+from cnnlite.nn.shape_errors import refuse_small_batches
+from cnnlite.runs.checkpoint import Checkpoint, CheckpointFile, open_checkpoint
+from cnnlite.utils.printable import has_codes, is_text
+from cnnlite.utils.registry import Registry
+from cnnlite.utils.types import Array
+
+_STATE = ("param/", "buffer/")
+_AVERAGE = "average/"
+_NORMALIZE = "normalize/"
+_SEEN = "seen/"
+_OPTIMIZER = "optimizer/"
+_LARGEST_SIDE = 2**20
+
+
+def load_data(config: Config, root: str | None = None, classes: tuple[str, ...] | None = None) -> Dataset:
+    """Load and split the dataset a config names, from another folder if one is given.
+
+    The config of a checkpoint may be anybody's: with the ``classes`` that it was trained on, nothing is written where
+    the config says, and other classes are refused before pictures are decoded (DataError).
+    """
+    data = config.data
+    return load_dataset(
+        data.dataset if classes is None else data.dataset.reading_only(classes),
+        Path(data.root if root is None else root),
+        validation=data.validation,
+        center_crop=data.center_crop,
+        seed=config.seed,
+    )
+
+
+def check_model(config: Config) -> Network | None:
+    """Build the network before any data is read, where the dataset says what its images are; ConfigError if it fails.
+
+    Returns the network, or None where only the data itself can tell.
+    """
+    in_shape = config.data.in_shape
+    if in_shape is None:
+        return None
+    with config.located():
+        refuse_if_too_large(config.model, in_shape, config.train.batch_size)
+        return Network(config.model, in_shape, seed=config.seed, classes=config.data.dataset.class_count)
+
+
+def check_training(config: Config) -> Network | None:
+    """Build the network as `check_model` does, and check that optimizer and batches fit it; ConfigError if not."""
+    network = check_model(config)
+    if network is not None:
+        with config.located():
+            refuse_small_batches(network.model, config.train.batch_size)
+            config.train.optimizer.check(list(network.parameters.values()))
+    return network
+
+
+def build_model(config: Config) -> Network:
+    """Build the network as `check_model` does, reading the dataset only where nothing else tells what its images are.
+
+    ConfigError if it cannot be built, DataError if the images are needed and not there.
+    """
+    if (network := check_model(config)) is not None:
+        return network
+    dataset = load_data(config)
+    return Network(config.model, dataset.train.images.shape[1:], seed=config.seed, classes=len(dataset.classes))
+
+
+def describe_model(config: Config) -> str:
+    """Build the network of a config and say how large it is; ConfigError if it cannot be built or trained."""
+    network = check_training(config)
+    if network is None:
+        return "every option is right; the shapes can be checked with the dataset only"
+    return f"fine; {network.size:,} parameters, from {network.in_shape} to {network.out_shape}"
+
+
+def load_network(path: Path) -> tuple[Checkpoint, Config, Network, Normalizer, tuple[str, ...]]:
+    """Read a checkpoint, and rebuild its config, network, normalization and class names.
+
+    Only arrays that fit the network are read. CheckpointError if it does not describe a whole network.
+    """
+    with open_checkpoint(path) as file:
+        config, network, classes = _rebuild(file.meta, file.announced, path)
+        checkpoint = file.read(*_STATE, _AVERAGE, _NORMALIZE, _SEEN)
+    network.load_state(averaged_state_of(checkpoint))
+    return checkpoint, config, network, _normalizer_of(checkpoint, path), classes
+
+
+def _rebuild(
+    meta: dict[str, Any], arrays: Mapping[str, Described], path: Path
+) -> tuple[Config, Network, tuple[str, ...]]:
+    """Build the network that ``meta`` describes, as yet without training; CheckpointError if ``arrays`` do not fit."""
+    try:
+        config = config_from_data(meta["config"])
+        classes, in_shape = tuple(meta["classes"]), tuple(meta["in_shape"])
+        if not all(isinstance(name, str) and is_text(name) and not has_codes(name) for name in classes):
+            raise ValueError("classes are not names")
+        if len(in_shape) != 3 or not all(type(side) is int and 0 < side < _LARGEST_SIDE for side in in_shape):
+            raise ValueError(f"in_shape {in_shape!r:.40} is not that of images")
+        announced = sum(math.prod(array.shape) for array in arrays.values())
+        if (count := count_parameters(config.model, in_shape)) > announced:
+            raise ValueError(f"does not fit the network: {announced:,} numbers for {count:,} parameters")
+        network = Network(config.model, in_shape, seed=config.seed, classes=len(classes))
+        own = {name: array for name, array in arrays.items() if name.startswith(_STATE)}
+        check_arrays(network.state(), own, "network")
+        averages = {name[len(_AVERAGE) :]: array for name, array in arrays.items() if name.startswith(_AVERAGE)}
+        check_arrays(network.state(), own | averages, "network")
+        shapes = [arrays[f"{_NORMALIZE}{name}"].shape for name in ("mean", "std")]
+        if shapes[0] != shapes[1] or shapes[0] not in (in_shape, in_shape[-1:]):
+            raise ValueError(f"normalize/mean {shapes[0]} and normalize/std {shapes[1]} do not fit images {in_shape}")
+    except KeyError as error:
+        raise CheckpointError(f"{path}: holds no {error.args[0]!r}, so it is not a whole network") from None
+    except (ConfigError, CheckpointError, TypeError, ValueError, OverflowError) as error:
+        why = "; ".join(str(error).splitlines())
+        why += unregistered(error) if isinstance(error, ConfigError) else ""
+        raise CheckpointError(f"{path}: does not describe a network of cnnlite {__version__}: {why}") from None
+    return config, network, classes
+
+
+def unregistered(error: ConfigError) -> str:
+    """The way out where the config of a run has a name, of a layer or whatever, that is not registered; else empty."""
+    unknown = tuple(f"unknown {registry.kind} " for registry in Registry.by_base.values())
+    found = any(problem.message.startswith(unknown) for problem in error.problems)
+    return " (one of your own has to be registered first)" if found else ""
+
+
+def check_run(path: Path) -> Callable[[CheckpointFile], None]:
+    """Make a check of whether a file of a run at ``path`` announces what going on with training takes.
+
+    CheckpointError for the network and its averages, the normalization, and the state of the optimizer.
+    """
+
+    def check(file: CheckpointFile) -> None:
+        config, network, _ = _rebuild(file.meta, file.announced, path)
+        try:
+            config.train.optimizer.bind(list(network.parameters.values()))
+            slots = {name[len(_OPTIMIZER) :]: a for name, a in file.announced.items() if name.startswith(_OPTIMIZER)}
+            check_arrays(config.train.optimizer.state(), slots, "optimizer")
+        except (ConfigError, CheckpointError) as error:
+            raise CheckpointError(f"{path}: {error}") from None
+
+    return check
+
+
+def _normalizer_of(checkpoint: Checkpoint, path: Path) -> Normalizer:
+    try:
+        return Normalizer.from_state(checkpoint.arrays)
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"{path}: holds no normalization of images ({error})") from None
+
+
+def state_of(checkpoint: Checkpoint) -> dict[str, Array]:
+    """Select the arrays of a checkpoint that belong to the network."""
+    return {name: array for name, array in checkpoint.arrays.items() if name.startswith(_STATE)}
+
+
+def averaged_state_of(checkpoint: Checkpoint) -> dict[str, Array]:
+    """Select what to evaluate with: the network's arrays, or the averages of them where the training kept some."""
+    return state_of(checkpoint) | checkpoint.part("average")

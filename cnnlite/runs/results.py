@@ -1,0 +1,141 @@
+"""What a run has come to: on its way, and at its end."""
+
+import json
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from cnnlite.errors import CheckpointError, DataError
+from cnnlite.runs.checkpoint import Checkpoint
+from cnnlite.runs.metrics import Mean
+from cnnlite.utils.console import shell_word
+from cnnlite.utils.files import read_small
+
+_LARGEST_OBJECT = 1_000_000
+"""Bytes of JSON; real ones have a thousandth of it."""
+_LARGEST_NUMBER = 1e18
+
+
+@dataclass
+class Progress:
+    """How far a run is: what a checkpoint holds beside the arrays."""
+
+    step: int = 0
+    evaluated: int = 0
+    """The last step with a row in metrics.csv."""
+    seconds: float = 0.0
+    """Time spent training and validating, over all sittings."""
+    loss: Mean = field(default_factory=Mean)
+    """Of the training batches since the last row, as is `accuracy`."""
+    accuracy: Mean = field(default_factory=Mean)
+    best_step: int | None = None
+    best_accuracy: float | None = None
+    """On the validation images, as is `best_loss`."""
+    best_loss: float | None = None
+    """None too in a checkpoint from before it was kept; the first of equal accuracies stays the best then."""
+
+    def is_better(self, accuracy: float, loss: float) -> bool:
+        """Whether a validation is better than the best so far: a higher accuracy, or as high a one with a lower loss.
+
+        It decides which checkpoint is ``best``, and what ``patience`` waits for.
+        """
+        if self.best_accuracy is None or accuracy != self.best_accuracy:
+            return self.best_accuracy is None or accuracy > self.best_accuracy
+        return self.best_loss is not None and loss < self.best_loss
+
+    def stale(self, every: int) -> int:
+        """How many validations, one ``every`` so many steps, there have been since the best one; 0 without any."""
+        return 0 if self.best_step is None else self.evaluated // every - self.best_step // every
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> "Progress":
+        """How far the run was at a checkpoint; CheckpointError if it does not say."""
+        try:
+            return cls.from_meta(checkpoint.fact("progress", dict))
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(f"the checkpoint does not say how far the run was ({error})") from None
+
+    @classmethod
+    def from_meta(cls, data: dict[str, Any]) -> "Progress":
+        """Undo `dataclasses.asdict`; KeyError or TypeError if it is not that."""
+        progress = cls(**{**data, "loss": Mean(**data["loss"]), "accuracy": Mean(**data["accuracy"])})
+        for part in (progress, progress.loss, progress.accuracy):
+            for known in fields(part):
+                if not _is_a(value := getattr(part, known.name), known.type):
+                    raise TypeError(f"{known.name} {value!r:.40}")
+        return progress
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run came to: the content of result.json."""
+
+    config: str
+    seed: int
+    steps: int
+    epochs: float
+    train_seconds: float
+    best_step: int | None
+    best_validation_accuracy: float | None
+    test_accuracy: float | None
+    test_loss: float | None
+    parameters: int
+    cnnlite_version: str
+    status: str
+    """``complete``, ``interrupted`` or ``diverged``; only a complete run has test figures."""
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read the JSON object of a run's file; empty if it is not there or holds something else.
+
+    DataError if it cannot be read: no regular file, no permission, or larger than any that a run writes.
+    """
+    try:
+        content = json.loads(read_small(path, _LARGEST_OBJECT))
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
+        return {}
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+    return content if isinstance(content, dict) else {}
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """The fields of a `Result` that a file holds with values of the right type; DataError as from `read_object`."""
+    content, kinds = read_object(path), {field.name: field.type for field in fields(Result)}
+    return {name: value for name, value in content.items() if name in kinds and _fits(value, kinds[name])}
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    sensible = not isinstance(value, int | float) or abs(value) < _LARGEST_NUMBER
+    return sensible and _is_a(value, kind)
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    return isinstance(value, int | float if kind is float else kind)
+
+
+def describe_row(row: dict[str, Any], total: int, *, best: bool = False) -> str:
+    """Put a row of the metrics into words; ``total`` is the number of steps in the end, ``best`` marks a new best."""
+    parts = [f"epoch {row['epoch']:.2f}".removesuffix(".00"), f"step {row['step']}/{total}"]
+    parts.append(f"train loss {row['train_loss']:.4f}, accuracy {row['train_accuracy']:.2%}")
+    if row["validation_loss"] is not None:
+        mark = " (best)" if best else ""
+        parts.append(f"validation loss {row['validation_loss']:.4f}, accuracy {row['validation_accuracy']:.2%}{mark}")
+    parts.append(f"lr {row['lr']:.3g}")
+    if row["images_per_second"]:  # none are trained where a resumed run only evaluates
+        parts.append(f"{row['images_per_second']:,.0f} images/s")
+    parts.append(f"{row['seconds']:.0f} s")
+    return "  ".join(parts)
+
+
+def describe_result(result: Result, run: Path) -> str:
+    """Put the end of a run into words: the test accuracy and where to look next."""
+    best = f"best step {result.best_step} of {result.steps}"
+    if result.best_validation_accuracy is not None:
+        best += f", validation accuracy {result.best_validation_accuracy:.2%}"
+    commands = ", ".join(f"cnnlite {name} {shell_word(str(run))}" for name in ("explain", "report", "eval"))
+    return (
+        f"test accuracy {result.test_accuracy or 0:.2%}  ({best}, {result.train_seconds:.0f} s)\n"
+        f"run directory: {run}  (metrics.csv, result.json, log.txt, checkpoints)\n"
+        f"look closer: {commands}"
+    )

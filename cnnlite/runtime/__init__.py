@@ -1,0 +1,1 @@
+"""Blocks of work on threads, communication among ranks, and the machine below."""

@@ -1,0 +1,144 @@
+"""The communicator of one of several processes that train together."""
+
+import os
+import platform
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import numpy as np
+
+from cnnlite.errors import CnnliteError, ConfigError
+from cnnlite.runtime import engine
+from cnnlite.runtime.distributed.communicator import Communicator, using
+from cnnlite.runtime.distributed.messages import Messages, RankError, error_of
+from cnnlite.utils.signals import StopFlag
+from cnnlite.utils.types import Array
+
+T = TypeVar("T")
+
+
+class Ranks(Communicator):
+    """Divides batches among the ranks and puts results together; `Communicator` says what each method does.
+
+    Args:
+        mpi: the module ``mpi4py.MPI``, initialized.
+    """
+
+    def __init__(self, mpi: Any):
+        self._place = (platform.node(), _cores())
+        self.messages = Messages(mpi, f"rank {mpi.COMM_WORLD.rank} on {platform.node()}")
+        self.rank, self.size = self.messages.rank, self.messages.size
+        self._own = self._total = 0
+
+    def begin_batch(self, count: int) -> slice:
+        # Messages have to match, and layers need a sample: a rank without one computes another's, counted zero times.
+        start, stop = engine.even(count, self.size)[self.rank]
+        self._own, self._total = stop - start, count
+        self.offset = min(start, count - 1)
+        return slice(self.offset, max(stop, self.offset + 1))
+
+    def samples(self, own: int) -> int:
+        return self._total
+
+    @property
+    def _weight(self) -> float:
+        return self._own / self._total
+
+    def figures(self, loss: float, hits: float) -> tuple[float, float]:
+        total = self._summed(np.array([loss * self._weight, hits * (self._own > 0)]))
+        return float(total[0]), float(total[1])
+
+    def weighted(self, gradient: Array) -> Array:
+        gradient *= self._weight
+        return gradient
+
+    def moments(self, mean: Array, variance: Array) -> tuple[Array, Array]:
+        # E[x^2] - E[x]^2 is safe here: float64 keeps more digits than float32 numbers have to lose.
+        mean, square = self._summed(self._weight * np.stack([mean, variance + mean * mean]))
+        return mean, np.maximum(square - mean * mean, 0)
+
+    def batch_sums(self, array: Array) -> Array:
+        return self._summed(array) * (self._own > 0)
+
+    def _summed(self, array: Array) -> Array:
+        total = np.array(array, order="C")
+        self.messages.allreduce(total)
+        return total
+
+    def allreduce(self, arrays: Iterable[Array]) -> None:
+        for array in arrays:
+            self.messages.allreduce(array)
+
+    def allgather(self, value: T) -> list[T]:
+        return self.messages.allgather_objects(value)
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        value: T | None = None
+        failure: CnnliteError | None = None
+        if self.first:
+            try:
+                value = make()
+            except CnnliteError as error:
+                failure = error
+        found, kind, text = self.messages.broadcast_object((value, failure and type(failure).__name__, str(failure)))
+        if kind is not None:
+            raise failure or error_of(kind, text)
+        result: T = found
+        return result
+
+    def each_alone(self, compute: Callable[[], T]) -> list[T]:
+        with using(Communicator()):
+            value = compute()
+        return self.allgather(value)
+
+    def agreed(self, stop: StopFlag) -> StopFlag:
+        return _AgreedStop(stop, self.messages)
+
+    def check_same(self, facts: Mapping[str, Any], error: type[CnnliteError] = ConfigError) -> None:
+        (first, first_name), *others = self.allgather((dict(facts), self.messages.name))
+        lines = [
+            f"{name} has {key} {found.get(key)!r:.80}, {first_name} has {first.get(key)!r:.80}"
+            for found, name in others
+            for key in sorted(first.keys() | found.keys())
+            if first.get(key) != found.get(key)
+        ]
+        if lines:
+            raise error("\n".join([*lines[:3], "all ranks have to train the same network on the same images"]))
+
+    def check_replicas(self, state: Mapping[str, Array]) -> None:
+        sums = {name: zlib.crc32(array.tobytes()) for name, array in state.items()}
+        if any(found != sums for found in self.allgather(sums)):
+            raise RankError("the ranks no longer hold the same network; run all of them on processors of one kind")
+
+    def threads(self, wanted: int | None) -> int | None:
+        # Launchers may have given each rank cores of its own, or all ranks of a host the same.
+        sharing = self.allgather(self._place).count(self._place)
+        return wanted or max(1, engine.available_cores() // sharing)
+
+
+class _AgreedStop(StopFlag):
+    """Asks all ranks whether a signal came."""
+
+    def __init__(self, own: StopFlag, messages: Messages):
+        super().__init__()
+        self._own = own
+        self._messages = messages
+
+    @contextmanager
+    def deferred(self, promise: str = "") -> Iterator[None]:
+        """Only take note of signals inside the block."""
+        with self._own.deferred(promise):
+            yield
+
+    def check(self) -> None:
+        """Raise Stopped on all ranks if a signal came to one of them; all have to call this as often."""
+        number = int(self._messages.allgather(np.array(self._own.number)).max())
+        if number:
+            self._messages.agreed_to_end = True
+            self._own.end(number)
+
+
+def _cores() -> list[int]:
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []

@@ -1,0 +1,1 @@
+"""Commands other than training: looking at networks, runs and machines."""

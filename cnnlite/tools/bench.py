@@ -1,0 +1,219 @@
+"""Measure whole training steps on random images: what `cnnlite bench` prints."""
+
+import copy
+import statistics
+import time
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from cnnlite.config.load import Config
+from cnnlite.errors import ConfigError, Problem
+from cnnlite.nn.hooks import WAYS, watched, working_layers
+from cnnlite.nn.layers.base import Layer, dotted
+from cnnlite.nn.network import Network
+from cnnlite.runs.restore import check_model
+from cnnlite.runtime import engine, machine
+from cnnlite.utils.text import size_text
+from cnnlite.utils.types import Array
+
+WARM_UP_STEPS = 3
+_SECONDS = 2.0
+"""How long to measure, unless the user says how many steps."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What a training step costs: forward, loss, backward and update, on a batch that lies in memory."""
+
+    step_ms_median: float
+    step_ms_min: float
+    images_per_second: float
+    gflops: float
+    """Achieved: the operations of convolutions and linear layers and of their gradients, as if computed directly."""
+    gemm_peak_gflops: float
+    peak_memory_bytes: int
+    """Of the whole process while it made the steps; 0 where the system does not tell."""
+    threads: int
+    blas_kernel: str
+
+
+@dataclass(frozen=True)
+class LayerTiming:
+    """Median milliseconds of a layer in a training step, without those of the layers inside it."""
+
+    name: str
+    kind: str
+    """As in a config; ``batch_norm + relu`` if the first does the work of the second."""
+    forward_ms: float
+    backward_ms: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that `bench` finds out about a network."""
+
+    batch_size: int
+    timing: Timing
+    layers: list[LayerTiming] | None
+    rest_ms: float
+    """Median milliseconds of loss and update in a step; 0 where layers were not timed."""
+
+    def facts(self) -> dict[str, Any]:
+        """The figures as an object for programs."""
+        facts = {"batch_size": self.batch_size, **asdict(self.timing)}
+        if self.layers is not None:
+            facts |= {"layers": [asdict(row) for row in self.layers], "rest_ms": self.rest_ms}
+        return facts
+
+    def describe(self, name: str) -> str:
+        """The figures in words, and a table if layers were timed."""
+        found = self.timing
+        memory = size_text(found.peak_memory_bytes) if found.peak_memory_bytes else "unknown"
+        lines = [
+            f"{name}: training steps of {self.batch_size} random images, threads {found.threads}, "
+            f"BLAS kernel {found.blas_kernel}",
+            f"  step         {found.step_ms_median:,.2f} ms (median; least {found.step_ms_min:,.2f} ms)",
+            f"  speed        {found.images_per_second:,.0f} images/s",
+            f"  GFLOP/s      {found.gflops:,.1f}, counting convolutions as direct ones: "
+            f"{found.gflops / found.gemm_peak_gflops:.0%} of the {found.gemm_peak_gflops:,.1f} of matrix products here",
+            f"  peak memory  {memory}",
+        ]
+        if self.layers is not None:
+            lines += ["", *_table(self.layers, self.rest_ms)]
+        return "\n".join(lines)
+
+
+class Step:
+    """A training step of a network on one random batch, made again and again.
+
+    Args:
+        network: what to train.
+        config: names loss and optimizer.
+        batch_size: images in the batch.
+    """
+
+    def __init__(self, network: Network, config: Config, batch_size: int):
+        rng = np.random.default_rng(config.seed)
+        self.network = network
+        self.loss = config.train.loss
+        self.optimizer = copy.deepcopy(config.train.optimizer)
+        self.optimizer.bind(list(network.parameters.values()))
+        self.x = rng.standard_normal((batch_size, *network.in_shape), network.dtype)
+        self.labels = rng.integers(network.out_shape[0], size=batch_size)
+        self.count = 0
+
+    def __call__(self) -> float:
+        """Make one step; returns the loss before it."""
+        logits = self.network.forward(self.x, training=True, step=self.count)
+        loss, dlogits = self.loss.loss_and_gradient(logits, self.labels)
+        self.network.backward(dlogits)
+        self.optimizer.step(self.count, 1e-3)  # small, so that random labels do not drive weights far
+        self.count += 1
+        return loss
+
+    def seconds(self, steps: int) -> list[float]:
+        """The times of ``steps`` steps, in seconds."""
+        times = []
+        with np.errstate(all="ignore"):  # as in training
+            for _ in range(steps):
+                start = time.perf_counter()
+                self()
+                times.append(time.perf_counter() - start)
+        return times
+
+
+def bench(config: Config, *, batch_size: int | None = None, steps: int | None = None, layers: bool = False) -> Report:
+    """Measure the network of a config; see `prepare` and `measure`. ``layers`` asks for the time of each layer too."""
+    step = prepare(config, batch_size)
+    timing = measure(step, steps)
+    rows, rest_ms = measure_layers(step, steps) if layers else (None, 0.0)
+    return Report(len(step.x), timing, rows, rest_ms)
+
+
+def prepare(config: Config, batch_size: int | None = None) -> Step:
+    """Build the network of a config, no data needed, and a batch for it of the config's size unless another is given.
+
+    Raises ConfigError if the network cannot be built without the files of the dataset.
+    """
+    machine.reset_peak_memory()
+    network = check_model(config)
+    if network is None:
+        way_out = "the shape of its images is known from its files only; try -o data.dataset=cifar10"
+        raise ConfigError([Problem("data.dataset", way_out)])
+    return Step(network, config, batch_size or config.train.batch_size)
+
+
+def measure(step: Step, steps: int | None = None) -> Timing:
+    """Time ``steps`` training steps, or two seconds of them and at least ten, after a few that warm up."""
+    warm_up = step.seconds(WARM_UP_STEPS)
+    times = step.seconds(steps or _enough_steps(warm_up))
+    memory = machine.peak_memory_bytes()  # before `gemm_peak` takes some for itself
+    median = statistics.median(times)
+    return Timing(
+        step_ms_median=median * 1e3,
+        step_ms_min=min(times) * 1e3,
+        images_per_second=len(step.x) / median,
+        gflops=2 * training_multiply_adds(step.network) * len(step.x) / median / 1e9,
+        gemm_peak_gflops=machine.gemm_peak(),
+        peak_memory_bytes=memory,
+        threads=engine.threads(),
+        blas_kernel=machine.blas_kernel(),
+    )
+
+
+def training_multiply_adds(network: Network) -> int:
+    """Multiply-adds of a training step for one sample: forward, and once each for the gradients that are needed."""
+    return sum(
+        layer.multiply_adds * (1 + ("weight" in layer.params) + layer.needs_dx) for _, layer in network.model.walk()
+    )
+
+
+def measure_layers(step: Step, steps: int | None = None) -> tuple[list[LayerTiming], float]:
+    """Time each layer over ``steps`` training steps; a layer that another does the work of is named in that one's row.
+
+    Rows are in the order of the network. A sequence has none: all its time is that of its layers. Also returns the
+    median milliseconds of the rest of a step: loss and update.
+    """
+    model = step.network.model
+    seconds: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+    with watched(model, lambda call: seconds[call.name, call.way].append(call.seconds)):
+        steps = steps or _enough_steps(step.seconds(WARM_UP_STEPS))
+        whole = np.array(step.seconds(steps))
+
+    def last(name: str, way: str) -> Array:
+        times = seconds[name, way]  # none where nobody needs the gradient for the layer's output
+        return np.array(times[-steps:] if times else [0.0] * steps)
+
+    def own_ms(name: str, layer: Layer, way: str) -> float:
+        inside = sum(last(dotted(name, child), way) for child in layer.children)
+        return max(0.0, float(np.median(last(name, way) - inside)) * 1e3)
+
+    rows = [
+        LayerTiming(name, kind, *(own_ms(name, layer, way) for way in WAYS))
+        for name, kind, layer in working_layers(model, lambda name: bool(seconds[name, "forward"]))
+    ]
+    rest = whole - last("", "forward") - last("", "backward")
+    return rows, float(np.median(rest)) * 1e3
+
+
+def _enough_steps(warm_up: list[float]) -> int:
+    """How many steps to time if the last of those before took as long as each of them will."""
+    return max(10, min(2000, round(_SECONDS / warm_up[-1])))
+
+
+def _table(rows: list[LayerTiming], rest_ms: float) -> list[str]:
+    names = max(len("layer"), *(len(row.name) for row in rows))
+    kinds = max(len("loss and update"), *(len(row.kind) for row in rows))
+    forward, backward = sum(row.forward_ms for row in rows), sum(row.backward_ms for row in rows)
+    total = forward + backward + rest_ms
+    lines = [f"{'layer':{names}}  {'kind':{kinds}}  {'forward ms':>10}  {'backward ms':>11}  {'share':>6}"]
+    for row in [*rows, LayerTiming("", "all layers", forward, backward)]:
+        share = (row.forward_ms + row.backward_ms) / total
+        lines.append(
+            f"{row.name:{names}}  {row.kind:{kinds}}  {row.forward_ms:10.3f}  {row.backward_ms:11.3f}  {share:6.1%}"
+        )
+    lines.append(f"{'':{names}}  {'loss and update':{kinds}}  {rest_ms:10.3f}  {'':11}  {rest_ms / total:6.1%}")
+    return lines

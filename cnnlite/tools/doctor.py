@@ -1,0 +1,89 @@
+"""What `cnnlite doctor` finds: this machine, what is installed, and whether the datasets are whole."""
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+from cnnlite.data import sources
+from cnnlite.data.datasets.cifar import CIFAR10, CIFAR100, Cifar
+from cnnlite.data.download.cifar import ARCHIVES, is_complete
+from cnnlite.errors import DataError
+from cnnlite.runs.environment import versions
+from cnnlite.runtime import cgroups, engine, machine
+from cnnlite.utils.console import shell_word
+
+EXTRAS = {
+    "plot": "matplotlib",
+    "images": "PIL",
+    "onnx": "onnx",
+    "mpi": "mpi4py",
+    "tensorboard": "tensorboardX",
+}
+"""Optional parts of cnnlite, and the module that each needs."""
+
+
+def examine(root: Path) -> Iterator[tuple[str, str]]:
+    """Name and finding, one line each, as they are found; datasets are looked for in ``root``."""
+    yield "CPU", f"{machine.cpu_name()}{', ' * bool(machine.vectors())}{machine.vectors()}"
+    yield "cores", f"{engine.available_cores()} to use, threads {engine.threads()}"
+    yield "limits", _limits()
+    yield "BLAS", machine.without_blas() or f"{machine.blas_name()}, kernel {machine.blas_kernel()}"
+    peak = machine.gemm_peak()
+    yield "pins", _pins(peak)
+    yield "GEMM peak", f"{peak:,.0f} GFLOP/s (float32, threads {engine.threads()})"
+    yield "memory", f"{machine.memory_bandwidth():,.0f} GB/s read and written by a copy"
+    yield "versions", ", ".join(f"{name} {version}" for name, version in _versions().items())
+    for extra, module in EXTRAS.items():
+        yield f"extra {extra}", f"{module} {'present' if importlib.util.find_spec(module) else 'absent'}"
+    for cifar in (CIFAR10, CIFAR100):
+        yield f"dataset {cifar.name}", _dataset(cifar, root)
+
+
+def _limits() -> str:
+    """Say how much memory and processor time control groups leave to this process."""
+    memory, processors = cgroups.memory_limit(), cgroups.processors()
+    found = [f"{memory / 1e9:,.1f} GB of memory"] if memory else []
+    found += [f"the time of {processors:.3g} cores"] if processors else []
+    return f"{' and '.join(found)}, set by a control group" if found else "none set by a control group"
+
+
+def _pins(peak: float) -> str:
+    """Which environment variables bind OpenBLAS, and what that costs."""
+    settings = [f"{name}={os.environ[name]}" for name in machine.PINS if os.environ.get(name)]
+    if not settings:
+        return "none, OpenBLAS chooses by the processor"
+    unpinned = machine.unpinned_gemm_peak()
+    if unpinned is None:
+        cost = "what that costs could not be measured"
+    else:
+        cost = f"{peak:,.0f} GFLOP/s with, {unpinned:,.0f} without: {unpinned / peak:.2f} times as fast"
+    return f"{', '.join(settings)}; {cost}"
+
+
+def _versions() -> dict[str, str]:
+    found = versions()
+    for package in ("click", "PyYAML", "tqdm"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "unknown"
+    return found
+
+
+def _dataset(cifar: Cifar, root: Path) -> str:
+    """Whether a dataset is in ``root``; checksums tell, or reading it where its version has none."""
+    archive = ARCHIVES[cifar.name]
+    try:
+        for folder in (root / archive.folder, root):
+            if is_complete(folder, archive):
+                return f"{folder}: complete and verified"
+        if not any((root / version.folder).is_dir() or (root / version.test).is_file() for version in cifar.versions):
+            choice = "" if cifar is CIFAR10 else f" --dataset {cifar.name}"
+            return f"not in {root}; `cnnlite download-cifar --data {shell_word(str(root))}{choice}` gets it"
+        dataset = sources[cifar.name]().load(root)
+    except (DataError, OSError) as error:
+        return str(error)
+    count = len(dataset.train) + len(dataset.test)
+    return f"{root}: can be used, {count:,} images, but not with the checksums of the published python version"

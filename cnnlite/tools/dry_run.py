@@ -1,0 +1,26 @@
+"""A training without training: what its network and dataset are, and how much time and memory it takes."""
+
+from collections.abc import Iterator
+
+from cnnlite.data import class_table
+from cnnlite.tools.summary import summarize
+from cnnlite.training.budget import measure, plan
+from cnnlite.training.launch import Offer, Request, checked_data, describe_data
+from cnnlite.utils.signals import StopFlag
+from cnnlite.utils.text import size_text
+
+
+def preview(request: Request, stop: StopFlag, offer: Offer) -> Iterator[str]:
+    """Describe the training that ``request`` asks for, part by part, and make no run.
+
+    Raises what the training would: ConfigError, DataError for missing or damaged images, DivergedError in its first
+    steps.
+    """
+    config = request.load_config()
+    yield summarize(config).describe(request.config if isinstance(request.config, str) else config.name)
+    dataset = checked_data(config, offer)
+    yield f"\ndata           {describe_data(dataset)}"
+    yield from class_table(dataset)
+    pace = measure(config, dataset, stop)
+    yield f"time           {plan(config, pace, request.budget)[1]}"
+    yield f"peak memory    {size_text(pace.peak_memory_bytes) if pace.peak_memory_bytes else 'unknown'}"

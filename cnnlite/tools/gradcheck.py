@@ -1,0 +1,159 @@
+"""Analytic gradients of a network against differences along random directions, in float64.
+
+A wrong gradient agrees with the slope along a random direction with probability 0, so a few directions check an array
+of any size.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from cnnlite.config.load import Config
+from cnnlite.nn.hooks import watched, working_layers
+from cnnlite.nn.layers.base import Layer
+from cnnlite.nn.network import Network
+from cnnlite.runs.restore import build_model
+from cnnlite.utils.rng import stream
+from cnnlite.utils.types import Array, Shape
+
+TOLERANCE = 1e-4
+"""Largest error of a right gradient, relative to its length; rounding and kinks leave it a hundred times smaller."""
+IMAGES = 4
+_DIRECTIONS = 2
+_DISTANCES = (1e-7, 1e-8, 1e-6)
+"""Tried in this order: functions with kinks (relu, max pooling) have a slope only as far as the next kink."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """What the comparison found for a layer, or for the whole network."""
+
+    name: str
+    """As in the names of its parameters; empty for the whole network."""
+    kind: str
+    errors: Mapping[str, float]
+    """Difference relative to the gradient's length, for ``input`` and for each parameter; infinite without one."""
+
+    @property
+    def worst(self) -> str:
+        """Whose gradient is furthest off; a NaN is further off than any number."""
+        return max(self.errors, key=lambda name: math.inf if math.isnan(self.errors[name]) else self.errors[name])
+
+    @property
+    def right(self) -> bool:
+        """Whether all gradients are what they should be."""
+        return self.errors[self.worst] <= TOLERANCE
+
+
+def check(config: Config) -> list[Check]:
+    """Check each layer of a config's network by itself, in the order of the network, then all of it with its loss.
+
+    A layer that another does the work of is checked with that one. See `build_model` for errors.
+    """
+    built = build_model(config)
+    # Not that of a network, whose first layers leave out the gradient for their input.
+    model = copy.deepcopy(config.model)
+    model.build(built.in_shape, stream(config.seed, "weights"), np.dtype(np.float64))
+    rng = np.random.default_rng(config.seed)
+    x = rng.standard_normal((IMAGES, *built.in_shape))
+    shapes: dict[str, Shape] = {}
+    with watched(model, lambda call: shapes.update({call.name: call.given.shape})):
+        model.forward(x, training=False)  # which leaves no branch out
+    checks = [
+        Check(name, kind, _layer_errors(layer, rng.standard_normal(shapes[name]), rng))
+        for name, kind, layer in working_layers(model, lambda name: name in shapes)
+    ]
+    network = Network(config.model, built.in_shape, seed=config.seed, dtype=np.float64)
+    return [*checks, Check("", "whole network, with its loss", _network_errors(config, network, x, rng))]
+
+
+def describe(checks: list[Check]) -> str:
+    """A line for each check, and the verdict."""
+    names = max(len("layer"), *(len(found.name) for found in checks))
+    kinds = max(len("kind"), *(len(found.kind) for found in checks))
+    lines = [f"{'layer':{names}}  {'kind':{kinds}}  {'error':>8}  of the gradient for"]
+    for found in checks:
+        line = f"{found.name:{names}}  {found.kind:{kinds}}  {found.errors[found.worst]:8.1e}  {found.worst}"
+        lines.append(line if found.right else f"{line}  WRONG")
+    wrong = [f"{found.name} ({found.kind})" if found.name else found.kind for found in checks if not found.right]
+    if wrong:
+        return "\n".join([*lines, f"wrong: {', '.join(wrong)}; see `backward` there"])
+    return "\n".join([*lines, f"all gradients are right: no error is above {TOLERANCE:g} of their length"])
+
+
+def slope(at: Callable[[float], float], distance: float) -> float:
+    """The derivative of ``at`` at 0 by central differences of fourth order."""
+    near, far = at(distance) - at(-distance), at(2 * distance) - at(-2 * distance)
+    return (8 * near - far) / (12 * distance)
+
+
+def _error(
+    loss: Callable[[], float], arrays: Mapping[str, Array], gradients: Mapping[str, Array], rng: np.random.Generator
+) -> float:
+    """How far ``gradients`` are from those of ``loss()`` for ``arrays``, which it reads; relative to their length.
+
+    All arrays move together, each in proportion to its own numbers. Infinite if a gradient is not there.
+    """
+    if any(name not in gradients or gradients[name].shape != array.shape for name, array in arrays.items()):
+        return math.inf
+    scales = {name: math.sqrt(np.square(array).mean()) or 1.0 for name, array in arrays.items()}
+    length = math.sqrt(sum(float(np.square(scales[name] * gradients[name]).sum()) for name in arrays))
+    origins = {name: array.copy() for name, array in arrays.items()}
+
+    def along(directions: Mapping[str, Array]) -> float:
+        def at(distance: float) -> float:
+            for name, array in arrays.items():
+                np.multiply(directions[name], distance, out=array)
+                array += origins[name]
+            return loss()
+
+        exact = sum(float(np.vdot(gradients[name], directions[name])) for name in arrays)
+        least = math.inf
+        for distance in _DISTANCES:
+            found = abs(slope(at, distance) - exact) / (length + 1e-3)
+            least = found if math.isnan(found) else min(found, least)
+            if not least > TOLERANCE / 100:
+                break
+        return least
+
+    draws = [
+        {name: scales[name] * rng.standard_normal(array.shape) for name, array in arrays.items()}
+        for _ in range(_DIRECTIONS)
+    ]
+    found = [along(directions) for directions in draws]
+    for name, array in arrays.items():
+        array[...] = origins[name]
+    return math.nan if any(map(math.isnan, found)) else max(found)
+
+
+def _layer_errors(layer: Layer, x: Array, rng: np.random.Generator) -> dict[str, float]:
+    """The errors of a layer's gradients for its input ``x`` and its own parameters; the loss is ``sum(dy * y)``."""
+    layer.start_step(0)
+    dy = rng.standard_normal(layer.forward(x, training=True).shape)
+    dx = layer.backward(dy)
+    arrays = {"input": x, **layer.params}
+    gradients = {name: array.copy() for name, array in {"input": dx, **layer.grads}.items() if array is not None}
+
+    def loss() -> float:
+        return float(np.vdot(layer.forward(x, training=True), dy))
+
+    return {name: _error(loss, {name: array}, gradients, rng) for name, array in arrays.items()}
+
+
+def _network_errors(config: Config, network: Network, x: Array, rng: np.random.Generator) -> dict[str, float]:
+    """The error of the gradients for all parameters together."""
+    labels = rng.integers(network.out_shape[0], size=len(x))
+
+    def loss_and_gradient() -> tuple[float, Array]:
+        return config.train.loss.loss_and_gradient(network.forward(x, training=True), labels)
+
+    network.backward(loss_and_gradient()[1])
+    own = network.parameters
+    arrays = {name: parameter.value for name, parameter in own.items()}
+    gradients = {
+        name: parameter.grad.copy() for name, parameter in own.items() if parameter.key in parameter.layer.grads
+    }
+    return {"all parameters": _error(lambda: loss_and_gradient()[0], arrays, gradients, rng)}

@@ -1,0 +1,153 @@
+"""How each class of layers is written in ONNX; operators as in opset 17 of https://onnx.ai/onnx/operators/."""
+
+from typing import Any
+
+import numpy as np
+
+from cnnlite.nn.kernels.geometry import Windows
+from cnnlite.nn.layers import activations as act
+from cnnlite.nn.layers.base import dotted
+from cnnlite.nn.layers.containers import Parallel, Repeat, Residual, Sequential
+from cnnlite.nn.layers.convolution import Conv2d
+from cnnlite.nn.layers.dropout import Dropout
+from cnnlite.nn.layers.linear import Linear
+from cnnlite.nn.layers.normalization import BatchNorm
+from cnnlite.nn.layers.pooling import AvgPool2d, GlobalAvgPool2d, MaxPool2d
+from cnnlite.nn.layers.scale import Scale
+from cnnlite.nn.layers.shape import Flatten
+from cnnlite.nn.layers.whitening import WhiteningConv2d
+from cnnlite.tools.onnx.graph import Graph, exports
+
+
+def _geometry(windows: Windows) -> dict[str, Any]:
+    return {
+        "kernel_shape": windows.kernel,
+        "strides": windows.stride,
+        "pads": (*windows.top_left, *windows.bottom_right),
+    }
+
+
+@exports(Conv2d, WhiteningConv2d)
+def conv2d(graph: Graph, layer: Any, x: str, name: str) -> str:
+    """Conv with filters (out, in, kernel_h, kernel_w)."""
+    arrays = layer.params | layer.buffers
+    inputs = [graph.constant(f"{name}.weight", arrays["weight"].transpose(3, 2, 0, 1))]
+    if "bias" in arrays:
+        inputs.append(graph.constant(f"{name}.bias", arrays["bias"]))
+    return graph.add("Conv", x, *inputs, name=name, **_geometry(layer.windows))
+
+
+@exports(MaxPool2d)
+def max_pool2d(graph: Graph, layer: MaxPool2d, x: str, name: str) -> str:
+    """MaxPool, whose padding never wins either."""
+    return graph.add("MaxPool", x, name=name, **_geometry(layer.windows))
+
+
+@exports(AvgPool2d)
+def avg_pool2d(graph: Graph, layer: AvgPool2d, x: str, name: str) -> str:
+    """AveragePool in which padding counts as zeros."""
+    return graph.add("AveragePool", x, name=name, count_include_pad=1, **_geometry(layer.windows))
+
+
+@exports(GlobalAvgPool2d)
+def global_avg_pool2d(graph: Graph, layer: GlobalAvgPool2d, x: str, name: str) -> str:
+    """ReduceMean over height and width."""
+    return graph.add("ReduceMean", x, name=name, axes=(2, 3), keepdims=0)
+
+
+@exports(BatchNorm)
+def batch_norm(graph: Graph, layer: BatchNorm, x: str, name: str) -> str:
+    """BatchNormalization with the running statistics."""
+    mean, variance = layer.buffers["running_mean"], layer.buffers["running_var"]
+    arrays = {
+        "gamma": layer.params.get("gamma", np.ones_like(mean)),
+        "beta": layer.params.get("beta", np.zeros_like(mean)),
+        "running_mean": mean,
+        "running_var": variance,
+    }
+    inputs = [graph.constant(f"{name}.{key}", array) for key, array in arrays.items()]
+    return graph.add("BatchNormalization", x, *inputs, name=name, epsilon=layer.eps)
+
+
+@exports(Linear)
+def linear(graph: Graph, layer: Linear, x: str, name: str) -> str:
+    """Gemm: x @ weight + bias."""
+    inputs = [graph.constant(f"{name}.{key}", layer.params[key]) for key in ("weight", "bias") if key in layer.params]
+    return graph.add("Gemm", x, *inputs, name=name)
+
+
+@exports(Scale)
+def scale(graph: Graph, layer: Scale, x: str, name: str) -> str:
+    """Mul with the factor."""
+    return graph.add("Mul", x, graph.constant(f"{name}.factor", layer.factor), name=name)
+
+
+@exports(act.ReLU, act.Sigmoid, act.Tanh)
+def same_operator(graph: Graph, layer: act.Activation, x: str, name: str) -> str:
+    """Activations that ONNX knows by the same name."""
+    op = {act.ReLU: "Relu", act.Sigmoid: "Sigmoid", act.Tanh: "Tanh"}[type(layer)]
+    return graph.add(op, x, name=name)
+
+
+@exports(act.LeakyReLU)
+def leaky_relu(graph: Graph, layer: act.LeakyReLU, x: str, name: str) -> str:
+    """LeakyRelu, whose alpha is the slope."""
+    return graph.add("LeakyRelu", x, name=name, alpha=layer.slope)
+
+
+@exports(act.ELU)
+def elu(graph: Graph, layer: act.ELU, x: str, name: str) -> str:
+    """Elu."""
+    return graph.add("Elu", x, name=name, alpha=layer.alpha)
+
+
+@exports(act.SiLU)
+def silu(graph: Graph, layer: act.SiLU, x: str, name: str) -> str:
+    """Mul of x and its Sigmoid."""
+    return graph.add("Mul", x, graph.add("Sigmoid", x, name=name), name=name)
+
+
+@exports(act.GELU)
+def gelu(graph: Graph, layer: act.GELU, x: str, name: str) -> str:
+    """Of x / 2 * (1 + tanh(x * (scale + scale * cubic * x^2))): opset 17 has no operator for it."""
+
+    def number(key: str, value: float) -> str:
+        return graph.constant(f"{name}.{key}", value)
+
+    square = graph.add("Mul", x, x, name=name)
+    slope = graph.add("Mul", square, number("cubic", layer.SCALE * layer.CUBIC), name=name)
+    slope = graph.add("Add", slope, number("scale", layer.SCALE), name=name)
+    t = graph.add("Tanh", graph.add("Mul", x, slope, name=name), name=name)
+    half = graph.add("Mul", x, number("half", 0.5), name=name)
+    return graph.add("Mul", half, graph.add("Add", t, number("one", 1.0), name=name), name=name)
+
+
+@exports(Dropout)
+def nothing(graph: Graph, layer: Any, x: str, name: str) -> str:
+    """Layers that do something in training only."""
+    return x
+
+
+@exports(Flatten)
+def flatten(graph: Graph, layer: Flatten, x: str, name: str) -> str:
+    """Flatten of (N, H, W, C): the features are in the order of channels last."""
+    if len(layer.in_shape) == 3:
+        x = graph.add("Transpose", x, name=name, perm=(0, 2, 3, 1))
+    return graph.add("Flatten", x, name=name, axis=1)
+
+
+@exports(Sequential, Repeat)
+def sequential(graph: Graph, layer: Sequential, x: str, name: str) -> str:
+    """One after the other."""
+    for key, child in layer.children.items():
+        x = graph.layer(child, x, dotted(name, key))
+    return x
+
+
+@exports(Parallel, Residual)
+def parallel(graph: Graph, layer: Parallel, x: str, name: str) -> str:
+    """Concat of channels, or Sum."""
+    outputs = [graph.layer(child, x, dotted(name, key)) for key, child in layer.children.items()]
+    if layer.merge == "sum":
+        return graph.add("Sum", *outputs, name=name)
+    return graph.add("Concat", *outputs, name=name, axis=1)

@@ -1,0 +1,116 @@
+"""A page in one HTML file: pictures, tables and text inside, nothing fetched, no scripts."""
+
+import base64
+from collections.abc import Iterable, Sequence
+from html import escape
+from pathlib import Path
+
+from cnnlite import __version__
+from cnnlite.utils.printable import readable
+
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+_KINDS = {".svg": "image/svg+xml", ".png": "image/png"}
+
+
+class Page:
+    """A page under construction, and the files of its pictures."""
+
+    def __init__(self, title: str, subtitle: str):
+        self.title = title
+        self.subtitle = subtitle
+        self.files: dict[str, bytes] = {}
+        """The pictures that are kept beside the page too, by file name."""
+        self._parts: list[str] = []
+
+    def add(self, *html: str) -> None:
+        """Append HTML."""
+        self._parts += html
+
+    def section(self, title: str, text: str = "") -> None:
+        """Begin a section, with a paragraph about it."""
+        self.add(f"<h2>{escape(title)}</h2>", paragraph(text))
+
+    def image(self, name: str, content: bytes, alt: str, *, keep: bool = True) -> str:
+        """Embed a picture, and keep it as a file called ``name``; returns its HTML."""
+        if keep:
+            self.files[name] = content
+        kind = Path(name).suffix
+        pixels = ' class="pixels"' if kind == ".png" else ""
+        data = base64.b64encode(content).decode()
+        return f'<img{pixels} alt="{escape(alt)}" src="data:{_KINDS[kind]};base64,{data}">'
+
+    def html(self) -> str:
+        """The whole page, whose text may hold names that are no text."""
+        style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
+        body = "\n".join(self._parts)
+        return readable(f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
+<meta name="generator" content="cnnlite {__version__}">
+<title>{escape(self.title)}</title>
+<style>
+{style}</style>
+</head>
+<body>
+<header><h1>{escape(self.title)}</h1><p class="soft">{escape(self.subtitle)}</p></header>
+<main>
+{body}
+</main>
+<footer>{self._footer()}</footer>
+</body>
+</html>
+""")
+
+    def _footer(self) -> str:
+        files = ", ".join(f"<code>{escape(name)}</code>" for name in self.files)
+        kept = f"<p>The pictures are also files beside this page: {files}.</p>" if files else ""
+        return f"{kept}<p>Made by cnnlite {escape(__version__)}. This page needs no network and runs no scripts.</p>"
+
+
+def paragraph(text: str) -> str:
+    """A paragraph; nothing for no text."""
+    return f"<p>{escape(text)}</p>" if text else ""
+
+
+def figure(image: str, caption: str, *, scrolls: bool = False) -> str:
+    """A picture with its caption; one that ``scrolls`` keeps a readable size on narrow screens."""
+    if scrolls:
+        image = f'<div class="scroll"><div class="wide">{image}</div></div>'
+    return f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
+def grid(parts: Iterable[str], kind: str = "") -> str:
+    """Boxes side by side, as many as the screen has room for."""
+    return f'<div class="{f"grid {kind}".strip()}">{"".join(parts)}</div>'
+
+
+def cards(items: Sequence[tuple[str, str]]) -> str:
+    """Figures with the name of each below."""
+    return grid((f'<div class="box"><b>{escape(value)}</b>{escape(name)}</div>' for name, value in items), "cards")
+
+
+def note(title: str, text: str, command: str = "", *, kind: str = "") -> str:
+    """A box with a few sentences, and a command to type."""
+    code = f"<code>{escape(command)}</code>" if command else ""
+    return f'<div class="{f"box {kind}".strip()}"><h3>{escape(title)}</h3><p>{escape(text)}{code}</p></div>'
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, text: Sequence[int] = ()) -> str:
+    """A table that scrolls inside its box; the columns ``text`` are set to the left, as the first is."""
+
+    def cells(row: Sequence[str], tag: str) -> str:
+        kinds = (' class="text"' if index in text else "" for index in range(len(row)))
+        return "".join(f"<{tag}{kind}>{escape(cell)}</{tag}>" for cell, kind in zip(row, kinds, strict=True))
+
+    body = "".join(f"<tr>{cells(row, 'td')}</tr>" for row in rows)
+    head = f"<thead><tr>{cells(header, 'th')}</tr></thead>"
+    return f'<div class="box scroll" tabindex="0"><table>{head}<tbody>{body}</tbody></table></div>'
+
+
+def details(summary: str, text: str) -> str:
+    """Text in a box that opens at a click."""
+    inside = f'<div class="scroll" tabindex="0"><pre>{escape(text)}</pre></div>'
+    return f'<details class="box"><summary>{escape(summary)}</summary>{inside}</details>'

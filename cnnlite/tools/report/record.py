@@ -1,0 +1,180 @@
+"""What a run directory tells: config, curves, result, and the network with images to look at."""
+
+import csv
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cnnlite.config.load import Config, load_config
+from cnnlite.data import Dataset, Images, Normalizer
+from cnnlite.errors import CheckpointError, CnnliteError, ConfigError, DamagedError, DataError
+from cnnlite.nn.network import Network
+from cnnlite.runs.locate import no_run
+from cnnlite.runs.restore import load_data, load_network, unregistered
+from cnnlite.runs.results import read_object, read_result
+from cnnlite.utils.files import is_missing, read_small
+
+Row = dict[str, float | None]
+_BEYOND = 1e15
+"""Steps, all of them or those of an epoch, that no run makes."""
+_LARGEST_METRICS = 100_000_000
+"""Bytes: a row for each of a million validations."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """A run as its files tell it, finished or not."""
+
+    path: Path
+    config: Config
+    rows: list[Row]
+    """Of metrics.csv; empty before the first validation."""
+    result: dict[str, Any]
+    """Of result.json; empty if the run has none yet."""
+    environment: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The directory's name."""
+        return self.path.resolve().name
+
+    @property
+    def status(self) -> str:
+        """As in result.json, or ``unfinished``: training now, or killed."""
+        return str(self.result.get("status", "unfinished"))
+
+    @property
+    def steps_per_epoch(self) -> int | None:
+        """Steps of an epoch, as far as the curves tell."""
+        return next((round(row["step"] / row["epoch"]) for row in self.rows if row["step"] and row["epoch"]), None)
+
+    @property
+    def total_steps(self) -> int | None:
+        """How many steps the config asks for; None if that takes a row of metrics, and there is none."""
+        train = self.config.train
+        if train.iterations is not None:
+            return train.iterations
+        return train.total_steps(self.steps_per_epoch) if self.steps_per_epoch else None
+
+    def column(self, name: str) -> tuple[list[float], list[float]]:
+        """Epochs and values of a column of the metrics, where it has finite values."""
+        points = [(row.get("epoch"), row.get(name)) for row in self.rows]
+        known = [(x, y) for x, y in points if x is not None and y is not None and math.isfinite(y)]
+        return [x for x, _ in known], [y for _, y in known]
+
+    def values(self, name: str) -> list[float]:
+        """The values of a column, without the epochs."""
+        return self.column(name)[1]
+
+
+def read_record(path: Path) -> Record:
+    """Read a run directory; ConfigError if it is none, CheckpointError if what it is made of is not registered."""
+    if is_missing(path / "config.yaml"):
+        raise no_run(path)
+    rows = _rows(path / "metrics.csv")
+    result = read_result(path / "result.json")
+    if rows and result.get("steps", 0) < (rows[-1]["step"] or 0):
+        result = {}  # of an earlier sitting: the run has gone on since
+    try:
+        config = load_config(path / "config.yaml")
+    except ConfigError as error:
+        if way_out := unregistered(error):
+            raise CheckpointError(f"{error}{way_out}") from None
+        raise
+    return Record(path, config, rows, result, read_object(path / "environment.json"))
+
+
+def _rows(path: Path) -> list[Row]:
+    """Rows of metrics.csv, less what a killed process left unfinished."""
+    try:
+        text = read_small(path, _LARGEST_METRICS).decode(errors="replace")
+        header, *lines = list(csv.reader(text.splitlines(keepends=True))) or [[]]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except csv.Error as error:
+        raise DataError(f"{path}: is not a table of figures ({error})") from None
+    rows = []
+    for line in lines:
+        try:
+            row = {name: _number(text) for name, text in zip(header, line, strict=True)}
+        except ValueError:
+            continue
+        step, epoch = row.get("step"), row.get("epoch")
+        if step is not None and epoch is not None and 0 <= step < _BEYOND and (epoch == 0 or step < _BEYOND * epoch):
+            rows.append(row)
+    return rows
+
+
+def _number(text: str) -> float | None:
+    number = float(text or math.nan)
+    return number if math.isfinite(number) else None
+
+
+@dataclass(frozen=True)
+class BestNetwork:
+    """The network of a run's best checkpoint."""
+
+    file: Path
+    step: int
+    network: Network
+    normalizer: Normalizer
+    classes: tuple[str, ...]
+    digest: str
+    """Of the dataset that it was trained on."""
+    config: Config
+
+
+def load_trained(record: Record) -> BestNetwork:
+    """Load the best checkpoint, or the last where there is no best one; CheckpointError if none is whole.
+
+    CheckpointError or StorageError too if one cannot be read now: it may be whole, and another is not in its place.
+    """
+    folder = record.path / "checkpoints"
+    problem = CheckpointError(f"{folder}: no checkpoint yet")
+    for kind in ("best", "last", "previous"):
+        file = folder / f"{kind}.npz"
+        if not is_missing(file):
+            try:
+                return _trained(file)
+            except DamagedError as error:
+                problem = error
+    raise problem
+
+
+def _trained(file: Path) -> BestNetwork:
+    checkpoint, config, network, normalizer, classes = load_network(file)
+    digest = str(checkpoint.fact("dataset", dict).get("digest"))
+    return BestNetwork(file, checkpoint.fact("step", int), network, normalizer, classes, digest, config)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The images that a report shows the network."""
+
+    split: str
+    images: Images
+
+
+def load_seen(record: Record, trained: BestNetwork, root: str | None = None) -> Seen:
+    """Find images that may be looked at: the validation images.
+
+    Without them the test images if the run is complete, so that its test is over, else the training images. ``root``
+    is another folder to look for the dataset in. DataError if it is not there, or not what the run was trained on.
+    """
+    try:
+        dataset = load_data(record.config, root, trained.classes)
+    except (CnnliteError, OSError) as error:
+        raise DataError(str(error)) from None
+    if dataset.digest != trained.digest or dataset.classes != trained.classes:
+        raise DataError(f"the images of {dataset.name} here are not those that the run was trained on")
+    split, images = _choose(dataset, record.status)
+    return Seen(split, images)
+
+
+def _choose(dataset: Dataset, status: str) -> tuple[str, Images]:
+    if dataset.validation is not None:
+        return "validation", dataset.validation
+    return ("test", dataset.test) if status == "complete" else ("training", dataset.train)

@@ -1,0 +1,152 @@
+"""Rules about what was learnt: too much by heart, too little, units that died, and figures that are easily misread."""
+
+import math
+
+from cnnlite.tools.report.evidence import (
+    CHANCE,
+    CLIMBING,
+    DEAD,
+    FEWEST_IMAGES,
+    FEWEST_ROWS,
+    GOOD,
+    Evidence,
+    Judgement,
+    late_gain,
+    points,
+    rule,
+)
+
+GAP = 0.10
+"""Training accuracy above that of validation by more than this is learnt by heart."""
+WORSE = 0.10
+"""Rise of the validation loss above its lowest, as a fraction of it, that is more than noise."""
+AHEAD = 0.01
+"""Validation accuracy above that of training by more than this wants an explanation."""
+
+
+@rule(
+    f"at least {FEWEST_ROWS} rows with validation, and at the end training accuracy more than {points(GAP)} above "
+    f"validation accuracy, or a validation loss more than {WORSE:.0%} above its lowest while the training loss is at "
+    "its lowest",
+    yields_to=["few_images"],
+)
+def overfitting(evidence: Evidence) -> Judgement:
+    """Learnt by heart."""
+    train, validation = evidence.values("train_accuracy", "validation_accuracy")
+    train_losses, losses = evidence.values("train_loss", "validation_loss")
+    if min(len(train), len(validation), len(losses), len(train_losses)) < FEWEST_ROWS:
+        return None
+    gap, rise = train[-1] - validation[-1], losses[-1] / max(min(losses), 1e-9) - 1
+    if gap <= GAP and not (rise > WORSE and train_losses[-1] <= min(train_losses)):
+        return None
+    text = (
+        f"At the end training accuracy is {train[-1]:.1%}, validation accuracy {validation[-1]:.1%}, and the "
+        f"validation loss {rise:.0%} above its lowest: the network learns its training images by heart."
+    )
+    if not evidence.record.config.data.augment:
+        return "Overfitting", text + " Augmentation makes more of them.", ("data.augment=[random_flip, random_crop]",)
+    text += " Weight decay and smoothed labels hold that back."
+    ways_out = [] if evidence.smoothing else ["train.loss={cross_entropy: {label_smoothing: 0.1}}"]
+    if (decay := evidence.weight_decay) is not None:
+        ways_out.insert(0, f"train.optimizer.{evidence.optimizer}.weight_decay={max(4 * decay, 5e-4):g}")
+    return "Overfitting", text, ways_out
+
+
+@rule(
+    f"at least {FEWEST_ROWS} rows, training and validation accuracy below {GOOD:.0%} at the end though better than "
+    f"guessing, that of training in its last quarter on average less than {points(CLIMBING)} above the quarter before, "
+    f"and at most {points(GAP / 2)} above that of validation",
+    yields_to=["diverged", "lr_too_high", "lr_too_low", "restless", "still_improving", "overfitting", "dead_relus"],
+)
+def underfitting(evidence: Evidence) -> Judgement:
+    """Cannot even fit what it is shown."""
+    train, validation = evidence.values("train_accuracy", "validation_accuracy")
+    if len(train) < FEWEST_ROWS or max(train[-1:] + validation[-1:]) >= GOOD or late_gain(train) >= CLIMBING:
+        return None
+    if (validation and train[-1] - validation[-1] > GAP / 2) or max(train) < CHANCE / (evidence.classes or math.inf):
+        return None
+    text = f"Training accuracy has come to rest at {train[-1]:.1%}: the network cannot fit even what it is shown."
+    if evidence.schedule == "constant":
+        text += (
+            " The learning rate never fell; a schedule that ends near 0 lets it settle, before the network has to grow."
+        )
+        return "Underfitting", text, ("train.schedule=cosine",)
+    text += " It needs more channels or layers, or less that holds it back (augmentation, dropout, weight decay)."
+    return "Underfitting", text, (_wider(evidence),)
+
+
+def _wider(evidence: Evidence) -> str:
+    """The override that doubles the channels of the last convolution on the top level, or else the time."""
+    model = evidence.record.config.resolved["model"]
+    override = evidence.longer()
+    for index, layer in enumerate(model if isinstance(model, list) else []):
+        if isinstance(layer, dict) and "conv2d" in layer:
+            override = f"model.{index}.conv2d.out_channels={2 * layer['conv2d']['out_channels']}"
+    return override
+
+
+@rule(f"a ReLU layer in which more than {DEAD:.0%} of the units are 0 for all of about 1,000 images")
+def dead_relus(evidence: Evidence) -> Judgement:
+    """Units that answer to nothing."""
+    dying = evidence.dying
+    if not dying:
+        return None
+    named = ", ".join(f"{layer.place} ({layer.dead} of {layer.units})" for layer in dying[:4])
+    text = (
+        f"Units that answer to no image cannot learn any more: {named}{' and others' if len(dying) > 4 else ''}. "
+        "Long steps kill units; a leaky ReLU keeps a slope on which they come back."
+    )
+    places = [layer.place.removesuffix(".relu").replace("[", ".").replace("]", "") for layer in dying[:4]]
+    return "Dead ReLUs", text, [f"{place}=leaky_relu" for place in dict.fromkeys(places)]
+
+
+@rule("label smoothing is on")
+def smoothed_loss(evidence: Evidence) -> Judgement:
+    """The loss has a floor."""
+    (losses,) = evidence.values("train_loss")
+    if not evidence.smoothing or evidence.classes is None or not losses:
+        return None
+    floor = lowest_loss(evidence.smoothing, evidence.classes)
+    text = (
+        f"Labels are smoothed by {evidence.smoothing:g}, so even perfect predictions have a loss of {floor:.3f}: of "
+        f"the last training loss, {losses[-1]:.3f}, only {max(losses[-1] - floor, 0):.3f} is left to gain. Compare "
+        "accuracies, not losses, with runs that have another smoothing."
+    )
+    return "The loss cannot reach 0", text, ()
+
+
+def lowest_loss(smoothing: float, classes: int) -> float:
+    """Entropy of smoothed labels, below which no cross-entropy falls: ``-sum(q * log(q))``."""
+    others = smoothing / classes
+    true = 1 - smoothing + others
+    return -true * math.log(true) - ((classes - 1) * others * math.log(others) if others else 0)
+
+
+@rule(
+    f"validation accuracy more than {points(AHEAD)} above training accuracy at the end",
+    yields_to=["overfitting", "few_images"],
+)
+def validation_ahead(evidence: Evidence) -> Judgement:
+    """A difference that is no fault."""
+    train, validation = evidence.values("train_accuracy", "validation_accuracy")
+    if not train or not validation or validation[-1] - train[-1] <= AHEAD:
+        return None
+    text = (
+        f"Training accuracy ({train[-1]:.1%}) is below validation accuracy ({validation[-1]:.1%}). That is no fault: "
+        "it is a mean over the steps since the last row, with augmentation, mixed images and dropout if there are "
+        "any; the other is of the end alone."
+    )
+    return "Validation is ahead of training", text, ()
+
+
+@rule(f"fewer than {FEWEST_IMAGES} validation images")
+def few_images(evidence: Evidence) -> Judgement:
+    """Chance validates."""
+    count = evidence.validating
+    if count is None or count >= FEWEST_IMAGES:
+        return None
+    text = (
+        f"Validation accuracy is that of {count} image{'' if count == 1 else 's'}, of which one more is worth "
+        f"{points(1 / count)}: chance has a say in which checkpoint is best, and in what its curve looks like."
+    )
+    return "Too few validation images to tell", text, ("data.validation=0.2",)

@@ -1,0 +1,155 @@
+"""What a network looks like: its layers with their shapes and sizes, as a table and for programs."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from cnnlite.config.load import Config
+from cnnlite.nn.layers.base import Layer, dotted
+from cnnlite.nn.layers.base import layers as registry
+from cnnlite.nn.layers.containers import Parallel, Repeat, Sequential
+from cnnlite.nn.network import Network
+from cnnlite.runs.restore import build_model
+from cnnlite.utils.text import size_text
+from cnnlite.utils.types import Shape
+
+_TITLES = ("output", "parameters", "multiply-adds", "memory")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A layer with all that is inside it; rows are equal if their layers look the same, whatever they are called."""
+
+    name: str = field(compare=False)
+    """As in the names of its parameters, such as ``3.body.0``."""
+    label: str = field(compare=False)
+    """Which part of the layer around it this is: ``0``, ``body``, ``branch 1``."""
+    kind: str
+    """As in a config."""
+    out_shape: Shape
+    parameters: int
+    multiply_adds: int
+    """Of the forward pass for one image."""
+    activation_bytes: int
+    """Size of the outputs of all layers for one image, as if each wrote an output of its own."""
+    inside: tuple["Row", ...] = ()
+    repeated: bool = False
+    """Whether what is inside is one thing again and again."""
+
+    def walk(self) -> Iterator["Row"]:
+        """This row and those of all layers inside it, depth first."""
+        yield self
+        for row in self.inside:
+            yield from row.walk()
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A network in figures."""
+
+    in_shape: Shape
+    model: Row
+    batch_size: int
+    parameter_bytes: int
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """The outermost layers: those of the list that a model usually is."""
+        return self.model.inside if self.model.kind == "sequential" else (self.model,)
+
+    def facts(self) -> dict[str, Any]:
+        """The figures as an object for programs: those of the whole, then ``layers``, the outer before the inner."""
+        figures = ("parameters", "multiply_adds", "activation_bytes")
+        return {
+            "in_shape": self.in_shape,
+            "out_shape": self.model.out_shape,
+            **{name: getattr(self.model, name) for name in figures},
+            "batch_size": self.batch_size,
+            "batch_activation_bytes": self.batch_size * self.model.activation_bytes,
+            "layers": [
+                {name: getattr(row, name) for name in ("name", "kind", "out_shape", *figures)}
+                for outer in self.rows
+                for row in outer.walk()
+            ],
+        }
+
+    def describe(self, name: str) -> str:
+        """A table with nested layers indented, and totals; layers that hold others show the sum of them."""
+        model = self.model
+        rows = [cells for row in self.rows for cells in _cells(row, 0)]
+        total = ("total", "", f"{model.parameters:,}", f"{model.multiply_adds:,}", size_text(model.activation_bytes))
+        table = [("layer", *_TITLES), ("input", shape_text(self.in_shape), "", "", ""), *rows, total]
+        widths = [max(len(cells[column]) for cells in table) for column in range(len(total))]
+        lines = [f"{name}: from {shape_text(self.in_shape)} to {shape_text(model.out_shape)}", ""]
+        for cells in table:
+            padded = [f"{cells[0]:{widths[0]}}", f"{cells[1]:{widths[1]}}"]
+            padded += [f"{cell:>{width}}" for cell, width in zip(cells[2:], widths[2:], strict=True)]
+            lines.append("  ".join(padded).rstrip())
+        rule = "-" * max(map(len, lines[2:]))
+        lines = [*lines[:3], rule, *lines[3:-1], rule, lines[-1], ""]
+        batch = size_text(self.batch_size * model.activation_bytes)
+        return "\n".join(
+            [
+                *lines,
+                f"parameters     {model.parameters:,}, {size_text(self.parameter_bytes)}",
+                f"multiply-adds  {model.multiply_adds:,} for an image; a training step has about three times as many",
+                f"memory         {size_text(model.activation_bytes)} of outputs for an image, "
+                f"{batch} for a batch of {self.batch_size}",
+            ]
+        )
+
+
+def summarize(config: Config) -> Summary:
+    """Build the network of a config and list its layers; see `build_model` for errors."""
+    network = build_model(config)
+    parameter_bytes = sum(parameter.value.nbytes for parameter in network.parameters.values())
+    return Summary(network.in_shape, _row(network.model, network), config.train.batch_size, parameter_bytes)
+
+
+def _row(layer: Layer, network: Network, name: str = "", label: str = "") -> Row:
+    inside = tuple(
+        _row(child, network, dotted(name, key), f"branch {key}" if type(layer) is Parallel else key)
+        for key, child in layer.children.items()
+    )
+    own = 0 if isinstance(layer, Sequential) else math.prod(layer.out_shape) * network.dtype.itemsize
+    return Row(
+        name=name,
+        label=label,
+        kind=registry.name_of(type(layer)),
+        out_shape=layer.out_shape,
+        parameters=sum(value.size for value in layer.params.values()) + sum(row.parameters for row in inside),
+        multiply_adds=layer.multiply_adds + sum(row.multiply_adds for row in inside),
+        activation_bytes=own + sum(row.activation_bytes for row in inside),
+        inside=inside,
+        repeated=isinstance(layer, Repeat),
+    )
+
+
+def _cells(row: Row, depth: int, label: str = "") -> Iterator[tuple[str, ...]]:
+    """The lines of a row and of all inside it; of equal ones in a repeat, the first stands for all."""
+    label = label or row.label
+    kind = row.kind
+    if kind == "sequential" and row.label:
+        kind = "" if row.inside else "(its input)"
+    yield (
+        "  " * depth + f"{label} {kind}".strip(),
+        shape_text(row.out_shape),
+        f"{row.parameters:,}" if row.parameters else "",
+        f"{row.multiply_adds:,}" if row.multiply_adds else "",
+        size_text(row.activation_bytes) if row.activation_bytes else "",
+    )
+    position = 0
+    while position < len(row.inside):
+        first = row.inside[position]
+        alike = 1
+        while row.repeated and position + alike < len(row.inside) and row.inside[position + alike] == first:
+            alike += 1
+        last = row.inside[position + alike - 1].label
+        yield from _cells(first, depth + 1, f"{first.label} to {last}, each:" if alike > 1 else "")
+        position += alike
+
+
+def shape_text(shape: Shape) -> str:
+    """Write a shape as people do: ``32 x 32 x 3``."""
+    return " x ".join(map(str, shape))

@@ -1,0 +1,162 @@
+"""How long a training takes: measured on a few steps of it, and fitted into a budget of time."""
+
+import math
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cnnlite.config.load import Config, config_from_data
+from cnnlite.config.settings import TrainSettings
+from cnnlite.data import Dataset, views_of
+from cnnlite.errors import ConfigError
+from cnnlite.optim.composite import Composite
+from cnnlite.optim.schedules import Step
+from cnnlite.runs.directory import RunDirectory
+from cnnlite.runtime import distributed, machine
+from cnnlite.training.evaluation import BATCH_SIZE
+from cnnlite.training.loop import Training, prepared
+from cnnlite.training.progress import Reporter
+from cnnlite.utils.signals import StopFlag
+from cnnlite.utils.text import duration
+
+RESERVE = 0.03
+"""Part of a budget that is not planned with: times vary by as much."""
+_WARM_UP_STEPS = 3
+_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What the parts of a training cost, in seconds, and how often each is due."""
+
+    setup: float
+    """Of all before the first step, once the dataset is loaded."""
+    step: float
+    validation: float
+    """Of all validation images, with the checkpoint of a new best."""
+    save: float
+    test: float
+    steps_per_epoch: int
+    validate_every: int
+    checkpoint_every: int
+    peak_memory_bytes: int
+    """Of the process while it measured; 0 where the system does not tell."""
+
+    def seconds(self, steps: int) -> float:
+        """How long a training of so many steps takes, validations, checkpoints and test included."""
+        validations, saves = math.ceil(steps / self.validate_every), math.ceil(steps / self.checkpoint_every)
+        return self.setup + steps * self.step + validations * self.validation + saves * self.save + self.test
+
+    def steps_within(self, seconds: float) -> int:
+        """The most steps whose training fits; 0 if not even one does."""
+        low, high = 0, max(0, int(seconds / self.step)) + 1
+        while high - low > 1:  # `seconds` never falls as steps are added
+            middle = (low + high) // 2
+            low, high = (middle, high) if self.seconds(middle) <= seconds else (low, middle)
+        return low
+
+
+def measure(config: Config, dataset: Dataset, stop: StopFlag) -> Pace:
+    """Time steps, an evaluation and a checkpoint of the very training that ``config`` describes; leaves no files."""
+    machine.reset_peak_memory()
+    with tempfile.TemporaryDirectory(prefix="cnnlite-") as folder:
+        run = RunDirectory.create_at(Path(folder))
+        try:
+            began = time.perf_counter()
+            with prepared(config, run, dataset, Reporter(quiet=True), stop) as training:
+                training.begin()
+                setup = time.perf_counter() - began
+                with np.errstate(all="ignore"):  # as in training
+                    step = _seconds_of_a_step(training)
+                image = _seconds_of_an_image(training)
+                began = time.perf_counter()
+                run.save("last", training.checkpoint())
+                save = time.perf_counter() - began
+        finally:
+            run.close()
+    views = len(views_of(dataset.test.images[:1], config.train.tta))
+    return Pace(
+        setup=setup,
+        step=step,
+        validation=image * len(dataset.validation) + save if dataset.validation else 0.0,
+        save=save,
+        test=image * len(dataset.test) * views,
+        steps_per_epoch=training.batches.steps_per_epoch,
+        validate_every=training.validate_every,
+        checkpoint_every=training.checkpoint_every,
+        peak_memory_bytes=machine.peak_memory_bytes(),
+    )
+
+
+def _seconds_of_a_step(training: Training) -> float:
+    training.train_until(_WARM_UP_STEPS)
+    return _mean_seconds(lambda: training.train_until(training.progress.step + 1), _WARM_UP_STEPS, _SECONDS)
+
+
+def _seconds_of_an_image(training: Training) -> float:
+    images = training.dataset.test.take(slice(BATCH_SIZE))
+    training.evaluation_of(images, "none")
+    return _mean_seconds(lambda: training.evaluation_of(images, "none"), 1, _SECONDS / 2) / len(images)
+
+
+def _mean_seconds(work: Callable[[], object], fewest: int, seconds: float) -> float:
+    """How long ``work``, which all ranks do together, takes on average over so many ``seconds``."""
+    began, count = time.perf_counter(), 0
+
+    def enough() -> bool:
+        return count >= fewest and time.perf_counter() - began >= seconds
+
+    while not distributed.current().from_first(enough):
+        work()
+        count += 1
+    return (time.perf_counter() - began) / count
+
+
+def plan(config: Config, pace: Pace, budget: float | None, spent: float = 0.0) -> tuple[Config, str]:
+    """Say how long the training of a config takes; within a ``budget``, if given, make the config whose training fits.
+
+    That one's number of steps is part of it: its training, with the whole schedule, does not depend on time any more,
+    and is the same when it is resumed or repeated. ``spent`` seconds of the budget are gone already. ConfigError if not
+    even a step fits.
+    """
+    if budget is None:
+        return config, _describe(pace, config.train.total_steps(pace.steps_per_epoch))
+    steps = pace.steps_within((budget - spent) * (1 - RESERVE))
+    if not steps:
+        least = math.ceil(spent + 1.1 * pace.seconds(1) / (1 - RESERVE))
+        raise ConfigError(f"--budget: not even a step and the test fit into it; give at least {least}s")
+    train = {**config.resolved["train"], "iterations": steps, "epochs": None}
+    lines = [f"budget: {_describe(pace, steps)}", *(f"warning: {text}" for text in _unmoved(config.train, pace, steps))]
+    return config_from_data({**config.resolved, "train": train}, config.name), "\n".join(lines)
+
+
+def _unmoved(train: TrainSettings, pace: Pace, steps: int) -> Iterator[str]:
+    """What stays as long as it was, though a budget makes the training one of so many ``steps``."""
+    members = train.optimizer.members if isinstance(train.optimizer, Composite) else []
+    schedules = [train.schedule, *(member.schedule for member in members if member.schedule)]
+    if any(isinstance(schedule, Step) for schedule in schedules):
+        yield "the schedule step has epochs of its own, whatever the budget; cosine or linear would fit it"
+    for index, epochs in enumerate(member.epochs for member in members):
+        if epochs is not None:
+            option = f"train.optimizer.composite.members.{index}.epochs"
+            same_part = epochs * steps / train.total_steps(pace.steps_per_epoch)
+            yield (
+                f"members[{index}] of the optimizer is trained for {epochs:g} epochs, whatever the budget; for "
+                f"the same part of the training give -o {option}={same_part:.3g}"
+            )
+    warmup = max(schedule.warmup(pace.steps_per_epoch) for schedule in schedules)
+    if warmup >= steps:
+        yield f"the warm-up of {warmup} steps does not end within the budget; give it less, or none"
+
+
+def _describe(pace: Pace, steps: int) -> str:
+    """Say how long a training of so many steps takes, and an epoch of it."""
+    epoch = duration(pace.steps_per_epoch * pace.step)
+    return (
+        f"{steps:,} steps of {pace.step * 1e3:,.1f} ms ({steps / pace.steps_per_epoch:.2f} epochs of {epoch}), "
+        f"with validation and test {duration(pace.seconds(steps))}"
+    )

@@ -1,0 +1,120 @@
+"""The other loop: how well a network does on images it does not learn from."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cnnlite.data import Dataset, Images, Normalizer, Views, as_seen, views_of
+from cnnlite.errors import ConfigError, DataError, DivergedError
+from cnnlite.nn.losses import Loss
+from cnnlite.nn.network import Network
+from cnnlite.runs.metrics import ConfusionMatrix, Mean
+from cnnlite.runs.restore import load_data, load_network
+from cnnlite.runtime import distributed, engine
+from cnnlite.utils.types import Array
+
+BATCH_SIZE = 250
+"""The same everywhere: the last bits of a matrix product may depend on its size."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures over a set of images; accuracies are fractions."""
+
+    images: int
+    accuracy: float
+    loss: float
+    per_class: dict[str, float | None]
+    """Fraction right of the images of each class; None where there are none."""
+    confusion: list[list[int]]
+    """Counts, by true class (row) and predicted class."""
+
+
+def evaluate(
+    network: Network,
+    images: Images,
+    normalizer: Normalizer,
+    loss: Loss,
+    classes: Sequence[str],
+    *,
+    views: Views = "none",
+    check: Callable[[], None] = lambda: None,
+) -> Evaluation:
+    """Run all images through the network; ``check`` is called after each batch and may raise to end early.
+
+    The logits of an image are the mean of those of its ``views``. Ranks share the batches, and add up the results in
+    the order of the images: their number does not change a bit. Raises DivergedError if the loss is not finite.
+    """
+    ranks, total = distributed.current(), -(-len(images) // BATCH_SIZE)
+    first, last = engine.even(total, ranks.size)[ranks.rank]
+    losses: list[tuple[float, int]] = []
+    own = ConfusionMatrix(len(classes))
+    with np.errstate(all="ignore"):
+        for start in range(first * BATCH_SIZE, last * BATCH_SIZE, BATCH_SIZE):
+            part = images.take(slice(start, start + BATCH_SIZE))
+            labels, logits = part.labels, mean_logits(network, part.images, normalizer, views)
+            losses.append((loss.loss_and_gradient(logits, labels)[0] * len(labels), len(labels)))
+            own.add(labels, logits.argmax(axis=1))
+            check()
+    for _ in range(-(-total // ranks.size) - (last - first)):
+        check()  # as often as the other ranks do
+    confusion, mean = ConfusionMatrix(len(classes)), Mean()
+    for found, counts in ranks.allgather((losses, own.counts)):
+        confusion.counts += counts
+        for batch_loss, count in found:
+            mean.add(batch_loss, count)
+    if mean.value is None or confusion.accuracy is None:
+        raise ConfigError("there are no images to evaluate")
+    if not math.isfinite(mean.value):
+        raise DivergedError("the loss in evaluation is not finite: the parameters have grown too large")
+    per_class = dict(zip(classes, confusion.per_class(), strict=True))
+    return Evaluation(mean.count, confusion.accuracy, mean.value, per_class, confusion.counts.tolist())
+
+
+def mean_logits(network: Network, images: Array, normalizer: Normalizer, views: Views) -> Array:
+    """What the network gives for a batch of uint8 images ``(N, H, W, C)``, on average over their views."""
+    sides = views_of(images, views)
+    return np.asarray(sum(weight * network.forward(normalizer(x), training=False) for weight, x in sides))
+
+
+def evaluate_checkpoint(
+    path: Path, split: str, root: str | None = None, views: Views | None = None
+) -> tuple[Evaluation, dict[str, Any], list[str]]:
+    """Evaluate a checkpoint with what it holds, on the part of its dataset called ``split``.
+
+    ``root`` is another folder to look for the dataset in, ``views`` are others than those of its config. Returns the
+    evaluation, the same as an object for programs, and warnings.
+    """
+    checkpoint, config, network, normalizer, classes = load_network(path)
+    dataset = load_data(config, root, classes)
+    if dataset.classes != classes or dataset.train.images.shape[1:] != network.in_shape:
+        raise DataError(f"{path}: was trained on other classes or image sizes than {dataset.name} has here")
+    warnings = []
+    if checkpoint.fact("dataset", dict).get("digest") != dataset.digest:
+        dataset, changes = as_seen(dataset, checkpoint.part("seen"), split)
+        warnings.append(f"the images of {dataset.name} here are not those that {path} was trained on: {changes}")
+    images = split_of(dataset, split)
+    found = evaluate(network, images, normalizer, config.train.loss, classes, views=views or config.train.tta)
+    return found, {"checkpoint": str(path), "dataset": dataset.name, "split": split, **asdict(found)}, warnings
+
+
+def split_of(dataset: Dataset, split: str) -> Images:
+    """Find the images called ``train``, ``validation`` or ``test``; ConfigError if there are none."""
+    images: Images | None = getattr(dataset, split)
+    if images is None or not len(images):
+        raise ConfigError(f"{dataset.name} has no {split} images under the config of this checkpoint (data.validation)")
+    return images
+
+
+def describe(found: Evaluation, images: str) -> str:
+    """Put an evaluation of the ``images`` called so into words."""
+    counted = "1 image" if found.images == 1 else f"{found.images:,} images"
+    lines = [f"{images}: {counted}, accuracy {found.accuracy:.2%}, loss {found.loss:.4f}"]
+    width = max(map(len, found.per_class))
+    for name, accuracy in found.per_class.items():
+        lines.append(f"  {name:{width}}  " + ("no images" if accuracy is None else f"{accuracy:7.2%}"))
+    return "\n".join(lines)

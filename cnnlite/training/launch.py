@@ -1,0 +1,256 @@
+"""From what the user asked for to a run that trains: config, data, run directory, and going on with an earlier run."""
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cnnlite.config.load import Config, flatten, load_config, render, settled
+from cnnlite.data import Dataset, DatasetMissing, class_table
+from cnnlite.errors import CheckpointError, ConfigError, DataError, LostRunError, Problem, StorageError
+from cnnlite.runs.checkpoint import Checkpoint, CheckpointFile, load_checkpoint
+from cnnlite.runs.directory import RunDirectory, RunElsewhere
+from cnnlite.runs.environment import versions, with_session
+from cnnlite.runs.restore import check_run, check_training, load_data
+from cnnlite.runs.results import Progress, Result, read_object, read_result
+from cnnlite.runtime import distributed, machine
+from cnnlite.training.budget import measure, plan
+from cnnlite.training.loop import train
+from cnnlite.training.progress import Reporter
+from cnnlite.training.resume import PLACES, check_same, check_version
+from cnnlite.training.tensorboard import TensorBoard, require_tensorboardx
+from cnnlite.utils.console import shell_word
+from cnnlite.utils.files import is_missing
+from cnnlite.utils.printable import has_codes
+from cnnlite.utils.signals import StopFlag, Stopped
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line or a program asks for."""
+
+    config: str | Mapping[str, Any] | None = None
+    """A file, the name of a bundled config, or plain data."""
+    overrides: Sequence[str] = ()
+    run_dir: Path | None = None
+    resume: Path | None = None
+    """A run directory, or one of the checkpoints in it."""
+    seed: int | None = None
+    data: str | None = None
+    epochs: float | None = None
+    budget: float | None = None
+    """Seconds that all of it may take, in place of a number of epochs."""
+    tensorboard: bool = False
+
+    def load_config(self, otherwise: Path | None = None) -> Config:
+        """Read the config, or another where none was asked for, and apply all that was; ConfigError."""
+        source = otherwise if self.config is None else self.config
+        if source is None:
+            raise ConfigError("nothing to train: give --config (see `cnnlite configs list`) or --resume")
+        overrides = list(self.overrides)
+        if self.epochs is not None:
+            overrides += [f"train.epochs={self.epochs:.15g}", "train.iterations=null"]
+        return load_config(source, overrides, seed=self.seed, data=self.data)
+
+
+Offer = Callable[[DatasetMissing], bool]
+"""Asks the user whether to download a dataset and does so; True if it is there now."""
+
+
+def launch(request: Request, reporter: Reporter, stop: StopFlag, offer: Offer) -> tuple[Result, Path]:
+    """Start or resume a run and train; returns what came of it and the run directory.
+
+    A run that ends before its first step leaves no directory behind. Among ranks, the first one reads and writes runs.
+    """
+    stop = distributed.current().agreed(stop)
+    distributed.current().check_same({"--resume": request.resume})
+    if request.tensorboard:
+        require_tensorboardx()
+    if request.resume is not None:
+        return _resume(request, request.resume, reporter, stop, offer)
+    began = time.perf_counter()
+    config = request.load_config()
+    dataset = checked_data(config, offer)
+    _check_ranks(config, dataset)
+    planned = ""
+    if request.budget is not None:
+        pace = measure(config, dataset, stop)
+        spent = time.perf_counter() - began
+        config, planned = distributed.current().from_first(lambda: plan(config, pace, request.budget, spent))
+    with contextlib.ExitStack() as stack:
+        with stop.deferred():  # or a signal might leave a directory that nobody holds
+            run = _directory(
+                lambda: RunDirectory.create_at(request.run_dir) if request.run_dir else RunDirectory.create(config.name)
+            )
+            stack.enter_context(_held(run, request))
+        stop.check()
+        config = settled(config)
+        # The config comes last: with it, a run that is killed can be gone on with.
+        run.write_json("environment.json", {"config": config.name, **with_session({}, 0)})
+        run.write_text("config.yaml", render(config))
+        if request.tensorboard:
+            reporter.row_logs.append(TensorBoard(run.file("tensorboard")))
+        reporter.open_log(run.append_to("log.txt"))
+        reporter.line(f"{config.name}: {describe_data(dataset)}; run directory {run.path}")
+        for line in class_table(dataset):
+            reporter.line(line)
+        if planned:
+            reporter.line(planned)
+        _say_slowed(reporter)
+        return train(config, run, dataset=dataset, reporter=reporter, stop=stop), run.path
+
+
+def _resume(request: Request, path: Path, reporter: Reporter, stop: StopFlag, offer: Offer) -> tuple[Result, Path]:
+    from_first = distributed.current().from_first
+    named = from_first(path.is_file)
+    run = _directory(lambda: _open(path))
+    with _held(run, request):
+        fits = check_run(path)
+
+        def check(file: CheckpointFile) -> None:
+            check_version(Checkpoint({}, file.meta))  # before the config, which that version may have read otherwise
+            fits(file)
+
+        unsaved = from_first(lambda: not named and run.is_unsaved())
+        checkpoint, warnings = from_first(
+            (lambda: (_beginning(run), []))
+            if unsaved
+            else lambda: (load_checkpoint(path, check), []) if named else run.newest_checkpoint(check)
+        )
+        for warning in warnings:
+            reporter.warn(f"warning: {warning}")
+        config = settled(from_first(lambda: request.load_config(run.file("config.yaml"))))
+        config = dataclasses.replace(config, name=str(checkpoint.meta.get("name", path.name)))
+        changes = check_same(config, checkpoint, reporter)
+        unchanged = all(change.path in PLACES for change in changes)
+        if unchanged and not named and (result := from_first(lambda: _finished(run))):
+            reporter.warn(
+                f"{run.path}: this run is complete; train on with a larger --epochs, or -o train.iterations=..."
+            )
+            return result, run.path
+        tensorboard = request.tensorboard or from_first(lambda: not is_missing(run.file("tensorboard")))
+        if tensorboard:
+            require_tensorboardx()
+        dataset = checked_data(config, offer)
+        if not unsaved and checkpoint.fact("dataset", dict).get("digest") != dataset.digest:
+            raise DataError(f"{config.data.root}: not the images that {run.path} was trained on; point --data to those")
+        _check_ranks(config, dataset)
+        progress = Progress() if unsaved else Progress.of(checkpoint)
+        sessions = from_first(lambda: read_object(run.file("environment.json")))
+        run.write_json("environment.json", {"config": config.name, **with_session(sessions, progress.step)})
+        run.write_text("config.yaml", render(config))
+        if tensorboard:
+            reporter.row_logs.append(TensorBoard(run.file("tensorboard"), progress.evaluated))
+        reporter.open_log(run.append_to("log.txt"))
+        how = "before its first checkpoint: from its config, from" if unsaved else "at"
+        reporter.line(f"resuming {run.path} {how} step {checkpoint.meta.get('step')}")
+        _say_slowed(reporter)
+        resume = None if unsaved else checkpoint
+        return train(config, run, dataset=dataset, reporter=reporter, stop=stop, resume=resume), run.path
+
+
+def _beginning(run: RunDirectory) -> Checkpoint:
+    """What a checkpoint of a run would say before its first step; CheckpointError if not even its config is there."""
+    path = run.file("config.yaml")
+    if is_missing(path):
+        way_out = f"start it again with --config and --run-dir {shell_word(str(run.path))}"
+        raise CheckpointError(f"{run.path}: was ended before its config was written; {way_out}")
+    config = load_config(path)
+    name = read_object(run.file("environment.json")).get("config")
+    facts = {"step": 0, "epoch": 0.0, "config": config.resolved, "versions": versions()}
+    return Checkpoint({}, {"name": name if isinstance(name, str) and not has_codes(name) else config.name, **facts})
+
+
+def _open(path: Path) -> RunDirectory:
+    if path.is_file() and path.parent.name != "checkpoints":
+        raise ConfigError(f"{path}: is not in a run directory; --resume takes a run, such as runs/small")
+    return RunDirectory.open(path.parent.parent if path.is_file() else path)
+
+
+def _directory(make: Callable[[], RunDirectory]) -> RunDirectory:
+    """The run directory that ``make`` returns on the first rank."""
+    made: list[RunDirectory] = []
+
+    def path() -> Path:
+        made.append(make())
+        return made[0].path
+
+    place = distributed.current().from_first(path)
+    return made[0] if made else RunElsewhere(place)
+
+
+def _check_ranks(config: Config, dataset: Dataset) -> None:
+    """Compare what the ranks are about to train on what; ConfigError or DataError if that differs."""
+    ranks = distributed.current()
+    ranks.check_same({place: value for place, value in flatten(config.resolved).items() if place != "data.root"})
+    ranks.check_same({"images of SHA-256": dataset.digest}, DataError)
+
+
+@contextlib.contextmanager
+def _held(run: RunDirectory, request: Request) -> Iterator[None]:
+    """Keep the run locked inside the block, and leave no trace of a run that did not get anywhere."""
+    try:
+        yield
+    except BaseException as error:
+        if run.discard() or isinstance(error, LostRunError):
+            raise
+        data = f" --data {shell_word(request.data)}" if request.data else ""
+        size = distributed.current().size
+        mpiexec = f"mpiexec -n {size} " if size > 1 else ""
+        way_on = f"continue with: {mpiexec}cnnlite train --resume {shell_word(str(run.path))}{data}"
+        if isinstance(error, StorageError):
+            raise StorageError(f"{error}\n{_state(run)}{way_on}") from error
+        if isinstance(error, Stopped):
+            error.hint = way_on
+        raise
+    finally:
+        run.close()
+
+
+def _state(run: RunDirectory) -> str:
+    """Say that there is a checkpoint, where that is certain."""
+    with contextlib.suppress(StorageError):
+        return "" if run.is_unsaved() else "the last checkpoint is whole; "
+    return ""
+
+
+def checked_data(config: Config, offer: Offer) -> Dataset:
+    """Check network and optimizer, then load the dataset, which may be offered for download."""
+    check_training(config)
+    try:
+        dataset = load_data(config)
+    except DatasetMissing as missing:
+        if distributed.current().size > 1 or not offer(missing):
+            raise
+        dataset = load_data(config)
+    if config.train.patience is not None and dataset.validation is None:
+        way_out = "there are no validation images (data.validation) to tell when to stop; leave it out"
+        raise ConfigError([Problem("train.patience", way_out)])
+    return dataset
+
+
+def describe_data(dataset: Dataset) -> str:
+    """Say how many images there are for what."""
+    validation = f"{len(dataset.validation):,}" if dataset.validation else "no"
+    return (
+        f"{dataset.name}, {len(dataset.train):,} images to train on, {validation} to validate with, "
+        f"{len(dataset.test):,} to test with"
+    )
+
+
+def _say_slowed(reporter: Reporter) -> None:
+    """Say if a variable or how NumPy was built makes training slower than it could be; it stays as it is."""
+    if slowed := machine.slowed():
+        reporter.line(slowed)
+
+
+def _finished(run: RunDirectory) -> Result | None:
+    """Read the result of a run that came to its end."""
+    try:
+        result = Result(**read_result(run.file("result.json")))
+    except TypeError:  # something is missing, or everything
+        return None
+    return result if result.status == "complete" else None

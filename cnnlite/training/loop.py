@@ -1,0 +1,278 @@
+"""The training loop, which can stop at any step and go on as if it had not."""
+
+import contextlib
+import copy
+import dataclasses
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from cnnlite.config.load import Config
+from cnnlite.data import Batches, Dataset, Images, Normalizer, Views, fingerprints, repeated
+from cnnlite.errors import CheckpointError, DamagedError, DivergedError, StorageError
+from cnnlite.nn.nan_check import advice, first_not_finite
+from cnnlite.nn.network import Network, load_arrays
+from cnnlite.nn.shape_errors import refuse_small_batches
+from cnnlite.optim.averaging import NoAveraging
+from cnnlite.optim.base import gradient_norm, scale_gradients
+from cnnlite.runs.checkpoint import Checkpoint
+from cnnlite.runs.directory import RunDirectory
+from cnnlite.runs.metrics import hits
+from cnnlite.runs.restore import averaged_state_of, state_of
+from cnnlite.runs.results import Progress, Result
+from cnnlite.runtime import distributed
+from cnnlite.training.evaluation import Evaluation, evaluate
+from cnnlite.training.progress import Reporter
+from cnnlite.training.recorder import Recorder
+from cnnlite.training.resume import refused
+from cnnlite.utils.files import is_missing
+from cnnlite.utils.signals import StopFlag, Stopped
+from cnnlite.utils.types import Array
+
+_PROMISE = "stopping after this step, and saving; Ctrl-C again stops at once"
+
+
+def train(
+    config: Config,
+    run: RunDirectory,
+    *,
+    dataset: Dataset,
+    reporter: Reporter,
+    stop: StopFlag,
+    resume: Checkpoint | None = None,
+) -> Result:
+    """Train as ``config`` says, from the start or from ``resume``, and test with the best checkpoint.
+
+    A signal ends the run at the next step with a checkpoint: Stopped, after which ``resume`` goes on with the same
+    bits. DivergedError if the loss or a gradient is not finite, StorageError if a file cannot be written or memory
+    does not suffice.
+    """
+    try:
+        with prepared(config, run, dataset, reporter, stop) as training:
+            if resume is None:
+                training.begin()
+            else:
+                training.restore(resume)
+            with np.errstate(all="ignore"), stop.deferred(_PROMISE):
+                return training.complete()
+    finally:
+        reporter.close()
+
+
+@contextlib.contextmanager
+def prepared(
+    config: Config, run: RunDirectory, dataset: Dataset, reporter: Reporter, stop: StopFlag
+) -> Iterator["Training"]:
+    """Make a `Training` for the block.
+
+    ConfigError, with file and line, if it cannot be made; StorageError, with a batch size to try, if memory does not
+    suffice for it or in the block.
+    """
+    try:
+        with config.located():
+            training = Training(config, run, dataset, reporter, stop)
+        yield training
+    except MemoryError as error:
+        size = config.train.batch_size
+        reason = f"out of memory with batch size {size}: {error}".rstrip(": ")
+        raise StorageError(f"{reason}; lower train.batch_size (-o train.batch_size={max(1, size // 2)})") from None
+
+
+class Training:
+    """One run in progress."""
+
+    def __init__(self, config: Config, run: RunDirectory, dataset: Dataset, reporter: Reporter, stop: StopFlag):
+        self.config, self.run, self.dataset, self.reporter, self.stop = config, run, dataset, reporter, stop
+        self.ranks = distributed.current()
+        settings = config.train
+        shape = dataset.train.images.shape[1:]
+        self.network = Network(config.model, shape, seed=config.seed, classes=len(dataset.classes))
+        self.optimizer = copy.deepcopy(settings.optimizer)
+        self.optimizer.bind(list(self.network.parameters.values()))
+        self.seen = fingerprints(dataset)
+        self.normalizer = Normalizer.fit(dataset.train.images, config.data.normalize)
+        self.batches = Batches(
+            dataset.train,
+            settings.batch_size,
+            seed=config.seed,
+            transforms=config.data.augment,
+            normalizer=self.normalizer,
+            drop_last=config.data.drop_last,
+            mix=config.data.mix,
+            classes=len(dataset.classes),
+        )
+        steps_per_epoch = self.batches.steps_per_epoch
+        refuse_small_batches(self.network.model, settings.batch_size, self.batches.size(steps_per_epoch - 1))
+        self.total_steps = settings.total_steps(steps_per_epoch)
+        self.optimizer.plan(self.total_steps, steps_per_epoch)
+        self.averaging = copy.deepcopy(settings.averaging) or NoAveraging()
+        self.validate_every = settings.validate_every.steps(steps_per_epoch)
+        self.checkpoint_every = settings.checkpoint_every.steps(steps_per_epoch)
+        self.recorder = Recorder(
+            config, run, dataset, reporter, total_steps=self.total_steps, steps_per_epoch=steps_per_epoch
+        )
+
+    @property
+    def progress(self) -> Progress:
+        """How far the run is."""
+        return self.recorder.progress
+
+    def begin(self) -> None:
+        """Do what a new run needs before its first step; one that goes on has it from its checkpoint."""
+        for line in repeated(self.seen):
+            self.reporter.line(line)
+        self.network.fit(self.dataset.train.images, self.normalizer)
+        self.averaging.bind(self.network.state())
+        saves = [self.checkpoint_every, *([self.validate_every] if self.dataset.validation else [])]
+        self.ranks.from_first(lambda: self.recorder.begin(min(saves)))
+
+    def complete(self) -> Result:
+        """Train to the end, write the result, return it; on the way out by a signal or divergence write that."""
+        recorder, parameters = self.recorder, self.network.size
+        recorder.start()
+        try:
+            self._train()
+            self.reporter.activity("test", self.progress.step)
+            return self._test()
+        except Stopped as stopped:
+            if self.progress.step:
+                recorder.save_last(self.checkpoint)
+                recorder.finish("interrupted", parameters)
+                self.reporter.note(f"stopped by {stopped.name} at step {self.progress.step}, and saved")
+            raise
+        except DivergedError as error:
+            recorder.finish("diverged", parameters)
+            step = self.progress.step
+            place = f"step {step}, learning rate {self._lr(min(step, self.total_steps - 1)):g}"
+            way_out = advice(self.config.resolved["train"])
+            self.reporter.note(f"diverged: {place}: {error}")
+            raise DivergedError(f"{place}: {error}\nthis step is not saved; {way_out}") from None
+
+    def _train(self) -> None:
+        progress, patience = self.progress, self.config.train.patience
+        self.reporter.activity("train", progress.step)
+        while True:
+            step, ended = progress.step, progress.step == self.total_steps
+            if progress.evaluated < step and (ended or step % self.validate_every == 0):
+                self._evaluate()
+            if not ended and patience is not None and progress.stale(self.validate_every) >= patience:
+                self.reporter.line(f"no better for {patience} validations: the training ends early")
+                ended = True
+            if ended or (step and step % self.checkpoint_every == 0):
+                self.recorder.save_last(self.checkpoint)
+            if ended:
+                return
+            ends = [step + every - step % every for every in (self.validate_every, self.checkpoint_every)]
+            self.train_until(min(self.total_steps, *ends))
+
+    def train_until(self, end: int) -> None:
+        """Make updates up to ``end``; Stopped between two of them if a signal came."""
+        network, optimizer, ranks, settings = self.network, self.optimizer, self.ranks, self.config.train
+        with self.recorder.counted():
+            for step in range(self.progress.step, end):
+                self.stop.check()
+                count = self.batches.size(step)
+                x, targets = self.batches.batch(step, ranks.begin_batch(count))
+                groups = optimizer.active(step)
+                network.freeze(optimizer.finished(step))
+                logits = network.forward(x, training=True, step=step)
+                own_loss, dlogits = settings.loss.loss_and_gradient(logits, targets)
+                loss, correct = ranks.figures(own_loss, hits(logits, targets))
+                if not math.isfinite(loss):
+                    raise self._diverged("loss", x, targets)
+                network.backward(ranks.weighted(dlogits))
+                ranks.allreduce(group.grads for group in groups)
+                norm = gradient_norm(groups)
+                if not math.isfinite(norm):
+                    raise self._diverged("gradient", x, targets)
+                if settings.clip_norm is not None and norm > settings.clip_norm:
+                    scale_gradients(groups, settings.clip_norm / norm)
+                optimizer.step(step, self._factor(step))
+                self.averaging.update(step)
+                self.recorder.step(loss, correct, count)
+
+    def _evaluate(self) -> None:
+        """Validate, write a row of the metrics, and keep the checkpoint if it is the best so far."""
+        self.ranks.check_replicas(self.network.state())
+        found = None
+        if self.dataset.validation is not None:
+            self.reporter.activity("validate", self.progress.step)
+            with self.averaging.applied():
+                found = self.evaluation_of(self.dataset.validation, "none")
+            self.reporter.activity("train", self.progress.step)
+        if self.recorder.row(self._lr(self.progress.step - 1), found):
+            self.run.save("best", self.checkpoint())
+
+    def evaluation_of(self, images: Images, views: Views) -> Evaluation:
+        """Evaluate the network as it is now."""
+        loss, classes = self.config.train.loss, self.dataset.classes
+        return evaluate(self.network, images, self.normalizer, loss, classes, views=views, check=self.stop.check)
+
+    def _test(self) -> Result:
+        """Evaluate the test images, with the parameters of the best checkpoint where validation chose one."""
+        tested, last = self.progress, self.checkpoint()
+        if tested.best_step is None:
+            self.run.save("best", last)
+        self.network.load_state(averaged_state_of(last))
+        if tested.best_step is not None:
+            try:
+                best = self.ranks.from_first(self._best)
+            except DamagedError as error:
+                self.reporter.warn(f"warning: {error}; testing with the last parameters instead")
+                tested = dataclasses.replace(tested, best_step=None, best_accuracy=None)
+            else:
+                self.network.load_state(averaged_state_of(best))
+                tested = Progress.of(best)
+        test = self.evaluation_of(self.dataset.test, self.config.train.tta)
+        return self.recorder.finish("complete", self.network.size, tested, test)
+
+    def _best(self) -> Checkpoint:
+        """Load the best checkpoint of this run; DamagedError if it is gone, damaged or another's.
+
+        CheckpointError, or StorageError, if it cannot be read now: it may be whole.
+        """
+        self.run.confirm()
+        path = self.run.checkpoint_path("best")
+        if is_missing(path):
+            raise DamagedError(f"{path}: is gone")
+        best = self.run.load("best")
+        try:
+            then, now = Progress.of(best), self.progress
+            bests = [(progress.best_step, progress.best_accuracy, progress.best_loss) for progress in (then, now)]
+            same = then.step == now.best_step and bests[0] == bests[1]
+            same &= best.fact("dataset", dict) == self.recorder.facts()["dataset"] and not refused(self.config, best)
+        except CheckpointError as error:
+            raise DamagedError(f"{path}: {error}") from None
+        if not same:
+            raise DamagedError(f"{path}: was not written by this run")
+        return best
+
+    def checkpoint(self) -> Checkpoint:
+        """All that a resumed run needs, and all that an evaluation elsewhere needs."""
+        arrays: dict[str, Array] = {**self.network.state(), **self.normalizer.state()}
+        arrays |= {f"optimizer/{name}": array for name, array in self.optimizer.state().items()}
+        arrays |= {f"average/{name}": array for name, array in self.averaging.state().items()}
+        arrays |= {f"seen/{part}": known for part, known in self.seen.items()}
+        return Checkpoint(arrays, self.recorder.facts())
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go back to where the checkpoint was made; CheckpointError if it does not fit."""
+        self.network.load_state(state_of(checkpoint))
+        self.optimizer.load_state(checkpoint.part("optimizer"))
+        self.averaging.bind(self.network.state())
+        load_arrays(self.averaging.state(), checkpoint.part("average"), "averages")
+        self.recorder.resume(Progress.of(checkpoint))
+
+    def _factor(self, step: int) -> float:
+        """The factor for the learning rate that the schedule has at a step."""
+        return self.config.train.schedule.factor(step, self.total_steps, self.batches.steps_per_epoch)
+
+    def _lr(self, step: int) -> float:
+        return self.optimizer.rate(step, self._factor(step))
+
+    def _diverged(self, what: str, x: Array, targets: Array) -> DivergedError:
+        loss, step = self.config.train.loss, self.progress.step
+        places = self.ranks.each_alone(lambda: first_not_finite(self.network, loss, x, targets, step))
+        where = next((place for place in places if place), "the loss itself")
+        return DivergedError(f"the {what} is not finite, first in {where}")

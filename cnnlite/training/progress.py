@@ -1,0 +1,222 @@
+"""What a run tells its user: a bar at a terminal, plain lines elsewhere, and the same lines in log.txt."""
+
+import contextlib
+import io
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from tqdm import tqdm
+from tqdm.std import TqdmDefaultWriteLock  # type: ignore[attr-defined]  # the stubs leave it out
+
+from cnnlite.utils.console import mute, only_ascii, say
+from cnnlite.utils.files import open_to_append, unwritable
+from cnnlite.utils.printable import escaped
+
+_BAR = "{desc} {percentage:3.0f}% |{bar}| {remaining} left{postfix}"
+
+
+class RowLog(Protocol):
+    """Whoever else wants the figures of each validation."""
+
+    def row(self, figures: Mapping[str, float | None]) -> None:
+        """Take a row as it is in metrics.csv."""
+
+    def close(self) -> None:
+        """Write whatever is not yet written."""
+
+
+def _columns() -> int:
+    """Ask how wide the terminal is now; some do not know."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
+
+
+class _Bar(tqdm):  # type: ignore[type-arg] # at run time it takes none
+    """A bar that may be collected half-made, for its terminal was gone: older versions of tqdm would complain."""
+
+    last_print_t, start_t = -1.0, 0.0
+
+
+tqdm.monitor_interval = 0  # no thread that refreshes bars: the loops do that
+tqdm.set_lock(TqdmDefaultWriteLock.th_lock)  # by default there is one for processes too, which wants /dev/shm
+
+
+class Reporter:
+    """Shows progress on stderr, a bar if that is a terminal, and keeps a log.
+
+    ``quiet`` shows warnings alone, and ``mute``, for what another process says, shows and keeps nothing.
+    """
+
+    def __init__(self, *, quiet: bool = False, mute: bool = False):
+        self.quiet = quiet or mute
+        self.mute = mute
+        self.row_logs: list[RowLog] = []
+        self._bar: Any = None
+        self._activity, self._epoch = "train", 1
+        self._log: IO[str] | None = None
+        self._early: list[str] = []
+        self._log_path = Path()
+
+    def open_log(self, path: Path) -> None:
+        """Append every line to this file, those before this moment too; StorageError if it cannot be written."""
+        if self.mute:
+            return
+        try:
+            file = open_to_append(path, unshare=True)
+            self._log = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace")
+            self._log_path = path
+        except OSError as error:
+            raise unwritable(path, error) from error
+        early, self._early = self._early, []
+        for text in early:
+            self.note(text)
+
+    def start(self, step: int, total: int, epoch: int) -> None:
+        """Begin to show progress from ``step`` to ``total``; an ``epoch`` has so many steps."""
+        self._epoch = epoch
+        if self.quiet or sys.stderr is None or not sys.stderr.isatty():
+            return
+        with self._drawing():
+            self._bar = _Bar(
+                total=total,
+                initial=step,
+                desc=self._place(step, total),
+                bar_format=_BAR,
+                ascii=True if only_ascii(sys.stderr) else None,
+                ncols=_columns(),
+                nrows=20,  # tqdm shows nothing on terminals that do not know their height
+                leave=False,
+                file=sys.stderr,
+            )
+
+    def update(self, step: int, loss: float, accuracy: float, images_per_second: float) -> None:
+        """Show the figures so far; to be called ten times a second, not every step."""
+        if self._bar is not None:
+            with self._drawing():
+                self._bar.n = step
+                self._bar.ncols = _columns()
+                self._bar.set_description_str(self._place(step, self._bar.total), refresh=False)
+                figures = f"loss {loss:.3f}, acc {accuracy:.1%}, {images_per_second:,.0f} images/s"
+                self._bar.set_postfix_str(figures, refresh=False)
+                self._bar.refresh()
+
+    def activity(self, name: str, step: int) -> None:
+        """Say what the bar stands still for, or moves for, from ``step`` on."""
+        self._activity = name
+        if self._bar is not None:
+            with self._drawing():
+                self._bar.n = step
+                self._bar.set_description_str(self._place(step, self._bar.total))
+
+    def _place(self, step: int, total: int) -> str:
+        epochs = f"{total / self._epoch:.1f}".removesuffix(".0")
+        return f"{self._activity:8} epoch {step / self._epoch:.1f}/{epochs}"
+
+    def row(self, figures: Mapping[str, float | None], text: str) -> None:
+        """Print a row of the metrics as ``text``, and hand it to all that asked for its figures."""
+        self.line(text)
+        for log in self.row_logs:
+            if not self.mute:
+                log.row(figures)
+
+    def line(self, text: str) -> None:
+        """Print a line, unless quiet, and log it."""
+        self._write(text, shown=not self.quiet)
+
+    def warn(self, text: str) -> None:
+        """Print a line in any case, and log it."""
+        self._write(text, shown=not self.mute)
+
+    def note(self, text: str) -> None:
+        """Log a line without printing it."""
+        self._write(text, shown=False)
+
+    def _write(self, text: str, shown: bool) -> None:
+        if shown:
+            with self._drawing():
+                if self._bar is not None:
+                    self._bar.clear()
+                say(text, error=True)
+                if self._bar is not None:
+                    self._bar.refresh()
+        if self._log is None:
+            self._early.append(text)
+        else:
+            try:
+                self._log.write(escaped(text) + "\n")
+                self._log.flush()
+            except OSError as error:
+                with contextlib.suppress(OSError):
+                    self._log.close()
+                self._log = None
+                raise unwritable(self._log_path, error) from error
+
+    def close(self) -> None:
+        """Remove the bar and close the logs."""
+        for log in self.row_logs:
+            log.close()
+        self.row_logs.clear()
+        if self._bar is not None:
+            with self._drawing():
+                self._bar.close()
+            self._bar = None
+        if self._log is not None:
+            with contextlib.suppress(OSError):
+                self._log.close()
+            self._log = None
+
+    @contextlib.contextmanager
+    def _drawing(self) -> Iterator[None]:
+        """Go on without the bar if the terminal went away."""
+        try:
+            yield
+        except (OSError, ValueError):
+            if self._bar is not None:
+                self._bar.disable = True
+                self._bar = None
+            mute(sys.stderr)
+
+
+class ByteBar:
+    """Shows at a terminal how many bytes of a download, or of unpacking, are done."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._done = 0
+
+    def __call__(self, done: int, total: int | None, /) -> None:
+        """Take note that ``done`` of ``total`` bytes are done; None if nobody knows how many there will be."""
+        if sys.stderr is None or not sys.stderr.isatty():
+            return
+        try:
+            if self._bar is None or done < self._done:  # the next of several downloads
+                self.close()
+                style = True if only_ascii(sys.stderr) else None
+                self._bar = _Bar(
+                    total=total,
+                    initial=done,
+                    unit="B",
+                    unit_scale=True,
+                    ascii=style,
+                    ncols=_columns(),
+                    nrows=20,
+                    leave=False,
+                    file=sys.stderr,
+                )
+            else:
+                self._bar.update(done - self._done)
+            self._done = done
+        except (OSError, ValueError):
+            mute(sys.stderr)
+
+    def close(self) -> None:
+        """Remove the bar."""
+        if self._bar is not None:
+            with contextlib.suppress(OSError, ValueError):
+                self._bar.close()
+            self._bar = None

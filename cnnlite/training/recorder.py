@@ -1,0 +1,178 @@
+"""What a training leaves behind and tells its user: rows of figures, checkpoints, its result."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from typing import Any
+
+from cnnlite import __version__
+from cnnlite.config.load import Config
+from cnnlite.data import Dataset
+from cnnlite.errors import CheckpointError
+from cnnlite.runs.checkpoint import Checkpoint
+from cnnlite.runs.directory import RunDirectory
+from cnnlite.runs.environment import arithmetic, versions
+from cnnlite.runs.metrics import Mean
+from cnnlite.runs.results import Progress, Result, describe_result, describe_row
+from cnnlite.training.evaluation import Evaluation
+from cnnlite.training.progress import Reporter
+
+_REFRESH_SECONDS = 0.1
+
+
+class Recorder:
+    """Keeps the progress of a run, and writes it where it belongs.
+
+    Args:
+        config: of the run.
+        run: where to write.
+        dataset: what is trained on.
+        reporter: what the user sees.
+        total_steps: of the whole training.
+        steps_per_epoch: of the dataset.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        run: RunDirectory,
+        dataset: Dataset,
+        reporter: Reporter,
+        *,
+        total_steps: int,
+        steps_per_epoch: int,
+    ):
+        self.config, self.run, self.dataset, self.reporter = config, run, dataset, reporter
+        self.total_steps, self.steps_per_epoch = total_steps, steps_per_epoch
+        self.metrics = run.metrics()
+        self.progress = Progress()
+        self._saved: tuple[int, int] | None = None
+        self._images, self._seconds = 0, 0.0
+        self._shown = 0.0
+
+    @property
+    def epoch(self) -> float:
+        """Epochs that are done."""
+        return self.progress.step / self.steps_per_epoch
+
+    def resume(self, progress: Progress) -> None:
+        """Go on from ``progress``, without the rows after it; CheckpointError if that is beyond the end."""
+        if progress.step > self.total_steps:
+            raise CheckpointError(f"the run is at step {progress.step}, beyond the {self.total_steps} asked for")
+        self.progress = progress
+        self.metrics.cut_back(progress.evaluated)
+        self._saved = (progress.step, progress.evaluated)
+
+    def begin(self, first_save: int) -> None:
+        """Start anew where a run was ended before its ``first_save``, without the rows that it had.
+
+        CheckpointError if there are later ones: then there was a checkpoint, which is gone.
+        """
+        if self.metrics.reaches_beyond(first_save):
+            raise CheckpointError(
+                f"{self.metrics.path}: has figures from after step {first_save}, where a checkpoint was written, but "
+                "there is none; start a new run instead"
+            )
+        self.metrics.cut_back(0)
+
+    def start(self) -> None:
+        """Begin to count time and to show progress."""
+        self._started = time.perf_counter() - self.progress.seconds
+        self.reporter.start(self.progress.step, self.total_steps, self.steps_per_epoch)
+
+    @contextlib.contextmanager
+    def counted(self) -> Iterator[None]:
+        """Count the time inside the block as that of its steps."""
+        self._began, self._began_images = time.perf_counter(), self._images
+        try:
+            yield
+        finally:
+            self._seconds += time.perf_counter() - self._began
+
+    def step(self, loss: float, hits: float, images: int) -> None:
+        """Take note of a step: mean loss and number of hits of its batch."""
+        progress = self.progress
+        progress.loss.add(loss * images, images)
+        progress.accuracy.add(hits, images)
+        progress.step += 1
+        self._images += images
+        now = time.perf_counter()
+        if now - self._shown > _REFRESH_SECONDS:
+            self._shown = now
+            speed = (self._images - self._began_images) / (now - self._began)
+            self.reporter.update(progress.step, progress.loss.value or 0.0, progress.accuracy.value or 0.0, speed)
+
+    def row(self, lr: float, found: Evaluation | None) -> bool:
+        """Write a row of the metrics, with a validation if there was one; whether that is the best so far."""
+        progress = self.progress
+        progress.seconds = time.perf_counter() - self._started
+        row = {
+            "step": progress.step,
+            "epoch": self.epoch,
+            "seconds": round(progress.seconds, 3),
+            "lr": lr,
+            "train_loss": progress.loss.value,
+            "train_accuracy": progress.accuracy.value,
+            "validation_loss": found.loss if found else None,
+            "validation_accuracy": found.accuracy if found else None,
+            "images_per_second": round(self._images / max(self._seconds, 1e-9), 1),
+        }
+        best = found is not None and progress.is_better(found.accuracy, found.loss)
+        self.metrics.append(row)
+        self.reporter.row(row, describe_row(row, self.total_steps, best=best))
+        progress.evaluated = progress.step
+        progress.loss, progress.accuracy = Mean(), Mean()
+        self._images, self._seconds = 0, 0.0
+        if found and best:
+            progress.best_step, progress.best_accuracy, progress.best_loss = progress.step, found.accuracy, found.loss
+        return best
+
+    def save_last(self, checkpoint: Callable[[], Checkpoint]) -> None:
+        """Write the ``checkpoint`` to go on from, unless it is there already."""
+        state = (self.progress.step, self.progress.evaluated)
+        if state != self._saved:
+            self.progress.seconds = time.perf_counter() - self._started
+            self.run.save("last", checkpoint())
+            self._saved = state
+
+    def facts(self) -> dict[str, Any]:
+        """What a checkpoint says beside its arrays."""
+        return {
+            "step": self.progress.step,
+            "epoch": self.epoch,
+            "seed": self.config.seed,
+            "name": self.config.name,
+            "config": self.config.resolved,
+            "in_shape": list(self.dataset.train.images.shape[1:]),
+            "classes": list(self.dataset.classes),
+            "dataset": {"name": self.dataset.name, "digest": self.dataset.digest},
+            "progress": asdict(self.progress),
+            "versions": versions(),
+            "arithmetic": arithmetic(),
+        }
+
+    def finish(
+        self, status: str, parameters: int, tested: Progress | None = None, test: Evaluation | None = None
+    ) -> Result:
+        """Write the result of the run, of so many ``parameters``; ``test`` is of the checkpoint at ``tested``."""
+        progress = self.progress
+        best = tested or progress
+        result = Result(
+            config=self.config.name,
+            seed=self.config.seed,
+            steps=progress.step,
+            epochs=self.epoch,
+            train_seconds=round(progress.seconds, 3),
+            best_step=best.best_step or (best.step if test else None),
+            best_validation_accuracy=best.best_accuracy,
+            test_accuracy=test.accuracy if test else None,
+            test_loss=test.loss if test else None,
+            parameters=parameters,
+            cnnlite_version=__version__,
+            status=status,
+        )
+        self.run.write_json("result.json", asdict(result))
+        if test:
+            self.reporter.note(describe_result(result, self.run.path).partition("\n")[0])
+        return result

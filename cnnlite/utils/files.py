@@ -1,0 +1,318 @@
+"""Writing files so that a reader finds the old content or the new, never a part of it."""
+
+import contextlib
+import io
+import os
+import re
+import secrets
+import shutil
+import stat
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, BinaryIO
+
+from cnnlite.errors import ConfigError, DataError, StorageError
+from cnnlite.utils.printable import has_codes
+
+_TEMPORARY = re.compile(r"\.cnnlite-[0-9a-f]{16}\.tmp")
+
+
+def unwritable(path: Path, error: OSError) -> StorageError:
+    """Make the StorageError for a failed write to ``path``, which says why."""
+    return StorageError(f"{path}: cannot write: {error.strerror or error}")
+
+
+def unreadable(path: Path, error: OSError) -> StorageError:
+    """Make the StorageError for a failed look at ``path``, which says why."""
+    return StorageError(f"{path}: cannot read: {error.strerror or error}")
+
+
+@contextlib.contextmanager
+def replacing(path: Path, previous: Path | None = None) -> Iterator[BinaryIO]:
+    """Open a file that takes the place of ``path``, complete and on disk, if the block ends without an error.
+
+    What was at ``path`` is kept as ``previous`` where one is given; a link there is replaced, and what it leads to
+    stays. After an error ``path`` is what it was and the temporary file is gone; a process killed half-way leaves
+    temporary files for ``remove_temporary``. StorageError, also for a folder, FIFO or device at ``path``.
+    """
+    for place in filter(None, (path, previous)):
+        if is_special(place):
+            raise StorageError(f"{place}: is not a regular file; remove it")
+    with _spare(path) as temporary:
+        with _filling(temporary) as file:
+            yield file
+        if previous is not None:
+            _keep(path, previous)
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file in one piece; StorageError if that cannot be."""
+    with replacing(path) as file:
+        file.write(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 file in one piece; StorageError if that cannot be."""
+    write_bytes(path, text.encode(errors="backslashreplace"))  # names of files need not be text
+
+
+def refuse_existing(paths: Iterable[Path], *, force: bool = False) -> None:
+    """Raise ConfigError if anything is where a command would write; with ``force``, only for what is no file."""
+    found = [path for path in paths if os.path.lexists(path)]
+    if special := [path for path in found if is_special(path)]:
+        raise ConfigError(f"{special[0]}: is not a regular file; name another place")
+    if found and not force:
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        end = "exists already; name another place, or replace it with --force"
+        if len(found) > 1:
+            end = "exist already; name another place, or replace them with --force"
+        raise ConfigError(f"{', '.join(map(str, found[:3]))}{more}: {end}")
+
+
+def write_files(contents: Mapping[Path, bytes], *, force: bool = False) -> None:
+    """Write what a command makes, all of it or nothing: files that exist are named, and only ``force`` replaces them.
+
+    ConfigError as from `refuse_existing`; StorageError if one cannot be written, with the old files as they were.
+    """
+    refuse_existing(contents, force=force)
+    with contextlib.ExitStack() as stack:
+        ready = []
+        for path, content in contents.items():
+            ready.append((stack.enter_context(_spare(path)), path))
+            with _filling(ready[-1][0]) as file:
+                file.write(content)
+        refuse_existing(contents, force=force)  # all that fsync takes time
+        with contextlib.ExitStack() as undo:
+            for temporary, path in ready:
+                old = stack.enter_context(_spare(path))
+                there = os.path.lexists(path)
+                if there:
+                    with contextlib.suppress(OSError, NotImplementedError):  # no hard links: there is no way back
+                        os.link(path, old, follow_symlinks=False)
+                os.replace(temporary, path)
+                undo.callback(_put_back, old, path, there)
+            undo.pop_all()
+        for folder in {path.parent for path in contents}:
+            _sync_folder(folder)
+
+
+def is_special(path: Path) -> bool:
+    """Tell whether a folder, FIFO or device is at ``path``, or at the end of a link there.
+
+    So are all names of the system's own, such as /dev/stdout, which may lead to a file.
+    """
+    folder = os.path.realpath(path.parent)
+    ours = folder != "/dev" and not folder.startswith("/proc/")
+    return os.path.lexists(path) and not (ours and (os.path.isfile(path) or not os.path.exists(path)))
+
+
+def check_writable(folder: Path) -> None:
+    """Write and remove a temporary file in ``folder``; OSError if that cannot be."""
+    temporary = temporary_name(folder)
+    try:
+        with open(temporary, "xb") as file:
+            file.write(b"x")
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def open_to_append(path: Path, *, unshare: bool = False) -> io.BufferedWriter:
+    """Open a file for appending, made if need be; StorageError for a link, FIFO or device, which lead elsewhere.
+
+    With ``unshare``, a file that has other names too, as in a copy made of hard links, becomes one by itself first.
+    Other OSErrors are passed on.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise StorageError(f"{path}: is not a regular file; remove it")
+    file = open(path, "ab", opener=_opener)  # noqa: SIM115 - the caller's
+    status = os.fstat(file.fileno())
+    if stat.S_ISREG(status.st_mode) and not (unshare and status.st_nlink > 1):
+        return file
+    file.close()
+    if not stat.S_ISREG(status.st_mode):
+        raise StorageError(f"{path}: is not a regular file; remove it")
+    with replacing(path) as copy, open_at_once(path) as shared:
+        shutil.copyfileobj(shared, copy)
+    return open_to_append(path)
+
+
+def open_at_once(path: Path) -> BinaryIO:
+    """Open a file for reading; one that others write to, a FIFO, would keep a plain `open` waiting for ever."""
+    return open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))
+
+
+def read_small(path: Path, most: int) -> bytes:
+    """Read a regular file of at most ``most`` bytes; DataError if it is anything else, or cannot be read.
+
+    The OSErrors that say that nothing is there are passed on.
+    """
+    try:
+        with open_at_once(path) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise DataError(f"{path}: is not a regular file; remove it")
+            if status.st_size > most:
+                raise DataError(f"{path}: has {status.st_size:,} bytes, more than the {most:,} it may have; remove it")
+            return file.read(most)
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def temporary_name(folder: Path) -> Path:
+    """Make up a name at which nobody can have put a link; short, as that of the file may be as long as names can be."""
+    return folder / f".cnnlite-{secrets.token_hex(8)}.tmp"
+
+
+def is_temporary(name: str) -> bool:
+    """Tell a name that `temporary_name` made up."""
+    return bool(_TEMPORARY.fullmatch(name))
+
+
+def is_missing(path: Path) -> bool:
+    """Tell whether nothing is at ``path``; StorageError if the system does not say, which is another thing."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError as error:
+        raise unreadable(path, error) from error
+    return False
+
+
+def place(text: str) -> str:
+    """Expand a ``~`` that a path begins with; ValueError if that, or a control character, makes it no place."""
+    if has_codes(text):
+        raise ValueError("holds a control character, which no name of a folder may")
+    found = os.path.expanduser(text)
+    if found.startswith("~"):
+        home = re.split(r"[/\\]", text)[0]
+        raise ValueError(f"the home folder {home} is not known; a name that begins so is written ./{text}")
+    return found
+
+
+def remove_temporary(folder: Path) -> None:
+    """Delete what killed processes left of unfinished writes in ``folder``, and nothing else.
+
+    That are regular files with names of ours which nobody is writing: whoever does holds the lock of the file, or on
+    Windows keeps it from being deleted. Where files cannot be locked, nobody can tell, and all stay.
+    """
+    with contextlib.suppress(OSError):
+        for path in filter(lambda path: is_temporary(path.name), folder.iterdir()):
+            with contextlib.suppress(OSError):
+                if _is_abandoned(path):
+                    path.unlink()
+
+
+def _is_abandoned(path: Path) -> bool:
+    if not stat.S_ISREG(path.lstat().st_mode):
+        return False
+    if os.name != "posix":
+        return True
+    with open(path, "r+b", opener=_opener) as file:
+        return lock(file, otherwise=False)
+
+
+def lock(file: IO[bytes] | int, *, otherwise: bool = True) -> bool:
+    """Lock an open file, or on POSIX a folder, until it is closed; False if another process holds it.
+
+    ``otherwise`` is the answer where the file system has no locks: usually it is better to work than to refuse.
+    """
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(file if isinstance(file, int) else file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:
+        return otherwise
+    return True
+
+
+@contextlib.contextmanager
+def locked_folder(folder: Path, *, otherwise: bool = True) -> Iterator[bool]:
+    """Lock a folder inside the block; False if another process holds it.
+
+    ``otherwise`` is the answer where folders cannot be locked; Windows cannot even open them.
+    """
+    if os.name != "posix":
+        yield otherwise
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        yield lock(descriptor, otherwise=otherwise)
+    finally:
+        os.close(descriptor)
+
+
+def _opener(path: str, flags: int) -> int:
+    """Open neither what a link leads to nor, waiting for another process, a FIFO."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
+
+
+@contextlib.contextmanager
+def _spare(path: Path) -> Iterator[Path]:
+    """Make up another name beside ``path``; whatever has it at the end is removed, and OSErrors are of ``path``."""
+    spare = temporary_name(path.parent)
+    try:
+        yield spare
+    except OSError as error:
+        raise unwritable(path, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            spare.unlink()
+
+
+@contextlib.contextmanager
+def _filling(temporary: Path) -> Iterator[BinaryIO]:
+    """Open a new file, whose content is on disk when the block has ended."""
+    with open(temporary, "x+b") as file:
+        if os.name == "posix":  # a lock of Windows would keep others from reading
+            lock(file)
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _keep(path: Path, previous: Path) -> None:
+    """Make ``previous`` another name of the file at ``path``, which is there all the time."""
+    spare = temporary_name(previous.parent)
+    try:
+        os.link(path, spare)
+        os.replace(spare, previous)
+    except OSError:  # a file system without hard links, or there is nothing at the path yet
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(path, previous)
+    finally:
+        with contextlib.suppress(OSError):
+            spare.unlink()  # a replace does nothing where both names are of one file already
+
+
+def _put_back(old: Path, path: Path, there: bool) -> None:
+    """Undo the writing of a file, of which ``old`` is what was ``there`` before."""
+    with contextlib.suppress(OSError):
+        if there:
+            os.replace(old, path)
+        else:
+            path.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in ``folder`` survive a power cut; Windows cannot open folders and needs no such thing."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

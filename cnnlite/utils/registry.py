@@ -1,0 +1,57 @@
+"""Registries: the names that a config may use, and the classes they stand for."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, Generic, TypeVar
+
+from cnnlite.utils.text import did_you_mean
+
+T = TypeVar("T")
+C = TypeVar("C", bound=type[Any])
+
+
+class Registry(Generic[T]):
+    """Maps config names to subclasses of one base class.
+
+    The constructor's parameters of a registered class are the options it takes in a config; their
+    annotations are the types that the config is checked against.
+    """
+
+    by_base: ClassVar[dict[type, "Registry[Any]"]] = {}
+    """Finds the registry for an annotation: base class -> registry."""
+
+    def __init__(self, kind: str, base: type[T]):
+        self.kind = kind
+        self.base = base
+        self._classes: dict[str, type[Any]] = {}
+        Registry.by_base[base] = self
+
+    def register(self, name: str) -> Callable[[C], C]:
+        """Class decorator: make the class available in configs as ``name``."""
+
+        def add(cls: C) -> C:
+            if name in self._classes:
+                raise ValueError(f"{self.kind} {name!r} is registered already")
+            if self.base not in cls.__mro__:
+                raise TypeError(f"{self.kind} {name!r} must be a {self.base.__name__}")
+            self._classes[name] = cls
+            return cls
+
+        return add
+
+    def __getitem__(self, name: str) -> type[T]:
+        """The class called ``name``; ValueError with a suggestion if there is none."""
+        try:
+            return self._classes[name]
+        except KeyError:
+            hint = did_you_mean(name, self._classes) or f"; known: {', '.join(self)}"
+            raise ValueError(f"unknown {self.kind} {name!r}{hint}") from None
+
+    def name_of(self, cls: type) -> str:
+        """What configs call a class; its own name if it is not registered."""
+        return next((name for name, known in self._classes.items() if known is cls), cls.__name__)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._classes))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._classes

@@ -1,0 +1,172 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cnnlite.data import Dataset, Images, Normalizer
+from cnnlite.errors import CheckpointError, ConfigError, DataError, DivergedError
+from cnnlite.nn.losses import CrossEntropy
+from cnnlite.nn.network import Network
+from cnnlite.runs.checkpoint import Checkpoint, CheckpointFile, load_checkpoint, save_checkpoint
+from cnnlite.runs.directory import RunDirectory
+from cnnlite.training.evaluation import describe, evaluate, evaluate_checkpoint
+from cnnlite.training.loop import train
+from cnnlite.training.progress import Reporter
+from cnnlite.utils.signals import StopFlag
+from tests.support.small_runs import tiny
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Path:
+    run = RunDirectory.create_at(tmp_path_factory.mktemp("trained"))
+    train(tiny(epochs=1), run, dataset=dataset, reporter=Reporter(quiet=True), stop=StopFlag())
+    run.close()
+    return run.path / "checkpoints" / "best.npz"
+
+
+def changed(path: Path, target: Path, **facts: object) -> Path:
+    checkpoint = load_checkpoint(path)
+    checkpoint.meta.update(facts)
+    save_checkpoint(target, checkpoint)
+    return target
+
+
+@pytest.mark.parametrize("count", [1, 249, 250, 251, 600])
+def test_figures_are_those_of_all_images_at_once_whatever_the_batches(count: int, dataset: Dataset) -> None:
+    pick = np.arange(count) % len(dataset.test)
+    images = dataset.test.take(pick)
+    normalizer = Normalizer.fit(dataset.train.images)
+    network = Network(tiny().model, (32, 32, 3), seed=3, classes=10)
+    found = evaluate(network, images, normalizer, CrossEntropy(0.1), dataset.classes)
+    logits = network.forward(normalizer(images.images), training=False)
+    predicted = logits.argmax(axis=1)
+    assert found.images == count
+    assert found.accuracy == (predicted == images.labels).mean()
+    assert found.loss == pytest.approx(CrossEntropy(0.1).loss_and_gradient(logits, images.labels)[0], rel=1e-5)
+    for index, name in enumerate(dataset.classes):
+        right = (predicted == images.labels)[images.labels == index]
+        assert found.per_class[name] == (right.mean() if len(right) else None)
+        assert sum(found.confusion[index]) == len(right)
+
+
+def test_views_are_judged_by_the_mean_of_their_logits(dataset: Dataset) -> None:
+    normalizer = Normalizer.fit(dataset.train.images, "per_pixel")
+    network = Network(tiny().model, (32, 32, 3), seed=3, classes=10)
+    images = dataset.test.images
+    sides = [network.forward(normalizer(view), training=False) for view in (images, images[:, :, ::-1])]
+    logits = (sides[0] + sides[1]) / 2
+    found = evaluate(network, dataset.test, normalizer, CrossEntropy(), dataset.classes, views="mirror")
+    assert found.accuracy == (logits.argmax(axis=1) == dataset.test.labels).mean()
+    assert found.loss == pytest.approx(CrossEntropy().loss_and_gradient(logits, dataset.test.labels)[0], rel=1e-5)
+    alone = evaluate(network, dataset.test, normalizer, CrossEntropy(), dataset.classes)
+    assert alone.loss != pytest.approx(found.loss, rel=1e-3)
+
+
+def test_evaluation_changes_neither_network_nor_loss(dataset: Dataset) -> None:
+    network = Network(tiny().model, (32, 32, 3), seed=0)
+    before = {name: array.copy() for name, array in network.state().items()}
+    loss = CrossEntropy(label_smoothing=0.1)
+    evaluate(network, dataset.test, Normalizer.fit(dataset.train.images), loss, dataset.classes)
+    assert vars(loss) == {"label_smoothing": 0.1}
+    for name, array in network.state().items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+def test_infinite_logits_are_divergence_and_nothing_to_print(dataset: Dataset) -> None:
+    network = Network(tiny().model, (32, 32, 3), seed=0)
+    for parameter in network.parameters.values():
+        parameter.value[...] = 3e38
+    with pytest.raises(DivergedError, match="not finite"):
+        evaluate(network, dataset.test, Normalizer.fit(dataset.train.images), CrossEntropy(), dataset.classes)
+
+
+def test_a_checkpoint_alone_is_enough(trained: Path, tmp_path: Path) -> None:
+    result = json.loads((trained.parent.parent / "result.json").read_text())
+    moved = tmp_path / "elsewhere.npz"
+    moved.write_bytes(trained.read_bytes())
+    found, facts, warnings = evaluate_checkpoint(moved, "test")
+    assert found.accuracy == result["test_accuracy"]
+    assert warnings == []
+    names = "checkpoint dataset split images accuracy loss per_class confusion"
+    assert list(facts) == names.split()
+    assert facts["dataset"] == "shapes"
+    json.dumps(facts, allow_nan=False)
+
+
+def test_each_split_can_be_evaluated(trained: Path) -> None:
+    counts = {split: evaluate_checkpoint(trained, split)[0].images for split in ("train", "validation", "test")}
+    assert counts == {"train": 106, "validation": 20, "test": 40}
+
+
+def test_a_split_that_is_not_there_is_refused(trained: Path, tmp_path: Path) -> None:
+    config = load_checkpoint(trained).meta["config"]
+    config["data"]["validation"] = "none"
+    path = changed(trained, tmp_path / "a.npz", config=config)
+    with pytest.raises(ConfigError, match="no validation images"):
+        evaluate_checkpoint(path, "validation")
+
+
+def test_other_images_are_told_and_other_classes_refused(
+    trained: Path, tmp_path: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, _, warnings = evaluate_checkpoint(changed(trained, tmp_path / "a.npz", dataset={"digest": "other"}), "test")
+    assert len(warnings) == 1
+    other = replace(dataset, classes=(*dataset.classes[1:], "other"))
+    monkeypatch.setattr("cnnlite.training.evaluation.load_data", lambda *_: other)
+    with pytest.raises(DataError, match="other classes"):
+        evaluate_checkpoint(trained, "test")
+
+
+@pytest.mark.parametrize("fact", ["config", "classes", "in_shape"])
+def test_a_checkpoint_without_what_it_needs_is_refused(fact: str, trained: Path, tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(trained)
+    del checkpoint.meta[fact]
+    save_checkpoint(tmp_path / "a.npz", checkpoint)
+    with pytest.raises(CheckpointError, match=fact):
+        evaluate_checkpoint(tmp_path / "a.npz", "test")
+
+
+@pytest.mark.parametrize("value", [None, 3, "x", [], [1], {"model": []}])
+@pytest.mark.parametrize("fact", ["config", "classes", "in_shape"])
+def test_a_checkpoint_with_nonsense_in_it_is_refused(fact: str, value: object, trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"a\.npz"):
+        evaluate_checkpoint(changed(trained, tmp_path / "a.npz", **{fact: value}), "test")
+
+
+@pytest.mark.parametrize("name", ["param/0.weight", "buffer/1.running_mean", "normalize/std"])
+def test_an_array_that_is_missing_or_misshapen_is_named(name: str, trained: Path, tmp_path: Path) -> None:
+    for change in ("missing", "misshapen"):
+        checkpoint = load_checkpoint(trained)
+        array = checkpoint.arrays.pop(name)
+        if change == "misshapen":
+            checkpoint.arrays[name] = array[:-1]
+        save_checkpoint(tmp_path / "a.npz", checkpoint)
+        with pytest.raises(CheckpointError, match=r"std|" + name.replace(".", r"\.")):
+            evaluate_checkpoint(tmp_path / "a.npz", "test")
+
+
+def test_all_that_does_not_fit_is_named_before_any_array_is_read(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint: Checkpoint = load_checkpoint(trained)
+    checkpoint.arrays["param/99.weight"] = np.zeros(3, np.float32)
+    checkpoint.arrays["param/6.bias"] = np.zeros(10, np.float64)
+    del checkpoint.arrays["param/0.weight"]
+    save_checkpoint(tmp_path / "a.npz", checkpoint)
+    monkeypatch.delattr(CheckpointFile, "read")
+    with pytest.raises(CheckpointError) as caught:
+        evaluate_checkpoint(tmp_path / "a.npz", "test")
+    for fault in ("99.weight is not in", "6.bias is float64, not float32", "0.weight is missing"):
+        assert fault in str(caught.value)
+
+
+def test_the_description_holds_every_class(dataset: Dataset) -> None:
+    images = Images(dataset.test.images[:5], np.zeros(5, np.int64))
+    network = Network(tiny().model, (32, 32, 3), seed=0)
+    found = evaluate(network, images, Normalizer.fit(dataset.train.images), CrossEntropy(), dataset.classes)
+    text = describe(found, "shapes test")
+    assert text.startswith("shapes test: 5 images, accuracy")
+    assert all(name in text for name in dataset.classes)
+    assert "no images" in text
