@@ -17,6 +17,7 @@ from parts.markdown import bullets, write
 from parts.sides import Match, Side, SideError, match, names, serve, warn_if_busy
 
 from cnnlite.nn.kernels import convolution
+from cnnlite.nn.layers.base import Context
 from cnnlite.nn.layers.convolution import Conv2d
 from cnnlite.runs.environment import environment
 from cnnlite.runtime import engine
@@ -67,7 +68,7 @@ Results = tuple[Array, Array, Array]
 
 def ours(layer: Conv2d, x: Array, dy: Array) -> Results:
     """Output, gradient for ``x`` and gradient for the weights."""
-    y, dx = layer.forward(x, training=True), layer.backward(dy)
+    y, dx = layer.forward(x, Context(training=True)), layer.backward(dy)
     assert dx is not None  # noqa: S101 - for the type checker
     return y, dx, layer.grads["weight"]
 

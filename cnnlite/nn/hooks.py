@@ -1,5 +1,6 @@
-"""What the layers of a network are given and return, seen from outside while it works, and which of them work."""
+"""Hooks: what the layers of a network are given and return, seen from outside, and which of them work."""
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,9 +35,9 @@ def watched(model: Layer, see: Callable[[Call], None]) -> Iterator[None]:
     def watch(name: str, layer: Layer, way: Literal["forward", "backward"]) -> Callable[..., Array | None]:
         method: Callable[..., Array | None] = getattr(layer, way)
 
-        def called(given: Array, **options: Any) -> Array | None:
+        def called(given: Array, *context: Any) -> Array | None:
             start = time.perf_counter()
-            returned = method(given, **options)
+            returned = method(given, *context)
             see(Call(name, layer, way, given, returned, time.perf_counter() - start))
             return returned
 
@@ -54,23 +55,18 @@ def watched(model: Layer, see: Callable[[Call], None]) -> Iterator[None]:
                 delattr(layer, way)  # that of the class is back
 
 
-def working_layers(
-    layer: Layer, works: Callable[[str], bool], name: str = "", absorbed: tuple[Layer, ...] = ()
-) -> Iterator[tuple[str, str, Layer]]:
-    """Layers that are called, depth first: name, kind as in a config, and the layer itself.
+def working_layers(layer: Layer, name: str = "", fused: tuple[Layer, ...] = ()) -> Iterator[tuple[str, str, Layer]]:
+    """List the layers that are called, depth first: name, kind as in a config, and the layer itself.
 
-    A layer that is not called is done by the one before it, or, if it is the first, by the one around it, and is part
-    of that one's kind: ``batch_norm + relu``. A sequence that does no other's work is left out.
+    A layer that is fused into the one before it is part of that one's kind: ``batch_norm + relu``. A sequence is left
+    out.
     """
-    groups: list[tuple[str, Layer, list[Layer]]] = []
+    if isinstance(layer, Sequential):
+        starts = [layer.layers.index(step) for step in layer.steps]
+        for start, stop in itertools.pairwise([*starts, len(layer.layers)]):
+            step, *done_by_it = layer.layers[start:stop]
+            yield from working_layers(step, dotted(name, str(start)), tuple(done_by_it))
+        return
+    yield name, " + ".join(layers.name_of(type(part)) for part in (layer, *fused)), layer
     for key, child in layer.children.items():
-        if works(dotted(name, key)):
-            groups.append((dotted(name, key), child, []))
-        elif groups:
-            groups[-1][2].append(child)
-        else:
-            absorbed = (*absorbed, child)
-    if absorbed or not isinstance(layer, Sequential):
-        yield name, " + ".join(layers.name_of(type(part)) for part in (layer, *absorbed)), layer
-    for child_name, child, done_by_it in groups:
-        yield from working_layers(child, works, child_name, tuple(done_by_it))
+        yield from working_layers(child, dotted(name, key))

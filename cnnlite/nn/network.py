@@ -8,10 +8,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from cnnlite.errors import CheckpointError, ConfigError, Problem
-from cnnlite.nn.layers.base import Layer, dotted
-from cnnlite.nn.memory import refuse_if_too_large
+from cnnlite.nn.fusion import fuse
+from cnnlite.nn.layers.base import Context, Layer, dotted
+from cnnlite.nn.memory import count_parameters, refuse_if_too_large
 from cnnlite.nn.shape_errors import misfits, wrong_output
-from cnnlite.runtime import engine
+from cnnlite.runtime import distributed, engine
 from cnnlite.utils.rng import stream
 from cnnlite.utils.types import Array, DType, Shape
 
@@ -26,6 +27,11 @@ class Parameter:
     key: str
 
     @property
+    def shape(self) -> Shape:
+        """Its shape, known before there is an array."""
+        return self.layer.specs[self.key].shape
+
+    @property
     def value(self) -> Array:
         """The array itself."""
         return self.layer.params[self.key]
@@ -36,55 +42,79 @@ class Parameter:
         return self.layer.grads[self.key]
 
 
+def inferred(model: Layer, in_shape: Shape, classes: int | None = None) -> Layer:
+    """Copy a model and infer all its shapes, without arrays.
+
+    Raises:
+        ConfigError: naming all layers that cannot take the shape they get, and an output that is not ``(classes,)``.
+    """
+    model = copy.deepcopy(model)
+    try:
+        model.out_shape = model.infer(in_shape)
+    except (ConfigError, ValueError) as error:
+        raise ConfigError(misfits(model, in_shape, classes) or [Problem("model", str(error))]) from None
+    if classes is not None and model.out_shape != (classes,):
+        raise ConfigError([wrong_output(model, model.out_shape, classes)])
+    return model
+
+
 class Network:
     """A model built for inputs of one shape.
 
     Args:
-        model: unbuilt layers; they are copied.
+        model: layers; they are copied.
         in_shape: shape of a sample, (H, W, C).
-        seed: the initial weights are a function of it.
+        seed: the initial weights are a function of it; None for a network of shapes without arrays.
         dtype: of all arrays; float64 is for checking gradients.
         classes: how many numbers must come out; not checked if None.
+        fused: whether layers may share passes over memory, see `fuse`; without, each can be watched by itself.
 
     Raises:
         ConfigError: if layers cannot take the shape they get, or the output is not ``(classes,)``.
     """
 
     def __init__(
-        self, model: Layer, in_shape: Shape, *, seed: int, dtype: Any = np.float32, classes: int | None = None
+        self,
+        model: Layer,
+        in_shape: Shape,
+        *,
+        seed: int | None,
+        dtype: Any = np.float32,
+        classes: int | None = None,
+        fused: bool = True,
     ):
-        self.model = copy.deepcopy(model)
+        self.model = inferred(model, in_shape, classes)
         self.in_shape = in_shape
+        self.out_shape = self.model.out_shape
         self.dtype = np.dtype(dtype)
-        refuse_if_too_large(model, in_shape)
-        try:
-            self.out_shape = self.model.out_shape = self.model.build(in_shape, stream(seed, "weights"), self.dtype)
-        except (ConfigError, ValueError) as error:  # which a layer of one's own may not repeat for `misfits`
-            raise ConfigError(misfits(model, in_shape, classes) or [Problem("model", str(error))]) from None
-        except MemoryError as error:
-            raise ConfigError([Problem("model", f"the parameters do not fit in memory: {error}")]) from None
-        if classes is not None and self.out_shape != (classes,):
-            raise ConfigError([wrong_output(model, self.out_shape, classes)])
+        if fused:
+            fuse(self.model)
+        if seed is not None:
+            refuse_if_too_large(self.model)
+            try:
+                self.model.allocate(stream(seed, "weights"), self.dtype)
+            except MemoryError as error:
+                raise ConfigError([Problem("model", f"the parameters do not fit in memory: {error}")]) from None
         self.model.skip_dx()
         self._frozen = 0
         parts = list(self.model.walk())
         self.parameters = {
             parameter.name: parameter
             for prefix, layer in parts
-            for parameter in (Parameter(dotted(prefix, key), layer, key) for key in layer.params)
+            for parameter in (
+                Parameter(dotted(prefix, key), layer, key) for key in layer.specs if layer.specs[key].trained
+            )
         }
         self.buffers = {dotted(prefix, key): buffer for prefix, layer in parts for key, buffer in layer.buffers.items()}
 
     @property
     def size(self) -> int:
         """How many numbers are trained."""
-        return sum(parameter.value.size for parameter in self.parameters.values())
+        return count_parameters(self.model)
 
     def forward(self, x: Array, *, training: bool, step: int = 0) -> Array:
         """Outputs for a batch ``x`` (N, *in_shape); ``step`` decides what layers such as dropout draw."""
-        if training:
-            self.model.start_step(step)
-        return self.model.forward(x, training=training)
+        return self.model.forward(x, Context(training, step, distributed.current()))
 
     def backward(self, dy: Array) -> None:
         """From the gradient for the outputs, write the gradients of all parameters."""

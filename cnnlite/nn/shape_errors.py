@@ -1,8 +1,4 @@
-"""Which layers do not fit what comes before them: all that can be said at once, where building stops at the first."""
-
-import copy
-
-import numpy as np
+"""Shape errors: all that can be said at once, where inference stops at the first."""
 
 from cnnlite.errors import ConfigError, Problem
 from cnnlite.nn.layers.base import Layer
@@ -18,7 +14,7 @@ def misfits(model: Layer, in_shape: Shape, classes: int | None = None) -> list[P
     After such a layer, shapes are known again from the next linear one on; each branch is looked at by itself.
     """
     found: list[Problem] = []
-    out_shape = _passed(copy.deepcopy(model), in_shape, found)
+    out_shape = _passed(model, in_shape, found)
     if out_shape is not None and classes is not None and out_shape != (classes,):
         found.append(wrong_output(model, out_shape, classes))
     return list(dict.fromkeys(found))  # what repeats a layer repeats its problem
@@ -37,7 +33,7 @@ def wrong_output(model: Layer, out_shape: Shape, classes: int) -> Problem:
 
 
 def refuse_small_batches(model: Layer, batch_size: int, last: int | None = None) -> None:
-    """Raise ConfigError if a built layer cannot train on batches so small, or on an epoch's ``last`` one."""
+    """Raise ConfigError if an inferred layer cannot train on batches so small, or on an epoch's ``last`` one."""
     layer = max((layer for _, layer in model.walk()), key=lambda layer: layer.least_batch)
     least, smallest = layer.least_batch, batch_size if last is None else min(last, batch_size)
     if smallest >= least:
@@ -62,8 +58,9 @@ def _passed(layer: Layer, shape: Shape | None, found: list[Problem]) -> Shape | 
             return layer.joined([out for out in shapes if out is not None]) if None not in shapes else None
         if shape is None:
             return known
-        refuse_if_too_large(layer, shape)
-        return layer.build(shape, np.random.default_rng(0), np.dtype(np.float32))
+        layer.out_shape = layer.infer(shape)
+        refuse_if_too_large(layer)
+        return layer.out_shape
     except ConfigError as error:
         found += error.problems
     except ValueError as error:

@@ -64,7 +64,7 @@ class Composite(Optimizer):
         for member, share in shares:
             member.optimizer.bind(share)
         self.bound = [group for member in self.members for group in member.optimizer.bound]
-        self._main, _ = max(shares, key=lambda pair: sum(parameter.value.size for parameter in pair[1]))
+        self._main, _ = max(shares, key=lambda pair: sum(math.prod(parameter.shape) for parameter in pair[1]))
 
     def _shares(self, parameters: Sequence[Parameter]) -> list[tuple[Member, list[Parameter]]]:
         """Members with their parameters; ConfigError if a parameter is left over, or a member without any."""

@@ -41,7 +41,7 @@ class Muon(Rule):
 
     def check(self, parameters: Sequence[Parameter]) -> None:
         """ConfigError if one of ``parameters`` is no matrix, or a group is left without any."""
-        if flat := [parameter.name for parameter in parameters if parameter.value.ndim < 2]:
+        if flat := [parameter.name for parameter in parameters if len(parameter.shape) < 2]:
             names = f"{', '.join(flat[:3])}{', ...' if len(flat) > 3 else ''}"
             way_out = "give the others an optimizer of their own with `composite`"
             raise ConfigError([Problem(self.path, f"is for weights of two or more axes, not {names}; {way_out}")])

@@ -9,7 +9,7 @@ from cnnlite import __version__
 from cnnlite.config.load import Config, config_from_data
 from cnnlite.data import Dataset, Normalizer, load_dataset
 from cnnlite.errors import CheckpointError, ConfigError
-from cnnlite.nn.memory import count_parameters, refuse_if_too_large
+from cnnlite.nn.memory import refuse_if_too_large
 from cnnlite.nn.network import Described, Network, check_arrays
 from cnnlite.nn.shape_errors import refuse_small_batches
 from cnnlite.runs.checkpoint import Checkpoint, CheckpointFile, open_checkpoint
@@ -42,20 +42,22 @@ def load_data(config: Config, root: str | None = None, classes: tuple[str, ...] 
 
 
 def check_model(config: Config) -> Network | None:
-    """Build the network before any data is read, where the dataset says what its images are; ConfigError if it fails.
+    """Infer the shapes of the network before any data is read, where the dataset says what its images are.
 
-    Returns the network, or None where only the data itself can tell.
+    Returns the network, without arrays, or None where only the data itself can tell. ConfigError if layers do not fit,
+    or do not fit in memory.
     """
     in_shape = config.data.in_shape
     if in_shape is None:
         return None
     with config.located():
-        refuse_if_too_large(config.model, in_shape, config.train.batch_size)
-        return Network(config.model, in_shape, seed=config.seed, classes=config.data.dataset.class_count)
+        network = Network(config.model, in_shape, seed=None, classes=config.data.dataset.class_count)
+        refuse_if_too_large(network.model, config.train.batch_size)
+        return network
 
 
 def check_training(config: Config) -> Network | None:
-    """Build the network as `check_model` does, and check that optimizer and batches fit it; ConfigError if not."""
+    """Infer the network as `check_model` does, and check that optimizer and batches fit it; ConfigError if not."""
     network = check_model(config)
     if network is not None:
         with config.located():
@@ -64,19 +66,19 @@ def check_training(config: Config) -> Network | None:
     return network
 
 
-def build_model(config: Config) -> Network:
-    """Build the network as `check_model` does, reading the dataset only where nothing else tells what its images are.
+def infer_model(config: Config) -> Network:
+    """Infer the network as `check_model` does, reading the dataset only where nothing else tells what its images are.
 
     ConfigError if it cannot be built, DataError if the images are needed and not there.
     """
     if (network := check_model(config)) is not None:
         return network
     dataset = load_data(config)
-    return Network(config.model, dataset.train.images.shape[1:], seed=config.seed, classes=len(dataset.classes))
+    return Network(config.model, dataset.train.images.shape[1:], seed=None, classes=len(dataset.classes))
 
 
 def describe_model(config: Config) -> str:
-    """Build the network of a config and say how large it is; ConfigError if it cannot be built or trained."""
+    """Infer the network of a config and say how large it is; ConfigError if it cannot be built or trained."""
     network = check_training(config)
     if network is None:
         return "every option is right; the shapes can be checked with the dataset only"
@@ -107,9 +109,10 @@ def _rebuild(
         if len(in_shape) != 3 or not all(type(side) is int and 0 < side < _LARGEST_SIDE for side in in_shape):
             raise ValueError(f"in_shape {in_shape!r:.40} is not that of images")
         announced = sum(math.prod(array.shape) for array in arrays.values())
-        if (count := count_parameters(config.model, in_shape)) > announced:
-            raise ValueError(f"does not fit the network: {announced:,} numbers for {count:,} parameters")
-        network = Network(config.model, in_shape, seed=config.seed, classes=len(classes))
+        outline = Network(config.model, in_shape, seed=None, classes=len(classes))
+        if outline.size > announced:
+            raise ValueError(f"does not fit the network: {announced:,} numbers for {outline.size:,} parameters")
+        network = Network(config.model, in_shape, seed=config.seed)
         own = {name: array for name, array in arrays.items() if name.startswith(_STATE)}
         check_arrays(network.state(), own, "network")
         averages = {name[len(_AVERAGE) :]: array for name, array in arrays.items() if name.startswith(_AVERAGE)}

@@ -139,10 +139,11 @@ def prepare(config: Config, batch_size: int | None = None) -> Step:
     Raises ConfigError if the network cannot be built without the files of the dataset.
     """
     machine.reset_peak_memory()
-    network = check_model(config)
-    if network is None:
+    checked = check_model(config)
+    if checked is None:
         way_out = "the shape of its images is known from its files only; try -o data.dataset=cifar10"
         raise ConfigError([Problem("data.dataset", way_out)])
+    network = Network(config.model, checked.in_shape, seed=config.seed)
     return Step(network, config, batch_size or config.train.batch_size)
 
 
@@ -193,7 +194,7 @@ def measure_layers(step: Step, steps: int | None = None) -> tuple[list[LayerTimi
 
     rows = [
         LayerTiming(name, kind, *(own_ms(name, layer, way) for way in WAYS))
-        for name, kind, layer in working_layers(model, lambda name: bool(seconds[name, "forward"]))
+        for name, kind, layer in working_layers(model)
     ]
     rest = whole - last("", "forward") - last("", "backward")
     return rows, float(np.median(rest)) * 1e3

@@ -4,7 +4,6 @@ A wrong gradient agrees with the slope along a random direction with probability
 of any size.
 """
 
-import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,10 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from cnnlite.config.load import Config
+from cnnlite.nn.fusion import fuse
 from cnnlite.nn.hooks import watched, working_layers
-from cnnlite.nn.layers.base import Layer
-from cnnlite.nn.network import Network
-from cnnlite.runs.restore import build_model
+from cnnlite.nn.layers.base import Context, Layer
+from cnnlite.nn.network import Network, inferred
+from cnnlite.runs.restore import infer_model
 from cnnlite.utils.rng import stream
 from cnnlite.utils.types import Array, Shape
 
@@ -51,22 +51,23 @@ class Check:
 def check(config: Config) -> list[Check]:
     """Check each layer of a config's network by itself, in the order of the network, then all of it with its loss.
 
-    A layer that another does the work of is checked with that one. See `build_model` for errors.
+    A layer that another does the work of is checked with that one. See `infer_model` for errors.
     """
-    built = build_model(config)
+    in_shape = infer_model(config).in_shape
     # Not that of a network, whose first layers leave out the gradient for their input.
-    model = copy.deepcopy(config.model)
-    model.build(built.in_shape, stream(config.seed, "weights"), np.dtype(np.float64))
+    model = inferred(config.model, in_shape)
+    fuse(model)
+    model.allocate(stream(config.seed, "weights"), np.dtype(np.float64))
     rng = np.random.default_rng(config.seed)
-    x = rng.standard_normal((IMAGES, *built.in_shape))
+    x = rng.standard_normal((IMAGES, *in_shape))
     shapes: dict[str, Shape] = {}
     with watched(model, lambda call: shapes.update({call.name: call.given.shape})):
-        model.forward(x, training=False)  # which leaves no branch out
+        model.forward(x, Context())  # which leaves no branch out
     checks = [
         Check(name, kind, _layer_errors(layer, rng.standard_normal(shapes[name]), rng))
-        for name, kind, layer in working_layers(model, lambda name: name in shapes)
+        for name, kind, layer in working_layers(model)
     ]
-    network = Network(config.model, built.in_shape, seed=config.seed, dtype=np.float64)
+    network = Network(config.model, in_shape, seed=config.seed, dtype=np.float64)
     return [*checks, Check("", "whole network, with its loss", _network_errors(config, network, x, rng))]
 
 
@@ -131,14 +132,14 @@ def _error(
 
 def _layer_errors(layer: Layer, x: Array, rng: np.random.Generator) -> dict[str, float]:
     """The errors of a layer's gradients for its input ``x`` and its own parameters; the loss is ``sum(dy * y)``."""
-    layer.start_step(0)
-    dy = rng.standard_normal(layer.forward(x, training=True).shape)
+    training = Context(training=True)
+    dy = rng.standard_normal(layer.forward(x, training).shape)
     dx = layer.backward(dy)
     arrays = {"input": x, **layer.params}
     gradients = {name: array.copy() for name, array in {"input": dx, **layer.grads}.items() if array is not None}
 
     def loss() -> float:
-        return float(np.vdot(layer.forward(x, training=True), dy))
+        return float(np.vdot(layer.forward(x, training), dy))
 
     return {name: _error(loss, {name: array}, gradients, rng) for name, array in arrays.items()}
 

@@ -10,7 +10,7 @@ from cnnlite.nn.layers.base import Layer, dotted
 from cnnlite.nn.layers.base import layers as registry
 from cnnlite.nn.layers.containers import Parallel, Repeat, Sequential
 from cnnlite.nn.network import Network
-from cnnlite.runs.restore import build_model
+from cnnlite.runs.restore import infer_model
 from cnnlite.utils.text import size_text
 from cnnlite.utils.types import Shape
 
@@ -101,9 +101,9 @@ class Summary:
 
 
 def summarize(config: Config) -> Summary:
-    """Build the network of a config and list its layers; see `build_model` for errors."""
-    network = build_model(config)
-    parameter_bytes = sum(parameter.value.nbytes for parameter in network.parameters.values())
+    """Infer the network of a config and list its layers; see `infer_model` for errors."""
+    network = infer_model(config)
+    parameter_bytes = network.size * network.dtype.itemsize
     return Summary(network.in_shape, _row(network.model, network), config.train.batch_size, parameter_bytes)
 
 
@@ -118,7 +118,8 @@ def _row(layer: Layer, network: Network, name: str = "", label: str = "") -> Row
         label=label,
         kind=registry.name_of(type(layer)),
         out_shape=layer.out_shape,
-        parameters=sum(value.size for value in layer.params.values()) + sum(row.parameters for row in inside),
+        parameters=sum(math.prod(spec.shape) for spec in layer.specs.values() if spec.trained)
+        + sum(row.parameters for row in inside),
         multiply_adds=layer.multiply_adds + sum(row.multiply_adds for row in inside),
         activation_bytes=own + sum(row.activation_bytes for row in inside),
         inside=inside,

@@ -47,8 +47,9 @@ class Registry(Generic[T]):
             raise ValueError(f"unknown {self.kind} {name!r}{hint}") from None
 
     def name_of(self, cls: type) -> str:
-        """What configs call a class; its own name if it is not registered."""
-        return next((name for name, known in self._classes.items() if known is cls), cls.__name__)
+        """What configs call a class, or the nearest class above it; its own name if none is registered."""
+        names = {known: name for name, known in self._classes.items()}
+        return next((names[known] for known in cls.__mro__ if known in names), cls.__name__)
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._classes))

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from cnnlite.errors import ConfigError, StorageError
-from cnnlite.nn import memory
 from cnnlite.nn.layers.containers import Parallel, Repeat, Sequential
 from cnnlite.nn.layers.convolution import Conv2d
 from cnnlite.nn.layers.linear import Linear
@@ -14,7 +13,7 @@ from cnnlite.nn.layers.normalization import BatchNorm
 from cnnlite.nn.layers.pooling import GlobalAvgPool2d
 from cnnlite.nn.layers.shape import Flatten
 from cnnlite.nn.memory import count_parameters, refuse_if_too_large
-from cnnlite.nn.network import Network
+from cnnlite.nn.network import Network, inferred
 from cnnlite.runtime import machine
 
 
@@ -57,7 +56,7 @@ def test_estimates_take_no_memory_however_many_channels_there_are() -> None:
     ):
         tracemalloc.start()
         try:
-            count_parameters(Sequential(model), (4, 4, 1))
+            count_parameters(inferred(Sequential(model), (4, 4, 1)))
             assert tracemalloc.get_traced_memory()[1] < 10**6
         finally:
             tracemalloc.stop()
@@ -65,10 +64,10 @@ def test_estimates_take_no_memory_however_many_channels_there_are() -> None:
 
 def test_the_batch_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "memory", lambda: 10**6)
-    model = Sequential([Conv2d(8, 3), GlobalAvgPool2d(), Linear(10)])
-    refuse_if_too_large(model, (32, 32, 3), 30)
+    model = inferred(Sequential([Conv2d(8, 3), GlobalAvgPool2d(), Linear(10)]), (32, 32, 3))
+    refuse_if_too_large(model, 30)
     with pytest.raises(StorageError, match=r"batch size 40: the output of .* would take 0.0 GB, .*batch_size=20"):
-        refuse_if_too_large(model, (32, 32, 3), 40)
+        refuse_if_too_large(model, 40)
 
 
 def test_the_memory_is_no_more_than_a_limit_of_the_process() -> None:
@@ -82,7 +81,9 @@ def test_the_memory_is_no_more_than_a_limit_of_the_process() -> None:
         resource.setrlimit(resource.RLIMIT_AS, limits)
 
 
-def test_estimates_do_not_touch_the_model() -> None:
+def test_inference_makes_no_arrays_and_does_not_touch_the_model() -> None:
     model = Sequential([Conv2d(8, 3), GlobalAvgPool2d(), Linear(10)])
-    memory.refuse_if_too_large(model, (32, 32, 3))
-    assert not model.layers[0].params
+    network = Network(model, (32, 32, 3), seed=None)
+    assert network.size == count_parameters(network.model) == 8 * (27 + 1) + 8 * 10 + 10
+    assert not any(layer.params for _, layer in network.model.walk())
+    assert not model.layers[0].specs

@@ -4,15 +4,14 @@ from abc import ABC
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import pytest
 
 from cnnlite.config.construct import Problems, construct
 from cnnlite.config.yaml_reader import read_yaml
 from cnnlite.errors import ConfigError, Problem
-from cnnlite.nn.layers.base import Layer, layers
+from cnnlite.nn.layers.base import Context, Layer, layers
 from cnnlite.utils.registry import Registry
-from cnnlite.utils.types import Array, DType, Shape
+from cnnlite.utils.types import Array
 
 
 class Shade(ABC):  # noqa: B024 - a base to register by
@@ -96,10 +95,7 @@ class Dense(Layer):
             raise ValueError(f"units must be at least 1, not {units}")
         self.units = units
 
-    def build(self, in_shape: Shape, rng: np.random.Generator, dtype: DType) -> Shape:
-        raise NotImplementedError
-
-    def forward(self, x: Array, *, training: bool) -> Array:
+    def forward(self, x: Array, context: Context) -> Array:
         raise NotImplementedError
 
     def backward(self, dy: Array) -> Array | None:

@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from cnnlite.nn.layers.base import Layer
+from cnnlite.nn.layers.base import Context, Layer
 from cnnlite.tools.gradcheck import slope
 from cnnlite.utils.types import Array, Shape
 
+TRAINING = Context(training=True)
 STEP = 1e-5
 LEAST_GAP = 4e-3
 
@@ -66,10 +67,10 @@ def assert_gradients(
             assert abs(numeric - exact) <= allowed, f"{name}: {exact} should be {numeric}"
 
 
-def assert_layer_gradients(layer: Layer, x: Array, rng: np.random.Generator) -> None:
+def assert_layer_gradients(layer: Layer, x: Array, rng: np.random.Generator, context: Context = TRAINING) -> None:
     """Fail if a built float64 ``layer`` has a wrong gradient at ``x``, for its input or one of its parameters."""
     parts = dict(layer.walk())
-    y = layer.forward(x, training=True)
+    y = layer.forward(x, context)
     dy = rng.standard_normal(y.shape)
     dx = backward(layer, dy)
     arrays, gradients = {"x": x}, {"x": dx.copy()}
@@ -77,4 +78,4 @@ def assert_layer_gradients(layer: Layer, x: Array, rng: np.random.Generator) -> 
         assert part.params.keys() == part.grads.keys()
         arrays |= {f"{prefix}.{key}": value for key, value in part.params.items()}
         gradients |= {f"{prefix}.{key}": value.copy() for key, value in part.grads.items()}
-    assert_gradients(lambda: float(np.vdot(layer.forward(x, training=True), dy)), arrays, gradients, rng)
+    assert_gradients(lambda: float(np.vdot(layer.forward(x, context), dy)), arrays, gradients, rng)

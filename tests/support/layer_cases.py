@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from cnnlite.nn.fusion import fuse
 from cnnlite.nn.layers import layers
 from cnnlite.nn.layers.activations import ReLU, Tanh
 from cnnlite.nn.layers.base import Layer
@@ -25,6 +26,14 @@ from cnnlite.nn.layers.pooling import MaxPool2d
 from cnnlite.utils.types import Shape
 
 ANY_SHAPE: tuple[Shape, ...] = ((1,), (7,), (1, 1, 1), (5, 3, 1), (4, 6, 3), (3, 3, 16))
+
+
+def build_fused(layer: Layer, in_shape: Shape, dtype: Any = np.float64) -> Shape:
+    """Build a layer as a network builds its model: neighbours inside it are fused."""
+    out_shape = layer.infer(in_shape)
+    fuse(layer)
+    layer.allocate(np.random.default_rng(0), np.dtype(dtype))
+    return out_shape
 
 
 @dataclass(frozen=True)
@@ -50,9 +59,9 @@ class Case:
         return layer
 
     def out_shape(self) -> Shape:
-        """What ``build`` says comes out."""
+        """What ``infer`` says comes out."""
         layer = layers[self.name](**copy.deepcopy(dict(self.options)))
-        return layer.build(self.in_shape, np.random.default_rng(0), np.dtype(np.float64))
+        return layer.infer(self.in_shape)
 
 
 Row = tuple[Shape, dict[str, Any]]

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from cnnlite.nn.layers.base import Layer
+from cnnlite.nn.layers.base import Context, Layer
 from cnnlite.nn.network import Parameter
 from cnnlite.optim import Optimizer, optimizers
-from cnnlite.utils.types import Array, DType, Shape
+from cnnlite.utils.types import Array, Shape
 
 SHAPES: dict[str, Shape] = {
     "0.weight": (3, 3, 2, 4),
@@ -28,13 +28,11 @@ class Holder(Layer):
 
     def __init__(self, key: str, value: Array):
         super().__init__()
+        self.add_param(key, value.shape)
         self.params[key] = value
         self.grads[key] = np.zeros_like(value)
 
-    def build(self, in_shape: Shape, rng: np.random.Generator, dtype: DType) -> Shape:
-        raise NotImplementedError
-
-    def forward(self, x: Array, *, training: bool) -> Array:
+    def forward(self, x: Array, context: Context) -> Array:
         raise NotImplementedError
 
     def backward(self, dy: Array) -> Array | None:

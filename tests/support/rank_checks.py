@@ -11,7 +11,7 @@ from cnnlite.data.datasets.folder import Folder
 from cnnlite.data.images import read_pictures
 from cnnlite.errors import ConfigError, DataError
 from cnnlite.nn.kernels import normalization
-from cnnlite.nn.layers.base import Layer
+from cnnlite.nn.layers.base import Context, Layer
 from cnnlite.nn.layers.dropout import Dropout
 from cnnlite.nn.layers.normalization import BatchNorm
 from cnnlite.runtime.distributed import Communicator, joined
@@ -69,11 +69,11 @@ def batch_norm_is_that_of_the_whole_batch(ranks: Communicator) -> None:
         x, dy = rng.standard_normal((count, 4, 5, 3)) + 7, rng.standard_normal((count, 4, 5, 3))
         with using(Communicator()):
             alone = layer(BatchNorm, x.shape[1:])
-            y, dx = alone.forward(x, training=True).copy(), alone.backward(dy)
+            y, dx = alone.forward(x, Context(training=True)).copy(), alone.backward(dy)
         assert dx is not None
         which = ranks.begin_batch(count)
         mine = layer(BatchNorm, x.shape[1:])
-        np.testing.assert_allclose(mine.forward(x[which], training=True), y[which], rtol=1e-10, atol=1e-12)
+        np.testing.assert_allclose(mine.forward(x[which], Context(training=True)), y[which], rtol=1e-10, atol=1e-12)
         weight = ranks.weighted(np.ones(1))[0] > 0
         own_dx = mine.backward(dy[which] * weight)
         assert own_dx is not None
@@ -96,9 +96,9 @@ def variance_survives_a_large_mean(ranks: Communicator) -> None:
 def dropout_drops_what_it_drops_alone(ranks: Communicator) -> None:
     x = np.ones((11, 7, 3), np.float32)
     with using(Communicator()):
-        y = layer(Dropout, x.shape[1:], np.float32).forward(x, training=True)
+        y = layer(Dropout, x.shape[1:], np.float32).forward(x, Context(training=True))
     which = ranks.begin_batch(11)
-    assert np.array_equal(layer(Dropout, x.shape[1:], np.float32).forward(x[which], training=True), y[which])
+    assert np.array_equal(layer(Dropout, x.shape[1:], np.float32).forward(x[which], Context(training=True)), y[which])
 
 
 def everybody_learns_what_one_found(ranks: Communicator) -> None:

@@ -8,7 +8,7 @@ from click.testing import CliRunner, Result
 from cnnlite.cli import cli
 from cnnlite.nn.layers import layers
 from cnnlite.nn.layers.activations import Activation, Tanh
-from cnnlite.nn.layers.base import Layer
+from cnnlite.nn.layers.base import Context, Layer
 from cnnlite.nn.layers.linear import Linear
 from cnnlite.utils.types import Array, DType, Shape
 from tests.support.gradcheck import LEAST_GAP, assert_gradients, assert_layer_gradients, slope_along, spread
@@ -82,13 +82,12 @@ train: {epochs: 1, batch_size: 6, loss: {cross_entropy: {label_smoothing: 0.1}},
 class Doubtful(Layer):
     """A scale for each channel, whose gradients a test may spoil."""
 
-    def build(self, in_shape: Shape, rng: np.random.Generator, dtype: DType) -> Shape:
-        self.params["scale"] = 1 + rng.random(in_shape[-1]).astype(dtype)
-        self.grads["scale"] = np.zeros_like(self.params["scale"])
+    def infer(self, in_shape: Shape) -> Shape:
+        self.add_param("scale", in_shape[-1:], lambda rng, shape: 1 + rng.random(shape))
         return in_shape
 
-    def forward(self, x: Array, *, training: bool) -> Array:
-        self._kept = x if training else None
+    def forward(self, x: Array, context: Context) -> Array:
+        self._kept = x if context.training else None
         return x * self.params["scale"]
 
     def backward(self, dy: Array) -> Array | None:
@@ -140,10 +139,9 @@ class WrongInput(Doubtful):
 
 
 class NoGradient(Doubtful):
-    def build(self, in_shape: Shape, rng: np.random.Generator, dtype: DType) -> Shape:
-        super().build(in_shape, rng, dtype)
+    def allocate(self, rng: np.random.Generator, dtype: DType) -> None:
+        super().allocate(rng, dtype)
         self.grads.clear()
-        return in_shape
 
     def backward(self, dy: Array) -> Array | None:
         return dy * self.params["scale"]

@@ -1,4 +1,5 @@
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -95,7 +96,7 @@ def test_totals_of_bundled_configs_are_those_of_their_networks(name: str) -> Non
     network = check_model(config)
     assert network is not None
     found = summarize(config).model
-    assert found.parameters == sum(parameter.value.size for parameter in network.parameters.values())
+    assert found.parameters == sum(math.prod(parameter.shape) for parameter in network.parameters.values())
     assert found.multiply_adds == sum(layer.multiply_adds for _, layer in network.model.walk())
     assert found.out_shape == (config.data.dataset.class_count,)
 

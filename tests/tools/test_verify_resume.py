@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import signal
 import tempfile
@@ -11,6 +12,7 @@ from click.testing import CliRunner, Result
 from cnnlite.cli import cli
 from cnnlite.config.load import config_from_data
 from cnnlite.errors import CnnliteError
+from cnnlite.nn.layers.base import Context
 from cnnlite.nn.layers.dropout import Dropout
 from cnnlite.nn.network import Network
 from cnnlite.optim import Optimizer
@@ -63,12 +65,12 @@ def test_state_that_is_not_saved_is_noticed(monkeypatch: pytest.MonkeyPatch, tem
 
 
 def test_draws_that_depend_on_the_past_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def start_step(self: Dropout, step: int) -> None:
+    def forward(self: Dropout, x: Any, context: Context) -> Any:
         self.calls = getattr(self, "calls", 0) + 1  # type: ignore[attr-defined]
-        before(self, self.calls)  # type: ignore[attr-defined]
+        return before(self, x, dataclasses.replace(context, step=self.calls))  # type: ignore[attr-defined]
 
-    before = Dropout.start_step
-    monkeypatch.setattr(Dropout, "start_step", start_step)
+    before = Dropout.forward
+    monkeypatch.setattr(Dropout, "forward", forward)
     with pytest.raises(CnnliteError, match="other bits in"):
         verified()
 

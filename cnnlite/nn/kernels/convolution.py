@@ -56,31 +56,29 @@ def choose(windows: Windows, filters: int, algorithm: Algorithm = "auto") -> Alg
     return min(costs, key=lambda name: costs[name])
 
 
-def room_for_columns(x: Array, windows: Windows, filters: int, algorithm: Algorithm) -> Array | None:
-    """Memory for what `forward` and `weight_gradient` can share if the batch is small and both unfold it; else None."""
-    return im2col.room_for_columns(x, windows) if choose(windows, filters, algorithm) == "unfold" else None
-
-
 def forward(
     x: Array,
     weight: Array,
     bias: Array | None,
     windows: Windows,
     algorithm: Algorithm = "auto",
-    columns: Array | None = None,
-) -> Array:
+    *,
+    keep: bool = False,
+) -> tuple[Array, Array | None]:
     """y[n, i, j, f] = bias[f] + sum over r, s, c of x[n, i*stride + r, j*stride + s, c] * weight[r, s, c, f].
 
     ``x`` is (N, H, W, C), padded as ``windows`` say; ``weight`` (kernel_h, kernel_w, C, F); ``bias`` (F,); the result
     (N, out_h, out_w, F). A convolution as the field calls it: a cross-correlation, the kernel is not flipped.
-    ``columns`` is what `room_for_columns` gave for this ``x``, to be filled.
+
+    Returns:
+        y, and what to ``keep`` for `weight_gradient`: the windows as columns, if they are few and made at all, or None.
     """
     algorithm = choose(windows, weight.shape[3], algorithm)
     if algorithm == "winograd":
-        return winograd.forward(x, weight, bias, windows)
+        return winograd.forward(x, weight, bias, windows), None
     if algorithm == "unfold_rows":
-        return im2col.forward_rows(x, weight, bias, windows)
-    return im2col.forward(x, weight, bias, windows, columns)
+        return im2col.forward_rows(x, weight, bias, windows), None
+    return im2col.forward(x, weight, bias, windows, keep=keep)
 
 
 def input_gradient(dy: Array, weight: Array, windows: Windows, algorithm: Algorithm = "auto") -> Array:
@@ -101,7 +99,7 @@ def input_gradient(dy: Array, weight: Array, windows: Windows, algorithm: Algori
         weight = whole
     phases = weight.reshape(kh, sh, kw, sw, channels, filters)[::-1, :, ::-1].transpose(0, 2, 5, 1, 3, 4)
     kernel = np.ascontiguousarray(phases).reshape(kh, kw, filters, -1)
-    z = forward(dy, kernel, None, turned, algorithm if fits(algorithm, turned) else "auto")
+    z, _ = forward(dy, kernel, None, turned, algorithm if fits(algorithm, turned) else "auto")
     if (sh, sw) == (1, 1):
         return z
     dx = engine.empty((len(dy), *windows.size, channels), dy.dtype)
@@ -137,7 +135,7 @@ def _turned(windows: Windows, filters: int) -> Windows | None:
 def weight_gradient(
     x: Array, dy: Array, windows: Windows, dweight: Array, algorithm: Algorithm = "auto", columns: Array | None = None
 ) -> None:
-    """Write the gradient for the weights to ``dweight``; ``columns`` is what `forward` filled."""
+    """Write the gradient for the weights to ``dweight``; ``columns`` is what `forward` kept."""
     algorithm = choose(windows, dweight.shape[3], algorithm)
     if algorithm == "winograd":
         winograd.weight_gradient(x, dy, windows, dweight)

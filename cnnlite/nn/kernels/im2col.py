@@ -45,24 +45,21 @@ def im2col(x: Array, windows: Windows, out: Array | None = None) -> Array:
     return out
 
 
-def room_for_columns(x: Array, windows: Windows) -> Array | None:
-    """Memory for the columns of a small batch, which `forward` fills for `weight_gradient`; None for a larger batch."""
-    shape = (len(x) * math.prod(windows.out), math.prod(windows.kernel) * windows.channels)
-    if windows.is_reshape or math.prod(shape) * x.itemsize > KEPT_BYTES:
-        return None
-    return engine.empty(shape, x.dtype)
-
-
 def rows(x: Array, windows: Windows) -> Array:
     """The rows of all windows of a block: (n, padded_h, out_w, kernel_w * C), in scratch memory or a view of ``x``."""
     return im2col(x, windows.of_rows).reshape(len(x), *windows.of_rows.out, -1)
 
 
-def forward(x: Array, weight: Array, bias: Array | None, windows: Windows, columns: Array | None = None) -> Array:
-    """The convolution of ``x`` with ``weight``, by whole windows, which are written to ``columns`` if it is given."""
+def forward(
+    x: Array, weight: Array, bias: Array | None, windows: Windows, *, keep: bool = False
+) -> tuple[Array, Array | None]:
+    """The convolution of ``x`` with ``weight``, by whole windows; and these, to ``keep``, if they take little."""
     filters = weight.shape[3]
     matrix = weight.reshape(-1, filters)
     pixels = math.prod(windows.out)
+    shape = (len(x) * pixels, len(matrix))
+    keep = keep and not windows.is_reshape and math.prod(shape) * x.itemsize <= KEPT_BYTES
+    columns = engine.empty(shape, x.dtype) if keep else None
     y = engine.empty((len(x), *windows.out, filters), x.dtype)
 
     def block(start: int, stop: int) -> None:
@@ -73,7 +70,7 @@ def forward(x: Array, weight: Array, bias: Array | None, windows: Windows, colum
             add_per_channel(y[start:stop], bias)
 
     engine.for_blocks(block, len(x), _sample_bytes(windows, filters, x.itemsize), _least_samples(windows, weight))
-    return y
+    return y, columns
 
 
 def forward_rows(x: Array, weight: Array, bias: Array | None, windows: Windows) -> Array:

@@ -1,17 +1,14 @@
-"""Batch normalization in two passes over blocks: statistics, then scale and shift with what follows.
+"""Batch normalization in two passes over blocks: statistics, then scale and shift.
 
 Ioffe & Szegedy 2015, arXiv:1502.03167. ``x`` is (N, ..., C); statistics are over all axes but the last.
 """
 
 import math
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable
 
 import numpy as np
 
-from cnnlite.nn.kernels import pooling
 from cnnlite.nn.kernels.channelwise import channel_dots, channel_sums, for_rows, per_row, row_length
-from cnnlite.nn.kernels.geometry import Windows
 from cnnlite.runtime import engine
 from cnnlite.utils.types import Array
 
@@ -19,19 +16,6 @@ CANCELLATION = 8.0
 """Where mean^2 exceeds this many variances, E[x^2] - E[x]^2 would lose more than a digit."""
 FAR = 32.0
 """Where a mean is more deviations than this from 0, sum dz * x - mean * sum dz would lose more than two digits."""
-
-
-class Elementwise(Protocol):
-    """An activation as the kernels use it, on blocks."""
-
-    from_output: bool
-    """Whether `gradient` needs the output ``y`` only and not the input ``x``."""
-
-    def apply(self, x: Array, out: Array) -> None:
-        """Write f(x) to ``out``, which may be ``x``."""
-
-    def gradient(self, dy: Array, x: Array, y: Array, out: Array) -> None:
-        """Write dy * f'(x) to ``out``."""
 
 
 def moments(x: Array) -> tuple[Array, Array]:
@@ -68,102 +52,67 @@ def moments(x: Array) -> tuple[Array, Array]:
     return mean, np.maximum(variance, 0)
 
 
-@dataclass
-class Transform:
-    """What is done once the statistics are known: y = f(x * scale + shift), on what is left after a max pooling.
+def forward(x: Array, scale: Array, shift: Array) -> Array:
+    """Y = x * scale + shift for ``x`` (N, ..., C) and float64 ``scale`` and ``shift`` (C,)."""
+    scales, shifts = per_row(row_length(x.shape[1:]), x.dtype, scale, shift)
+    y = engine.empty(x.shape, x.dtype)
 
-    scale = gamma * inv_std, shift = beta - mean * scale, inv_std = 1 / sqrt(variance + eps).
+    def block(part: Array, out: Array) -> None:
+        np.multiply(part, scales, out=out)
+        out += shifts
+
+    for_rows(block, x, y)
+    return y
+
+
+def parameter_gradients(
+    dy: Array, x: Array, mean: Array, inv_std: Array, before: Callable[[int, int], None] | None = None
+) -> Array:
+    """Dbeta = sum dy and dgamma = sum dy * xhat, xhat = (x - mean) * inv_std: (2, C) in float64.
+
+    ``before(start, stop)`` is called before that block of ``dy`` is read, which it may write.
     """
-
-    mean: Array
-    """(C,) in float64, as are the next three."""
-    inv_std: Array
-    scale: Array
-    shift: Array
-    activation: Elementwise | None
-    """f; None for none."""
-    windows: Windows | None
-    """Of the max pooling; None for none."""
-
-    def forward(self, x: Array) -> tuple[Array, Array]:
-        """What is left of ``x`` (N, ..., C) after the pooling, and ``y``."""
-        pooled = x
-        if self.windows is not None:
-            signs = np.where(self.scale < 0, -1, 1).astype(x.dtype) if np.minimum.reduce(self.scale) < 0 else None
-            pooled = pooling.max_forward(x, self.windows, signs)
-        self.length = row_length(pooled.shape[1:])
-        self.scales, self.shifts = per_row(self.length, x.dtype, self.scale, self.shift)
-        y = engine.empty(pooled.shape, x.dtype)
-        for_rows(self.apply, pooled, y)
-        return pooled, y
-
-    def apply(self, x: Array, out: Array, *, activated: bool = True) -> None:
-        """Write y of a block of rows to ``out``, or what the activation is applied to."""
-        np.multiply(x, self.scales, out=out)
-        out += self.shifts
-        if activated and self.activation is not None:
-            self.activation.apply(out, out)
-
-
-def parameter_gradients(dy: Array, x: Array, y: Array, transform: Transform) -> tuple[Array, Array]:
-    """The gradient dz for what the activation was applied to, and dbeta and dgamma of these samples, (2, C) in float64.
-
-    dbeta = sum dz, dgamma = sum dz * xhat, xhat = (x - mean) * inv_std, for what the pooling left, ``x`` (N, ..., C).
-    """
-    channels, length, activation = x.shape[-1], transform.length, transform.activation
-    dz = dy if activation is None else engine.empty(dy.shape, dy.dtype)
-    mean, centres = transform.mean, None
-    far = np.abs(mean) * transform.inv_std > FAR
+    channels, length, centres = x.shape[-1], row_length(x.shape[1:]), None
+    far = np.abs(mean) * inv_std > FAR
     if np.logical_or.reduce(far):
         centre = np.where(far, mean, 0).astype(x.dtype)
         mean, centres = mean - centre, per_row(length, x.dtype, centre)[0]
 
     def block(start: int, stop: int) -> tuple[Array, Array]:
-        part, out = (array[start:stop].reshape(-1, length) for array in (x, dz))
-        if activation is not None:
-            z = part
-            if not activation.from_output:
-                z = engine.scratch("normalization.z", part.shape, part.dtype)
-                transform.apply(part, z, activated=False)
-            dy_, y_ = (array[start:stop].reshape(-1, length) for array in (dy, y))
-            activation.gradient(dy_, z, y_, out)
+        if before is not None:
+            before(start, stop)
+        part, gradient = (array[start:stop].reshape(-1, length) for array in (x, dy))
         if centres is not None:
             part = np.subtract(part, centres, out=engine.scratch("normalization.centred", part.shape, part.dtype))
-        return channel_sums(out, channels), channel_dots(out, part, channels)
+        return channel_sums(gradient, channels), channel_dots(gradient, part, channels)
 
     sums = np.array(engine.for_blocks(block, len(x), 3 * x[0].nbytes), np.float64)  # (blocks, 2, C)
     total: Array = np.add.reduce(sums, axis=0)
-    total[1] = (total[1] - mean * total[0]) * transform.inv_std
-    return dz, total
+    total[1] = (total[1] - mean * total[0]) * inv_std
+    return total
 
 
-def input_gradient(dz: Array, x: Array, pooled: Array, sums: Array, m: int, transform: Transform) -> Array:
-    """The gradient for the input ``x`` (N, ..., C), of which the pooling left ``pooled``.
+def slope_and_offset(sums: Array, m: int, mean: Array, inv_std: Array, scale: Array) -> tuple[Array, Array]:
+    """The two last terms of dx = gamma * inv_std * (dy - dbeta / m - xhat * dgamma / m) as x * slope + offset.
 
-    dx = gamma * inv_std * (dz - dbeta / m - xhat * dgamma / m), which is dz * scale + x * slope + offset. In the whole
-    batch, ``sums`` (2, C) are dbeta and dgamma, and a channel has ``m`` numbers. Behind a max pooling, only
-    the greatest of each window have a dz.
+    In the whole batch, ``sums`` (2, C) are dbeta and dgamma, and a channel has ``m`` numbers.
     """
-    windows, (dbeta, dgamma) = transform.windows, sums
-    factor = transform.scale / -m
-    slope = factor * transform.inv_std * dgamma
-    offset = factor * dbeta - transform.mean * slope
-    length = row_length(x.shape[1:])
-    slopes, offsets = per_row(length, x.dtype, slope, offset)
+    dbeta, dgamma = sums
+    factor = scale / -m
+    slope = factor * inv_std * dgamma
+    return slope, factor * dbeta - mean * slope
+
+
+def input_gradient(dy: Array, x: Array, scale: Array, slope: Array, offset: Array) -> Array:
+    """Dx = dy * scale + x * slope + offset; see `slope_and_offset`."""
+    scales, slopes, offsets = per_row(row_length(x.shape[1:]), x.dtype, scale, slope, offset)
     dx = engine.empty(x.shape, x.dtype)
 
-    def block(start: int, stop: int) -> None:
-        out = dx[start:stop].reshape(-1, length)
-        part = engine.scratch("normalization.part", dz[start:stop].shape, dz.dtype)
-        scaled = out if windows is None else part.reshape(-1, transform.length)
-        np.multiply(dz[start:stop].reshape(scaled.shape), transform.scales, out=scaled)
-        if windows is not None:
-            pooling.max_gradient_of_block(part, x[start:stop], pooled[start:stop], windows, dx[start:stop])
+    def block(gradient: Array, part: Array, out: Array) -> None:
+        np.multiply(gradient, scales, out=out)
         sloped = engine.scratch("normalization.sloped", out.shape, out.dtype)
-        np.multiply(x[start:stop].reshape(-1, length), slopes, out=sloped)
-        out += sloped
+        out += np.multiply(part, slopes, out=sloped)
         out += offsets
 
-    arrays = 3 if windows is None else 5
-    engine.for_blocks(block, len(x), arrays * x[0].nbytes)
+    for_rows(block, dy, x, dx)
     return dx

@@ -6,7 +6,7 @@ from abc import abstractmethod
 import numpy as np
 
 from cnnlite.nn.kernels.channelwise import for_rows
-from cnnlite.nn.layers.base import Layer, layers
+from cnnlite.nn.layers.base import Context, Layer, layers
 from cnnlite.runtime import engine
 from cnnlite.utils.types import Array
 
@@ -16,8 +16,8 @@ class Activation(Layer):
 
     from_output = False
     """Whether `gradient` needs the output ``y`` only; then the input is not kept."""
-    never_falls = False
-    """Whether f(a) <= f(b) for all a < b; then a pooling may come first, see `BatchNorm.absorb`."""
+    monotonic = False
+    """Whether f(a) <= f(b) for all a < b; then a pooling may come first, see `fusion`."""
 
     @abstractmethod
     def apply(self, x: Array, out: Array) -> None:
@@ -27,10 +27,10 @@ class Activation(Layer):
     def gradient(self, dy: Array, x: Array, y: Array, out: Array) -> None:
         """Write dy * f'(x) to ``out``, which may be none of the others."""
 
-    def forward(self, x: Array, *, training: bool) -> Array:
+    def forward(self, x: Array, context: Context) -> Array:
         y = engine.empty(x.shape, x.dtype)
         for_rows(self.apply, x, y)
-        self._kept = (y if self.from_output else x, y) if training else None
+        self._kept = (y if self.from_output else x, y) if context.training else None
         return y
 
     def backward(self, dy: Array) -> Array | None:
@@ -47,7 +47,7 @@ class Activation(Layer):
 class ReLU(Activation):
     """y = max(x, 0); the gradient at 0 is 0."""
 
-    from_output = never_falls = True
+    from_output = monotonic = True
 
     def apply(self, x: Array, out: Array) -> None:
         # A row of zeros instead of the number 0: NumPy's maximum has vector code for two arrays only.
@@ -65,7 +65,7 @@ class LeakyReLU(Activation):
         slope: between 0 and 1.
     """
 
-    from_output = never_falls = True
+    from_output = monotonic = True
 
     def __init__(self, slope: float = 0.01):
         super().__init__()
@@ -94,7 +94,7 @@ class ELU(Activation):
         alpha: minus the value at minus infinity; positive.
     """
 
-    from_output = never_falls = True
+    from_output = monotonic = True
 
     def __init__(self, alpha: float = 1.0):
         super().__init__()
@@ -128,7 +128,7 @@ def _sigmoid(x: Array, out: Array) -> Array:
 class Sigmoid(Activation):
     """y = 1 / (1 + exp(-x)), computed as (1 + tanh(x / 2)) / 2, which cannot overflow."""
 
-    from_output = never_falls = True
+    from_output = monotonic = True
 
     def apply(self, x: Array, out: Array) -> None:
         _sigmoid(x, out)
@@ -143,7 +143,7 @@ class Sigmoid(Activation):
 class Tanh(Activation):
     """y = tanh(x)."""
 
-    from_output = never_falls = True
+    from_output = monotonic = True
 
     def apply(self, x: Array, out: Array) -> None:
         np.tanh(x, out=out)

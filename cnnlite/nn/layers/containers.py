@@ -9,7 +9,7 @@ import numpy as np
 
 from cnnlite.nn.kernels.channelwise import for_rows, times
 from cnnlite.nn.layers.activations import Activation
-from cnnlite.nn.layers.base import Layer, layers
+from cnnlite.nn.layers.base import Context, Layer, layers
 from cnnlite.runtime import engine
 from cnnlite.utils.rng import stream
 from cnnlite.utils.types import Array, DType, Shape
@@ -30,42 +30,40 @@ class Sequential(Layer):
         super().__init__()
         self.layers = layers
         self.layer_count = 1 + sum(layer.layer_count for layer in layers)
-        self._steps: list[Layer] = []
+        self.steps = list(layers)
+        """The layers that work, one after the other; others are fused into the one before them, see `fusion`."""
         self._first = 0  # of the steps, the one where the backward pass ends
 
-    def build(self, in_shape: Shape, rng: np.random.Generator, dtype: DType) -> Shape:
+    def infer(self, in_shape: Shape) -> Shape:
         shape = in_shape
-        self._steps, self._first = [], 0
         for index, layer in enumerate(self.layers):
-            shape = self.build_child(str(index), layer, shape, rng, dtype)
-            if not (self._steps and self._steps[-1].absorb(layer)):
-                self._steps.append(layer)
+            shape = self.infer_child(str(index), layer, shape)
         return shape
 
     def fit(self, x: Array) -> None:
-        last = max((index for index, layer in enumerate(self._steps) if layer.most_fit_images), default=-1)
-        for index, layer in enumerate(self._steps[: last + 1]):
+        last = max((index for index, layer in enumerate(self.steps) if layer.most_fit_images), default=-1)
+        for index, layer in enumerate(self.steps[: last + 1]):
             layer.fit(x)
             if index < last:
-                x = layer.forward(x, training=False)
+                x = layer.forward(x, Context())
 
     def skip_dx(self) -> None:
-        for index, layer in enumerate(self._steps):
+        for index, layer in enumerate(self.steps):
             self._first = index
             layer.skip_dx()
             if any(part.params and not part.is_frozen for _, part in layer.walk()):
                 break  # the layers after it need the gradient for their input, which it needs for its parameters
 
-    def forward(self, x: Array, *, training: bool) -> Array:
-        for index, layer in enumerate(self._steps):
-            x = layer.forward(x, training=training)
+    def forward(self, x: Array, context: Context) -> Array:
+        for index, layer in enumerate(self.steps):
+            x = layer.forward(x, context)
             if index < self._first:
                 layer.forget()
         return x
 
     def backward(self, dy: Array) -> Array | None:
         gradient: Array | None = dy
-        for layer in reversed(self._steps[self._first :]):
+        for layer in reversed(self.steps[self._first :]):
             if gradient is None:
                 break
             gradient = layer.backward(gradient)
@@ -89,14 +87,12 @@ class Parallel(Layer):
         self.names = [str(index) for index in range(len(branches))]
         self.layer_count = 1 + sum(branch.layer_count for branch in branches)
         self.merge = merge
-        self.factors = [1.0] * len(branches)  # of the outputs of this training step; one that is 0 leaves a branch out
         self.activation: Activation | None = None
+        """Of the sum, before it leaves the cache; see `fusion`."""
 
-    def build(self, in_shape: Shape, rng: np.random.Generator, dtype: DType) -> Shape:
-        self.activation = None
+    def infer(self, in_shape: Shape) -> Shape:
         named = zip(self.names, self.branches, strict=True)
-        shapes = [self.build_child(name, branch, in_shape, rng, dtype) for name, branch in named]
-        return self.joined(shapes)
+        return self.joined([self.infer_child(name, branch, in_shape) for name, branch in named])
 
     def joined(self, shapes: Sequence[Shape]) -> Shape:
         """Check that the branches' outputs go together; ValueError if not. Returns the shape of the whole."""
@@ -105,15 +101,6 @@ class Parallel(Layer):
             raise ValueError(f"cannot {self.merge} branches with outputs of shapes {', '.join(map(str, shapes))}")
         self.edges = list(itertools.accumulate((shape[-1] for shape in shapes), initial=0))
         return (*shapes[0][:-1], self.edges[-1]) if self.merge == "concat" else shapes[0]
-
-    def absorb(self, following: Layer) -> bool:
-        """Apply an activation to the sum before it leaves the cache, if its gradient needs the output only."""
-        if self.merge != "sum" or self.activation is not None:
-            return False
-        if not isinstance(following, Activation) or not following.from_output:
-            return False
-        self.activation = following
-        return True
 
     def fit(self, x: Array) -> None:
         for branch in self.branches:
@@ -124,23 +111,28 @@ class Parallel(Layer):
         for branch in self.branches:
             branch.skip_dx()
 
-    def forward(self, x: Array, *, training: bool) -> Array:
-        factors = self.factors if training else [1.0] * len(self.branches)
+    def factors(self, context: Context) -> Sequence[float]:
+        """Factors of the branches' outputs in this pass; one that is 0 leaves its branch out."""
+        return [1.0] * len(self.branches)
+
+    def forward(self, x: Array, context: Context) -> Array:
+        factors = self.factors(context)
         pairs = zip(self.branches, factors, strict=True)
-        outputs = [times(branch.forward(x, training=training), factor) for branch, factor in pairs if factor]
+        outputs = [times(branch.forward(x, context), factor) for branch, factor in pairs if factor]
         if self.merge == "sum":
             y = _sum(outputs, self.activation)
-            self._kept = y if training and self.activation is not None else None
-            return y
-        y = engine.empty((*outputs[0].shape[:-1], self.edges[-1]), x.dtype)
-        return np.concatenate(outputs, axis=-1, out=y)
+        else:
+            y = engine.empty((*outputs[0].shape[:-1], self.edges[-1]), x.dtype)
+            np.concatenate(outputs, axis=-1, out=y)
+        self._kept = (factors, None if self.activation is None else y) if context.training else None
+        return y
 
     def backward(self, dy: Array) -> Array | None:
+        factors, y = self.kept()
         if self.activation is not None:
-            y = self.kept()
             dy = self.activation.backward_from(dy, y, y)
         gradients = []
-        for index, (branch, factor) in enumerate(zip(self.branches, self.factors, strict=True)):
+        for index, (branch, factor) in enumerate(zip(self.branches, factors, strict=True)):
             if not factor:
                 _clear_gradients(branch)
                 continue
@@ -201,16 +193,16 @@ class Residual(Parallel):
         self.drop_probability = drop_probability
         self.names = ["body", "shortcut"]
 
-    def start_step(self, step: int) -> None:
-        super().start_step(step)
-        if self.drop_probability:
-            dropped = stream(self._seed, "residual", step).random() < self.drop_probability
-            self.factors[0] = 0.0 if dropped else 1 / (1 - self.drop_probability)
-
-    def build(self, in_shape: Shape, rng: np.random.Generator, dtype: DType) -> Shape:
+    def allocate(self, rng: np.random.Generator, dtype: DType) -> None:
         if self.drop_probability:
             self._seed = int(rng.integers(2**63))  # differs from block to block, follows from the network's seed
-        return super().build(in_shape, rng, dtype)
+        super().allocate(rng, dtype)
+
+    def factors(self, context: Context) -> Sequence[float]:
+        if not (context.training and self.drop_probability):
+            return 1.0, 1.0
+        dropped = stream(self._seed, "residual", context.step).random() < self.drop_probability
+        return 0.0 if dropped else 1 / (1 - self.drop_probability), 1.0
 
     def joined(self, shapes: Sequence[Shape]) -> Shape:
         try:

@@ -2,14 +2,12 @@
 
 import math
 
-import numpy as np
-
 from cnnlite.nn.kernels import convolution
 from cnnlite.nn.kernels.convolution import Algorithm
 from cnnlite.nn.kernels.geometry import Padding, Pair, Windows, pair
-from cnnlite.nn.layers.base import Layer, layers
+from cnnlite.nn.layers.base import Context, Layer, layers
 from cnnlite.nn.layers.initializers import Initializer, initializers
-from cnnlite.utils.types import Array, DType, Shape
+from cnnlite.utils.types import Array, Shape
 
 
 @layers.register("conv2d")
@@ -57,22 +55,22 @@ class Conv2d(Layer):
         self.exact = exact
         self.algorithm: Algorithm = algorithm
 
-    def build(self, in_shape: Shape, rng: np.random.Generator, dtype: DType) -> Shape:
+    def infer(self, in_shape: Shape) -> Shape:
         self.windows = Windows.fit(in_shape, self.kernel, self.stride, self.padding, exact=self.exact)
         if not convolution.fits(self.algorithm, self.windows):
             raise ValueError(f"algorithm {self.algorithm} cannot do kernel {self.kernel} with stride {self.stride}")
         shape = (*self.kernel, in_shape[2], self.out_channels)
-        self.add_param("weight", initializers[self.init](rng, shape).astype(dtype))
+        self.add_param("weight", shape, initializers[self.init])
         if self.has_bias:
-            self.add_param("bias", np.zeros(self.out_channels, dtype))
+            self.add_param("bias", (self.out_channels,))
         self.multiply_adds = math.prod(self.windows.out) * math.prod(shape)
         return (*self.windows.out, self.out_channels)
 
-    def forward(self, x: Array, *, training: bool) -> Array:
-        columns = convolution.room_for_columns(x, self.windows, self.out_channels, self.algorithm) if training else None
-        self._kept = (x, columns) if training else None
+    def forward(self, x: Array, context: Context) -> Array:
         weight, bias = self.params["weight"], self.params.get("bias")
-        return convolution.forward(x, weight, bias, self.windows, self.algorithm, columns)
+        y, columns = convolution.forward(x, weight, bias, self.windows, self.algorithm, keep=context.training)
+        self._kept = (x, columns) if context.training else None
+        return y
 
     def backward(self, dy: Array) -> Array | None:
         x, columns = self.kept()

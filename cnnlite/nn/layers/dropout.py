@@ -4,10 +4,10 @@ import math
 
 import numpy as np
 
-from cnnlite.nn.layers.base import Layer, layers
-from cnnlite.runtime import distributed, engine
+from cnnlite.nn.layers.base import Context, Layer, layers
+from cnnlite.runtime import engine
 from cnnlite.utils.rng import stream
-from cnnlite.utils.types import Array, DType, Shape
+from cnnlite.utils.types import Array, DType
 
 
 @layers.register("dropout")
@@ -23,17 +23,12 @@ class Dropout(Layer):
         if not 0 <= p < 1:
             raise ValueError(f"p must be in [0, 1), not {p}")
         self.p = p
-        self._step = 0
 
-    def build(self, in_shape: Shape, rng: np.random.Generator, dtype: DType) -> Shape:
+    def allocate(self, rng: np.random.Generator, dtype: DType) -> None:
         self._seed = int(rng.integers(2**63))  # differs from layer to layer, follows from the network's seed
-        return in_shape
 
-    def start_step(self, step: int) -> None:
-        self._step = step
-
-    def forward(self, x: Array, *, training: bool) -> Array:
-        if not training:
+    def forward(self, x: Array, context: Context) -> Array:
+        if not context.training:
             self._kept = None
             return x
         factors = self._kept = engine.empty(x.shape, x.dtype)
@@ -43,11 +38,11 @@ class Dropout(Layer):
         # Values of Philox's counter that a sample uses up, each good for 8 draws of float32: a sample's draws follow
         # from its place in the whole batch, whatever rank and block computes it.
         counters = -(-length // 8)
-        offset = distributed.current().offset
+        offset = context.ranks.offset
 
         def block(start: int, stop: int) -> None:
             draws = engine.scratch("dropout.draws", (stop - start, 8 * counters), np.float32)
-            rng = stream(self._seed, "dropout", self._step, skip=(offset + start) * counters)
+            rng = stream(self._seed, "dropout", context.step, skip=(offset + start) * counters)
             rng.random(out=draws, dtype=np.float32)
             kept = (draws[:, :length] >= self.p).reshape(factors[start:stop].shape)
             np.multiply(kept, kept_scale, out=factors[start:stop])

@@ -3,10 +3,10 @@
 import numpy as np
 
 from cnnlite.nn.kernels.matmul import matmul
-from cnnlite.nn.layers.base import Layer, layers
+from cnnlite.nn.layers.base import Context, Layer, layers
 from cnnlite.nn.layers.initializers import Initializer, initializers
 from cnnlite.runtime import engine
-from cnnlite.utils.types import Array, DType, Shape
+from cnnlite.utils.types import Array, Shape
 
 
 @layers.register("linear")
@@ -29,18 +29,17 @@ class Linear(Layer):
         self.has_bias = bias
         self.init = init
 
-    def build(self, in_shape: Shape, rng: np.random.Generator, dtype: DType) -> Shape:
+    def infer(self, in_shape: Shape) -> Shape:
         if len(in_shape) != 1:
             raise ValueError(f"expects flat features, but its input has shape {in_shape}; put `flatten` before it")
-        shape = (in_shape[0], self.out_features)
-        self.add_param("weight", initializers[self.init](rng, shape).astype(dtype))
+        self.add_param("weight", (in_shape[0], self.out_features), initializers[self.init])
         if self.has_bias:
-            self.add_param("bias", np.zeros(self.out_features, dtype))
+            self.add_param("bias", (self.out_features,))
         self.multiply_adds = in_shape[0] * self.out_features
         return (self.out_features,)
 
-    def forward(self, x: Array, *, training: bool) -> Array:
-        self._kept = x if training else None
+    def forward(self, x: Array, context: Context) -> Array:
+        self._kept = x if context.training else None
         y = matmul(x, self.params["weight"], engine.empty((len(x), self.out_features), x.dtype))
         if self.has_bias:
             y += self.params["bias"]

@@ -5,12 +5,8 @@ import math
 import numpy as np
 
 from cnnlite.nn.kernels import normalization
-from cnnlite.nn.kernels.normalization import Transform
-from cnnlite.nn.layers.activations import Activation
-from cnnlite.nn.layers.base import Layer, layers
-from cnnlite.nn.layers.pooling import MaxPool2d
-from cnnlite.runtime import distributed
-from cnnlite.utils.types import Array, DType, Shape
+from cnnlite.nn.layers.base import Context, Layer, layers
+from cnnlite.utils.types import Array, Shape
 
 
 @layers.register("batch_norm")
@@ -39,50 +35,37 @@ class BatchNorm(Layer):
         self.eps = eps
         self.affine = affine
         self.scale = affine and scale
-        self.activation: Activation | None = None
-        self.pool: MaxPool2d | None = None
 
-    def absorb(self, following: Layer) -> bool:
-        """Take on an activation, applied to blocks that have just been normalized, and a max pooling.
-
-        Scale, shift and an activation that never falls keep the order of numbers, or turn it round: so the pooling can
-        come first, and all that follows has less to do.
-        """
-        if isinstance(following, MaxPool2d) and self.pool is None:
-            if self.activation is not None and not self.activation.never_falls:
-                return False
-            self.pool = following
-        elif isinstance(following, Activation) and self.activation is None:
-            self.activation = following
-        else:
-            return False
-        return True
-
-    def build(self, in_shape: Shape, rng: np.random.Generator, dtype: DType) -> Shape:
-        channels = in_shape[-1]
+    def infer(self, in_shape: Shape) -> Shape:
+        channels = in_shape[-1:]
         self.least_batch = 1 if math.prod(in_shape[:-1]) > 1 else 2  # a single number has no variance
-        self.activation = self.pool = None
         if self.scale:
-            self.add_param("gamma", np.ones(channels, dtype))
+            self.add_param("gamma", channels, 1.0)
         if self.affine:
-            self.add_param("beta", np.zeros(channels, dtype))
-        self.buffers = {"running_mean": np.zeros(channels, dtype), "running_var": np.ones(channels, dtype)}
+            self.add_param("beta", channels)
+        self.add_buffer("running_mean", channels)
+        self.add_buffer("running_var", channels, 1.0)
         return in_shape
 
-    def forward(self, x: Array, *, training: bool) -> Array:
-        if training:
-            mean, variance = distributed.current().moments(*normalization.moments(x))
-            self._update_running(mean, variance, _numbers(x))
+    def forward(self, x: Array, context: Context) -> Array:
+        mean, inv_std = self.statistics(x, context)
+        scale, shift = self.scale_and_shift(mean, inv_std)
+        self._kept = (x, mean, inv_std, scale, context) if context.training else None
+        return normalization.forward(x, scale, shift)
+
+    def statistics(self, x: Array, context: Context) -> tuple[Array, Array]:
+        """Mean and 1 / sqrt(var + eps) of each channel, (C,) in float64: in training of the batch, else the running."""
+        if context.training:
+            mean, variance = context.ranks.moments(*normalization.moments(x))
+            self._update_running(mean, variance, _numbers(x, context))
         else:
             mean, variance = (self.buffers[name].astype(np.float64) for name in ("running_mean", "running_var"))
-        inv_std = 1 / np.sqrt(variance + self.eps)
+        return mean, 1 / np.sqrt(variance + self.eps)
+
+    def scale_and_shift(self, mean: Array, inv_std: Array) -> tuple[Array, Array]:
+        """The whole of it as y = x * scale + shift: (C,) in float64."""
         scale = inv_std * self.params["gamma"] if self.scale else inv_std
-        shift = self.params["beta"] - mean * scale if self.affine else -mean * scale
-        windows = None if self.pool is None else self.pool.windows
-        transform = Transform(mean, inv_std, scale, shift, self.activation, windows)
-        pooled, y = transform.forward(x)
-        self._kept = (x, pooled, y, transform) if training else None
-        return y
+        return scale, self.params["beta"] - mean * scale if self.affine else -mean * scale
 
     def _update_running(self, mean: Array, variance: Array, count: int) -> None:
         unbias = count / max(count - 1, 1)
@@ -92,16 +75,20 @@ class BatchNorm(Layer):
             running += value * (self.momentum * factor)
 
     def backward(self, dy: Array) -> Array | None:
-        x, pooled, y, transform = self.kept()
-        dz, own = normalization.parameter_gradients(dy, pooled, y, transform)
+        x, mean, inv_std, scale, context = self.kept()
+        own = normalization.parameter_gradients(dy, x, mean, inv_std)
+        slope, offset = normalization.slope_and_offset(*self.batch_sums(own, x, context), mean, inv_std, scale)
+        return normalization.input_gradient(dy, x, scale, slope, offset)
+
+    def batch_sums(self, own: Array, x: Array, context: Context) -> tuple[Array, int]:
+        """Write the gradients, ``own`` (2, C), of beta and gamma; returns those of the whole batch, and its numbers."""
         if self.affine:
             self.grads["beta"][...] = own[0]
         if self.scale:
             self.grads["gamma"][...] = own[1]
-        sums = distributed.current().batch_sums(own)
-        return normalization.input_gradient(dz, x, pooled, sums, _numbers(x), transform)
+        return context.ranks.batch_sums(own), _numbers(x, context)
 
 
-def _numbers(x: Array) -> int:
-    """How many numbers a channel has in the whole batch, of which ``x`` (N, ..., C) is this rank's part."""
-    return distributed.current().samples(len(x)) * math.prod(x.shape[1:-1])
+def _numbers(x: Array, context: Context) -> int:
+    """How many numbers a channel has in the whole batch, of which ``x`` (N, ..., C) may be a part."""
+    return context.ranks.samples(len(x)) * math.prod(x.shape[1:-1])

@@ -4,9 +4,9 @@ import numpy as np
 
 from cnnlite.nn.kernels import pooling
 from cnnlite.nn.kernels.geometry import Padding, Pair, Windows, pair
-from cnnlite.nn.layers.base import Layer, layers
+from cnnlite.nn.layers.base import Context, Layer, layers
 from cnnlite.runtime import engine
-from cnnlite.utils.types import Array, DType, Shape
+from cnnlite.utils.types import Array, Shape
 
 
 class _Pool2d(Layer):
@@ -23,7 +23,7 @@ class _Pool2d(Layer):
         self.padding = padding
         self.exact = exact
 
-    def build(self, in_shape: Shape, rng: np.random.Generator, dtype: DType) -> Shape:
+    def infer(self, in_shape: Shape) -> Shape:
         self.windows = Windows.fit(in_shape, self.kernel, self.stride, self.padding, exact=self.exact)
         return (*self.windows.out, self.windows.channels)
 
@@ -39,9 +39,9 @@ class MaxPool2d(_Pool2d):
         exact: refuse an input whose last rows or columns no window reaches.
     """
 
-    def forward(self, x: Array, *, training: bool) -> Array:
+    def forward(self, x: Array, context: Context) -> Array:
         y = pooling.max_forward(x, self.windows)
-        self._kept = (x, y) if training else None
+        self._kept = (x, y) if context.training else None
         return y
 
     def backward(self, dy: Array) -> Array | None:
@@ -60,7 +60,7 @@ class AvgPool2d(_Pool2d):
         exact: refuse an input whose last rows or columns no window reaches.
     """
 
-    def forward(self, x: Array, *, training: bool) -> Array:
+    def forward(self, x: Array, context: Context) -> Array:
         return pooling.average_forward(x, self.windows)
 
     def backward(self, dy: Array) -> Array | None:
@@ -71,13 +71,13 @@ class AvgPool2d(_Pool2d):
 class GlobalAvgPool2d(Layer):
     """The mean of each channel over all pixels: ``(N, H, W, C) -> (N, C)`` (Lin, Chen & Yan 2013, arXiv:1312.4400)."""
 
-    def build(self, in_shape: Shape, rng: np.random.Generator, dtype: DType) -> Shape:
+    def infer(self, in_shape: Shape) -> Shape:
         if len(in_shape) != 3:
             raise ValueError(f"expects images of shape (H, W, C), but its input has shape {in_shape}")
         self.in_shape = in_shape
         return in_shape[2:]
 
-    def forward(self, x: Array, *, training: bool) -> Array:
+    def forward(self, x: Array, context: Context) -> Array:
         pixels = self.in_shape[0] * self.in_shape[1]
         y: Array = np.matmul(np.full(pixels, 1 / pixels, x.dtype), x.reshape(len(x), pixels, -1))
         return y

@@ -3,7 +3,7 @@
 import math
 
 from cnnlite.nn.kernels.channelwise import times
-from cnnlite.nn.layers.base import Layer, layers
+from cnnlite.nn.layers.base import Context, Layer, layers
 from cnnlite.utils.types import Array
 
 
@@ -21,7 +21,7 @@ class Scale(Layer):
             raise ValueError(f"factor must be finite and not 0, not {factor}")
         self.factor = factor
 
-    def forward(self, x: Array, *, training: bool) -> Array:
+    def forward(self, x: Array, context: Context) -> Array:
         return times(x, self.factor)
 
     def backward(self, dy: Array) -> Array | None:

@@ -2,21 +2,19 @@
 
 import math
 
-import numpy as np
-
-from cnnlite.nn.layers.base import Layer, layers
-from cnnlite.utils.types import Array, DType, Shape
+from cnnlite.nn.layers.base import Context, Layer, layers
+from cnnlite.utils.types import Array, Shape
 
 
 @layers.register("flatten")
 class Flatten(Layer):
     """All axes of a sample as one: ``(N, H, W, C) -> (N, H * W * C)``."""
 
-    def build(self, in_shape: Shape, rng: np.random.Generator, dtype: DType) -> Shape:
+    def infer(self, in_shape: Shape) -> Shape:
         self.in_shape = in_shape
         return (math.prod(in_shape),)
 
-    def forward(self, x: Array, *, training: bool) -> Array:
+    def forward(self, x: Array, context: Context) -> Array:
         return x.reshape(len(x), -1)
 
     def backward(self, dy: Array) -> Array | None:

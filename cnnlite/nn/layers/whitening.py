@@ -1,15 +1,16 @@
 """Convolution that whitens: filters computed from images, not trained."""
 
 import math
+from functools import partial
 
 import numpy as np
 
 from cnnlite.nn.kernels import convolution, im2col
 from cnnlite.nn.kernels.geometry import Pair, Windows, pair
-from cnnlite.nn.layers.base import Layer, layers
+from cnnlite.nn.layers.base import Context, Layer, layers
 from cnnlite.nn.layers.initializers import within_fan_in
 from cnnlite.runtime import engine
-from cnnlite.utils.types import Array, DType, Shape
+from cnnlite.utils.types import Array, Shape
 
 
 @layers.register("whitening_conv2d")
@@ -42,12 +43,13 @@ class WhiteningConv2d(Layer):
         self.eps = eps
         self.fit_images = images
 
-    def build(self, in_shape: Shape, rng: np.random.Generator, dtype: DType) -> Shape:
+    def infer(self, in_shape: Shape) -> Shape:
         self.windows = Windows.fit(in_shape, self.kernel, (1, 1), 0, exact=False)
         size = math.prod(self.kernel) * in_shape[2]
         shape = (*self.kernel, in_shape[2], 2 * size)
-        self.buffers["weight"] = within_fan_in(rng, shape, size).astype(dtype)
-        self.add_param("bias", within_fan_in(rng, (2 * size,), size).astype(dtype))
+        init = partial(within_fan_in, fan_in=size)
+        self.add_buffer("weight", shape, init)
+        self.add_param("bias", (2 * size,), init)
         self.multiply_adds = math.prod(self.windows.out) * math.prod(shape)
         return (*self.windows.out, 2 * size)
 
@@ -72,8 +74,8 @@ class WhiteningConv2d(Layer):
         total: Array = sums.sum(axis=0) / (len(x) * math.prod(self.windows.out))
         return total
 
-    def forward(self, x: Array, *, training: bool) -> Array:
-        return convolution.forward(x, self.buffers["weight"], self.params["bias"], self.windows)
+    def forward(self, x: Array, context: Context) -> Array:
+        return convolution.forward(x, self.buffers["weight"], self.params["bias"], self.windows)[0]
 
     def backward(self, dy: Array) -> Array | None:
         convolution.bias_gradient(dy, self.grads["bias"])

@@ -10,6 +10,7 @@ from cnnlite.nn.layers.base import dotted
 from cnnlite.nn.layers.containers import Parallel, Repeat, Residual, Sequential
 from cnnlite.nn.layers.convolution import Conv2d
 from cnnlite.nn.layers.dropout import Dropout
+from cnnlite.nn.layers.fused import FusedBatchNorm
 from cnnlite.nn.layers.linear import Linear
 from cnnlite.nn.layers.normalization import BatchNorm
 from cnnlite.nn.layers.pooling import AvgPool2d, GlobalAvgPool2d, MaxPool2d
@@ -55,7 +56,7 @@ def global_avg_pool2d(graph: Graph, layer: GlobalAvgPool2d, x: str, name: str) -
     return graph.add("ReduceMean", x, name=name, axes=(2, 3), keepdims=0)
 
 
-@exports(BatchNorm)
+@exports(BatchNorm, FusedBatchNorm)
 def batch_norm(graph: Graph, layer: BatchNorm, x: str, name: str) -> str:
     """BatchNormalization with the running statistics."""
     mean, variance = layer.buffers["running_mean"], layer.buffers["running_var"]

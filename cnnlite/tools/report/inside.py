@@ -23,14 +23,8 @@ DEAD_BATCHES = 4
 
 
 def one_by_one(network: Network, config: Config) -> Network:
-    """Build the network again so that each layer does its own work only, and can be watched.
-
-    Layers absorb the work of the ones after them where that is faster; an activation that was absorbed is never called.
-    """
-    model = Network(config.model, network.in_shape, seed=config.seed).model
-    for _, layer in model.walk():
-        layer.absorb = lambda following: False  # type: ignore[method-assign]
-    plain = Network(model, network.in_shape, seed=config.seed)
+    """Build the network again so that each layer does its own work only, and can be watched."""
+    plain = Network(config.model, network.in_shape, seed=config.seed, fused=False)
     plain.load_state(network.state())
     return plain
 

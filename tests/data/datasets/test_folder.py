@@ -131,7 +131,11 @@ def test_the_second_time_nothing_is_decoded(tmp_path: Path, capsys: pytest.Captu
     assert done.stderr == ""
 
 
-LOAD = "from pathlib import Path; from cnnlite.data.datasets.folder import Folder; print(Folder(8).load(Path({!r})).digest)"
+LOAD = """
+from pathlib import Path
+from cnnlite.data.datasets.folder import Folder
+print(Folder(8).load(Path({!r})).digest)
+"""
 
 
 def test_processes_that_start_together_decode_once_and_tidy_up_after_a_killed_one(

@@ -46,7 +46,7 @@ def compute(
     dweight, dbias = np.full_like(weight, np.nan), np.full_like(bias, np.nan)
     convolution.weight_gradient(x, dy, windows, dweight, algorithm)
     convolution.bias_gradient(dy, dbias)
-    y = convolution.forward(x, weight, bias, windows, algorithm)
+    y, _ = convolution.forward(x, weight, bias, windows, algorithm)
     return y, convolution.input_gradient(dy, weight, windows, algorithm), dweight, dbias
 
 
@@ -66,7 +66,7 @@ def test_convolution_is_what_six_loops_say(
         expected_y, expected_dx, expected_dweight = convolve_by_loops(x, weight, dy, windows)
         for algorithm in algorithms(windows):
             y, dx, dweight, dbias = compute(windows, x, weight, bias, dy, algorithm)
-            without_bias = convolution.forward(x, weight, None, windows, algorithm)
+            without_bias, _ = convolution.forward(x, weight, None, windows, algorithm)
             np.testing.assert_allclose(y, expected_y + bias, rtol=1e-11, atol=1e-11)
             np.testing.assert_allclose(without_bias, expected_y, rtol=1e-11, atol=1e-11)
             np.testing.assert_allclose(dx, expected_dx, rtol=1e-11, atol=1e-11)
@@ -148,11 +148,11 @@ def test_winograd_leaves_little_where_windows_are_all_zero_and_the_others_nothin
     windows = Windows.fit((16, 16, channels), (3, 3), (1, 1), 1, exact=False)
     x, weight, _, _ = operands(windows, 4, channels, np.float32)
     x[:, :, np.arange(16) % 5 > 0] = 0  # so that all tiles hold some of both
-    direct = convolution.forward(x, weight, None, windows, "unfold")
+    direct, _ = convolution.forward(x, weight, None, windows, "unfold")
     zero = direct == 0
-    np.testing.assert_array_equal(convolution.forward(x, weight, None, windows, "unfold_rows") == 0, zero)
+    np.testing.assert_array_equal(convolution.forward(x, weight, None, windows, "unfold_rows")[0] == 0, zero)
     assert 0.1 < zero.mean() < 0.9
-    y = convolution.forward(x, weight, None, windows, "winograd")
+    y, _ = convolution.forward(x, weight, None, windows, "winograd")
     assert 0 < np.abs(y[zero]).max() < 2e-5 * np.abs(y).max()  # what the README says of `algorithm`
 
 
@@ -166,7 +166,7 @@ def test_every_number_of_the_image_and_the_kernel_is_used_exactly_where_it_shoul
         expected = np.zeros((1, height, width, 16))
         expected[0, 1:, :-1, 5] = x[0, :-1, 1:, -1]
         for algorithm in algorithms(windows):
-            y = convolution.forward(x, weight, None, windows, algorithm)
+            y, _ = convolution.forward(x, weight, None, windows, algorithm)
             np.testing.assert_allclose(y, expected, atol=1e-9)
 
 
@@ -200,9 +200,8 @@ def test_all_algorithms_give_the_same_bits_on_1_2_and_4_threads(
 def test_the_weight_gradient_may_use_what_forward_unfolded_in_several_blocks() -> None:
     windows = Windows.fit((16, 16, 1), (4, 4), (2, 2), 0, exact=False)
     x, weight, bias, dy = operands(windows, 300, 64, np.float32)
-    columns = convolution.room_for_columns(x, windows, 64, "unfold")
+    y, columns = convolution.forward(x, weight, bias, windows, "unfold", keep=True)
     assert columns is not None
-    y = convolution.forward(x, weight, bias, windows, "unfold", columns)
     assert y.nbytes > engine.BLOCK_BYTES, "this test needs a larger batch"
     dweight = np.full_like(weight, np.nan)
     convolution.weight_gradient(x, dy, windows, dweight, "unfold", columns)

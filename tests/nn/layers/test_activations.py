@@ -5,12 +5,14 @@ import pytest
 
 from cnnlite.nn.layers import layers
 from cnnlite.nn.layers.activations import GELU, Activation, Tanh
-from cnnlite.nn.layers.base import Layer
+from cnnlite.nn.layers.base import Context, Layer
 from cnnlite.nn.layers.containers import Residual, Sequential
+from cnnlite.nn.layers.fused import FusedBatchNorm
 from cnnlite.nn.layers.normalization import BatchNorm
 from cnnlite.nn.layers.pooling import MaxPool2d
 from cnnlite.utils.types import Array
 from tests.support.gradcheck import assert_layer_gradients, backward
+from tests.support.layer_cases import build_fused
 
 ACTIVATIONS = [name for name in layers if issubclass(layers[name], Activation)]
 IN_SHAPE = (6, 6, 5)
@@ -36,7 +38,7 @@ def made(name: str) -> Activation:
 
 def built(parts: list[Layer]) -> Sequential:
     network = Sequential(parts)
-    network.build(IN_SHAPE, np.random.default_rng(0), np.dtype(np.float64))
+    build_fused(network, IN_SHAPE)
     for _, part in network.walk():
         if isinstance(part, BatchNorm):
             part.params["gamma"][...] = GAMMA
@@ -47,7 +49,7 @@ def built(parts: list[Layer]) -> Sequential:
 def run(networks: list[Sequential], x: Array) -> list[Array]:
     """Output and gradients of networks one after the other."""
     for network in networks:
-        x = network.forward(x, training=True)
+        x = network.forward(x, Context(training=True))
     results, dy = [x], np.random.default_rng(1).standard_normal(x.shape)
     for network in reversed(networks):
         dy = backward(network, dy)
@@ -92,7 +94,7 @@ def test_from_the_smallest_to_the_greatest_numbers_of_float32_they_are_what_they
         activation, x = made(name), EDGES.astype(dtype)
         activation.build(x.shape[1:], np.random.default_rng(0), np.dtype(dtype))
         with np.errstate(over="ignore"):  # as in training
-            y = activation.forward(x, training=True)
+            y = activation.forward(x, Context(training=True))
             dx = backward(activation, np.ones_like(x))
         assert np.isfinite(y).all()
         assert np.isfinite(dx).all()
@@ -105,14 +107,14 @@ def test_gelu_has_the_gradient_0_or_1_far_from_zero_behind_batch_norm_too() -> N
     far = np.array([[1e13], [1e15], [3e38], [-1e13], [-1e15], [-3e38]], np.float32)
     gelu = made("gelu")
     with np.errstate(over="ignore"):  # as in training
-        gelu.forward(far, training=True)
+        gelu.forward(far, Context(training=True))
         assert backward(gelu, np.ones_like(far)).ravel().tolist() == [1, 1, 1, 0, 0, 0]
     network = Sequential([BatchNorm(), GELU()])
-    network.build((1,), np.random.default_rng(0), np.dtype(np.float32))
+    build_fused(network, (1,), np.float32)
     _, norm = next(part for part in network.walk() if isinstance(part[1], BatchNorm))
     norm.params["gamma"][...] = 1e20
     with np.errstate(over="ignore"):
-        network.forward(np.arange(6, dtype=np.float32)[:, None], training=True)
+        network.forward(np.arange(6, dtype=np.float32)[:, None], Context(training=True))
         backward(network, np.ones((6, 1), np.float32))
     assert norm.grads["beta"] == 3
 
@@ -121,8 +123,8 @@ def test_these_are_all_activations() -> None:
     assert {"relu", "leaky_relu", "elu", "sigmoid", "tanh", "silu", "gelu"} <= set(ACTIVATIONS)
 
 
-@pytest.mark.parametrize("name", [name for name in ACTIVATIONS if made(name).never_falls])
-def test_an_activation_that_claims_it_never_falls(name: str) -> None:
+@pytest.mark.parametrize("name", [name for name in ACTIVATIONS if made(name).monotonic])
+def test_an_activation_that_claims_it_monotonic(name: str) -> None:
     x = np.linspace(-20, 20, 400_001)[None]
     y = np.empty_like(x)
     made(name).apply(x, y)
@@ -132,10 +134,12 @@ def test_an_activation_that_claims_it_never_falls(name: str) -> None:
 @pytest.mark.parametrize("name", [*ACTIVATIONS, "square"])
 def test_norm_activation_and_pooling_together_are_the_three_by_themselves(name: str) -> None:
     x = np.random.default_rng(2).standard_normal((4, *IN_SHAPE)) * 2
-    norm, activation = BatchNorm(), made(name)
-    together = built([norm, activation, MaxPool2d(2)])
+    activation = made(name)
+    together = built([BatchNorm(), activation, MaxPool2d(2)])
+    norm = together.layers[0]
+    assert isinstance(norm, FusedBatchNorm)
     assert norm.activation is activation
-    assert (norm.pool is not None) == activation.never_falls
+    assert (norm.pool is not None) == activation.monotonic
     assert_agree(run([together], x), run([built([layer]) for layer in (BatchNorm(), made(name), MaxPool2d(2))], x))
 
 

@@ -7,7 +7,7 @@ import pytest
 from cnnlite.errors import ConfigError
 from cnnlite.nn.layers import layers
 from cnnlite.nn.layers.activations import GELU, Activation, ReLU, Tanh
-from cnnlite.nn.layers.base import Layer
+from cnnlite.nn.layers.base import Context, Layer
 from cnnlite.nn.layers.containers import Parallel, Repeat, Residual, Sequential
 from cnnlite.nn.layers.convolution import Conv2d
 from cnnlite.nn.layers.dropout import Dropout
@@ -17,18 +17,18 @@ from cnnlite.nn.layers.pooling import MaxPool2d
 from cnnlite.nn.layers.shape import Flatten
 from cnnlite.utils.types import Array, Shape
 from tests.support.gradcheck import backward
+from tests.support.layer_cases import build_fused
 
 ACTIVATIONS = [name for name in layers if issubclass(layers[name], Activation)]
 
 
-def build(layer: Layer, in_shape: Shape, dtype: Any = np.float64) -> Shape:
-    return layer.build(in_shape, np.random.default_rng(0), np.dtype(dtype))
+build = build_fused
 
 
 def by_hand(parts: list[Layer], x: Array, dy: Array) -> tuple[Array, Array]:
     """Output and gradient of layers, one after the other."""
     for part in parts:
-        x = part.forward(x, training=True)
+        x = part.forward(x, Context(training=True))
     for part in reversed(parts):
         dy = backward(part, dy)
     return x, dy
@@ -53,7 +53,7 @@ def assert_equal_to_layers_apart(parts: list[Layer], x: Array, rtol: float) -> N
             if key == "gamma":
                 value[0] = -1  # turns the order of numbers round, which a max pooling before it has to make up for
             theirs.params[key][...] = value
-    y = whole.forward(x, training=True)
+    y = whole.forward(x, Context(training=True))
     dy = rng.standard_normal(y.shape).astype(x.dtype)
     expected_y, expected_dx = by_hand(alone, x, dy)
     np.testing.assert_allclose(y, expected_y, rtol=rtol, atol=rtol)
@@ -63,8 +63,8 @@ def assert_equal_to_layers_apart(parts: list[Layer], x: Array, rtol: float) -> N
             np.testing.assert_allclose(grad, theirs.grads[key], rtol=rtol, atol=rtol * np.abs(grad).max())
     evaluated = x
     for part in alone:
-        evaluated = part.forward(evaluated, training=False)
-    np.testing.assert_allclose(whole.forward(x, training=False), evaluated, rtol=rtol, atol=rtol)
+        evaluated = part.forward(evaluated, Context())
+    np.testing.assert_allclose(whole.forward(x, Context()), evaluated, rtol=rtol, atol=rtol)
 
 
 @pytest.mark.parametrize(("dtype", "rtol"), [(np.float64, 1e-10), (np.float32, 3e-4)])
@@ -109,13 +109,13 @@ def test_a_sum_takes_on_one_activation_only() -> None:
     assert_equal_to_layers_apart(parts, np.random.default_rng(2).standard_normal((5, 4)), 1e-12)
 
 
-def test_a_model_built_twice_is_the_same_as_built_once() -> None:
+def test_a_model_inferred_twice_is_the_same_as_inferred_once() -> None:
     x = np.random.default_rng(0).standard_normal((5, 4))
     once, twice = (Sequential([BatchNorm(), Tanh(), ReLU(), Linear(3)]) for _ in range(2))
     build(once, (4,))
+    twice.infer((7,))
     build(twice, (4,))
-    build(twice, (4,))
-    np.testing.assert_array_equal(twice.forward(x, training=True), once.forward(x, training=True))
+    np.testing.assert_array_equal(twice.forward(x, Context(training=True)), once.forward(x, Context(training=True)))
 
 
 def test_nobody_needs_the_gradient_for_the_input_before_the_first_parameters() -> None:
@@ -123,7 +123,7 @@ def test_nobody_needs_the_gradient_for_the_input_before_the_first_parameters() -
     model = Sequential([Dropout(0.2), head, ReLU(), Conv2d(2, 3)])
     build(model, (8, 8, 2))
     model.skip_dx()
-    y = model.forward(np.ones((2, 8, 8, 2)), training=True)
+    y = model.forward(np.ones((2, 8, 8, 2)), Context(training=True))
     assert model.backward(np.ones_like(y)) is None
     assert head.grads["weight"].any()
 
@@ -134,7 +134,7 @@ def test_the_backward_pass_ends_behind_layers_that_are_trained_no_more() -> None
     build(model, (8, 8, 2))
     first.is_frozen = True
     model.skip_dx()
-    y = model.forward(np.ones((2, 8, 8, 2)), training=True)
+    y = model.forward(np.ones((2, 8, 8, 2)), Context(training=True))
     assert model.backward(np.ones_like(y)) is None
     assert second.grads["weight"].any()
     assert not first.grads["weight"].any()
@@ -149,7 +149,7 @@ def test_nothing_is_kept_of_layers_that_the_backward_pass_does_not_reach() -> No
         for _, part in layer.walk():
             part.is_frozen = True
     model.skip_dx()
-    y = model.forward(x, training=True)
+    y = model.forward(x, Context(training=True))
     keeping = {type(layer).__name__ for _, layer in model.walk() if layer._kept is not None}
     assert keeping == {"Conv2d", "ReLU"}
     assert sum(layer._kept is not None for _, layer in model.walk()) == 2
@@ -165,7 +165,7 @@ def test_branches_without_use_for_dx_still_get_their_gradients(merge: Any) -> No
         build(model, (6, 6, 2))
         if skip:
             model.skip_dx()
-        y = model.forward(x, training=True)
+        y = model.forward(x, Context(training=True))
         assert (model.backward(np.cos(y)) is None) == skip
         results.append([grad.copy() for _, part in model.walk() for grad in part.grads.values()])
     for with_dx, without in zip(*results, strict=True):
@@ -177,7 +177,7 @@ def test_concat_keeps_the_order_of_the_branches() -> None:
     assert build(model, (3,)) == (6,)
     x = np.random.default_rng(0).standard_normal((4, 3))
     first, _, last = model.branches
-    y = model.forward(x, training=True)
+    y = model.forward(x, Context(training=True))
     np.testing.assert_array_equal(y[:, 2:5], x)
     np.testing.assert_allclose(y[:, :2], x @ first.params["weight"])
     np.testing.assert_allclose(y[:, 5:], x @ last.params["weight"])
@@ -191,7 +191,7 @@ def test_sum_adds_the_branches_and_hands_all_of_them_the_gradient() -> None:
     assert build(model, (3,)) == (3,)
     x = np.random.default_rng(0).standard_normal((4, 3))
     weight = model.branches[0].params["weight"]
-    np.testing.assert_allclose(model.forward(x, training=True), x @ weight + 2 * x)
+    np.testing.assert_allclose(model.forward(x, Context(training=True)), x @ weight + 2 * x)
     np.testing.assert_allclose(backward(model, x), x @ weight.T + 2 * x)
 
 
@@ -223,7 +223,7 @@ def test_a_residual_adds_the_input() -> None:
     model = Residual(Linear(3))
     build(model, (3,))
     x = np.random.default_rng(0).standard_normal((4, 3))
-    np.testing.assert_allclose(model.forward(x, training=True), x + x @ model.branches[0].params["weight"])
+    np.testing.assert_allclose(model.forward(x, Context(training=True)), x + x @ model.branches[0].params["weight"])
 
 
 def test_a_residual_does_not_change_what_its_branches_keep() -> None:
@@ -231,7 +231,7 @@ def test_a_residual_does_not_change_what_its_branches_keep() -> None:
     model = Residual(Tanh())
     build(model, (3,))
     x = np.random.default_rng(0).standard_normal((4, 3))
-    model.forward(x, training=True)
+    model.forward(x, Context(training=True))
     np.testing.assert_allclose(backward(model, np.ones_like(x)), 2 - np.tanh(x) ** 2)
 
 
@@ -245,7 +245,7 @@ def test_repeat_gives_each_copy_parameters_of_its_own() -> None:
     expected = x
     for weight in weights:
         expected = np.tanh(expected @ weight)
-    np.testing.assert_allclose(model.forward(x, training=True), expected)
+    np.testing.assert_allclose(model.forward(x, Context(training=True)), expected)
 
 
 @pytest.mark.parametrize("times", [0, -1])
@@ -279,5 +279,5 @@ def test_an_empty_sequence_passes_everything_on() -> None:
     model = Sequential([])
     assert build(model, (3, 2)) == (3, 2)
     x = np.ones((2, 3, 2))
-    np.testing.assert_array_equal(model.forward(x, training=True), x)
+    np.testing.assert_array_equal(model.forward(x, Context(training=True)), x)
     np.testing.assert_array_equal(model.backward(x), x)

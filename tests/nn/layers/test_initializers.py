@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cnnlite.nn.layers.base import Context
 from cnnlite.nn.layers.convolution import Conv2d
 from cnnlite.nn.layers.initializers import initializers
 from cnnlite.nn.layers.linear import Linear
@@ -34,7 +35,7 @@ def test_a_dirac_convolution_copies_its_channels(kernel: int, channels: int, fil
     layer = Conv2d(filters, kernel, padding="same", bias=False, init="dirac")
     layer.build((6, 7, channels), np.random.default_rng(0), np.dtype(np.float32))
     x = np.random.default_rng(1).standard_normal((2, 6, 7, channels), np.float32)
-    y = layer.forward(x, training=False)
+    y = layer.forward(x, Context())
     copies = min(channels, filters)
     np.testing.assert_allclose(y[..., :copies], x[..., :copies], atol=1e-5)
     extra = layer.params["weight"][..., copies:]

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from cnnlite.nn.layers.base import Context
 from cnnlite.nn.layers.normalization import BatchNorm
 
 
@@ -8,7 +9,7 @@ def test_a_channel_with_one_number_becomes_beta_and_spoils_nothing() -> None:
     layer = BatchNorm()
     layer.build((3,), np.random.default_rng(0), np.dtype(np.float32))
     layer.params["beta"][...] = [1, 2, 3]
-    y = layer.forward(np.array([[5, -5, 100]], np.float32), training=True)
+    y = layer.forward(np.array([[5, -5, 100]], np.float32), Context(training=True))
     np.testing.assert_allclose(y, [[1, 2, 3]], atol=4e-3)  # 100 / sqrt(eps) has this spacing in float32
     np.testing.assert_array_equal(layer.backward(np.ones((1, 3), np.float32)), np.zeros((1, 3)))
     assert np.isfinite(layer.buffers["running_var"]).all()
@@ -17,7 +18,7 @@ def test_a_channel_with_one_number_becomes_beta_and_spoils_nothing() -> None:
 def test_momentum_is_the_weight_of_the_new_batch() -> None:
     layer = BatchNorm(momentum=0.25)
     layer.build((1,), np.random.default_rng(0), np.dtype(np.float64))
-    layer.forward(np.array([[3.0], [5.0]]), training=True)
+    layer.forward(np.array([[3.0], [5.0]]), Context(training=True))
     np.testing.assert_allclose(layer.buffers["running_mean"], [0.25 * 4])
     np.testing.assert_allclose(layer.buffers["running_var"], [0.75 + 0.25 * 2])  # unbiased
 

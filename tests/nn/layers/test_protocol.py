@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cnnlite.nn.layers import layers
-from cnnlite.nn.layers.base import Layer
+from cnnlite.nn.layers.base import Context, Layer
 from cnnlite.nn.layers.containers import Parallel
 from cnnlite.runtime import engine
 from cnnlite.utils.types import Array
@@ -34,7 +34,7 @@ def draw(case: Case, batch: int, dtype: Any = np.float64) -> tuple[Array, Array]
 
 def train(layer: Layer, x: Array, dy: Array) -> dict[str, Array]:
     """Everything that a forward and a backward pass compute."""
-    y = layer.forward(x, training=True)
+    y = layer.forward(x, Context(training=True))
     results = {"y": y.copy()}
     dx = layer.backward(dy)
     if dx is not None:
@@ -64,7 +64,7 @@ def test_gradients_are_those_of_the_output(case: Case, batch: int) -> None:
 def test_build_returns_the_shape_that_comes_out(case: Case, training: bool) -> None:
     x, dy = draw(case, 2)
     layer = case.layer()
-    y = layer.forward(x, training=training)
+    y = layer.forward(x, Context(training=training))
     assert y.shape == (2, *case.out_shape())
     assert all(isinstance(size, int) for size in case.out_shape())
     if training:
@@ -75,7 +75,7 @@ def test_build_returns_the_shape_that_comes_out(case: Case, training: bool) -> N
 def test_input_and_output_gradient_are_only_read(case: Case) -> None:
     x, dy = draw(case, 3)
     layer, x_before, dy_before = case.layer(), x.copy(), dy.copy()
-    layer.forward(x, training=False)
+    layer.forward(x, Context())
     train(layer, x, dy)
     np.testing.assert_array_equal(x, x_before)
     np.testing.assert_array_equal(dy, dy_before)
@@ -86,7 +86,7 @@ def test_input_and_output_gradient_are_only_read(case: Case) -> None:
 def test_dtype_stays_what_it_is(case: Case, dtype: Any) -> None:
     x, dy = draw(case, 3, dtype)
     layer = case.layer(dtype)
-    assert layer.forward(x, training=False).dtype == dtype
+    assert layer.forward(x, Context()).dtype == dtype
     assert {key: array.dtype for key, array in train(layer, x, dy).items() if array.dtype != dtype} == {}
     assert all(value.dtype == dtype for _, part in layer.walk() for value in part.params.values())
 
@@ -121,7 +121,7 @@ def test_backward_after_evaluation_raises(name: str) -> None:
     for case in cases_of(name):
         x, dy = draw(case, 2)
         layer = case.layer()
-        layer.forward(x, training=False)
+        layer.forward(x, Context())
         if name not in KEEPS_NOTHING:
             with pytest.raises(RuntimeError, match="training=True"):
                 layer.backward(dy)
@@ -133,7 +133,7 @@ def test_nothing_is_kept_after_evaluation_or_after_backward(case: Case) -> None:
     for training in (False, True):
         drawn = draw(case, 2, np.float32)
         watched = [weakref.ref(array) for array in drawn]
-        y = layer.forward(drawn[0], training=training)
+        y = layer.forward(drawn[0], Context(training=training))
         if training:
             layer.backward(drawn[1])
         watched.append(weakref.ref(y))
@@ -147,10 +147,10 @@ def test_evaluation_is_a_pure_function(case: Case) -> None:
     layer = case.layer()
     train(layer, x, dy)
     before = {f"{prefix}.{key}": value.copy() for prefix, part in layer.walk() for key, value in part.buffers.items()}
-    first = layer.forward(x, training=False)
-    second = layer.forward(x, training=False)
+    first = layer.forward(x, Context())
+    second = layer.forward(x, Context())
     np.testing.assert_array_equal(first, second)
-    alone = layer.forward(x[:1], training=False)
+    alone = layer.forward(x[:1], Context())
     np.testing.assert_allclose(alone, first[:1], rtol=1e-12, atol=1e-12, strict=True)
     after = {f"{prefix}.{key}": value for prefix, part in layer.walk() for key, value in part.buffers.items()}
     assert_same_bits(before, after)
@@ -211,14 +211,14 @@ def test_branches_may_share_an_input(case: Case) -> None:
     unbuilt = layers[case.name](**copy.deepcopy(dict(case.options)))
     both = Parallel([unbuilt, copy.deepcopy(unbuilt)])
     both.build(case.in_shape, np.random.default_rng(0), np.dtype(np.float64))
-    y = both.forward(x, training=True)
+    y = both.forward(x, Context(training=True))
     dy = np.random.default_rng(1).standard_normal(y.shape)
     dx = backward(both, dy)
     alone, total = copy.deepcopy(both.branches), np.zeros(x.shape)
     width = case.out_shape()[-1]
     for index, layer in enumerate(alone):
         part = slice(index * width, (index + 1) * width)
-        np.testing.assert_array_equal(layer.forward(x, training=True), y[..., part])
+        np.testing.assert_array_equal(layer.forward(x, Context(training=True)), y[..., part])
         total += backward(layer, np.ascontiguousarray(dy[..., part]))
     np.testing.assert_array_equal(dx, total)
 
@@ -247,7 +247,7 @@ def test_results_have_the_same_bits_on_1_2_and_4_threads(name: str, monkeypatch:
     for threads in (1, 2, 4):
         engine.set_threads(threads)
         layer = case.layer(np.float32)
-        results.append(train(layer, x, dy) | {"evaluation": layer.forward(x, training=False).copy()})
+        results.append(train(layer, x, dy) | {"evaluation": layer.forward(x, Context()).copy()})
     assert name in {"flatten", "global_avg_pool2d"} or max(pieces) > 1, "this test needs a larger batch"
     for other in results[1:]:
         assert_same_bits(results[0], other)

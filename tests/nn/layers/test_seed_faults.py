@@ -5,7 +5,7 @@ import pytest
 
 from cnnlite.nn.layers import layers
 from cnnlite.nn.layers.activations import ReLU
-from cnnlite.nn.layers.base import Layer
+from cnnlite.nn.layers.base import Context, Layer
 from cnnlite.nn.layers.containers import Sequential
 from cnnlite.nn.layers.normalization import BatchNorm
 from cnnlite.nn.layers.pooling import AvgPool2d, MaxPool2d
@@ -26,7 +26,7 @@ def test_sizes_after_pooling_are_whole_numbers(name: str) -> None:
     shape = build(layer, (11, 10, 3))
     assert shape == (5, 5, 3)
     assert [type(size) for size in shape] == [int, int, int]
-    y = layer.forward(np.ones((2, 11, 10, 3)), training=True)
+    y = layer.forward(np.ones((2, 11, 10, 3)), Context(training=True))
     assert y.shape == (2, 5, 5, 3)
 
 
@@ -38,7 +38,7 @@ def test_the_gradient_of_max_pooling_goes_to_the_place_of_the_greatest_number() 
     places = [(0, 1), (1, 2), (0, 4), (3, 0), (2, 3), (3, 5)]
     for row, column in places:
         x[0, row, column, 0] = 1
-    layer.forward(x, training=True)
+    layer.forward(x, Context(training=True))
     dx = backward(layer, np.arange(1.0, 7).reshape(1, 2, 3, 1))
     expected = np.zeros((4, 6))
     for number, place in enumerate(places, start=1):
@@ -51,7 +51,7 @@ def test_the_gradient_of_max_pooling_takes_padding_into_account() -> None:
     layer = MaxPool2d(2, stride=2, padding=1)
     assert build(layer, (4, 4, 1)) == (3, 3, 1)
     x = np.arange(16.0).reshape(1, 4, 4, 1) - 20  # below zero: padding by zeros would win
-    y = layer.forward(x, training=True)
+    y = layer.forward(x, Context(training=True))
     np.testing.assert_array_equal(y[0, :, :, 0] + 20, [[0, 2, 3], [8, 10, 11], [12, 14, 15]])
     dx = backward(layer, np.arange(1.0, 10).reshape(1, 3, 3, 1))
     np.testing.assert_array_equal(dx[0, :, :, 0], [[1, 0, 2, 3], [0, 0, 0, 0], [4, 0, 5, 6], [7, 0, 8, 9]])
@@ -60,7 +60,7 @@ def test_the_gradient_of_max_pooling_takes_padding_into_account() -> None:
 def test_the_gradient_of_average_pooling_takes_padding_into_account() -> None:
     layer = AvgPool2d(2, stride=2, padding=1)
     build(layer, (2, 2, 1))
-    layer.forward(np.ones((1, 2, 2, 1)), training=True)
+    layer.forward(np.ones((1, 2, 2, 1)), Context(training=True))
     dx = backward(layer, np.array([4.0, 8, 12, 16]).reshape(1, 2, 2, 1))
     np.testing.assert_array_equal(dx[0, :, :, 0], [[1, 2], [3, 4]])
 
@@ -72,12 +72,14 @@ def test_batch_norm_does_not_mix_channels() -> None:
     dy = rng.standard_normal(x.shape)
     layer = BatchNorm()
     build(layer, x.shape[1:])
-    y, dx = layer.forward(x, training=True), backward(layer, dy)
+    y, dx = layer.forward(x, Context(training=True)), backward(layer, dy)
     for channel in range(6):
         alone = BatchNorm()
         build(alone, (3, 5, 1))
         one = slice(channel, channel + 1)
-        np.testing.assert_allclose(y[..., one], alone.forward(x[..., one], training=True), rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(
+            y[..., one], alone.forward(x[..., one], Context(training=True)), rtol=1e-9, atol=1e-9
+        )
         np.testing.assert_allclose(dx[..., one], backward(alone, dy[..., one]), rtol=1e-7, atol=1e-9)
         values = x[..., channel]
         expected = (values - values.mean()) / np.sqrt(values.var() + 1e-5)
@@ -90,8 +92,8 @@ def test_batch_norm_adds_epsilon_in_evaluation_too() -> None:
     layer = BatchNorm(momentum=1.0, eps=0.5)
     build(layer, (2,))
     x = np.array([[1.0, 7.0], [3.0, 7.0]])
-    layer.forward(x, training=True)
-    y = layer.forward(np.array([[4.0, 8.0]]), training=False)
+    layer.forward(x, Context(training=True))
+    y = layer.forward(np.array([[4.0, 8.0]]), Context())
     np.testing.assert_allclose(y, [[(4 - 2) / np.sqrt(2 + 0.5), 1 / np.sqrt(0.5)]])
 
 
@@ -102,7 +104,7 @@ def test_rectifiers_leave_their_input_alone(name: str) -> None:
     build(layer, (4,))
     x = np.array([[-1.0, 2.0, -3.0, 4.0]])
     before = x.copy()
-    y = layer.forward(x, training=True)
+    y = layer.forward(x, Context(training=True))
     assert not np.shares_memory(x, y)
     layer.backward(np.ones((1, 4)))
     np.testing.assert_array_equal(x, before)
@@ -113,6 +115,6 @@ def test_a_fused_rectifier_leaves_its_input_alone() -> None:
     build(model, (4,))
     x = np.array([[-1.0, 2.0, -3.0, 4.0], [2.0, 1.0, 0.0, -1.0]])
     before = x.copy()
-    model.forward(x, training=True)
+    model.forward(x, Context(training=True))
     model.backward(np.ones((2, 4)))
     np.testing.assert_array_equal(x, before)

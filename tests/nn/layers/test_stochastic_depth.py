@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cnnlite.nn.layers.activations import ReLU, Tanh
-from cnnlite.nn.layers.base import Layer
+from cnnlite.nn.layers.base import Context, Layer
 from cnnlite.nn.layers.containers import Residual, Sequential
 from cnnlite.nn.layers.convolution import Conv2d
 from cnnlite.nn.layers.normalization import BatchNorm
@@ -24,12 +24,8 @@ def stochastic(shortcut: Layer | None = None) -> Residual:
 
 
 def steps_of(layer: Residual, *, dropped: bool, count: int = 200) -> list[int]:
-    found = []
-    for step in range(count):
-        layer.start_step(step)
-        if (layer.factors[0] == 0) == dropped:
-            found.append(step)
-    return found
+    passes = (Context(training=True, step=step) for step in range(count))
+    return [context.step for context in passes if (layer.factors(context)[0] == 0) == dropped]
 
 
 def test_a_body_is_dropped_as_often_as_told_and_each_block_by_its_own_draws() -> None:
@@ -56,15 +52,14 @@ def test_a_dropped_body_leaves_the_shortcut_and_a_kept_one_counts_more(
     def after(y: Array) -> Array:
         return np.maximum(y, 0) if following else y
 
-    whole.start_step(steps_of(layer, dropped=True)[0])
+    without, with_body = (Context(True, steps_of(layer, dropped=dropped)[0]) for dropped in (True, False))
     running = layer.branches[0].children["1"].buffers["running_mean"].copy()
-    np.testing.assert_allclose(whole.forward(x, training=True), after(way.forward(x, training=True)))
+    np.testing.assert_allclose(whole.forward(x, without), after(way.forward(x, without)))
     np.testing.assert_array_equal(layer.branches[0].children["1"].buffers["running_mean"], running)
-    whole.start_step(steps_of(layer, dropped=False)[0])
-    expected = body.forward(x, training=True) / 0.6 + way.forward(x, training=True)
-    np.testing.assert_allclose(whole.forward(x, training=True), after(expected))
-    tested = body.forward(x, training=False) + way.forward(x, training=False)
-    np.testing.assert_allclose(whole.forward(x, training=False), after(tested))
+    expected = body.forward(x, with_body) / 0.6 + way.forward(x, with_body)
+    np.testing.assert_allclose(whole.forward(x, with_body), after(expected))
+    tested = body.forward(x, Context()) + way.forward(x, Context())
+    np.testing.assert_allclose(whole.forward(x, Context()), after(tested))
 
 
 @pytest.mark.parametrize("shortcut", [None, Conv2d(2, 1)], ids=["identity", "projection"])
@@ -74,9 +69,8 @@ def test_gradients_are_right_whether_the_body_is_dropped_or_not(dropped: bool, s
     for _, part in layer.walk():
         for gradient in part.grads.values():
             gradient[...] = 7  # what an earlier step left there
-    layer.start_step(steps_of(layer, dropped=dropped)[0])
-    rng = np.random.default_rng(2)
-    assert_layer_gradients(layer, rng.standard_normal((6, 4, 5, 2)), rng)
+    context, rng = Context(True, steps_of(layer, dropped=dropped)[0]), np.random.default_rng(2)
+    assert_layer_gradients(layer, rng.standard_normal((6, 4, 5, 2)), rng, context)
 
 
 def test_a_probability_of_dropping_everything_is_refused() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from cnnlite.nn.layers import layers
 from cnnlite.nn.layers.activations import GELU, ReLU
-from cnnlite.nn.layers.base import Layer
+from cnnlite.nn.layers.base import Context, Layer
 from cnnlite.nn.layers.containers import Parallel, Residual, Sequential
 from cnnlite.nn.layers.convolution import Conv2d
 from cnnlite.nn.layers.linear import Linear
@@ -122,7 +122,7 @@ def compare(torch: Any, layer: Layer, counterpart: Counterpart, x: Array, *, tol
     grads = {f"{prefix}.{key}".strip("."): part.grads for prefix, part in layer.walk() for key in part.grads}
     tensor = torch.tensor(x, requires_grad=True)
     expected = counterpart(torch, layer, tensor, params)
-    y = layer.forward(x, training=True)
+    y = layer.forward(x, Context(training=True))
     np.testing.assert_allclose(y, expected.detach().numpy(), rtol=tolerance, atol=tolerance)
     dy = np.random.default_rng(0).standard_normal(y.shape).astype(x.dtype)
     expected.backward(torch.tensor(dy))
@@ -177,12 +177,12 @@ def test_running_statistics_and_evaluation_agree_after_several_batches(
             getattr(twin, name).data = torch.tensor(layer.params[key])
     for batch in (4, 7, 2):
         x = 3 + 2 * rng.standard_normal((batch, *shape))
-        y, expected = layer.forward(x, training=True), _images(twin, torch.tensor(x))
+        y, expected = layer.forward(x, Context(training=True)), _images(twin, torch.tensor(x))
         np.testing.assert_allclose(y, expected.detach().numpy(), rtol=1e-10, atol=1e-10)
     for name in ("running_mean", "running_var"):
         np.testing.assert_allclose(layer.buffers[name], getattr(twin, name).numpy(), rtol=1e-10)
     twin.eval()
-    y, expected = layer.forward(x, training=False), _images(twin, torch.tensor(x))
+    y, expected = layer.forward(x, Context()), _images(twin, torch.tensor(x))
     np.testing.assert_allclose(y, expected.detach().numpy(), rtol=1e-10, atol=1e-10)
 
 

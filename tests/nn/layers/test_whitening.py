@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cnnlite.nn.layers.activations import ReLU
+from cnnlite.nn.layers.base import Context
 from cnnlite.nn.layers.containers import Parallel, Residual, Sequential
 from cnnlite.nn.layers.convolution import Conv2d
 from cnnlite.nn.layers.normalization import BatchNorm
@@ -47,7 +48,7 @@ def test_the_outputs_are_uncorrelated_with_variances_a_little_below_one() -> Non
     layer.params["bias"][...] = 0
     rows = patches(images())
     variances = np.linalg.eigvalsh(rows.T @ rows / len(rows))
-    y = layer.forward(images().astype(np.float64), training=False).reshape(-1, 24)
+    y = layer.forward(images().astype(np.float64), Context()).reshape(-1, 24)
     np.testing.assert_allclose(
         y[:, :12].T @ y[:, :12] / len(y), np.diag(variances / (variances + 1e-3)), rtol=1e-9, atol=1e-9
     )
@@ -127,7 +128,7 @@ def test_a_layer_deep_in_a_network_is_fitted_on_its_own_input_and_sees_no_more_i
     expected.layers = list(network.model.children.values())[:2]
     x = images(5)
     for layer in expected.layers:
-        x = layer.forward(x, training=False)
+        x = layer.forward(x, Context())
     assert given == [5]
     np.testing.assert_allclose(seen[0], x, rtol=1e-6)
 

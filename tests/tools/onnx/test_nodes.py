@@ -8,7 +8,7 @@ import pytest
 from cnnlite.errors import ConfigError
 from cnnlite.nn.layers import layers
 from cnnlite.nn.layers.activations import ReLU
-from cnnlite.nn.layers.base import Layer
+from cnnlite.nn.layers.base import Context, Layer
 from cnnlite.tools.onnx import IR_VERSION, OPSET, exporters
 from cnnlite.tools.onnx.graph import Graph
 from cnnlite.utils.types import Array
@@ -57,7 +57,7 @@ def test_onnxruntime_computes_what_the_layer_does(case: Case) -> None:
         for buffer in part.buffers.values():
             buffer[...] = rng.uniform(0.5, 2.0, buffer.shape)
     x = rng.standard_normal((3, *case.in_shape)).astype(np.float32)
-    expected = layer.forward(x, training=False)
+    expected = layer.forward(x, Context())
     found = run_onnx(layer, x, expected.ndim)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=2e-5 * (1 + np.abs(expected).max()))

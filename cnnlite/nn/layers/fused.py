@@ -1,0 +1,36 @@
+"""Layers that do the work of their neighbours; `fusion` puts them in their place."""
+
+from cnnlite.nn.kernels import fused
+from cnnlite.nn.kernels.fused import Transform
+from cnnlite.nn.layers.activations import Activation
+from cnnlite.nn.layers.base import Context
+from cnnlite.nn.layers.normalization import BatchNorm
+from cnnlite.nn.layers.pooling import MaxPool2d
+from cnnlite.utils.types import Array
+
+
+class FusedBatchNorm(BatchNorm):
+    """A batch norm with the activation and the max pooling that follow, in either order, in the same passes.
+
+    Args:
+        norm: the batch norm itself, whose options, shapes and arrays these are now.
+        activation: f, applied to blocks that have just been normalized.
+        pool: done before all else.
+    """
+
+    def __init__(self, norm: BatchNorm, activation: Activation | None, pool: MaxPool2d | None):
+        vars(self).update(vars(norm))
+        self.activation, self.pool = activation, pool
+
+    def forward(self, x: Array, context: Context) -> Array:
+        mean, inv_std = self.statistics(x, context)
+        windows = None if self.pool is None else self.pool.windows
+        transform = Transform(mean, inv_std, *self.scale_and_shift(mean, inv_std), self.activation, windows)
+        pooled, y = transform.forward(x)
+        self._kept = (x, pooled, y, transform, context) if context.training else None
+        return y
+
+    def backward(self, dy: Array) -> Array | None:
+        x, pooled, y, transform, context = self.kept()
+        dz, own = fused.parameter_gradients(dy, pooled, y, transform)
+        return fused.input_gradient(dz, x, pooled, *self.batch_sums(own, x, context), transform)
