@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measure the code: lines by room, how quickly it answers, what tests reach and take; for CONTRIBUTING.md.
+"""Measure the code: lines by package, how quickly it answers, what tests reach and take; for CONTRIBUTING.md.
 
 .venv/bin/python scripts/figures.py lines times     # times need an idle machine
 .venv/bin/python scripts/figures.py coverage suite  # needs pytest-cov; some minutes
@@ -25,11 +25,14 @@ from cnnlite.runtime import engine
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "cnnlite"
-CORE = ("layers", "kernels", "engine", "network", "optimizers", "schedules", "losses", "training")
+CORE = (
+    "nn/layers", "nn/kernels", "nn/network.py", "nn/fusion.py", "nn/losses.py", "runtime/engine.py", "optim",
+    "training/loop.py",
+)  # fmt: skip
+"""An evening's reading: the packages and modules that compute."""
 CORE_TESTS = (
-    "layers", "kernels", "test_engine.py", "test_engine_memory.py", "test_engine_training.py", "test_network.py",
-    "test_optimizers.py", "test_optimizer_groups.py", "test_muon.py", "test_composite.py", "test_schedules.py",
-    "test_losses.py", "test_training.py", "test_interrupted_training.py", "test_early_stopping.py", "test_averaging.py",
+    "nn", "optim", "runtime/test_engine.py", "runtime/test_engine_memory.py", "runtime/test_engine_training.py",
+    "training/test_loop.py", "training/test_interrupted.py", "training/test_early_stopping.py",
 )  # fmt: skip
 """The tests that mirror the core, without those that come through it on their way."""
 _NO_CODE = {
@@ -37,13 +40,16 @@ _NO_CODE = {
 }  # fmt: skip
 
 
-def rooms() -> dict[str, list[Path]]:
-    """The modules of each room."""
-    found: dict[str, list[Path]] = {}
-    for path in sorted(PACKAGE.rglob("*.py")):
-        place = path.relative_to(PACKAGE)
-        found.setdefault(place.parts[0].removesuffix(".py"), []).append(path)
-    return found
+def modules(place: str) -> list[Path]:
+    """The modules of a package of cnnlite, or the module itself."""
+    path = PACKAGE / place
+    return sorted(path.rglob("*.py")) if path.is_dir() else [path]
+
+
+def packages() -> list[str]:
+    """All packages and modules at the top of cnnlite."""
+    found = [path for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()]
+    return sorted(path.name for path in found)
 
 
 def count(source: str) -> tuple[int, int]:
@@ -66,18 +72,14 @@ def totals(paths: Iterable[Path]) -> tuple[int, int]:
 
 def lines() -> Iterator[str]:
     """How much code there is, in Markdown."""
-    found = rooms()
-    sizes = {name: totals(paths) for name, paths in found.items()}
-    yield "| room | files | lines | of code |"
+    sizes = {name: totals(modules(name)) for name in {*CORE, *packages()}}
+    rows = [(f"`{name}`", [name]) for name in CORE] + [("the core", list(CORE))]
+    rows += [(f"`{name}`", [name]) for name in packages()] + [("all of cnnlite", packages())]
+    yield "| what | files | lines | of code |"
     yield "|---|---|---|---|"
-    for name in CORE:
-        yield f"| `{name}` | {len(found[name])} | {sizes[name][0]:,} | {sizes[name][1]:,} |"
-    for title, names in (("the core", CORE), ("all rooms", tuple(found))):
-        row = (sum(len(found[name]) for name in names), *(sum(sizes[name][k] for name in names) for k in (0, 1)))
+    for title, names in rows:
+        row = (sum(len(modules(name)) for name in names), *(sum(sizes[name][k] for name in names) for k in (0, 1)))
         yield f"| {title} | " + " | ".join(f"{number:,}" for number in row) + " |"
-    yield ""
-    others = sorted(sizes.keys() - {*CORE, "__init__", "__main__"}, key=lambda name: -sizes[name][1])
-    yield from bullets([f"Lines of code elsewhere: {', '.join(f'{name} {sizes[name][1]:,}' for name in others)}."])
 
 
 def milliseconds(arguments: list[str], rounds: int = 20) -> float:
@@ -112,8 +114,8 @@ def coverage() -> Iterator[str]:
         ]  # fmt: skip
         subprocess.run(command, cwd=ROOT, stdout=sys.stderr, check=True)  # noqa: S603 - our own tests
         files = json.loads(report.read_text(encoding="utf-8"))["files"]
-    paths = rooms()
-    yield "| room | lines reached | branches |"
+    paths = {name: modules(name) for name in CORE}
+    yield "| what | lines reached | branches |"
     yield "|---|---|---|"
     shares = []
     for name in CORE:

@@ -109,10 +109,10 @@ def _rebuild(
         if len(in_shape) != 3 or not all(type(side) is int and 0 < side < _LARGEST_SIDE for side in in_shape):
             raise ValueError(f"in_shape {in_shape!r:.40} is not that of images")
         announced = sum(math.prod(array.shape) for array in arrays.values())
-        outline = Network(config.model, in_shape, seed=None, classes=len(classes))
+        outline = Network(config.model, in_shape, seed=None)
         if outline.size > announced:
             raise ValueError(f"does not fit the network: {announced:,} numbers for {outline.size:,} parameters")
-        network = Network(config.model, in_shape, seed=config.seed)
+        network = Network(config.model, in_shape, seed=config.seed, classes=len(classes))
         own = {name: array for name, array in arrays.items() if name.startswith(_STATE)}
         check_arrays(network.state(), own, "network")
         averages = {name[len(_AVERAGE) :]: array for name, array in arrays.items() if name.startswith(_AVERAGE)}

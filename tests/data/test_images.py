@@ -260,7 +260,7 @@ def test_what_cannot_be_decoded_is_called_damaged_only_if_it_is(tmp_path: Path) 
 CHILD = """
 import re, resource, sys
 from pathlib import Path
-from cnnlite import engine
+from cnnlite.runtime import engine
 from cnnlite.data.images import Frame, read_pictures
 
 engine.set_threads(int(sys.argv[1]))

@@ -1,4 +1,4 @@
-"""Who may do what: which rooms know ranks, write files, stand below the core; and that two ways are as described."""
+"""Who may do what: which packages import which, know ranks, write files; and that two ways are as described."""
 
 import ast
 import importlib
@@ -13,59 +13,78 @@ import pytest
 from click.testing import CliRunner
 
 from cnnlite.cli import cli
-from tests.project.test_packaging import ROOT, imports, modules, room
+from tests.project.test_packaging import ROOT, imports, modules, package
 from tests.support.small_runs import TINY
 
-CORE = {"layers", "kernels", "engine", "network", "optimizers", "schedules", "losses"}
-BELOW_CORE = {
-    "errors",
-    "randomness",
-    "registry",
-    "types",
-    "words",
-    "distributed",
-    "sizing",
-    "misfits",
-    "patterns",
-    "cgroups",
-}
-"""What the core may use beside itself: no config, data, runs or commands. Only `training` brings them together."""
+TABLE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("packages -->")[1]
+ORDER = [*re.findall(r"^\| `(\w+)` \|", TABLE, re.MULTILINE), "errors"]
+"""All packages, from the top to the bottom."""
+APART = {("data", "nn"), ("data", "optim"), ("cli", "api")}
+"""Pairs of which neither may import the other, though one is above."""
 
-ASKS_FOR_RANK = {"evaluation"}
+ASKS_FOR_RANK = {"cnnlite.training.evaluation"}
 """Takes its share of the images by the number of the rank. All others hand over what they have and get sums back."""
 
 WRITERS = {
-    "files": "how everything is written: whole or not at all",
-    "checkpoint": "checkpoints",
-    "runs": "the run directory: makes and empties it; its files but these three",
-    "metrics": "metrics.csv, appended to, where `runs` says",
-    "progress": "log.txt, appended to, where `runs` says",
-    "report": "report/, after the run",
-    "holding": "the lock in a run directory",
+    "utils.files": "how everything is written: whole or not at all",
+    "runs.checkpoint": "checkpoints",
+    "runs.directory": "the run directory: makes and empties it; its files but these three",
+    "runs.metrics": "metrics.csv, appended to, where `directory` says",
+    "training.progress": "log.txt, appended to, where `directory` says",
+    "runs.hold": "the lock in a run directory",
+    "tools.report": "report/, after the run",
+    "tools.onnx": "the ONNX file",
     "data": "datasets and their caches",
-    "export": "the ONNX file",
     "cli": "configs that `configs copy` copies; the null device in the place of a closed stream",
-    "streams": "the null device in the place of a closed stream",
-    "machine": "resets the count of memory in /proc",
+    "utils.console": "the null device in the place of a closed stream",
+    "runtime.machine": "resets the count of memory in /proc",
 }
 """Who changes files, and which."""
 
 
-def test_the_core_stands_on_little_else() -> None:
-    used = {room(imported) for name, tree in modules().items() if room(name) in CORE for imported in imports(tree)}
-    assert used - CORE - {""} == BELOW_CORE
+def below(upper: str) -> set[str]:
+    """The packages that a package may import."""
+    own = set(ORDER[ORDER.index(upper) + 1 :])
+    return {name for name in own if (upper, name) not in APART and (name, upper) not in APART}
+
+
+def test_contributing_has_a_row_for_each_package_which_names_each_of_its_modules() -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.+?) \|", TABLE, re.MULTILINE))
+    assert {*rows, "errors", "__main__"} == {package(module) for module in modules()} - {""}
+    assert len(list((ROOT / "cnnlite").glob("*/"))) - len(list((ROOT / "cnnlite").glob("__pycache__"))) == 10
+    for name in ("config", "nn", "runs", "runtime", "tools", "training", "utils"):
+        inside = {module.split(".")[2] for module in modules() if module.startswith(f"cnnlite.{name}.")}
+        assert {module for module in inside if f"`{module}`" not in rows[name]} == set(), name
+
+
+def test_packages_import_only_those_below_them() -> None:
+    assert below("optim") == {"nn", "runtime", "utils", "errors"}
+    assert below("data") == {"runtime", "utils", "errors"}
+    wrong = {
+        f"{module} imports {imported}"
+        for module, tree in modules().items()
+        for imported in imports(tree)
+        for upper, lower in [(package(module), package(imported))]
+        if upper not in ("", "__main__") and lower and upper != lower and lower not in below(upper)
+    }
+    assert wrong == {"cnnlite.errors imports cnnlite.utils.printable.one_line"}  # itself without imports
+
+
+@pytest.mark.parametrize("name", ["config", "runs", "runtime", "tools", "training", "utils"])
+def test_packages_whose_modules_are_imported_one_by_one_import_none_themselves(name: str) -> None:
+    assert list(imports(modules()[f"cnnlite.{name}"])) == []
 
 
 def test_only_distributed_knows_ranks() -> None:
     asking = set()
     for name, tree in modules().items():
-        if room(name) == "distributed":
+        if name.startswith("cnnlite.runtime.distributed"):
             continue
         inside = {imported for imported in imports(tree) if imported.startswith("cnnlite.runtime.distributed.")}
         assert all(imported.rpartition(".")[2] in interface() for imported in inside), name
         attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
         if attributes & {"rank", "Get_rank", "COMM_WORLD", "messages"}:
-            asking.add(room(name))
+            asking.add(name)
     assert asking == ASKS_FOR_RANK
 
 
@@ -92,12 +111,14 @@ def writing(tree: ast.AST) -> Iterator[str]:
             yield text
 
 
-def test_files_are_written_by_these_rooms_alone() -> None:
-    found = {room(name) for name, tree in modules().items() if any(writing(tree))}
-    assert found == WRITERS.keys()
+def test_files_are_written_by_these_modules_alone() -> None:
+    found = {name for name, tree in modules().items() if any(writing(tree))}
+    places = {f"cnnlite.{place}." for place in WRITERS}
+    assert not [name for name in found if not any(f"{name}.".startswith(place) for place in places)]
+    assert not [place for place in places if not any(f"{name}.".startswith(place) for name in found)]
 
 
-def test_files_are_opened_for_writing_by_one_room_which_follows_no_links() -> None:
+def test_files_are_opened_for_writing_by_one_module_which_follows_no_links() -> None:
     found = {name for name, tree in modules().items() if {"open", "write_text", "write_bytes"} & set(plainly(tree))}
     others = {"cnnlite.cli.group", "cnnlite.utils.console", "cnnlite.runtime.machine"}  # the null device and /proc
     inside = {
@@ -140,7 +161,7 @@ def test_writing_is_recognized(code: str, found: int) -> None:
 
 def ways() -> list[list[tuple[str, str]]]:
     """For each tree of modules in CONTRIBUTING, who calls whom."""
-    section = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("## Two ways through the rooms")[1]
+    section = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("## Two ways through the code")[1]
     found = []
     for block in section.split("\n## ")[0].split("```")[1::2]:
         above: list[str] = []
@@ -178,7 +199,9 @@ def test_contributing_describes_the_way_of_a_batch_and_of_a_config_key_as_they_a
         sys.setprofile(None)
     assert done.exit_code == 0, done.output
     batch, key = ways()
-    assert ("layers.convolution", "kernels.convolution") in batch
-    assert ("config", "builder") in key
-    drawn = {("data.dataset", "data.cifar"): ("data.dataset", "data.shapes")}  # the tiny run draws its images
+    assert ("nn.layers.convolution", "nn.kernels.convolution") in batch
+    assert ("config.load", "config.construct") in key
+    drawn = {
+        ("data.datasets.base", "data.datasets.cifar"): ("data.datasets.base", "data.datasets.shapes")
+    }  # the tiny run draws its images
     assert not {drawn.get(edge, edge) for edge in batch + key} - calls

@@ -1,8 +1,7 @@
-"""What is installed: its requirements, its files, how quickly it answers, and which of its rooms import which."""
+"""What is installed: its requirements, its files, and how quickly it answers."""
 
 import ast
 import graphlib
-import itertools
 import os
 import re
 import subprocess
@@ -23,21 +22,15 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "cnnlite"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
-ROOMS = [
-    re.findall(r"^(\w+) +\S", group, re.MULTILINE)
-    for group in (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("```")[1].split("\n\n")
-]
-"""The rooms that CONTRIBUTING.md lists, each with its job, in groups. A room imports only rooms of later groups."""
-
 EXTRAS = {
-    "PIL": "pictures",
-    "matplotlib": "report",
-    "onnx": "export",
-    "onnxruntime": "export",
-    "mpi4py": "distributed",
-    "tensorboardX": "tensorboard",
+    "PIL": "data.images",
+    "matplotlib": "tools.report",
+    "onnx": "tools.onnx",
+    "onnxruntime": "tools.onnx",
+    "mpi4py": "runtime.distributed",
+    "tensorboardX": "training.tensorboard",
 }
-"""The one room that may import each package beyond the required ones, when it is used."""
+"""The one module or package that may import each package beyond the required ones, when it is used."""
 
 
 def run_python(*arguments: str, folder: Path, path: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -63,8 +56,8 @@ def imports(tree: ast.AST) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def room(name: str) -> str:
-    """``layers`` for ``cnnlite.nn.layers.base``; empty for the package itself and what is not of it."""
+def package(name: str) -> str:
+    """``nn`` for ``cnnlite.nn.layers.base``; empty for the package itself and what is not of it."""
     parts = name.split(".")
     return parts[1] if parts[0] == "cnnlite" and len(parts) > 1 and parts[1] != "__version__" else ""
 
@@ -76,9 +69,9 @@ def test_required_packages_are_these_four() -> None:
 
 def test_the_package_imports_nothing_but_the_standard_library_and_its_requirements() -> None:
     allowed = {*sys.stdlib_module_names, "cnnlite", "numpy", "click", "yaml", "tqdm"}
-    used = {(room(name), imported.split(".")[0]) for name, tree in modules().items() for imported in imports(tree)}
-    beyond = {(package, user) for user, package in used if package not in allowed}
-    assert beyond <= set(EXTRAS.items())
+    for name, tree in modules().items():
+        for top in {imported.split(".")[0] for imported in imports(tree)} - allowed:
+            assert f"{name}.".startswith(f"cnnlite.{EXTRAS[top]}."), f"{name} imports {top}"
 
 
 def test_extras_are_imported_only_where_they_are_used() -> None:
@@ -151,24 +144,9 @@ def test_help_answers_quickly(tmp_path: Path) -> None:
     assert min(seconds) < 1.0  # far above what it takes, for machines that are busy
 
 
-def test_contributing_lists_each_room_once_with_its_job() -> None:
-    assert sorted(itertools.chain(*ROOMS)) == sorted({room(module) for module in modules()} - {""})
-
-
-def test_rooms_import_only_rooms_of_the_groups_below_theirs() -> None:
-    place = {name: number for number, group in enumerate(ROOMS) for name in group}
-    wrong = set()
-    for module, tree in modules().items():
-        for imported in imports(tree):
-            upper, lower = room(module), room(imported)
-            if upper and lower and upper != lower and place[upper] >= place[lower]:
-                wrong.add(f"{module} imports {imported}")
-    assert not wrong
-
-
 def test_no_imports_go_in_circles() -> None:
     trees = modules()
-    del trees["cnnlite"].body[:]  # it names rooms for type checkers alone, and finds them when they are asked for
+    del trees["cnnlite"].body[:]  # it names modules for type checkers alone, and finds them when they are asked for
     graph = {
         module: {name if name in trees else name.rpartition(".")[0] for name in imports(tree)} & trees.keys()
         for module, tree in trees.items()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 ROOT = TESTS.parent
 
 
@@ -18,7 +18,7 @@ def test_the_fixtures_alone_look_for_the_parts() -> None:
     assert sorted(looking) == ["conftest.py", Path(__file__).name]
 
 
-@pytest.mark.parametrize("test", ["data/test_cifar.py", "report/test_browser.py"])
+@pytest.mark.parametrize("test", ["data/datasets/test_cifar.py", "tools/report/test_browser.py"])
 @pytest.mark.parametrize(("option", "outcome"), [([], " 1 skipped"), (["--parts"], "1 error")])
 def test_what_misses_its_part_is_skipped_or_fails(test: str, option: list[str], outcome: str) -> None:
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", "real or desk", f"tests/{test}", *option]

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 BEGIN = """
 import os, signal, sys
 from pathlib import Path
-from tests.windows import pretend
+from tests.support.windows import pretend
 pretend()
 from click.testing import CliRunner
 from cnnlite.cli import cli
@@ -39,7 +39,7 @@ def on_windows(script: str) -> None:
 def test_the_disguise_is_one() -> None:
     on_windows("""
 import pytest
-from cnnlite import files, machine
+from cnnlite.utils import files; from cnnlite.runtime import machine
 assert files.os.name == "nt" and files.sys.platform == "win32" and os.name == "posix"
 assert not hasattr(files.os, "fork") and not hasattr(signal, "SIGHUP") and files.os.getpid() == os.getpid()
 with pytest.raises(ImportError):
@@ -96,7 +96,7 @@ assert "continue with: cnnlite train --resume runs/tiny" in run("train", "-c", "
 
 def test_the_machine_is_described_as_far_as_it_tells() -> None:
     on_windows("""
-from cnnlite import engine, machine
+from cnnlite.runtime import engine, machine
 assert machine.memory() == sys.maxsize
 assert machine.peak_memory_bytes() == 0
 machine.reset_peak_memory()
@@ -110,7 +110,7 @@ def test_what_is_downloaded_replaces_what_was_there() -> None:
     on_windows("""
 from cnnlite.data.download.archive import extract
 from cnnlite.utils.files import locked_folder
-from tests.data import files
+from tests.support import cifar_files as files
 archive = Path("cifar.tar.gz")
 content = files.python_files(2)
 archive.write_bytes(files.pack(files.members(content)))
@@ -127,7 +127,7 @@ def test_pictures_that_changed_are_read_again() -> None:
     on_windows("""
 import os
 from cnnlite.data.datasets.folder import Folder
-from tests.data.folders import fill
+from tests.support.folders import fill
 root = fill(Path("pictures"))
 source = Folder(size=8)
 before = len(source.load(root).train)

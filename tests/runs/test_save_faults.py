@@ -77,8 +77,8 @@ def test_whatever_call_of_a_save_fails_the_old_checkpoint_stays(
 KILLED = """
 import os, sys
 from pathlib import Path
-from tests.faults import Faults, dying
-from tests.test_save_faults import MOST_CALLS, checkpoint, prepared, step_of
+from tests.support.faults import Faults, dying
+from tests.runs.test_save_faults import MOST_CALLS, checkpoint, prepared, step_of
 from cnnlite.runs.directory import RunDirectory
 
 kind, folder = sys.argv[1], Path(sys.argv[2])

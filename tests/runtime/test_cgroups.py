@@ -174,7 +174,7 @@ def real_group() -> Iterator[list[Path]]:
 def test_limits_of_a_real_group_are_found(real_group: list[Path]) -> None:
     code = (
         "import sys; [open(name, 'w').write('0') for name in sys.argv[1:]]\n"
-        "from cnnlite import cgroups, engine, machine\n"
+        "from cnnlite.runtime import cgroups, engine, machine\n"
         "print(machine.memory(), cgroups.processors(), engine.available_cores())"
     )
     command = [sys.executable, "-c", code, *(str(group / "cgroup.procs") for group in real_group)]

@@ -229,7 +229,7 @@ def test_a_rank_that_raises_ends_all_with_its_exit_code_and_one_message(
 OTHERS = {
     "config": "import sys; sys.argv += ['-o', 'train.batch_size=11']",
     "images": (
-        "import dataclasses; from cnnlite import launch; load = launch.checked_data;"
+        "import dataclasses; from cnnlite.training import launch; load = launch.checked_data;"
         "launch.checked_data = lambda *asked: dataclasses.replace(load(*asked), digest='0')"
     ),
     "version": "import cnnlite; cnnlite.__version__ = '9.9'",

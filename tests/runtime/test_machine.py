@@ -19,7 +19,7 @@ MB = 2**20
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux can forget a peak")
 def test_peak_memory_sees_what_was_given_back_and_can_begin_anew() -> None:
     code = (  # in a process of its own, where nothing else is given back meanwhile
-        "import numpy as np; from cnnlite import machine; machine.reset_peak_memory();"
+        "import numpy as np; from cnnlite.runtime import machine; machine.reset_peak_memory();"
         "print(machine.peak_memory_bytes()); np.ones(80 * 2**20, np.uint8); print(machine.peak_memory_bytes());"
         "machine.reset_peak_memory(); print(machine.peak_memory_bytes())"
     )
@@ -31,7 +31,7 @@ def test_peak_memory_sees_what_was_given_back_and_can_begin_anew() -> None:
 
 def test_peak_memory_is_that_of_this_process_not_of_the_one_that_started_it() -> None:
     held = np.ones(400 * MB, np.uint8)
-    code = "from cnnlite import machine; print(machine.peak_memory_bytes())"
+    code = "from cnnlite.runtime import machine; print(machine.peak_memory_bytes())"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert 10 * MB < int(done.stdout) < 200 * MB
     del held
@@ -40,7 +40,8 @@ def test_peak_memory_is_that_of_this_process_not_of_the_one_that_started_it() ->
 @pytest.mark.parametrize("name", ["RLIMIT_AS", "RLIMIT_DATA"])
 def test_a_limit_of_the_process_limits_the_memory_that_it_may_use(name: str) -> None:
     code = (
-        f"import resource; from cnnlite import machine; resource.setrlimit(resource.{name}, (5 * 10**9, 5 * 10**9));"
+        "import resource; from cnnlite.runtime import machine;"
+        f"resource.setrlimit(resource.{name}, (5 * 10**9, 5 * 10**9));"
         "print(machine.memory())"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -122,7 +123,7 @@ def test_a_variable_that_pins_below_the_processor_is_named(
 
 @pytest.mark.skipif(machine.blas_kernel() == "unknown" or not machine.vectors(), reason="not OpenBLAS on x86-64")
 def test_a_real_pin_is_found_and_left_as_the_user_set_it() -> None:
-    code = "import os; from cnnlite import machine; print(machine.blas_kernel(), machine.pinned(), os.environ)"
+    code = "import os; from cnnlite.runtime import machine; print(machine.blas_kernel(), machine.pinned(), os.environ)"
     variables = {**machine.without_pins(), "OPENBLAS_CORETYPE": "Sandybridge"}
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=True)
@@ -213,7 +214,7 @@ def test_the_instructions_that_numpy_computes_with_are_those_it_was_left_with() 
     if not found:
         pytest.skip("nothing beyond what all processors have")
     variables = {**os.environ, "NPY_DISABLE_CPU_FEATURES": found[-1]}
-    code = "from cnnlite import machine; print(machine.cpu_features())"
+    code = "from cnnlite.runtime import machine; print(machine.cpu_features())"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=variables, capture_output=True, text=True, check=True
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.project.test_packaging import modules, room
+from tests.project.test_packaging import modules, package
 
 ROOT = Path(__file__).parents[2]
 SOURCE = '''"""A module.
@@ -41,11 +41,11 @@ def test_code_is_what_is_no_docstring_comment_or_blank_line(script: Any) -> None
     assert script.count(SOURCE) == (19, 9)
 
 
-def test_every_room_is_counted_once(script: Any) -> None:
-    names = {room(name) for name in modules()} - {""}
-    assert script.rooms().keys() - {"__init__"} == names
-    text = " ".join(" ".join(script.lines()).split())
-    assert all(f"`{name}`" in text or f"{name} " in text for name in names - {"__main__"})
+def test_every_package_is_counted_once(script: Any) -> None:
+    names = {package(name) for name in modules()} - {""}
+    assert {name.removesuffix(".py") for name in script.packages()} == names | {"__init__"}
+    text = "\n".join(script.lines())
+    assert all(f"| `{name}` |" in text for name in script.packages())
     lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in (ROOT / "cnnlite").rglob("*.py"))
     assert f"| {lines:,} |" in text
 
@@ -71,4 +71,4 @@ def test_processes_are_timed(script: Any) -> None:
 
 def test_the_tests_of_the_core_are_there(script: Any) -> None:
     assert all((ROOT / "tests" / name).exists() for name in script.CORE_TESTS)
-    assert set(script.CORE) <= script.rooms().keys()
+    assert all(path.is_file() for name in script.CORE for path in script.modules(name))

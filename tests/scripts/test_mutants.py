@@ -25,7 +25,10 @@ def test_each_mistake_of_the_list_can_be_made_in_one_place(script: Any) -> None:
         source = (ROOT / "cnnlite" / mutant.module).read_text(encoding="utf-8")
         assert mutant.apply(source) != source
     modules = {mutant.module for mutant in mutants}
-    kernels = {f"kernels/{path.name}" for path in (ROOT / "cnnlite/kernels").glob("*.py") if path.stem != "__init__"}
+    kernels = {f"nn/kernels/{path.name}" for path in (ROOT / "cnnlite/nn/kernels").glob("*.py")} - {
+        "nn/kernels/__init__.py"
+    }
+    assert kernels
     assert kernels <= modules
     assert sum(mutant.module in kernels for mutant in mutants) >= 50
 
@@ -42,7 +45,7 @@ def test_who_is_caught_and_who_survives_is_told(tmp_path: Path) -> None:
     few = tmp_path / "few.txt"
     few.write_text(
         """\
-[layers/initializers.py] tests/nn/layers/test_initializers.py -k unit
+[nn/layers/initializers.py] tests/nn/layers/test_initializers.py -k unit
 ddof=1 => ddof=0
 whatever the shape. => whatever.
 import math => import maths
@@ -58,5 +61,5 @@ import math => import maths
     assert lines[1].startswith("2/3 SURVIVED")
     assert lines[3:] == [
         "3 mutants, 2 caught",
-        "survived: layers/initializers.py: whatever the shape. => whatever.",
+        "survived: nn/layers/initializers.py: whatever the shape. => whatever.",
     ]

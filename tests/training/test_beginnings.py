@@ -27,7 +27,7 @@ MOMENTS = {
     "before the first step": "from cnnlite.training.loop import Training; Training.begin = kill",
     "in a step": "from cnnlite.nn.network import Network; Network.backward = kill",
     "with a row": "from cnnlite.training.progress import Reporter; Reporter.row = kill",
-    "in the first save": "from cnnlite import files; files.os.fsync = lambda _: None; files._sync_folder = kill",
+    "in the first save": "from cnnlite.utils import files; files.os.fsync = lambda _: None; files._sync_folder = kill",
 }
 CONFIG = ["-c", "tiny.yaml", "-o", "train.validate_every=3", "-o", "data.root=/nowhere"]
 
@@ -54,7 +54,7 @@ def test_a_run_killed_before_its_first_checkpoint_is_started_from_its_config_wit
 ) -> None:
     patch = MOMENTS[moment]
     if moment == "in the first save":  # config and environment are saved too
-        patch = "from cnnlite import files, checkpoint; checkpoint._sha256 = kill"
+        patch = "from cnnlite.utils import files; from cnnlite.runs import checkpoint; checkpoint._sha256 = kill"
     killed(patch, *CONFIG, "--run-dir", "killed")
     assert not list(Path("killed/checkpoints").glob("[!.]*"))
     if moment not in ("with a config alone", "before the first step"):
@@ -68,9 +68,9 @@ def test_a_run_killed_before_its_first_checkpoint_is_started_from_its_config_wit
 @pytest.mark.parametrize("name", ["mkdir", "lock", "environment"])
 def test_a_run_killed_before_it_has_a_config_says_how_to_start_it_and_can_be(name: str, whole: Path) -> None:
     patch = {
-        "mkdir": "from cnnlite import runs; runs.check_writable = kill",
-        "lock": "from cnnlite import launch; launch.with_session = kill",
-        "environment": "from cnnlite import launch; launch.render = kill",
+        "mkdir": "from cnnlite.runs import directory as runs; runs.check_writable = kill",
+        "lock": "from cnnlite.training import launch; launch.with_session = kill",
+        "environment": "from cnnlite.training import launch; launch.render = kill",
     }[name]
     killed(patch, *CONFIG, "--run-dir", "killed")
     resumed = run("--resume", "killed")

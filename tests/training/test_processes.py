@@ -124,7 +124,7 @@ def test_a_killed_run_resumes_with_the_same_bits() -> None:
 
 def test_a_signal_before_training_leaves_nothing(here: Path) -> None:
     script = (
-        "import os, signal; from cnnlite import loading as e; from cnnlite.cli import main;"
+        "import os, signal; from cnnlite.runs import restore as e; from cnnlite.cli import main;"
         "e.load_dataset = lambda *a, **k: os.kill(os.getpid(), signal.SIGTERM); main()"
     )
     done = subprocess.run([sys.executable, "-c", script, "train", "-c", "tiny.yaml"], capture_output=True, text=True)

@@ -216,7 +216,7 @@ def test_the_long_checks_hold_where_they_are_short(here: Path) -> None:
     few = ["--kills", "3", "--epochs", "5", "--calls", "41", "--bits", "499", "--steps", "400", "--looks", "0"]
     few += ["--fuzzing", "0"]
     done = subprocess.run(
-        [sys.executable, "-m", "tests.soak", *few], cwd=ROOT, capture_output=True, text=True, timeout=120
+        [sys.executable, "-m", "tests.support.soak", *few], cwd=ROOT, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
     memory, damage, calls, kills = done.stdout.splitlines()

@@ -56,7 +56,7 @@ def slow(self):
 RunDirectory._prepare = slow
 """
 SAVING = """
-from cnnlite import files
+from cnnlite.utils import files
 sync = files._sync_folder
 def slow(folder):
     if folder.name == "checkpoints":

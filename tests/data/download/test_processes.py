@@ -24,7 +24,7 @@ SCRIPT = """
 import sys
 from cnnlite.cli import main
 from cnnlite.data import download
-from tests.data import test_download_processes as test
+from tests.data.download import test_processes as test
 download.ARCHIVES["cifar10"] = test.files.described(test.FILES, test.PACKED)
 main()
 """
