@@ -68,7 +68,7 @@ def forward(x: Array, scale: Array, shift: Array) -> Array:
 def parameter_gradients(
     dy: Array, x: Array, mean: Array, inv_std: Array, before: Callable[[int, int], None] | None = None
 ) -> Array:
-    """Dbeta = sum dy and dgamma = sum dy * xhat, xhat = (x - mean) * inv_std: (2, C) in float64.
+    """Gradients dbeta = sum dy and dgamma = sum dy * xhat, xhat = (x - mean) * inv_std: (2, C) in float64.
 
     ``before(start, stop)`` is called before that block of ``dy`` is read, which it may write.
     """
@@ -104,7 +104,7 @@ def slope_and_offset(sums: Array, m: int, mean: Array, inv_std: Array, scale: Ar
 
 
 def input_gradient(dy: Array, x: Array, scale: Array, slope: Array, offset: Array) -> Array:
-    """Dx = dy * scale + x * slope + offset; see `slope_and_offset`."""
+    """Gradient dx = dy * scale + x * slope + offset for ``x``; see `slope_and_offset`."""
     scales, slopes, offsets = per_row(row_length(x.shape[1:]), x.dtype, scale, slope, offset)
     dx = engine.empty(x.shape, x.dtype)
 
