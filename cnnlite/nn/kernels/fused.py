@@ -30,7 +30,7 @@ class Elementwise(Protocol):
 
 
 @dataclass
-class Transform:
+class Epilogue:
     """Affine transform after a max pooling, and activation: y = f(pooled(x) * scale + shift).
 
     scale = gamma * inv_std, shift = beta - mean * scale, inv_std = 1 / sqrt(variance + eps).
@@ -66,34 +66,34 @@ class Transform:
             self.activation.apply(out, out)
 
 
-def parameter_gradients(dy: Array, x: Array, y: Array, transform: Transform) -> tuple[Array, Array]:
+def parameter_gradients(dy: Array, x: Array, y: Array, epilogue: Epilogue) -> tuple[Array, Array]:
     """The gradient dz for what the activation was applied to, and dbeta and dgamma of these samples, (2, C) in float64.
 
     They are those of `normalization` for dz and what the pooling left, ``x`` (N, ..., C).
     """
-    length, activation = transform.length, transform.activation
+    length, activation = epilogue.length, epilogue.activation
     if activation is None:
-        return dy, normalization.parameter_gradients(dy, x, transform.mean, transform.inv_std)
+        return dy, normalization.parameter_gradients(dy, x, epilogue.mean, epilogue.inv_std)
     dz = engine.empty(dy.shape, dy.dtype)
 
     def write(start: int, stop: int) -> None:
         dy_, z, y_, out = (array[start:stop].reshape(-1, length) for array in (dy, x, y, dz))
         if not activation.from_output:
             z = engine.scratch("normalization.z", out.shape, out.dtype)
-            transform.apply(x[start:stop].reshape(-1, length), z, activated=False)
+            epilogue.apply(x[start:stop].reshape(-1, length), z, activated=False)
         activation.gradient(dy_, z, y_, out)
 
-    return dz, normalization.parameter_gradients(dz, x, transform.mean, transform.inv_std, write)
+    return dz, normalization.parameter_gradients(dz, x, epilogue.mean, epilogue.inv_std, write)
 
 
-def input_gradient(dz: Array, x: Array, pooled: Array, sums: Array, m: int, transform: Transform) -> Array:
+def input_gradient(dz: Array, x: Array, pooled: Array, sums: Array, m: int, epilogue: Epilogue) -> Array:
     """The gradient for the input ``x`` (N, ..., C), of which the pooling left ``pooled``.
 
     dx = dz * scale + x * slope + offset, as in `normalization`. Behind a max pooling, only the greatest of each window
     have a dz.
     """
-    windows = transform.windows
-    slope, offset = normalization.slope_and_offset(sums, m, transform.mean, transform.inv_std, transform.scale)
+    windows = epilogue.windows
+    slope, offset = normalization.slope_and_offset(sums, m, epilogue.mean, epilogue.inv_std, epilogue.scale)
     length = row_length(x.shape[1:])
     slopes, offsets = per_row(length, x.dtype, slope, offset)
     dx = engine.empty(x.shape, x.dtype)
@@ -101,8 +101,8 @@ def input_gradient(dz: Array, x: Array, pooled: Array, sums: Array, m: int, tran
     def block(start: int, stop: int) -> None:
         out = dx[start:stop].reshape(-1, length)
         part = engine.scratch("normalization.part", dz[start:stop].shape, dz.dtype)
-        scaled = out if windows is None else part.reshape(-1, transform.length)
-        np.multiply(dz[start:stop].reshape(scaled.shape), transform.scales, out=scaled)
+        scaled = out if windows is None else part.reshape(-1, epilogue.length)
+        np.multiply(dz[start:stop].reshape(scaled.shape), epilogue.scales, out=scaled)
         if windows is not None:
             pooling.max_gradient_of_block(part, x[start:stop], pooled[start:stop], windows, dx[start:stop])
         sloped = engine.scratch("normalization.sloped", out.shape, out.dtype)

@@ -1,7 +1,7 @@
 """Layers that do the work of their neighbours; `fusion` puts them in their place."""
 
 from cnnlite.nn.kernels import fused
-from cnnlite.nn.kernels.fused import Transform
+from cnnlite.nn.kernels.fused import Epilogue
 from cnnlite.nn.layers.activations import Activation
 from cnnlite.nn.layers.base import Context
 from cnnlite.nn.layers.normalization import BatchNorm
@@ -25,12 +25,12 @@ class FusedBatchNorm(BatchNorm):
     def forward(self, x: Array, context: Context) -> Array:
         mean, inv_std = self.statistics(x, context)
         windows = None if self.pool is None else self.pool.windows
-        transform = Transform(mean, inv_std, *self.scale_and_shift(mean, inv_std), self.activation, windows)
-        pooled, y = transform.forward(x)
-        self._kept = (x, pooled, y, transform, context) if context.training else None
+        epilogue = Epilogue(mean, inv_std, *self.scale_and_shift(mean, inv_std), self.activation, windows)
+        pooled, y = epilogue.forward(x)
+        self._kept = (x, pooled, y, epilogue, context) if context.training else None
         return y
 
     def backward(self, dy: Array) -> Array | None:
-        x, pooled, y, transform, context = self.kept()
-        dz, own = fused.parameter_gradients(dy, pooled, y, transform)
-        return fused.input_gradient(dz, x, pooled, *self.batch_sums(own, x, context), transform)
+        x, pooled, y, epilogue, context = self.kept()
+        dz, own = fused.parameter_gradients(dy, pooled, y, epilogue)
+        return fused.input_gradient(dz, x, pooled, *self.batch_sums(own, x, context), epilogue)
