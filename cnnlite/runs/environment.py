@@ -80,7 +80,7 @@ def _is_session(content: Any) -> bool:
 
 def _commit() -> str | None:
     """Ask git for the commit of this code, marked if files were changed; None where there is no git checkout."""
-    folder = Path(__file__).resolve().parent.parent
+    folder = Path(__file__).resolve().parents[2]
     git = shutil.which("git")
     if git is None or not (folder / ".git").exists():
         return None

@@ -172,9 +172,9 @@ def without_pins() -> dict[str, str]:
 
 def unpinned_gemm_peak() -> float | None:
     """`gemm_peak` in a process of its own, without the variables of `PINS`; None if that cannot be had."""
-    package = str(Path(__file__).parent.parent)
+    package = str(Path(__file__).parents[2])
     code = (
-        f"import sys; sys.path.insert(0, {package!r}); from cnnlite import engine, machine; "
+        f"import sys; sys.path.insert(0, {package!r}); from cnnlite.runtime import engine, machine; "
         f"engine.set_threads({engine.threads()}); print(machine.gemm_peak())"
     )
     try:

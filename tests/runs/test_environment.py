@@ -1,4 +1,6 @@
 import json
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,8 @@ import pytest
 from cnnlite.runs import environment as module
 from cnnlite.runs.environment import environment, with_session
 from cnnlite.runtime import machine
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_the_environment_names_what_figures_depend_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,6 +73,15 @@ def test_very_many_sessions_keep_the_file_small_and_the_last_state_right(monkeyp
     assert len(found["sessions"]) == 100
     assert found["sessions"][1] == found["sessions"][1] | {"step": 151, "changed": {"blas_kernel": "Kernel9"}}
     assert all(not session["changed"] for session in found["sessions"][2:])
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists() or shutil.which("git") is None, reason="not a git checkout")
+def test_the_commit_is_that_of_the_code() -> None:
+    command = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
+    head = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    if not head:
+        pytest.skip("git refuses this checkout")  # as that of another user
+    assert str(environment()["commit"]).startswith(head)
 
 
 def test_a_git_that_fails_in_any_language_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -261,7 +261,7 @@ def test_ranks_with_another_config_or_dataset_or_version_are_refused_before_the_
 @needs_mpi
 @pytest.mark.parametrize("ranks", [3])
 def test_what_ranks_put_together(folder: Path, ranks: int) -> None:
-    done = under_mpi(ranks, *PYTHON, str(Path(__file__).parent / "rank_checks.py"))
+    done = under_mpi(ranks, *PYTHON, str(ROOT / "tests/support/rank_checks.py"))
     assert done.returncode == 0, done.stderr
     assert done.stdout == "fine\n"
 

@@ -73,7 +73,9 @@ def batch_norm_is_that_of_the_whole_batch(ranks: Communicator) -> None:
         assert dx is not None
         which = ranks.begin_batch(count)
         mine = layer(BatchNorm, x.shape[1:])
-        np.testing.assert_allclose(mine.forward(x[which], Context(training=True)), y[which], rtol=1e-10, atol=1e-12)
+        np.testing.assert_allclose(
+            mine.forward(x[which], Context(training=True, ranks=ranks)), y[which], rtol=1e-10, atol=1e-12
+        )
         weight = ranks.weighted(np.ones(1))[0] > 0
         own_dx = mine.backward(dy[which] * weight)
         assert own_dx is not None
@@ -98,7 +100,9 @@ def dropout_drops_what_it_drops_alone(ranks: Communicator) -> None:
     with using(Communicator()):
         y = layer(Dropout, x.shape[1:], np.float32).forward(x, Context(training=True))
     which = ranks.begin_batch(11)
-    assert np.array_equal(layer(Dropout, x.shape[1:], np.float32).forward(x[which], Context(training=True)), y[which])
+    assert np.array_equal(
+        layer(Dropout, x.shape[1:], np.float32).forward(x[which], Context(training=True, ranks=ranks)), y[which]
+    )
 
 
 def everybody_learns_what_one_found(ranks: Communicator) -> None:

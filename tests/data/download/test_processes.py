@@ -23,9 +23,9 @@ PART = "cifar-10-batches-py.tar.gz.part"
 SCRIPT = """
 import sys
 from cnnlite.cli import main
-from cnnlite.data import download
+from cnnlite.data.download import cifar
 from tests.data.download import test_processes as test
-download.ARCHIVES["cifar10"] = test.files.described(test.FILES, test.PACKED)
+cifar.ARCHIVES["cifar10"] = test.cifar_files.described(test.FILES, test.PACKED)
 main()
 """
 
