@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from cnnlite.errors import CheckpointError, ConfigError, DamagedError, StorageError
-from cnnlite.runs.checkpoint import Checkpoint, CheckpointFile, load_checkpoint, save_checkpoint
-from cnnlite.runs.hold import Hold
+from cnnlite.runs.checkpoint import Checkpoint, CheckpointFile, load_checkpoint, open_checkpoint, save_checkpoint
+from cnnlite.runs.hold import Hold, confirm_same
 from cnnlite.runs.locate import no_run
 from cnnlite.runs.metrics import MetricsFile, NoMetrics
+from cnnlite.runs.results import read_object
 from cnnlite.utils.files import (
     check_writable,
     is_missing,
@@ -47,6 +48,8 @@ class RunDirectory:
         self._wrote: dict[Path, os.stat_result] = {}
         """Preliminary files as this process wrote them."""
         self._new, self._begun = new, False
+        self._inside: os.stat_result | None = None
+        """The folder of checkpoints that this process writes to."""
         self._hold = Hold(path)
 
     @classmethod
@@ -121,18 +124,25 @@ class RunDirectory:
 
     def _is_bare(self) -> bool:
         """Tell whether nothing is here, or what a process leaves that is killed before it has written its config."""
-        names = os.listdir(self.path)
-        if not all(is_temporary(name) or name in (".lock", "checkpoints", "environment.json") for name in names):
+        names = {name for name in os.listdir(self.path) if not is_temporary(name)}
+        environment = self.file("environment.json")
+        if not names <= {".lock", self.checkpoints.name, environment.name}:
             return False
+        if environment.name in names and not {"cnnlite", "sessions"} <= read_object(environment).keys():
+            return False  # the user's
         return self.checkpoints.name not in names or all(map(is_temporary, os.listdir(self.checkpoints)))
 
     def _prepare(self) -> None:
         """Take the lock, and find out now rather than at the first save whether files can be written here."""
         try:
             if not self._hold.take():
-                raise ConfigError(f"{self.path}: another process is training in this run directory; name another one")
+                shared = ", or in the one of which it is a copy by hard links" if self._hold.is_shared else ""
+                raise ConfigError(
+                    f"{self.path}: another process is training in this run directory{shared}; name another one"
+                )
             with contextlib.suppress(FileExistsError):
                 self._make_folder(self.checkpoints)
+            self._inside = os.lstat(self.checkpoints)
             check_writable(self.checkpoints)
             remove_temporary(self.path)
             remove_temporary(self.checkpoints)
@@ -140,12 +150,14 @@ class RunDirectory:
             if not self.discard():
                 self.close()
             if isinstance(error, OSError):
-                raise unwritable(self.path, error) from error
+                raise unwritable(Path(error.filename or self.path), error) from error
             raise
 
     def confirm(self) -> None:
-        """Raise LostRunError if this path leads by now to another directory than the one that is locked, or nowhere."""
+        """Raise LostRunError if this path, or that of the checkpoints, leads by now elsewhere than at the start."""
         self._hold.confirm()
+        if self._inside is not None:
+            confirm_same(self.checkpoints, self._inside)
 
     def file(self, name: str) -> Path:
         """Path of a file in the run directory, to read it."""
@@ -241,6 +253,13 @@ class RunDirectory:
                 warnings.append(f"{error}; {done}going back to the one before")
         reason = faults[0] if faults else f"{self.checkpoints}: no checkpoint to resume from"
         raise CheckpointError(f"{reason}; start a new run instead")
+
+    def last_step(self) -> int:
+        """Find the step of the checkpoint ``last``; 0 if it cannot be told."""
+        with contextlib.suppress(CheckpointError), open_checkpoint(self.checkpoint_path("last")) as file:
+            step = file.meta.get("step")
+            return step if isinstance(step, int) else 0
+        return 0
 
     def is_unsaved(self) -> bool:
         """Tell whether there never was a checkpoint, damaged ones included, nor a result; StorageError if unknown."""

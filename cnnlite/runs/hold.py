@@ -20,6 +20,8 @@ class Hold:
         self.folder = folder
         self._descriptor: int | None = None
         self._made = False
+        self.is_shared = False
+        """True if the lock that another process holds has other names too, as after a copy by hard links."""
 
     def take(self) -> bool:
         """Lock the folder; False if another process holds it. OSError or StorageError if that cannot be."""
@@ -29,11 +31,14 @@ class Hold:
             self._descriptor = os.open(self.path, flags | os.O_CREAT | os.O_EXCL, 0o666)
             self._made = True
         except FileExistsError:
+            if not stat.S_ISREG(os.lstat(self.path).st_mode):
+                raise StorageError(f"{self.path}: is not a regular file; remove it") from None
             self._descriptor = os.open(self.path, flags)
         if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
             self.release()
             raise StorageError(f"{self.path}: is not a regular file; remove it")
         if not lock(self._descriptor):
+            self.is_shared = os.fstat(self._descriptor).st_nlink > 1
             self.release()
             return False
         self.confirm()
@@ -50,18 +55,7 @@ class Hold:
         StorageError if the system does not say. Where files have no numbers (``st_ino`` is 0, on some file systems of
         Windows) nothing is noticed; but Windows lets nobody move or remove a folder in which a file is open.
         """
-        try:
-            there = os.lstat(self.path)
-            same = self._descriptor is not None and os.path.samestat(there, os.fstat(self._descriptor))
-        except (FileNotFoundError, NotADirectoryError):
-            same = False
-        except OSError as error:
-            raise unwritable(self.folder, error) from error
-        if not same:
-            raise LostRunError(
-                f"{self.folder}: was moved, removed or made anew during this run, so nothing more is written there\n"
-                "if it was moved, go on with --resume and its new path"
-            )
+        confirm_same(self.path, None if self._descriptor is None else os.fstat(self._descriptor), self.folder)
 
     def release(self) -> None:
         """Let other processes have the folder."""
@@ -76,3 +70,18 @@ class Hold:
         if self._made:
             self.path.unlink()
         self.release()
+
+
+def confirm_same(path: Path, then: os.stat_result | None, folder: Path | None = None) -> None:
+    """Raise LostRunError, which names ``folder``, if another file or folder is at ``path`` now, or none."""
+    try:
+        same = then is not None and os.path.samestat(os.lstat(path), then)
+    except (FileNotFoundError, NotADirectoryError):
+        same = False
+    except OSError as error:
+        raise unwritable(folder or path, error) from error
+    if not same:
+        raise LostRunError(
+            f"{folder or path}: was moved, removed or made anew during this run, so nothing more is written there\n"
+            "if it was moved, go on with --resume and its new path"
+        )

@@ -120,6 +120,9 @@ def _resume(request: Request, path: Path, reporter: Reporter, stop: StopFlag, of
             if unsaved
             else lambda: (load_checkpoint(path, check), []) if named else run.newest_checkpoint(check)
         )
+        if named and (last := from_first(lambda: run.last_step())) > checkpoint.fact("step", int):
+            given_up = "rows, checkpoints and result after it will be replaced"
+            warnings = [f"going back from step {last} to step {checkpoint.meta['step']}: {given_up}"]
         for warning in warnings:
             reporter.warn(f"warning: {warning}")
         config = settled(from_first(lambda: request.load_config(run.file("config.yaml"))))

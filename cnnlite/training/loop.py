@@ -234,7 +234,7 @@ class Training:
         """
         self.run.confirm()
         path = self.run.checkpoint_path("best")
-        if is_missing(path):
+        if is_missing(path) or (path.is_symlink() and not path.exists()):
             raise DamagedError(f"{path}: is gone")
         best = self.run.load("best")
         try:

@@ -159,6 +159,22 @@ def test_a_directory_that_a_killed_process_left_before_its_config_is_as_good_as_
         RunDirectory.create_at(tmp_path / "run")
 
 
+@pytest.mark.parametrize("name", ["environment.json", ".lock", "checkpoints/"])
+def test_files_of_the_user_that_are_called_as_ours_are_not_taken_for_leftovers(name: str, tmp_path: Path) -> None:
+    place = tmp_path / "run" / name
+    place.parent.mkdir(exist_ok=True)
+    if name.endswith("/"):
+        place.mkdir()
+    else:
+        place.write_text('{"mine": 1}')
+    if name == "environment.json":
+        with pytest.raises(ConfigError, match="not empty"):
+            RunDirectory.create_at(tmp_path / "run")
+    else:  # nothing of which is written to
+        RunDirectory.create_at(tmp_path / "run").discard()
+    assert place.is_dir() if name.endswith("/") else place.read_text() == '{"mine": 1}'
+
+
 def test_a_second_run_in_the_same_directory_is_refused(tmp_path: Path) -> None:
     run = RunDirectory.create_at(tmp_path / "run")
     with pytest.raises(ConfigError, match="another process"):

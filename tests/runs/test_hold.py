@@ -197,3 +197,33 @@ def test_a_lock_belongs_to_one_and_can_be_had_after_it(tmp_path: Path) -> None:
     second.release()
     with pytest.raises(ConfigError):
         RunDirectory.open(tmp_path)
+
+
+@pytest.mark.parametrize("change", ["link to those of another run", "made anew", "removed"])
+def test_nothing_is_saved_where_the_folder_of_checkpoints_is_no_longer_the_one_of_the_start(
+    change: str, tmp_path: Path
+) -> None:
+    other = RunDirectory.create_at(tmp_path / "other")
+    other.save("best", CHECKPOINT)
+    before = other.checkpoint_path("best").read_bytes()
+    run = RunDirectory.create_at(tmp_path / "run")
+    run.save("last", CHECKPOINT)
+    run.checkpoints.rename(tmp_path / "aside")
+    if change == "made anew":
+        run.checkpoints.mkdir()
+    elif change != "removed":
+        run.checkpoints.symlink_to("../other/checkpoints")
+    for kind in ("last", "best"):
+        with pytest.raises(LostRunError, match="checkpoints: was moved, removed or made anew"):
+            run.save(kind, Checkpoint(CHECKPOINT.arrays, {"step": 2}))
+    assert other.checkpoint_path("best").read_bytes() == before
+    assert os.listdir(other.checkpoints) == ["best.npz"]
+    assert os.listdir(tmp_path / "aside") == ["last.npz"]
+
+
+def test_a_lock_shared_by_a_copy_of_hard_links_is_called_so(tmp_path: Path) -> None:
+    run = RunDirectory.create_at(tmp_path / "run")
+    (tmp_path / "copy/checkpoints").mkdir(parents=True)
+    os.link(run.path / ".lock", tmp_path / "copy/.lock")
+    with pytest.raises(ConfigError, match="a copy by hard links"):
+        RunDirectory.open(tmp_path / "copy")

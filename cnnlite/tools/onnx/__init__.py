@@ -54,6 +54,8 @@ def export(checkpoint: Path, out: Path, *, root: str | None = None, force: bool 
     StorageError.
     """
     refuse_existing([out], force=force)
+    if out.exists() and out.samefile(checkpoint):
+        raise ConfigError(f"{out}: is the checkpoint itself; name another file")
     model = Model.load(checkpoint)
     content = to_onnx(model).SerializeToString()
     difference = compare(model, content, root)

@@ -32,6 +32,15 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(cli, ["export", *map(str, arguments)])
 
 
+def test_the_checkpoint_itself_is_not_replaced(checkpoint: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "mine.npz"
+    copy.write_bytes(checkpoint.read_bytes())
+    for out in (copy, tmp_path / "." / "mine.npz"):
+        refused = run(copy, out, "--force")
+        assert (refused.exit_code, "is the checkpoint itself" in refused.stderr) == (2, True)
+    assert copy.read_bytes() == checkpoint.read_bytes()
+
+
 @pytest.mark.parametrize("count", [1, 7])
 def test_raw_images_go_in_and_probabilities_come_out(
     count: int, checkpoint: Path, dataset: Dataset, tmp_path: Path
