@@ -88,7 +88,8 @@ class DataSettings:
 
     Args:
         dataset: cifar10, cifar100, shapes, or folder.
-        root: folder that holds the downloaded datasets, or the pictures.
+        root: folder that holds the downloaded datasets, or the pictures; if left out, what the environment variable
+            ``CNNLITE_DATA`` names, or else ``data``.
         normalize: subtract the mean and divide by the deviation of each channel, of each value, or do neither.
         augment: random changes to the training images, in this order.
         mix: mix each training image, and its label, with another one of the batch.

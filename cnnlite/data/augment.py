@@ -55,7 +55,11 @@ transforms: Registry[Transform] = Registry("augmentation", Transform)  # type: i
 
 @transforms.register("random_flip")
 class RandomFlip(Transform):
-    """Mirrors each image left to right with the given probability."""
+    """Mirrors each image left to right with the given probability.
+
+    Args:
+        probability: of an image being mirrored, in each epoch anew.
+    """
 
     def __init__(self, probability: float = 0.5):
         if not 0 <= probability <= 1:
@@ -104,8 +108,10 @@ def mirror(images: Array, which: Array) -> Array:
 class RandomCrop(Transform):
     """Pads each image on all sides and cuts a piece of its old size from a random place (He et al. 2015, section 4.2).
 
-    ``padding`` is in pixels; ``mode`` fills it with black (``zeros``) or with the mirrored image (``reflect``; Jordan
-    2024, arXiv:2404.00498, translates images so, by up to 2 pixels).
+    Args:
+        padding: pixels on each side.
+        mode: fills them with black (``zeros``) or with the mirrored image (``reflect``; Jordan 2024, arXiv:2404.00498,
+            translates images so, by up to 2 pixels).
     """
 
     def __init__(self, padding: int = 4, mode: Literal["zeros", "reflect"] = "zeros"):
@@ -156,7 +162,11 @@ def pad(images: Array, padding: int, mode: Literal["zeros", "reflect"]) -> Array
 
 @transforms.register("center_crop")
 class CenterCrop(Transform):
-    """Keeps the centre square of ``size`` pixels; nothing about it is random."""
+    """Keeps the centre square; nothing about it is random. For all images, use ``data.center_crop``.
+
+    Args:
+        size: side of the square, in pixels.
+    """
 
     def __init__(self, size: int):
         if size < 1:
@@ -177,7 +187,9 @@ class CenterCrop(Transform):
 class Cutout(Transform):
     """Covers a square at a random place, cut off at the border (DeVries & Taylor 2017, arXiv:1708.04552).
 
-    ``size`` is the side in pixels; ``fill`` the grey it is covered with, by default near the mean of photographs.
+    Args:
+        size: side of the square, in pixels.
+        fill: grey it is covered with, from 0 for black to 255 for white; by default near the mean of photographs.
     """
 
     def __init__(self, size: int, fill: int = 128):

@@ -46,7 +46,11 @@ def _check_alpha(alpha: float) -> None:
 class Mixup(Mixing):
     """share * x + (1 - share) * other, with share ~ Beta(alpha, alpha) (Zhang et al. 2017, arXiv:1710.09412).
 
-    The share is drawn for each image, as in the formula of the paper; the code beside it draws one for each batch.
+    The share is drawn for each image, as in the formula of the paper; the code beside it draws one for each batch. It
+    is also that of the image's own label.
+
+    Args:
+        alpha: above 0; 1 draws all shares alike, a smaller one mostly shares near 0 or 1.
     """
 
     def __init__(self, alpha: float = 1.0):
@@ -71,7 +75,11 @@ class Cutmix(Mixing):
     """Puts a rectangle of the partner into the image, at the same place (Yun et al. 2019, arXiv:1905.04899).
 
     With r ~ Beta(alpha, alpha) its sides are sqrt(1 - r) of the image's; its centre is anywhere in the image, and what
-    sticks out is cut off. The share is the area that is left. ``probability`` is that of an image being mixed at all.
+    sticks out is cut off. The image's own label has the share of the area that is left.
+
+    Args:
+        alpha: above 0; 1 draws all r alike.
+        probability: of an image being mixed at all.
     """
 
     def __init__(self, alpha: float = 1.0, probability: float = 1.0):

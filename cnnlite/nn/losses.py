@@ -40,6 +40,9 @@ class CrossEntropy(Loss):
 
     ``q`` are the targets as probabilities, mixed with ``label_smoothing`` parts of the uniform distribution
     (Szegedy et al. 2016, arXiv:1512.00567).
+
+    Args:
+        label_smoothing: part of the target that all classes share, in [0, 1).
     """
 
     def __init__(self, label_smoothing: float = 0.0):

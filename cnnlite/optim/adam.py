@@ -18,6 +18,12 @@ class Adam(Rule):
 
     ``m = b1 m + (1 - b1) g``, ``v = b2 v + (1 - b2) g^2``, ``w -= lr * m' / (sqrt(v') + eps)``, where
     ``m' = m / (1 - b1^t)`` and ``v' = v / (1 - b2^t)`` at update ``t``, counted from 1.
+
+    Args:
+        lr: the learning rate.
+        betas: b1 and b2, the weights of the old means of gradients and of their squares.
+        eps: added to the root, which keeps small gradients from making large steps.
+        weight_decay: of parameters called ``weight``.
     """
 
     decoupled: ClassVar[bool] = False

@@ -95,8 +95,11 @@ class Rule(Optimizer):
     the rule for a piece of the flat arrays; or ``step_group`` too, where the rule needs whole matrices.
 
     Weight decay is for parameters called ``weight``: biases and the scales and shifts of normalizations have none.
-    ``groups`` give parameters other options, the first that matches: ``{match: "bias$", lr: 0.2}``, ``match`` being a
-    regular expression searched for in the parameter's name. A ``weight_decay`` there goes to all that it matches.
+
+    Args:
+        groups: other options for some parameters, from the first entry that matches: ``{match: "bias$", lr: 0.2}``,
+            ``match`` being a regular expression searched for in the parameter's name. A ``weight_decay`` there goes to
+            all that it matches.
     """
 
     groups: list[dict[str, Any]] | None = field(default=None, kw_only=True)

@@ -29,6 +29,15 @@ class Muon(Rule):
     Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/; normalized weights: its airbench94_muon.
 
     Only for weights of two or more axes: ConfigError for others.
+
+    Args:
+        lr: the learning rate.
+        momentum: weight of the old direction.
+        nesterov: look ahead along the momentum.
+        weight_decay: of parameters called ``weight``; apart from the gradient.
+        normalize_weights: keep the length of the weights.
+        iterations: Newton-Schulz steps in an update.
+        eps: added to the length of a matrix before it is divided by that.
     """
 
     lr: float

@@ -17,6 +17,10 @@ class Schedule(ABC):
     """A curve over the training, times a linear warm-up.
 
     During a warm-up of ``w`` steps, given in epochs or in steps, the factor of step ``i`` is ``(i + 1) / (w + 1)``.
+
+    Args:
+        warmup_epochs: length of the warm-up in epochs.
+        warmup_steps: its length in steps; give one of the two.
     """
 
     warmup_epochs: float = field(default=0.0, kw_only=True)
@@ -65,7 +69,13 @@ class Constant(Schedule):
 @schedules.register("step")
 @dataclass(frozen=True)
 class Step(Schedule):
-    """Multiplies by ``gamma`` at each of the ``milestones`` or ``every`` so many epochs; both count from the start."""
+    """Multiplies by ``gamma`` at each of the ``milestones`` or ``every`` so many epochs; both count from the start.
+
+    Args:
+        gamma: factor for the learning rate, between 0 and 1.
+        milestones: list of epochs; give this or ``every``.
+        every: number of epochs between two of these steps.
+    """
 
     gamma: float = 0.1
     milestones: list[float] | None = None
@@ -85,7 +95,11 @@ class Step(Schedule):
 @schedules.register("cosine")
 @dataclass(frozen=True)
 class Cosine(Schedule):
-    """Half a cosine wave from 1 down to ``final`` (Loshchilov & Hutter 2017, arXiv:1608.03983)."""
+    """Half a cosine wave from 1 down to ``final`` (Loshchilov & Hutter 2017, arXiv:1608.03983).
+
+    Args:
+        final: part of the learning rate that is left at the end.
+    """
 
     final: float = 0.0
 
@@ -96,7 +110,11 @@ class Cosine(Schedule):
 @schedules.register("linear")
 @dataclass(frozen=True)
 class Linear(Schedule):
-    """A straight line from 1 to ``final``."""
+    """A straight line from 1 down to ``final``.
+
+    Args:
+        final: part of the learning rate that is left at the end.
+    """
 
     final: float = 0.0
 
@@ -107,7 +125,13 @@ class Linear(Schedule):
 @schedules.register("one_cycle")
 @dataclass(frozen=True)
 class OneCycle(Schedule):
-    """Linear from ``start`` to 1 at the fraction ``peak``, then to ``end`` (Smith & Topin 2018, arXiv:1708.07120)."""
+    """Linear from ``start`` to 1 at the fraction ``peak``, then to ``end`` (Smith & Topin 2018, arXiv:1708.07120).
+
+    Args:
+        peak: fraction of the training, behind the warm-up, after which the learning rate is greatest.
+        start: part of the learning rate at first.
+        end: part of it that is left at the end.
+    """
 
     peak: float = 0.3
     start: float = 0.04

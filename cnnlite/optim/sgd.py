@@ -15,6 +15,12 @@ class SGD(Rule):
     """Stochastic gradient descent with momentum: ``m = momentum * m + g``, ``w -= lr * m``, where ``g`` includes decay.
 
     With ``nesterov``, ``w -= lr * (g + momentum * m)`` (Sutskever et al. 2013).
+
+    Args:
+        lr: the learning rate.
+        momentum: weight of the old direction.
+        nesterov: look ahead along the momentum.
+        weight_decay: of parameters called ``weight``; part of the gradient.
     """
 
     lr: float

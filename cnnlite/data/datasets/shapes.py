@@ -95,7 +95,15 @@ SHAPES: dict[str, Depth] = {
 
 @sources.register("shapes")
 class Shapes(Source):
-    """Images of 32x32 pixels, each with one of ten shapes in varied place, size, rotation and colour, and noise."""
+    """Images of 32x32 pixels, each with one of ten shapes in varied place, size, rotation and colour, and noise.
+
+    They are drawn when they are needed; a sixth of the training images is for validation.
+
+    Args:
+        train_images: number of training images, those for validation among them.
+        test_images: number of test images.
+        seed: of the drawing; that of the run does not change it.
+    """
 
     in_shape = (32, 32, 3)
     class_count = len(SHAPES)

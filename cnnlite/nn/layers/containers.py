@@ -20,7 +20,7 @@ MOST_LAYERS = 10_000
 
 @layers.register("sequential")
 class Sequential(Layer):
-    """Layers one after the other; in a config, a list.
+    """Layers one after the other; in a config, a plain list is the same.
 
     Args:
         layers: the layers. Their parameters are called ``0.*``, ``1.*``, ...

@@ -11,7 +11,7 @@ from cnnlite.utils.types import Array, Shape
 
 @layers.register("linear")
 class Linear(Layer):
-    """y = x @ weight + bias: ``(N, in_features) -> (N, out_features)``.
+    """y = x @ weight + bias: ``(N, in_features) -> (N, out_features)``; images first need flatten or a global pooling.
 
     Args:
         out_features: how many numbers come out.
