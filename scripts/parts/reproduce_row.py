@@ -1,4 +1,4 @@
-"""Train a row of the README's table of results again, with each of its seeds, and keep the figures in docs/results."""
+"""Train a row of the table in docs/results.md again, with each of its seeds, and keep the figures in docs/results."""
 
 import json
 import shlex
@@ -28,7 +28,7 @@ class Row:
     seeds: tuple[int, ...] = (0, 1, 2)
 
     def command(self, seed: int) -> list[str]:
-        """The command that the README shows, in pieces."""
+        """The command that the table shows, in pieces."""
         return ["cnnlite", "train", "--config", self.config, *self.flags, "--seed", str(seed)]
 
 
@@ -72,7 +72,7 @@ def collect(run: Path, target: Path) -> None:
 
 
 def table_row(name: str, row: Row, results: Path) -> str:
-    """The collected figures of a row as the README shows them: means and standard deviations over the seeds."""
+    """The collected figures of a row as the table shows them: means and standard deviations over the seeds."""
     texts = [(results / f"{name}-seed{seed}" / "result.json").read_text(encoding="utf-8") for seed in row.seeds]
     found: list[dict[str, Any]] = [json.loads(text) for text in texts]
     seconds = sorted(result["train_seconds"] for result in found)

@@ -1,7 +1,8 @@
-"""The README is true: its commands parse, its configs build, its tables list what there is, its layer works."""
+"""The README and the pages under docs are true: commands parse, configs build, links lead somewhere, programs work."""
 
 import ast
 import json
+import os
 import re
 import shlex
 import tomllib
@@ -18,6 +19,7 @@ import cnnlite
 from cnnlite.cli import cli
 from cnnlite.config.load import load_config
 from cnnlite.config.options import options_of, to_plain
+from cnnlite.config.settings import DataSettings, TrainSettings
 from cnnlite.data import mixings, sources, transforms
 from cnnlite.errors import ConfigError
 from cnnlite.nn.layers import layers
@@ -30,27 +32,20 @@ from cnnlite.runs.checkpoint import load_checkpoint
 from cnnlite.utils.registry import Registry
 from tests.support.gradcheck import assert_layer_gradients
 from tests.support.layer_cases import cases_of
+from tests.support.pages import PAGES, ROOT, blocks, read, rows
 from tests.support.small_runs import TINY
 
-TEXT = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-TOLD_FOR_ALL = {"groups", "warmup_epochs", "warmup_steps"}
-"""Options that the text below a table describes once."""
+
+def commands_of(page: str) -> set[str]:
+    shown = "\n".join(blocks(page, "sh"))
+    return {
+        *re.findall(r"^(?:mpiexec -n \d+ )?(cnnlite .*)", shown, re.MULTILINE),
+        *re.findall(r"`(cnnlite [a-z].+?)`", read(page)),
+    }
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
-
-
-COMMANDS = sorted(
-    {*re.findall(r"^cnnlite .*", "\n".join(blocks("sh")), re.MULTILINE), *re.findall(r"`(cnnlite .+?)`", TEXT)}
-)
-
-
-def rows(heading: str) -> dict[str, str]:
-    """The rows of the table whose first column has the ``heading``: the name in the first cell, and the rest."""
-    table = re.search(rf"^\| {heading} \|.*\n((?:\|.*\n)+)", TEXT, re.MULTILINE)
-    assert table, f"no table of {heading}"
-    return dict(re.findall(r"^\| `([\w-]+)` \|(.*)", table[1], re.MULTILINE))
+PYTHON = blocks("docs/python.md", "python")
+COMMANDS = sorted(set[str]().union(*map(commands_of, PAGES)))
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -68,7 +63,7 @@ def test_every_kind_of_command_is_among_them() -> None:
 
 
 def test_the_table_of_commands_has_all_commands_with_all_their_options() -> None:
-    table = rows("command")
+    table = rows("README.md", "command")
     assert table.keys() == cli.commands.keys()
     for name, command in cli.commands.items():
         named = set(re.findall(r"`(--?[a-z-]+)`", table[name]))
@@ -77,54 +72,101 @@ def test_the_table_of_commands_has_all_commands_with_all_their_options() -> None
         assert named <= set().union(*options), name
 
 
-@pytest.mark.parametrize("text", blocks("yaml"))
+@pytest.mark.parametrize("text", [text for page in PAGES for text in blocks(page, "yaml")])
 def test_every_config_builds(text: str, tmp_path: Path) -> None:
-    file = tmp_path / "readme.yaml"
+    file = tmp_path / "shown.yaml"
     file.write_text(text, encoding="utf-8")
-    Network(load_config(file).model, (32, 32, 3), seed=0, classes=10)
+    config = load_config(file)
+    Network(config.model, config.data.in_shape or (64, 64, 3), seed=0, classes=config.data.dataset.class_count)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_leads_somewhere(page: str) -> None:
+    links = re.findall(r"\]\(([^)\s]+)\)", without_code(read(page)))
+    for link in links:
+        if not link.startswith("https://"):
+            file, _, heading = link.partition("#")
+            target = os.path.normpath(Path(page).parent / file) if file else page
+            assert (ROOT / target).exists(), link
+            assert not heading or heading in anchors(read(target)), link
+
+
+def test_the_readme_leads_to_every_page() -> None:
+    assert [page for page in PAGES if page != "README.md" and f"]({page})" not in read("README.md")] == []
+
+
+def without_code(text: str) -> str:
+    return re.sub(r"^```.*?^```|`[^`\n]*`", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(text: str) -> set[str]:
+    """The names of headings in links, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.*)", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_the_first_screen_of_the_readme_has_both_commands_and_all_of_it_is_short() -> None:
+    lines = read("README.md").splitlines()
+    assert [line.split()[0] for line in lines[:25] if line.startswith("scripts/")] == [
+        "scripts/quickstart",
+        "scripts/test",
+    ]
+    assert len(lines) <= 220
 
 
 @pytest.mark.parametrize(
     ("heading", "registry"),
     [
-        ("layer", layers),
-        ("loss", losses),
-        ("optimizer", optimizers),
-        ("schedule", schedules),
-        ("averaging", averagings),
-        ("augmentation", transforms),
-        ("mixing", mixings),
-        ("dataset", sources),
+        ("Layers", layers),
+        ("Losses", losses),
+        ("Optimizers", optimizers),
+        ("Schedules", schedules),
+        ("Averaging", averagings),
+        ("Augmentation", transforms),
+        ("Mixing", mixings),
+        ("Datasets", sources),
     ],
 )
-def test_the_tables_have_every_registered_name_with_its_options_and_their_defaults(
+def test_the_reference_has_every_registered_name_with_its_options_and_their_defaults(
     heading: str, registry: Registry[object]
 ) -> None:
-    table = rows(heading)
-    assert sorted(table) == list(registry)
-    for name, row in table.items():
-        written = dict(re.findall(r"`(\w+)(?:=([^`]*))?`", row.split("|")[0]))
-        options = {key: option for key, option in options_of(registry[name]).items() if key not in TOLD_FOR_ALL}
-        assert written.keys() == options.keys(), name
-        for key, option in options.items():
-            if option.default is None:
-                assert written[key] == "", f"{name}: {key} has no default"
-            else:
-                assert yaml.safe_load(written[key]) == to_plain(option.default()), f"{name}: {key}"
+    section = read("docs/config.md").partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    entries = {text.split("\n")[0]: text for text in section.split("\n### ")[1:]}
+    assert list(entries) == list(registry)
+    for name, entry in entries.items():
+        assert_options_are(entry, registry[name])
+
+
+@pytest.mark.parametrize(("heading", "cls"), [("Data", DataSettings), ("Train", TrainSettings)])
+def test_the_reference_has_all_settings_with_their_defaults(heading: str, cls: type) -> None:
+    section = read("docs/config.md").partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    assert_options_are(section, cls)
+
+
+def assert_options_are(text: str, cls: type) -> None:
+    written = dict(re.findall(r"^\| `(\w+)` \| [^|]+ \| (.*?) \| [^|]", text, re.MULTILINE))
+    options = options_of(cls)
+    assert list(written) == list(options), cls
+    for key, option in options.items():
+        if option.default is None:
+            assert written[key] == "required", f"{cls}: {key} has no default"
+        else:
+            default, found = to_plain(option.default()), yaml.safe_load(written[key].strip("`"))
+            assert found == (next(iter(default)) if isinstance(default, dict) else default), f"{cls}: {key}"
 
 
 @pytest.fixture
 def config_with_new_layer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Runs the lines of the layer that the README adds, and nothing else; returns a config that uses it."""
+    """Runs the lines of the layer that docs/python.md adds, and nothing else; returns a config that uses it."""
     monkeypatch.setattr(layers, "_classes", dict(layers._classes))
-    exec(compile(ast.parse(layer_code()), "README.md", "exec"), {"__name__": "readme"})
+    exec(compile(ast.parse(layer_code()), "python.md", "exec"), {"__name__": "page"})
     config = tmp_path / "mine.yaml"
     config.write_text(TINY.replace("  - relu\n", "  - channel_scale: {start: 0.5}\n  - relu\n"), encoding="utf-8")
     return config
 
 
 def layer_code() -> str:
-    (code,) = (block for block in blocks("python") if "class " in block)
+    (code,) = (block for block in PYTHON if "class " in block)
     return code
 
 
@@ -172,8 +214,8 @@ def test_the_program_that_checks_and_trains_the_layer_it_adds_works(
     config_with_new_layer: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(config_with_new_layer.parent)
-    (code,) = (block for block in blocks("python") if "gradcheck" in block)
-    exec(compile(code.replace('"mine.yaml")\n', '"mine.yaml", epochs=0.3, quiet=True)\n'), "README.md", "exec"), {})
+    (code,) = (block for block in PYTHON if "gradcheck" in block)
+    exec(compile(code.replace('"mine.yaml")\n', '"mine.yaml", epochs=0.3, quiet=True)\n'), "python.md", "exec"), {})
     assert capsys.readouterr().out == "[]\n"
     assert Path("runs/mine/result.json").exists()
 
@@ -186,8 +228,7 @@ def run(*arguments: object) -> str:
 
 def test_the_dataset_that_contributing_shows_works(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sources, "_classes", dict(sources._classes))
-    text = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    (code,) = blocks("CONTRIBUTING.md", "python")
     exec(compile(code, "CONTRIBUTING.md", "exec"), {"__name__": "contributing"})
     config = tmp_path / "stripes.yaml"
     data = "{shapes: {train_images: 126, test_images: 40}}, validation: 20"
@@ -198,22 +239,33 @@ def test_the_dataset_that_contributing_shows_works(monkeypatch: pytest.MonkeyPat
     assert trained.test_accuracy > 0.9
 
 
-def test_its_table_of_speeds_is_that_of_the_benchmarks() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text(encoding="utf-8")
-    measured = text.partition("<!-- figures -->")[2].partition("<!-- end of figures -->")[0]
+def test_the_results_of_the_readme_are_among_all_results() -> None:
+    table = re.compile(r"^\| (`[\w-]+\.yaml`.*?) \|(.*)\|", re.MULTILINE)
+    known = {
+        config: [cell.strip() for cell in cells.split("|")] for config, cells in table.findall(read("docs/results.md"))
+    }
+    shown = {config: [cell.strip() for cell in cells.split("|")] for config, cells in table.findall(read("README.md"))}
+    assert len(shown) > 3
+    assert shown == {config: known[config][2:] for config in shown}, "docs/results.md has other figures: copy them"
+
+
+def test_the_speeds_of_the_readme_are_those_of_the_benchmarks() -> None:
+    measured = read("docs/benchmarks.md").partition("<!-- figures -->")[2].partition("<!-- end of figures -->")[0]
     found = [[cell.strip(" *") for cell in row.split("|")] for row in re.findall(r"^\| ([\w-]+ \| .*)", measured, re.M)]
     table = {name: f" {batch} | {ours} | {theirs} | {ratio} |" for name, batch, ours, theirs, _, ratio, *_ in found[1:]}
     assert len(table) > 3
-    assert rows("network") == table, "docs/benchmarks.md was measured again: copy its figures"
+    assert rows("README.md", "network") == table, "docs/benchmarks.md was measured again: copy its figures"
 
 
-def test_its_table_of_extras_has_all_that_users_may_want() -> None:
-    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert rows("extra").keys() == project["optional-dependencies"].keys() - {"dev"}
-    assert TEXT.count('"cnnlite[') == 1
+def test_the_table_of_extras_has_all_that_users_may_want() -> None:
+    project = tomllib.loads(read("pyproject.toml"))["project"]
+    assert rows("README.md", "extra").keys() == project["optional-dependencies"].keys() - {"dev"}
+    for page in PAGES:
+        for named in re.findall(r'"cnnlite\[([^]]*)\]"', read(page)):
+            assert set(named.split(",")) <= rows("README.md", "extra").keys(), page
 
 
-def test_its_program_for_onnx_files_works(
+def test_the_program_for_onnx_files_works(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for package in ("onnx", "onnxruntime", "PIL"):
@@ -226,16 +278,16 @@ def test_its_program_for_onnx_files_works(
 
     picture = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
     Image.fromarray(picture).save("cat.png")
-    (code,) = (block for block in blocks("python") if "import onnxruntime" in block)
-    exec(compile(code.replace("cat.jpg", "cat.png"), "README.md", "exec"), {})
+    (code,) = blocks("docs/onnx.md", "python")
+    exec(compile(code.replace("cat.jpg", "cat.png"), "onnx.md", "exec"), {})
     model = cnnlite.load(trained.run)
     assert capsys.readouterr().out == f"{model.classes[model.predict(picture[np.newaxis])[0].argmax()]}\n"
 
 
-def test_the_program_it_shows_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_program_that_trains_and_predicts_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (code,) = (block for block in blocks("python") if "cnnlite.load(" in block)
+    (code,) = (block for block in PYTHON if "cnnlite.load(" in block)
     names: dict[str, Any] = {"images": np.zeros((2, 32, 32, 3), np.uint8)}
-    exec(compile(code.replace("epochs=1", "epochs=0.01"), "README.md", "exec"), names)
+    exec(compile(code.replace("epochs=1", "epochs=0.01"), "python.md", "exec"), names)
     assert names["probabilities"].shape == (2, 10)
     assert len(names["names"]) == 2

@@ -153,7 +153,7 @@ def test_winograd_leaves_little_where_windows_are_all_zero_and_the_others_nothin
     np.testing.assert_array_equal(convolution.forward(x, weight, None, windows, "unfold_rows")[0] == 0, zero)
     assert 0.1 < zero.mean() < 0.9
     y, _ = convolution.forward(x, weight, None, windows, "winograd")
-    assert 0 < np.abs(y[zero]).max() < 2e-5 * np.abs(y).max()  # what the README says of `algorithm`
+    assert 0 < np.abs(y[zero]).max() < 2e-5 * np.abs(y).max()  # what docs/config.md says of `algorithm`
 
 
 def test_every_number_of_the_image_and_the_kernel_is_used_exactly_where_it_should_be() -> None:

@@ -1,8 +1,7 @@
-"""The README's program for ONNX files, as it stands there, gives the answers of `predict` and `eval`."""
+"""The program for ONNX files of docs/onnx.md, as it stands there, gives the answers of `predict` and `eval`."""
 
 import contextlib
 import io
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,14 +17,14 @@ from cnnlite.tools.predict import Model, predict_files
 from cnnlite.training.evaluation import evaluate_checkpoint
 from cnnlite.utils.types import Array
 from tests.support.folders import fill, noise
+from tests.support.pages import blocks
 from tests.support.small_runs import TINY, trained
 
 pytest.importorskip("onnx", reason="the extra `onnx` is not installed")
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 Image: Any = pytest.importorskip("PIL.Image", reason="the extra `images` is not installed")
 
-README = Path(__file__).parents[3] / "README.md"
-(PROGRAM,) = re.findall(r"^```python\n(import json\n[^`]*onnxruntime.*?)^```", README.read_text("utf-8"), re.M | re.S)
+(PROGRAM,) = blocks("docs/onnx.md", "python")
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "32": {},
