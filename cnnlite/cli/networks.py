@@ -110,11 +110,11 @@ def schema() -> None:
     """Print a JSON Schema of configs, with which editors complete and check them.
 
     Save it to a file, and name the file in the first line of a config:
-    # yaml-language-server: $schema=cnnlite.config.json_schema.json
+    # yaml-language-server: $schema=cnnlite.schema.json
 
     \b
     Example:
-      cnnlite schema > cnnlite.config.json_schema.json
+      cnnlite schema > cnnlite.schema.json
     """
     import json
 
