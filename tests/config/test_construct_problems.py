@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from cnnlite.config.construct import MAX_PROBLEMS, Problems, construct
+from cnnlite.config.construct import construct
+from cnnlite.config.problems import MAX_PROBLEMS, Problems
 from cnnlite.config.yaml_reader import BROKEN, Steps
 from cnnlite.nn.layers.base import Layer
 from tests.support.construct_parts import (

@@ -2,7 +2,8 @@
 
 from typing import Literal
 
-from cnnlite.config.options import Option, describe, options_of
+from cnnlite.config.construct import kind_of
+from cnnlite.config.options import Option, options_of
 from cnnlite.nn.layers.base import Layer
 from tests.support.construct_parts import (
     Matte,
@@ -22,8 +23,8 @@ def test_options_are_the_constructors_parameters() -> None:
 
 def test_describes_what_to_write() -> None:
     assert (
-        describe(int | tuple[int, int] | None)
+        kind_of(int | tuple[int, int] | None).words
         == "a whole number, a list of 2: [a whole number, a whole number] or null"
     )
-    assert describe(Literal["a", "b", "c"]) == "one of a, b, c"
-    assert describe(Layer) == "a layer (its name, or {name: {option: value}})"
+    assert kind_of(Literal["a", "b", "c"]).words == "one of a, b, c"
+    assert kind_of(Layer).words == "a layer (its name, or {name: {option: value}})"
