@@ -1,15 +1,16 @@
 """Builds objects from plain config data: the constructor's signature says which options there are and of what type."""
 
 import dataclasses
+import types
 from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import repeat
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from cnnlite.config import kinds
 from cnnlite.config.kinds import ANYTHING, CHECKS, OPTIONS, SCALARS, Kind, Made
-from cnnlite.config.options import Option, descriptions_of, is_union, keys_of, options_of, show, to_plain
+from cnnlite.config.options import Option, descriptions_of, keys_of, options_of, show, to_plain
 from cnnlite.config.problems import FAILED, Problems
 from cnnlite.config.yaml_reader import BROKEN, Steps, dotted
 from cnnlite.errors import ConfigError, OptionError
@@ -34,7 +35,7 @@ def kind_of(annotation: Any) -> Kind:
             make=partial(kinds.checked, inner, checks),
             schema=lambda: dict(ChainMap(*(CHECKS.get(check, {}) for check in checks), inner.schema())),
         )
-    if is_union(annotation):
+    if origin in (Union, types.UnionType):
         choices = [kind_of(choice) for choice in arguments]
         return Kind(
             ", ".join(choice.words for choice in choices[:-1]) + f" or {choices[-1].words}",

@@ -6,7 +6,7 @@ import inspect
 import re
 import types
 from collections.abc import Callable, Mapping
-from typing import Any, Union, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
 from cnnlite.config.yaml_scalars import MAX_INT
 from cnnlite.utils.registry import Registry
@@ -72,11 +72,6 @@ def to_plain(value: Any) -> Any:
             if registry[name] is type(value):
                 return {name: options} if options else name
     return options
-
-
-def is_union(annotation: Any) -> bool:
-    """Tell whether ``annotation`` is ``X | Y``."""
-    return get_origin(annotation) in (Union, types.UnionType)
 
 
 def show(value: Any) -> str:
