@@ -81,6 +81,16 @@ class LostRunError(StorageError):
     """The directory of a run is no longer where it was: writing on would write into another one."""
 
 
+class OptionError(ValueError):
+    """A constructor refuses one of its options; whoever builds from a config makes a `Problem` of it."""
+
+    def __init__(self, message: str, *option: str | int):
+        place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in option)[1:]
+        super().__init__(message if message.startswith(place) else f"{place}: {message}")
+        self.message, self.option = message, option
+        """What is wrong, and the steps to the option: its name, then keys and indices inside of it."""
+
+
 def no_more_threads(error: BaseException) -> bool:
     """Recognize what Python raises where the system lets no more threads be started."""
     return isinstance(error, RuntimeError) and str(error) == "can't start new thread"

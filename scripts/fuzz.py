@@ -37,6 +37,7 @@ sys.path.insert(0, str(ROOT))
 READERS = {
     *(
         "cnnlite.config.options",
+        "cnnlite.config.kinds",
         "cnnlite.config.construct",
         "cnnlite.runs.checkpoint",
         "cnnlite.config.load",

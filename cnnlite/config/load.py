@@ -14,10 +14,12 @@ import yaml
 
 import cnnlite.nn.layers  # noqa: F401 - registers all layers
 from cnnlite.config.bundled import bundled_config, bundled_configs, bundled_folder, bundled_names
-from cnnlite.config.construct import Problems, construct
+from cnnlite.config.construct import construct
+from cnnlite.config.kinds import not_negative
 from cnnlite.config.options import options_of, show
 from cnnlite.config.overrides import Draft
-from cnnlite.config.settings import LENGTHS, NO_LENGTH, DataSettings, TrainSettings, not_negative
+from cnnlite.config.problems import Problems
+from cnnlite.config.settings import LENGTHS, NO_LENGTH, DataSettings, TrainSettings
 from cnnlite.config.yaml_reader import BROKEN, MAX_NODES, Document, Steps, dotted, read_yaml
 from cnnlite.config.yaml_scalars import resolve
 from cnnlite.errors import ConfigError, Problem

@@ -5,9 +5,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any
 
-from cnnlite.config.options import options_of, registry_of, show
+from cnnlite.config.construct import kind_of
+from cnnlite.config.kinds import Kind
+from cnnlite.config.options import show
 from cnnlite.config.yaml_reader import BROKEN, Document, Steps, dotted, read_yaml
 from cnnlite.errors import ConfigError, Problem
 from cnnlite.utils.files import place
@@ -83,7 +85,7 @@ class Draft:
     def set(self, words: Sequence[str], value: Any, label: str) -> None:
         """Set the value at a place, and forget what was wrong there; ``label`` is its origin in messages."""
         try:
-            self.data, steps = _put(self.data, self.root, (), words, value)
+            self.data, steps = _put(self.data, kind_of(self.root), (), words, value)
         except ValueError as error:
             self.problems.append(Problem("", str(error), label))
             return
@@ -117,45 +119,32 @@ class Draft:
         self.problems.append(Problem(dotted(steps), message, file, line))
 
 
-def _put(node: Any, annotation: Any, at: Steps, words: Sequence[str], value: Any) -> tuple[Any, Steps]:
+def _put(node: Any, kind: Kind, at: Steps, words: Sequence[str], value: Any) -> tuple[Any, Steps]:
     """``node`` with ``value`` at the place that ``words`` lead to, and the steps to that place from the top.
 
-    The annotation tells a named object, such as ``sgd`` or ``{sgd: {lr: 0.1}}``, from options. ValueError if the
-    words lead nowhere; unknown options are left to be found with all others. Words that lead into what could not be
-    read change nothing, and the steps end there.
+    The kind tells a named object, such as ``sgd`` or ``{sgd: {lr: 0.1}}``, from options. ValueError if the words lead
+    nowhere; unknown options are left to be found with all others. Words that lead into what could not be read change
+    nothing, and the steps end there.
     """
     if not words:
         return value, at
     if node is BROKEN:
         return node, at
     word, rest = words[0], words[1:]
-    registry = registry_of(annotation)
     if isinstance(node, list):
         if not re.fullmatch("[0-9]{1,9}", word) or int(word) >= len(node):
             raise ValueError(f"{dotted(at)} is a list; {clip(word)!r} is none of its indices 0 to {len(node) - 1}")
         index = int(word)
-        inner = annotation if registry else _item_type(annotation)
-        item, steps = _put(node[index], inner, (*at, index), rest, value)
+        item, steps = _put(node[index], kind.inside(index), (*at, index), rest, value)
         return [*node[:index], item, *node[index + 1 :]], steps
-    if registry is not None:
-        cls = registry[word if len(word) < 60 else clip(word)]
-        node = {node: None} if isinstance(node, str) else node
+    inner = kind.inside(word if len(word) < 60 else clip(word))
+    if kind.registry is not None:
+        node = {node: None} if isinstance(node, str) else node or {word: None}
         if isinstance(node, dict) and list(node) != [word]:
             now = ", ".join(clip(str(key)) for key in node)
             raise ValueError(f"{dotted(at)} is {now}, not {word}; to change it: -o {dotted(at)}={word}")
-        options, steps = _put((node or {}).get(word), cls, (*at, word), rest, value)
-        return {word: options}, steps
     node = {} if node is None else node
     if not isinstance(node, dict):
         raise ValueError(f"{dotted(at)} is {show(node)}; there is no {clip(word)!r} in it")
-    known = options_of(annotation) if isinstance(annotation, type) else {}
-    inner = known[word].annotation if word in known else Any
     item, steps = _put(node.get(word), inner, (*at, word), rest, value)
     return {**node, word: item}, steps
-
-
-def _item_type(annotation: Any) -> Any:
-    """The X of ``list[X]``, also in ``list[X] | None``; Any if nobody knows."""
-    if get_origin(annotation) is list:
-        return get_args(annotation)[0]
-    return next((inner for inner in map(_item_type, get_args(annotation)) if inner is not Any), Any)

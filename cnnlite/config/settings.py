@@ -4,12 +4,14 @@ import copy
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
+from cnnlite.config.kinds import positive
 from cnnlite.config.options import show
 from cnnlite.data import Mixing, Source, Transform, Views, default_root
 from cnnlite.data.datasets.base import Validation
 from cnnlite.data.normalize import Mode
+from cnnlite.errors import OptionError
 from cnnlite.nn.losses import CrossEntropy, Loss
 from cnnlite.optim import Optimizer
 from cnnlite.optim.averaging import Averaging
@@ -22,22 +24,10 @@ LENGTHS = ("epochs", "iterations")
 NO_LENGTH = "expected one of epochs and iterations, got neither; add epochs: 10"
 
 
-def positive(number: float) -> None:
-    """Check that a number is above 0."""
-    if not number > 0:
-        raise ValueError(f"must be above 0, not {number}")
-
-
 def countable(number: float) -> None:
     """Check that a number of epochs has a number of steps."""
     if number > 1e12:
         raise ValueError(f"must be at most 1e12, not {number:g}")
-
-
-def not_negative(number: float) -> None:
-    """Check that a number is at least 0."""
-    if not number >= 0:
-        raise ValueError(f"must be at least 0, not {number}")
 
 
 def split_exists(validation: Validation) -> None:
@@ -52,6 +42,12 @@ def split_exists(validation: Validation) -> None:
 class Interval:
     """How often something happens: every so many steps, or epochs."""
 
+    schema: ClassVar[dict[str, Any]] = {
+        "anyOf": [
+            {"type": "integer", "minimum": 1},
+            {"type": "string", "pattern": r"^([0-9]+ steps?|[0-9]+(\.[0-9]+)? epochs?)$"},
+        ]
+    }
     count: float
     unit: Literal["steps", "epochs"]
 
@@ -110,7 +106,7 @@ class DataSettings:
     def __post_init__(self) -> None:
         shape, size = self.dataset.in_shape, self.center_crop
         if shape is not None and size is not None and size > min(shape[:2]):
-            raise ValueError(f"center_crop: cannot take the centre {size}x{size} of {shape[0]}x{shape[1]} images")
+            raise OptionError(f"cannot take the centre {size}x{size} of {shape[0]}x{shape[1]} images", "center_crop")
 
     @property
     def in_shape(self) -> Shape | None:
@@ -159,7 +155,7 @@ class TrainSettings:
             if self.epochs is None:
                 raise ValueError(NO_LENGTH)
             choice = f"-o train.epochs={self.epochs:g} or -o train.iterations={self.iterations}"
-            raise ValueError(f"iterations: there are epochs too; leave one of them out, or choose: {choice}")
+            raise OptionError(f"there are epochs too; leave one of them out, or choose: {choice}", "iterations")
 
     def rates(self, total_steps: int, steps_per_epoch: int) -> Callable[[int], dict[str, float]]:
         """Find the learning rates of each step, counted from 0, in a training of so many steps: `Optimizer.rates`."""

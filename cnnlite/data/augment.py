@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from cnnlite.data.datasets.base import center
+from cnnlite.errors import OptionError
 from cnnlite.utils.registry import Registry
 from cnnlite.utils.rng import stream
 from cnnlite.utils.types import Array, Shape
@@ -63,7 +64,7 @@ class RandomFlip(Transform):
 
     def __init__(self, probability: float = 0.5):
         if not 0 <= probability <= 1:
-            raise ValueError(f"probability {probability} is not in [0, 1]")
+            raise OptionError(f"probability {probability} is not in [0, 1]", "probability")
         self.probability = probability
 
     def draw(self, rng: np.random.Generator, pick: Pick) -> Array:
@@ -116,11 +117,11 @@ class RandomCrop(Transform):
 
     def __init__(self, padding: int = 4, mode: Literal["zeros", "reflect"] = "zeros"):
         if padding < 1:
-            raise ValueError(f"padding must be at least 1, not {padding}")
+            raise OptionError(f"padding must be at least 1, not {padding}", "padding")
         if padding > 1000:
-            raise ValueError(f"padding {padding} is more than 1000 pixels")
+            raise OptionError(f"padding {padding} is more than 1000 pixels", "padding")
         if mode not in ("zeros", "reflect"):
-            raise ValueError(f"mode {mode!r} is not zeros or reflect")
+            raise OptionError(f"mode {mode!r} is not zeros or reflect", "mode")
         self.padding = padding
         self.mode = mode
 
@@ -170,7 +171,7 @@ class CenterCrop(Transform):
 
     def __init__(self, size: int):
         if size < 1:
-            raise ValueError(f"size must be at least 1, not {size}")
+            raise OptionError(f"size must be at least 1, not {size}", "size")
         self.size = size
 
     def out_shape(self, shape: Shape) -> Shape:
@@ -194,9 +195,9 @@ class Cutout(Transform):
 
     def __init__(self, size: int, fill: int = 128):
         if size < 1:
-            raise ValueError(f"size must be at least 1, not {size}")
+            raise OptionError(f"size must be at least 1, not {size}", "size")
         if not 0 <= fill <= 255:
-            raise ValueError(f"fill {fill} is not in [0, 255]")
+            raise OptionError(f"fill {fill} is not in [0, 255]", "fill")
         self.size = size
         self.fill = fill
 

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 import numpy as np
 
 from cnnlite.data.augment import between
+from cnnlite.errors import OptionError
 from cnnlite.utils.registry import Registry
 from cnnlite.utils.types import Array, Shape
 
@@ -39,7 +40,7 @@ def soft_targets(labels: Array, partner: Array, shares: Array, classes: int) -> 
 
 def _check_alpha(alpha: float) -> None:
     if not 0 < alpha < np.inf:
-        raise ValueError(f"alpha must be above 0, not {alpha}")
+        raise OptionError(f"alpha must be above 0, not {alpha}", "alpha")
 
 
 @mixings.register("mixup")
@@ -85,7 +86,7 @@ class Cutmix(Mixing):
     def __init__(self, alpha: float = 1.0, probability: float = 1.0):
         _check_alpha(alpha)
         if not 0 <= probability <= 1:
-            raise ValueError(f"probability {probability} is not in [0, 1]")
+            raise OptionError(f"probability {probability} is not in [0, 1]", "probability")
         self.alpha = alpha
         self.probability = probability
 

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
+from cnnlite.errors import OptionError
 from cnnlite.utils.registry import Registry
 from cnnlite.utils.types import Array
 
@@ -47,7 +48,7 @@ class CrossEntropy(Loss):
 
     def __init__(self, label_smoothing: float = 0.0):
         if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing {label_smoothing} is not in [0, 1)")
+            raise OptionError(f"label_smoothing {label_smoothing} is not in [0, 1)", "label_smoothing")
         self.label_smoothing = label_smoothing
 
     def loss_and_gradient(self, logits: Array, targets: Array) -> tuple[float, Array]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from cnnlite.errors import OptionError
 from cnnlite.runtime import engine
 from cnnlite.utils.registry import Registry
 from cnnlite.utils.types import Array
@@ -75,9 +76,9 @@ class EMA(Averaging):
 
     def __init__(self, decay: float, every: int = 1):
         if not 0 <= decay < 1:
-            raise ValueError(f"decay {decay} is not in [0, 1)")
+            raise OptionError(f"decay {decay} is not in [0, 1)", "decay")
         if every < 1:
-            raise ValueError(f"every must be at least 1, not {every}")
+            raise OptionError(f"every must be at least 1, not {every}", "every")
         self.decay = decay
         self.every = every
 
@@ -104,9 +105,9 @@ class Lookahead(Averaging):
 
     def __init__(self, steps: int = 5, alpha: float = 0.5):
         if steps < 1:
-            raise ValueError(f"steps must be at least 1, not {steps}")
+            raise OptionError(f"steps must be at least 1, not {steps}", "steps")
         if not 0 < alpha <= 1:
-            raise ValueError(f"alpha {alpha} is not in (0, 1]")
+            raise OptionError(f"alpha {alpha} is not in (0, 1]", "alpha")
         self.steps = steps
         self.alpha = alpha
 

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from cnnlite.errors import ConfigError, Problem
+from cnnlite.errors import ConfigError, OptionError, Problem
 from cnnlite.nn.network import Parameter, load_arrays, pack
 from cnnlite.runtime import engine
 from cnnlite.utils.patterns import NamePattern
@@ -107,26 +107,26 @@ class Rule(Optimizer):
     def __post_init__(self) -> None:
         self.options = {name: _checked(name, value, value) for name, value in vars(self).items() if name != "groups"}
         if not self.options["lr"]:
-            raise ValueError("lr 0 would train nothing")
+            raise OptionError("lr 0 would train nothing", "lr")
         if self.options.get("nesterov") and not self.options["momentum"]:
-            raise ValueError("nesterov needs a momentum above 0")
+            raise OptionError("nesterov needs a momentum above 0", "nesterov")
         if self.groups and len(self.groups) > MOST_PATTERNS:
-            raise ValueError(f"groups: there may be {MOST_PATTERNS}, not {len(self.groups)}")
-        self._rules = [self._rule(f"groups[{i}]", group) for i, group in enumerate(self.groups or ())]
+            raise OptionError(f"there may be {MOST_PATTERNS}, not {len(self.groups)}", "groups")
+        self._rules = [self._rule(index, group) for index, group in enumerate(self.groups or ())]
 
-    def _rule(self, place: str, group: Options) -> tuple[str, Options]:
-        changed = dict(group)
+    def _rule(self, index: int, group: Options) -> tuple[str, Options]:
+        match, changed = group.get("match"), {name: value for name, value in group.items() if name != "match"}
+        if not isinstance(match, str):
+            raise OptionError("'match' must be a regular expression for parameter names", "groups", index)
+        for name in changed:
+            if name not in self.options:
+                hint = did_you_mean(str(name), self.options)
+                raise OptionError(f"unknown option {name!r}{hint}", "groups", index)
         try:
-            if not isinstance(match := changed.pop("match", None), str):
-                raise ValueError("'match' must be a regular expression for parameter names")
-            for name in changed:
-                if name not in self.options:
-                    raise ValueError(f"unknown option {name!r}{did_you_mean(str(name), self.options)}")
-                changed[name] = _checked(name, changed[name], self.options[name])
             check_pattern(match)
-            return match, changed
-        except ValueError as error:
-            raise ValueError(f"{place}: {error}") from None
+            return match, {name: _checked(name, value, self.options[name]) for name, value in changed.items()}
+        except OptionError as error:
+            raise OptionError(str(error), "groups", index) from None
 
     def check(self, parameters: Sequence[Parameter]) -> None:
         """ConfigError if a group is left without any of ``parameters``."""
@@ -145,21 +145,17 @@ class Rule(Optimizer):
 
     def _members(self, parameters: Sequence[Parameter]) -> dict[tuple[tuple[str, Any], ...], list[Parameter]]:
         """Those of ``parameters`` with the same options together; ConfigError if a group is left without any."""
+        owners, problems = divide(f"{self.path}.groups", [match for match, _ in self._rules], parameters)
+        if problems:
+            raise ConfigError(problems)
         members: dict[tuple[tuple[str, Any], ...], list[Parameter]] = {}
-        unused = dict(enumerate(match for match, _ in self._rules))
-        found = [matching(f"{self.path}.groups[{i}]", match, parameters) for i, match in unused.items()]
-        for number, parameter in enumerate(parameters):
+        for parameter, owner in zip(parameters, owners, strict=True):
             options = dict(self.options)
             if parameter.name.rpartition(".")[2] != "weight":
                 options["weight_decay"] = 0.0
-            for index, (_, changed) in enumerate(self._rules):
-                if found[index][number]:
-                    options.update(changed)
-                    unused.pop(index, None)
-                    break
+            if owner is not None:
+                options.update(self._rules[owner][1])
             members.setdefault(tuple(options.items()), []).append(parameter)
-        if unused:
-            raise ConfigError([unmatched(f"{self.path}.groups[{i}]", unused[i], parameters) for i in unused])
         return members
 
     def slots_for(self, options: Options) -> tuple[str, ...]:
@@ -204,42 +200,48 @@ class Rule(Optimizer):
 
 
 def check_pattern(match: str) -> None:
-    """ValueError if ``match`` is no pattern that can be searched for in names."""
+    """OptionError if ``match`` is no pattern that can be searched for in names."""
     try:
         NamePattern(match)
     except ValueError as error:
-        raise ValueError(f"match: {error}") from None
+        raise OptionError(str(error), "match") from None
 
 
-def matching(path: str, match: str, parameters: Sequence[Parameter]) -> list[bool]:
-    """Search for the pattern ``match`` of what is at ``path`` in the name of each of ``parameters``; ConfigError."""
-    try:
-        return NamePattern(match).among([parameter.name for parameter in parameters])
-    except ValueError as error:
-        raise ConfigError([Problem(f"{path}.match", f"{match!r:.60}: {error}")]) from None
+def divide(
+    path: str, patterns: Sequence[str], parameters: Sequence[Parameter]
+) -> tuple[list[int | None], list[Problem]]:
+    """Find the first of ``patterns`` in the name of each of ``parameters``: its index, or None.
 
-
-def unmatched(path: str, match: str, parameters: Sequence[Parameter]) -> Problem:
-    """What to say if the pattern ``match`` of what is at ``path`` is left without any of ``parameters``."""
-    names = ", ".join(parameter.name for parameter in parameters[:4])
-    return Problem(f"{path}.match", f"{match!r} matches no parameter that is left (names: {names}, ...)")
+    Also returns what is wrong with patterns that are left without any, as part of the list at ``path``. ConfigError
+    for a pattern that cannot be searched for.
+    """
+    names, found = [parameter.name for parameter in parameters], []
+    for index, match in enumerate(patterns):
+        try:
+            found.append(NamePattern(match).among(names))
+        except ValueError as error:
+            raise ConfigError([Problem(f"{path}[{index}].match", f"{match!r:.60}: {error}")]) from None
+    owners = [next((i for i, hits in enumerate(found) if hits[number]), None) for number in range(len(names))]
+    without = f"matches no parameter that is left (names: {', '.join(names[:4])}, ...)"
+    unused = (index for index in range(len(patterns)) if index not in owners)
+    return owners, [Problem(f"{path}[{index}].match", f"{patterns[index]!r} {without}") for index in unused]
 
 
 def _checked(name: str, value: Any, example: Any) -> Any:
-    """``value`` as what ``example`` is, a bool, a tuple of numbers or a float; ValueError if it is not or too large."""
+    """``value`` as what ``example`` is: a bool, a tuple of numbers or a float; OptionError if it is not."""
     if name == "iterations" and type(value) is int and 1 <= value <= 100:
         return value
     if name == "iterations":
-        raise ValueError(f"iterations {value!r} is not a whole number in [1, 100]")
+        raise OptionError(f"iterations {value!r} is not a whole number in [1, 100]", "iterations")
     if isinstance(example, list | tuple) and isinstance(value, list | tuple) and len(value) == len(example):
         return tuple(_checked(name, *pair) for pair in zip(value, example, strict=True))
     if isinstance(example, bool) and isinstance(value, bool):
         return value
     if isinstance(example, bool | list | tuple) or isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{name} {value!r} is not of the kind of {example!r}")
+        raise OptionError(f"{name} {value!r} is not of the kind of {example!r}", name)
     limit = 1 if name in ("momentum", "betas") else math.inf
     if not 0 <= value < limit or (name == "eps" and not value):
-        raise ValueError(f"{name} {value} is not in {'(' if name == 'eps' else '['}0, {limit})")
+        raise OptionError(f"{name} {value} is not in {'(' if name == 'eps' else '['}0, {limit})", name)
     return float(value)  # a NumPy float64 would make all arithmetic with it float64
 
 

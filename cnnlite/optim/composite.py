@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cnnlite.errors import ConfigError, Problem
+from cnnlite.errors import ConfigError, OptionError, Problem
 from cnnlite.nn.network import Parameter
-from cnnlite.optim.base import MOST_PATTERNS, Group, Optimizer, check_pattern, matching, optimizers, unmatched
+from cnnlite.optim.base import MOST_PATTERNS, Group, Optimizer, check_pattern, divide, optimizers
 from cnnlite.optim.schedules import Schedule, steps_in
 
 
@@ -29,11 +29,11 @@ class Member:
     def __post_init__(self) -> None:
         check_pattern(self.match)
         if isinstance(self.optimizer, Composite):
-            raise ValueError("optimizer: a composite is not a member of another; list its members here")
+            raise OptionError("a composite is not a member of another; list its members here", "optimizer")
         if self.epochs is not None and not 0 < self.epochs < math.inf:
-            raise ValueError(f"epochs: must be above 0, not {self.epochs}")
+            raise OptionError(f"must be above 0, not {self.epochs}", "epochs")
         if self.epochs is not None and self.schedule is None:
-            raise ValueError("epochs: needs a schedule of its own beside it, such as constant")
+            raise OptionError("needs a schedule of its own beside it, such as constant", "epochs")
 
 
 @optimizers.register("composite")
@@ -46,9 +46,9 @@ class Composite(Optimizer):
 
     def __init__(self, members: list[Member]):
         if not members:
-            raise ValueError("members: needs at least one")
+            raise OptionError("needs at least one", "members")
         if len(members) > MOST_PATTERNS:
-            raise ValueError(f"members: there may be {MOST_PATTERNS}, not {len(members)}")
+            raise OptionError(f"there may be {MOST_PATTERNS}, not {len(members)}", "members")
         self.members = members
         self._plan: tuple[int, int] | None = None
 
@@ -68,25 +68,18 @@ class Composite(Optimizer):
 
     def _shares(self, parameters: Sequence[Parameter]) -> list[tuple[Member, list[Parameter]]]:
         """Members with their parameters; ConfigError if a parameter is left over, or a member without any."""
-        shares: list[tuple[Member, list[Parameter]]] = [(member, []) for member in self.members]
-        left: list[Parameter] = []
-        places = [f"{self.path}.members[{index}]" for index in range(len(shares))]
-        found = [matching(place, member.match, parameters) for place, member in zip(places, self.members, strict=True)]
-        for number, parameter in enumerate(parameters):
-            takers = (share for (_, share), matches in zip(shares, found, strict=True) if matches[number])
-            next(takers, left).append(parameter)
-        problems = [
-            unmatched(place, member.match, parameters)
-            for place, (member, share) in zip(places, shares, strict=True)
-            if not share
-        ]
-        if left:
-            names = f"{', '.join(parameter.name for parameter in left[:4])}{', ...' if len(left) > 4 else ''}"
+        owners, problems = divide(f"{self.path}.members", [member.match for member in self.members], parameters)
+        if None in owners:
+            left = [parameter.name for parameter, owner in zip(parameters, owners, strict=True) if owner is None]
+            names = f"{', '.join(left[:4])}{', ...' if len(left) > 4 else ''}"
             message = f"none matches {names}; add a last member with match: ."
             problems.append(Problem(f"{self.path}.members", message))
         if problems:
             raise ConfigError(problems)
-        return shares
+        return [
+            (member, [parameter for parameter, owner in zip(parameters, owners, strict=True) if owner == index])
+            for index, member in enumerate(self.members)
+        ]
 
     def plan(self, total_steps: int, steps_per_epoch: int) -> None:
         """Lay out the members' schedules."""

@@ -4,6 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
+from cnnlite.errors import OptionError
 from cnnlite.utils.registry import Registry
 
 
@@ -31,7 +32,7 @@ class Schedule(ABC):
             for number in value if isinstance(value, list) else (value,):
                 limit = 1 if name in ("gamma", "final", "peak", "start", "end") else 1e9
                 if number is not None and not 0 <= number <= limit:
-                    raise ValueError(f"{name} {number} is not in [0, {limit:g}]")
+                    raise OptionError(f"{name} {number} is not in [0, {limit:g}]", name)
         if self.warmup_epochs and self.warmup_steps:
             raise ValueError("give warmup_epochs or warmup_steps, not both")
 

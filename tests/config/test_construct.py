@@ -5,7 +5,8 @@ from typing import Annotated
 
 import pytest
 
-from cnnlite.config.construct import Problems, construct
+from cnnlite.config.construct import construct
+from cnnlite.config.problems import Problems
 from cnnlite.nn.layers.base import Layer
 from tests.support.construct_parts import (
     Chain,

@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 
-from cnnlite.config.construct import MAX_PROBLEMS, Problems, construct
+from cnnlite.config.construct import construct
+from cnnlite.config.problems import MAX_PROBLEMS, Problems
 from cnnlite.config.yaml_reader import BROKEN, Steps
+from cnnlite.errors import OptionError
 from cnnlite.nn.layers.base import Layer
 from tests.support.construct_parts import (
     Room,
@@ -136,3 +138,11 @@ def test_a_misplaced_option_is_sent_where_it_belongs() -> None:
     problems = Knowing()
     construct(Room, {"shade": "plain", "box": 1}, (), problems)
     assert [problem.message for problem in problems.found] == ["unknown option; it belongs at the attic"]
+
+
+def test_an_option_error_names_its_option_once() -> None:
+    assert str(OptionError("decay 2 is not in [0, 1)", "decay")) == "decay 2 is not in [0, 1)"
+    assert str(OptionError("needs at least one", "members")) == "members: needs at least one"
+    nested = OptionError("no such thing", "groups", 1, "match")
+    assert str(nested) == "groups[1].match: no such thing"
+    assert (nested.message, nested.option) == ("no such thing", ("groups", 1, "match"))

@@ -10,13 +10,14 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cnnlite.config.construct import Problems, construct
+from cnnlite.config.construct import construct
 from cnnlite.config.load import (
     Config,
     config_from_data,
     load_config,
     render,
 )
+from cnnlite.config.problems import Problems
 from cnnlite.config.settings import Interval
 from cnnlite.config.yaml_reader import read_yaml
 from cnnlite.data import sources, transforms

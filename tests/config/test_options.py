@@ -1,9 +1,6 @@
-"""Constructors as schemas: options from signatures, and words for annotations."""
+"""Constructors as schemas: options from signatures."""
 
-from typing import Literal
-
-from cnnlite.config.options import Option, describe, options_of
-from cnnlite.nn.layers.base import Layer
+from cnnlite.config.options import Option, options_of
 from tests.support.construct_parts import (
     Matte,
     Plain,
@@ -18,12 +15,3 @@ def test_options_are_the_constructors_parameters() -> None:
     assert options["depth"] == Option(float, None)
     assert options_of(Plain) == {}
     assert "made_by" not in options_of(Room)
-
-
-def test_describes_what_to_write() -> None:
-    assert (
-        describe(int | tuple[int, int] | None)
-        == "a whole number, a list of 2: [a whole number, a whole number] or null"
-    )
-    assert describe(Literal["a", "b", "c"]) == "one of a, b, c"
-    assert describe(Layer) == "a layer (its name, or {name: {option: value}})"

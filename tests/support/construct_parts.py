@@ -6,9 +6,10 @@ from typing import Annotated, Any, Literal
 
 import pytest
 
-from cnnlite.config.construct import Problems, construct
+from cnnlite.config.construct import construct
+from cnnlite.config.problems import Problems
 from cnnlite.config.yaml_reader import read_yaml
-from cnnlite.errors import ConfigError, Problem
+from cnnlite.errors import ConfigError, OptionError, Problem
 from cnnlite.nn.layers.base import Context, Layer, layers
 from cnnlite.utils.registry import Registry
 from cnnlite.utils.types import Array
@@ -43,7 +44,7 @@ class Plain(Shade):
 class Matte(Shade):
     def __init__(self, depth: float, *, label: str = "m", even: Even = Even(2), inner: Shade | None = None):  # noqa: B008
         if not 0 <= depth < 1:
-            raise ValueError(f"depth {depth} is not in [0, 1)")
+            raise OptionError(f"depth {depth} is not in [0, 1)", "depth")
         if label == "bad":
             raise ValueError("the label is bad")
         self.depth, self.label, self.even, self.inner = depth, label, even, inner
@@ -65,7 +66,7 @@ class Toned(Shade):
 class Picky(Shade):
     def __init__(self, groups: list[dict[str, Any]] | None = None):
         if groups:
-            raise ValueError("groups[1]: no such thing")
+            raise OptionError("no such thing", "groups", 1)
 
 
 @dataclass

@@ -15,7 +15,7 @@ from cnnlite.data.datasets.base import Dataset, Images, Source, sources
 from cnnlite.data.datasets.cache import Cached, passing_cache, read_cache, write_cache
 from cnnlite.data.datasets.listing import Listing, Pictures, list_pictures
 from cnnlite.data.images import Frame, read_pictures
-from cnnlite.errors import DataError, StorageError
+from cnnlite.errors import DataError, OptionError, StorageError
 from cnnlite.runtime import distributed
 from cnnlite.utils.console import say
 from cnnlite.utils.files import lock, open_to_append, place, remove_temporary
@@ -60,11 +60,11 @@ class Folder(Source):
         seed: int = 0,
     ):
         if size < 1:
-            raise ValueError(f"size must be at least 1, not {size}")
+            raise OptionError(f"size must be at least 1, not {size}", "size")
         if resize is not None and (stretch or resize < size):
-            raise ValueError(f"resize: must be at least size, {size}, and goes without stretch; not {resize}")
+            raise OptionError(f"must be at least size, {size}, and goes without stretch; not {resize}", "resize")
         if not 0 < test_fraction < 1:
-            raise ValueError(f"test_fraction must be in (0, 1), not {test_fraction}")
+            raise OptionError(f"test_fraction must be in (0, 1), not {test_fraction}", "test_fraction")
         self.size = size
         self.resize = resize
         self.stretch = stretch

@@ -7,6 +7,7 @@ from typing import TypeAlias
 import numpy as np
 
 from cnnlite.data.datasets.base import Dataset, Images, Source, digest, sources
+from cnnlite.errors import OptionError
 from cnnlite.utils.rng import stream
 from cnnlite.utils.types import Array
 
@@ -111,9 +112,9 @@ class Shapes(Source):
     def __init__(self, train_images: int = 6000, test_images: int = 1000, seed: int = 0):
         for name, count in (("train_images", train_images), ("test_images", test_images)):
             if count < len(SHAPES):
-                raise ValueError(f"{name} must be at least {len(SHAPES)}, one for each class, not {count}")
+                raise OptionError(f"{name} must be at least {len(SHAPES)}, one for each class, not {count}", name)
             if count > 1_000_000:
-                raise ValueError(f"{name} must be at most 1,000,000, which takes 3 GB, not {count:,}")
+                raise OptionError(f"{name} must be at most 1,000,000, which takes 3 GB, not {count:,}", name)
         self.train_images = train_images
         self.test_images = test_images
         self.seed = seed

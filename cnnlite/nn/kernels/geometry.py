@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from cnnlite.errors import OptionError
 from cnnlite.runtime import engine
 from cnnlite.utils.types import Array, Shape
 
@@ -24,9 +25,9 @@ def pair(value: Pair, name: str, least: int = 1) -> tuple[int, int]:
     """A height and a width from one number for both, or from two; ValueError below ``least`` or above `MOST`."""
     height, width = (value, value) if isinstance(value, int) else value
     if min(height, width) < least:
-        raise ValueError(f"{name} must be at least {least}, not {value}")
+        raise OptionError(f"{name} must be at least {least}, not {value}", name)
     if max(height, width) > MOST:
-        raise ValueError(f"{name} must be at most {MOST:,}, not {value}")
+        raise OptionError(f"{name} must be at most {MOST:,}, not {value}", name)
     return height, width
 
 

@@ -5,6 +5,7 @@ from abc import abstractmethod
 
 import numpy as np
 
+from cnnlite.errors import OptionError
 from cnnlite.nn.kernels.channelwise import for_rows
 from cnnlite.nn.layers.base import Context, Layer, layers
 from cnnlite.runtime import engine
@@ -70,7 +71,7 @@ class LeakyReLU(Activation):
     def __init__(self, slope: float = 0.01):
         super().__init__()
         if not 0 < slope < 1:
-            raise ValueError(f"slope must be in (0, 1), not {slope}")
+            raise OptionError(f"slope must be in (0, 1), not {slope}", "slope")
         self.slope = slope
 
     def apply(self, x: Array, out: Array) -> None:
@@ -99,7 +100,7 @@ class ELU(Activation):
     def __init__(self, alpha: float = 1.0):
         super().__init__()
         if not 0 < alpha < math.inf:
-            raise ValueError(f"alpha must be positive, not {alpha}")
+            raise OptionError(f"alpha must be positive, not {alpha}", "alpha")
         self.alpha = alpha
 
     def apply(self, x: Array, out: Array) -> None:

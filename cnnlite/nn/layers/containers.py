@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from cnnlite.errors import OptionError
 from cnnlite.nn.kernels.channelwise import for_rows, times
 from cnnlite.nn.layers.activations import Activation
 from cnnlite.nn.layers.base import Context, Layer, layers
@@ -189,7 +190,7 @@ class Residual(Parallel):
     def __init__(self, body: Layer, shortcut: Layer | None = None, drop_probability: float = 0.0):
         super().__init__([body, shortcut or Sequential([])], merge="sum")
         if not 0 <= drop_probability < 1:
-            raise ValueError(f"drop_probability must be in [0, 1), not {drop_probability}")
+            raise OptionError(f"drop_probability must be in [0, 1), not {drop_probability}", "drop_probability")
         self.drop_probability = drop_probability
         self.names = ["body", "shortcut"]
 
@@ -226,7 +227,7 @@ class Repeat(Sequential):
 
     def __init__(self, times: int, body: Layer):
         if times < 1:
-            raise ValueError(f"times must be at least 1, not {times}")
+            raise OptionError(f"times must be at least 1, not {times}", "times")
         if times * body.layer_count > MOST_LAYERS:
-            raise ValueError(f"times: {times} * {body.layer_count} layers are more than {MOST_LAYERS}")
+            raise OptionError(f"{times} * {body.layer_count} layers are more than {MOST_LAYERS}", "times")
         super().__init__([copy.deepcopy(body) for _ in range(times)])

@@ -2,6 +2,7 @@
 
 import math
 
+from cnnlite.errors import OptionError
 from cnnlite.nn.kernels import convolution
 from cnnlite.nn.kernels.convolution import Algorithm
 from cnnlite.nn.kernels.geometry import Padding, Pair, Windows, pair
@@ -45,7 +46,7 @@ class Conv2d(Layer):
     ):
         super().__init__()
         if out_channels < 1:
-            raise ValueError(f"out_channels must be at least 1, not {out_channels}")
+            raise OptionError(f"out_channels must be at least 1, not {out_channels}", "out_channels")
         self.out_channels = out_channels
         self.kernel = pair(kernel_size, "kernel_size")
         self.stride = pair(stride, "stride")

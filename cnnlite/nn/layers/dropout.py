@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from cnnlite.errors import OptionError
 from cnnlite.nn.layers.base import Context, Layer, layers
 from cnnlite.runtime import engine
 from cnnlite.utils.rng import stream
@@ -21,7 +22,7 @@ class Dropout(Layer):
     def __init__(self, p: float = 0.5):
         super().__init__()
         if not 0 <= p < 1:
-            raise ValueError(f"p must be in [0, 1), not {p}")
+            raise OptionError(f"p must be in [0, 1), not {p}", "p")
         self.p = p
 
     def allocate(self, rng: np.random.Generator, dtype: DType) -> None:

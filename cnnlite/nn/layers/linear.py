@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from cnnlite.errors import OptionError
 from cnnlite.nn.kernels.matmul import matmul
 from cnnlite.nn.layers.base import Context, Layer, layers
 from cnnlite.nn.layers.initializers import Initializer, initializers
@@ -24,7 +25,7 @@ class Linear(Layer):
     def __init__(self, out_features: int, bias: bool = True, init: Initializer = "he"):
         super().__init__()
         if out_features < 1:
-            raise ValueError(f"out_features must be at least 1, not {out_features}")
+            raise OptionError(f"out_features must be at least 1, not {out_features}", "out_features")
         self.out_features = out_features
         self.has_bias = bias
         self.init = init

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from cnnlite.errors import OptionError
 from cnnlite.nn.kernels import normalization
 from cnnlite.nn.layers.base import Context, Layer, layers
 from cnnlite.utils.types import Array, Shape
@@ -28,9 +29,9 @@ class BatchNorm(Layer):
     def __init__(self, momentum: float = 0.1, eps: float = 1e-5, affine: bool = True, scale: bool = True):
         super().__init__()
         if not 0 < momentum <= 1:
-            raise ValueError(f"momentum must be in (0, 1], not {momentum}")
+            raise OptionError(f"momentum must be in (0, 1], not {momentum}", "momentum")
         if not 0 < eps < math.inf:
-            raise ValueError(f"eps must be positive, not {eps}")
+            raise OptionError(f"eps must be positive, not {eps}", "eps")
         self.momentum = momentum
         self.eps = eps
         self.affine = affine

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from cnnlite.errors import OptionError
 from cnnlite.nn.kernels import pooling
 from cnnlite.nn.kernels.geometry import Padding, Pair, Windows, pair
 from cnnlite.nn.layers.base import Context, Layer, layers
@@ -19,7 +20,7 @@ class _Pool2d(Layer):
         if not isinstance(padding, str):
             for k, p in zip(self.kernel, pair(padding, "padding", least=0), strict=True):
                 if 2 * p > k:
-                    raise ValueError(f"padding {p} is more than half of the kernel size {k}")
+                    raise OptionError(f"padding {p} is more than half of the kernel size {k}", "padding")
         self.padding = padding
         self.exact = exact
 

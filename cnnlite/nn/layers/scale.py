@@ -2,6 +2,7 @@
 
 import math
 
+from cnnlite.errors import OptionError
 from cnnlite.nn.kernels.channelwise import times
 from cnnlite.nn.layers.base import Context, Layer, layers
 from cnnlite.utils.types import Array
@@ -18,7 +19,7 @@ class Scale(Layer):
     def __init__(self, factor: float):
         super().__init__()
         if not 0 < abs(factor) < math.inf:
-            raise ValueError(f"factor must be finite and not 0, not {factor}")
+            raise OptionError(f"factor must be finite and not 0, not {factor}", "factor")
         self.factor = factor
 
     def forward(self, x: Array, context: Context) -> Array:

@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 
+from cnnlite.errors import OptionError
 from cnnlite.nn.kernels import convolution, im2col
 from cnnlite.nn.kernels.geometry import Pair, Windows, pair
 from cnnlite.nn.layers.base import Context, Layer, layers
@@ -36,9 +37,9 @@ class WhiteningConv2d(Layer):
     def __init__(self, kernel_size: Pair = 2, eps: float = 5e-4, images: int = 5000):
         super().__init__()
         if not 0 < eps < math.inf:
-            raise ValueError(f"eps must be positive, not {eps}")
+            raise OptionError(f"eps must be positive, not {eps}", "eps")
         if images < 1:
-            raise ValueError(f"images must be at least 1, not {images}")
+            raise OptionError(f"images must be at least 1, not {images}", "images")
         self.kernel = pair(kernel_size, "kernel_size")
         self.eps = eps
         self.fit_images = images
