@@ -15,7 +15,8 @@ import click
 import yaml
 from parts.markdown import WIDTH, write
 
-from cnnlite.config.options import describe, options_of, to_plain
+from cnnlite.config.construct import kind_of
+from cnnlite.config.options import options_of, to_plain
 from cnnlite.config.settings import DataSettings, Interval, TrainSettings
 from cnnlite.optim.composite import Member
 from cnnlite.utils.registry import Registry
@@ -46,7 +47,7 @@ def table(cls: type) -> str:
     """The options of a class, each with its type, default and meaning; empty if there are none."""
     meanings = {name: text for base in reversed(cls.__mro__) for name, text in sections(base)[1].items()}
     rows = [
-        f"| `{name}` | {WRITTEN.get(option.annotation) or describe(option.annotation)} | "
+        f"| `{name}` | {WRITTEN.get(option.annotation) or kind_of(option.annotation).words} | "
         f"{'required' if option.default is None else f'`{plain(option.default())}`'} | {meanings[name]} |"
         for name, option in options_of(cls).items()
     ]
