@@ -16,7 +16,7 @@ from cnnlite.errors import ConfigError
 from cnnlite.utils.registry import Registry
 from tests.support.small_runs import TINY
 
-jsonschema = pytest.importorskip("jsonschema", reason='needs jsonschema: pip install "cnnlite[dev]"')
+jsonschema = pytest.importorskip("jsonschema", reason="needs jsonschema: scripts/setup dev")
 
 
 SCHEMA = schema()

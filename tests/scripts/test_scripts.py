@@ -20,19 +20,29 @@ exec "$REAL" "$@"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the scripts are for bash")
-@pytest.mark.parametrize(("script", "venv"), [("setup", ".venv"), ("setup", "another one"), ("quickstart", ".venv")])
-def test_an_interrupted_installation_is_called_that(script: str, venv: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("script", "venv", "python_in"),
+    [
+        ("setup", "", "bin/python"),
+        ("setup", "another one", "bin/python"),
+        ("setup", "", "Scripts/python.exe"),
+        ("quickstart", "", "bin/python"),
+    ],
+)
+def test_an_interrupted_installation_is_called_that(script: str, venv: str, python_in: str, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    python = tmp_path / venv / "bin" / "python"
+    shutil.copy(ROOT / "constraints.txt", tmp_path)
+    python = tmp_path / (venv or ".venv") / python_in
     python.parent.mkdir(parents=True)
+    system = "Windows_NT" if python.suffix else ""
     python.write_text(STUCK, encoding="utf-8")
     python.chmod(0o755)
     process = subprocess.Popen(
         [tmp_path / "scripts" / script],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**os.environ, "REAL": sys.executable, "PYTHON": "", "CNNLITE_VENV": "" if venv == ".venv" else venv},
+        env={**os.environ, "REAL": sys.executable, "PYTHON": "", "CNNLITE_VENV": venv, "OS": system},
         text=True,
         start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
