@@ -51,7 +51,7 @@ def below(upper: str) -> set[str]:
 def test_contributing_has_a_row_for_each_package_which_names_each_of_its_modules() -> None:
     rows = dict(re.findall(r"^\| `(\w+)` \| (.+?) \|", TABLE, re.MULTILINE))
     assert {*rows, "errors", "__main__"} == {package(module) for module in modules()} - {""}
-    assert len(list((ROOT / "cnnlite").glob("*/"))) - len(list((ROOT / "cnnlite").glob("__pycache__"))) == 10
+    assert len(list((ROOT / "cnnlite").glob("*/__init__.py"))) == 10
     for name in ("config", "nn", "runs", "runtime", "tools", "training", "utils"):
         inside = {module.split(".")[2] for module in modules() if module.startswith(f"cnnlite.{name}.")}
         assert {module for module in inside if f"`{module}`" not in rows[name]} == set(), name
