@@ -163,13 +163,13 @@ def verify_resume(
     """
     from cnnlite.config.load import load_config
     from cnnlite.runs.restore import check_training, load_data
-    from cnnlite.tools.verify_resume import rehearse
+    from cnnlite.tools.verify_resume import verify
     from cnnlite.utils.console import say
 
     options.compute_on(threads)
     settings = load_config(config, overrides, data=data)
     check_training(settings)
-    say(f"{config}: {rehearse(settings, load_data(settings), steps, stop)}")
+    say(f"{config}: {verify(settings, load_data(settings), steps, stop)}")
 
 
 @cli.command(name="download-cifar")
