@@ -1,4 +1,4 @@
-"""What `import cnnlite` offers to programs: training, and trained networks. Everything else is internal."""
+"""Public interface of `import cnnlite`: training, and trained networks. Everything else is internal."""
 
 import math
 import os
@@ -22,14 +22,14 @@ from cnnlite.utils.signals import StopFlag
 
 @dataclass(frozen=True)
 class Trained(Result):
-    """What a run came to, and where it is."""
+    """Result of a training, with its run directory."""
 
     run: Path
-    """The run directory."""
+    """Path of the run directory."""
 
     @property
     def checkpoint(self) -> Path:
-        """The network that was best on the validation images; `load` reads it."""
+        """Path of the checkpoint that was best on the validation images; `load` reads it."""
         return self.run / "checkpoints" / "best.npz"
 
 
@@ -41,10 +41,14 @@ def _place(path: str | os.PathLike[str]) -> str:
 
 
 def load(checkpoint: str | os.PathLike[str], *, threads: int | None = None) -> Model:
-    """Read a checkpoint, or a run's best, to predict with it on ``threads`` threads, or on one per core.
+    """Load a trained network from a checkpoint, or a run's best one, for predictions.
 
-    Networks share the threads: the last call decides how many, and one prediction runs at a time. Raises
-    CheckpointError for a file that is none or a run that has none yet, ConfigError for a folder that is no run.
+    ``threads`` is the number of threads, by default one per core. All networks share them: the last call decides, and
+    one prediction runs at a time.
+
+    Raises:
+        CheckpointError: If the file is not a checkpoint, or the run has none yet.
+        ConfigError: If the folder is not a run.
     """
     if fewer := engine.set_threads(threads):
         warnings.warn(fewer, RuntimeWarning, stacklevel=2)
@@ -65,11 +69,16 @@ def train(
     quiet: bool = False,
     tensorboard: bool = False,
 ) -> Trained:
-    """Train as the command ``cnnlite train`` does, and test; the arguments are options of the command.
+    """Train and test a network, as the command ``cnnlite train`` does; the arguments are options of the command.
 
-    ``config`` is a file, the name of a bundled config, or its content as plain data; ``budget`` is in seconds. Raises
-    one of the errors in ``cnnlite.errors``. KeyboardInterrupt ends at once; ``resume`` goes on from the last checkpoint
-    then.
+    ``config`` is a file, the name of a bundled config, or its content as plain data; ``budget`` is in seconds.
+    KeyboardInterrupt ends the training at once; ``resume`` continues it from the last checkpoint.
+
+    Returns:
+        The result, with the path of the run directory.
+
+    Raises:
+        CnnliteError: One of the errors in ``cnnlite.errors``.
     """
     if budget is not None and not 0 < budget < math.inf:
         raise ConfigError(f"budget {budget} is not a number of seconds above 0")

@@ -1,6 +1,6 @@
-"""Every error a user can cause or meet, each with its exit code.
+"""Expected errors, caused or met by users, each with its exit code.
 
-Whatever is not one of these is a bug of ours (exit code 1).
+Any other exception is a bug in cnnlite (exit code 1).
 """
 
 from collections.abc import Sequence
@@ -10,21 +10,21 @@ from cnnlite.utils.printable import one_line
 
 
 class CnnliteError(Exception):
-    """Base of all expected errors; the message is one or two lines naming the way out."""
+    """Base of all expected errors; the message is one or two lines with a hint."""
 
     exit_code = 1
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong with a config: where it stands and what to do about it."""
+    """A problem in a config: where it is and what to do about it."""
 
     path: str
     """Place in the YAML, such as ``model[4].conv2d.kernel_size``; empty for the whole file."""
     message: str
     file: str = ""
     line: int = 0
-    """Line in the file, counted from 1; 0 if unknown (an override from the command line)."""
+    """Line in the file, counted from 1; 0 if unknown, as for an override from the command line."""
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}" if self.line else self.file
@@ -32,7 +32,7 @@ class Problem:
 
 
 class ConfigError(CnnliteError):
-    """A config cannot be read, or describes something that cannot be built; all problems at once."""
+    """A config cannot be read, or describes something that cannot be built; holds all problems at once."""
 
     exit_code = 2
 
@@ -56,11 +56,11 @@ class CheckpointError(CnnliteError):
 
 
 class DamagedError(CheckpointError):
-    """The bytes of a checkpoint are not those of one: whoever looks for one to go on from may set it aside."""
+    """A checkpoint file has the wrong bytes, so that it may be set aside in a search for one to resume from."""
 
 
 class AccuracyError(CnnliteError):
-    """A network is less accurate than was asked for."""
+    """A network is less accurate than required."""
 
     exit_code = 3
 
@@ -78,7 +78,7 @@ class StorageError(CnnliteError):
 
 
 class LostRunError(StorageError):
-    """The directory of a run is no longer where it was: writing on would write into another one."""
+    """A run directory is no longer where it was, so that writing on would write into another one."""
 
 
 class OptionError(ValueError):
@@ -92,12 +92,12 @@ class OptionError(ValueError):
 
 
 def no_more_threads(error: BaseException) -> bool:
-    """Recognize what Python raises where the system lets no more threads be started."""
+    """Return True for Python's error when the system allows no more threads."""
     return isinstance(error, RuntimeError) and str(error) == "can't start new thread"
 
 
 def exit_code(error: BaseException) -> int:
-    """What a process ends with because of an error: its own code, that of `StorageError` for the system's, or 1."""
+    """Return the exit code for an error: its own, that of `StorageError` for errors of the system, or 1."""
     if isinstance(error, OSError | MemoryError) or no_more_threads(error):
         return StorageError.exit_code
     return int(getattr(error, "exit_code", 1))

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measure how training steps grow: with threads, with the batch, and how little of them preparing batches takes.
+"""Measure the scaling of training steps with threads and batch size, and the share of time spent preparing batches.
 
 Needs an idle machine and no data. Writes its figures between the marks in docs/benchmarks.md.
 """
@@ -22,13 +22,13 @@ from cnnlite.tools.bench import WARM_UP_STEPS, prepare
 
 OUT = Path(__file__).parent.parent / "docs/benchmarks.md"
 NETWORKS = {"small": 30, "vgg11": 3}
-"""What is measured, and the steps of a round of it."""
+"""Networks measured, and the number of steps in a round of each."""
 BATCHES = (64, 128, 256, 512)
 MARKS = ("<!-- growth -->", "<!-- end of growth -->")
 
 
 def thread_speedups(name: str, counts: tuple[int, int], rounds: int, steps: int) -> list[float]:
-    """How many times as fast the second number of threads is as the first, round by round."""
+    """Return the speed-up of the second number of threads over the first, for each round."""
     step = prepare(load_config(name))
     ratios = []
     for _ in range(rounds):
@@ -42,7 +42,7 @@ def thread_speedups(name: str, counts: tuple[int, int], rounds: int, steps: int)
 
 
 def batch_times(name: str, rounds: int) -> dict[int, float]:
-    """Median milliseconds of a step, by batch size; the sizes take turns."""
+    """Return the median milliseconds of a step by batch size; the sizes take turns."""
     found: dict[int, list[float]] = {size: [] for size in BATCHES}
     for _ in range(rounds):
         for size in BATCHES:
@@ -55,14 +55,14 @@ def batch_times(name: str, rounds: int) -> dict[int, float]:
 
 
 def straight_line(times: dict[int, float]) -> tuple[float, float, float]:
-    """Milliseconds for a step and for each image that fit ``times`` best, and the largest relative error of the fit."""
+    """Return the milliseconds per step and per image that fit ``times`` best, and the largest relative error."""
     sizes, found = np.array(list(times), float), np.array(list(times.values()))
     (fixed, each), *_ = np.linalg.lstsq(np.stack([1 / found, sizes / found], axis=1), np.ones(len(found)), rcond=None)
     return float(fixed), float(each), float(np.abs((fixed + each * sizes) / found - 1).max())
 
 
 def preparation_share(name: str, steps: int) -> tuple[float, float]:
-    """Median milliseconds that making a batch takes, and that the training step with it takes."""
+    """Return the median milliseconds of making a batch, and of the training step with it."""
     config = load_config(name)
     rng = np.random.default_rng(0)
     count = 4096
@@ -84,7 +84,7 @@ def preparation_share(name: str, steps: int) -> tuple[float, float]:
 
 
 def figures(rounds: int) -> Iterator[str]:
-    """The figures, as items of a list in Markdown."""
+    """Yield the figures, as items of a list in Markdown."""
     cores = engine.available_cores()
     for name, steps in NETWORKS.items():
         ratios = thread_speedups(name, (1, cores), rounds, steps)

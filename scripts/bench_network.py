@@ -22,19 +22,19 @@ VARIABLES = {"MPIR_CVAR_NOLOCAL": "1", "UCX_TLS": "tcp,self"}
 
 
 def base(found: Found) -> Network:
-    """Seconds of a small sum, and of each byte of a large one, on links without limits."""
+    """Return the seconds of a small sum, and of each byte of a large one, on links without limits."""
     latency, size = found["sums"]["16"], 2**24
     return latency, max(0.0, found["sums"][str(size)] - 2 * latency - size * found["adding"]) / size
 
 
 def over(link: Link, name: str, batch: int, seconds: float) -> Found:
-    """What two ranks measure on hosts with such links."""
+    """Return the measurement of two ranks on hosts with such links."""
     with hosts(2, link) as commands:
         return launch(2, name, batch, 1, seconds, hosts=commands, variables=VARIABLES)
 
 
 def lines(name: str, batch: int, links: list[Link], rounds: int, seconds: float) -> Iterator[str]:
-    """A table of a network: what the model expects of each link, and what was measured."""
+    """Yield a table for a network: step times predicted by the model and measured, for each link."""
     free = Link()
     found: Rounds = {ALONE: [], f"{ALONE}, half batch": [], PAIR: []}
     measured: dict[Link, list[Found]] = {link: [] for link in links}
@@ -70,7 +70,7 @@ def _link(text: str) -> Link:
 @click.option("--link", "texts", multiple=True, default=("1000:0", "200:0", "1000:2"), show_default=True)
 @click.option("--batch-size", type=click.IntRange(4), default=128, show_default=True)
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
-@click.option("--seconds", type=float, default=4.0, show_default=True, help="Of steps in a round of a link.")
+@click.option("--seconds", type=float, default=4.0, show_default=True, help="Seconds of steps per link and round.")
 @click.option("--out", type=click.Path(path_type=Path), default=OUT)
 def main(
     configs: tuple[str, ...], texts: tuple[str, ...], batch_size: int, rounds: int, seconds: float, out: Path

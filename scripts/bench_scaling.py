@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Measure training on 1 and 2 ranks of this machine, and predict from that what more ranks would do on networks.
+"""Measure training on 1 and 2 ranks of this machine, and predict the speed of more ranks on networks.
 
 In rounds that take turns: one rank of 1 and of 2 threads, and two ranks of 1 thread, with the same batch (strong
-scaling) and with twice the batch (weak scaling); and what they send, with the time that sums of several sizes take.
+scaling) and with twice the batch (weak scaling); also what they send, and the time of sums of several sizes.
 docs/distributed.md explains the model; the figures are written between its marks. Needs two idle cores, mpi4py and
 mpiexec: pip install "cnnlite[mpi]".
 """
@@ -30,12 +30,12 @@ OUT = HERE.parent / "docs/distributed.md"
 MARKS = ("<!-- scaling -->", "<!-- end of scaling -->")
 ALONE, THREADS, PAIR = "1 rank of 1 thread", "1 rank of 2 threads", "2 ranks of 1 thread"
 LARGE_BYTES = 128 * 1024
-"""Arrays of more bytes are added up piece by piece."""
+"""Size in bytes above which arrays are reduced piece by piece."""
 
 Found = dict[str, Any]
-"""What a worker found out."""
+"""Measurement of a worker."""
 Rounds = dict[str, list[Found]]
-"""By layout, round after round."""
+"""Measurements by layout, one per round."""
 
 
 def launch(
@@ -83,7 +83,7 @@ def measure(name: str, batch: int, rounds: int, seconds: float) -> Rounds:
 
 
 def middle(runs: list[Found]) -> Found:
-    """The run whose step time is the median."""
+    """Return the run with the median step time."""
     return sorted(runs, key=lambda run: float(run["seconds"]))[len(runs) // 2]
 
 
@@ -100,25 +100,25 @@ def costs_of(found: Rounds, alone: str) -> Costs:
         gradient_arrays=len(large),
         adding=more["adding"],
         small_exchanges=pair["exchanges"] - 2 * len(large),
-        small_bytes=pair["bytes_sent"] - sum(large),  # with 2 ranks each sends the gradients once
+        small_bytes=pair["bytes_sent"] - sum(large),  # each of 2 ranks sends the gradients once
     )
 
 
 def network_of(pair: Found) -> Network:
-    """Latency and bandwidth between two ranks, from a tiny sum and from one of 16 MB."""
+    """Return latency and bandwidth between two ranks, from a tiny sum and from one of 16 MB."""
     latency, size = pair["sums"]["16"], 2**24
     return latency, size / max(1e-9, pair["sums"][str(size)] - 2 * latency - size * pair["adding"])
 
 
 def ratio(found: Rounds, fast: str, slow: str) -> str:
-    """How many times as fast one layout is as another for the same images, with its range over the rounds."""
+    """Format the speed-up of one layout over another per image, with its range over the rounds."""
     pairs = zip(found[fast], found[slow], strict=True)
     ratios = [one["batch"] / one["seconds"] / (other["batch"] / other["seconds"]) for one, other in pairs]
     return f"**{statistics.median(ratios):.2f}** ({min(ratios):.2f} to {max(ratios):.2f} in {len(ratios)} rounds)"
 
 
 def describe(name: str, batch: int, found: Rounds, counts: Sequence[int]) -> Iterator[str]:
-    """Put the figures of a network into words and tables."""
+    """Yield the figures of a network as text and tables."""
     pair, hosts, here = middle(found[PAIR]), costs_of(found, THREADS), network_of(middle(found[PAIR]))
     alone = costs_of(found, ALONE)
     yield f"### `{name}`, batch {batch}"
@@ -158,7 +158,7 @@ def describe(name: str, batch: int, found: Rounds, counts: Sequence[int]) -> Ite
 
 
 def describe_sums(pair: Found) -> Iterator[str]:
-    """The machine, and what sums between two ranks of it take."""
+    """Yield a description of the machine, and the times of sums between two of its ranks."""
     latency, bandwidth = network_of(pair)
     yield f"{machine.cpu_name()}, {platform.system()}. Between two ranks here: L = {latency * 1e6:,.0f} us,"
     yield f"B = {bandwidth / 1e9:,.2f} GB/s; sums of"
@@ -169,9 +169,9 @@ def describe_sums(pair: Found) -> Iterator[str]:
 @click.argument("configs", nargs=-1)
 @click.option("--batch-size", type=click.IntRange(4), default=128, show_default=True)
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
-@click.option("--seconds", type=float, default=4.0, show_default=True, help="Of steps in a round of a layout.")
+@click.option("--seconds", type=float, default=4.0, show_default=True, help="Seconds of steps per layout and round.")
 @click.option("--hosts", type=click.IntRange(2), multiple=True, default=(4, 16, 64, 256), show_default=True)
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="File for everything that was measured.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="JSON file for all measurements.")
 @click.option("--out", type=click.Path(path_type=Path), default=OUT)
 def main(
     configs: tuple[str, ...],

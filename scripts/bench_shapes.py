@@ -27,7 +27,7 @@ OUT = Path(__file__).parent.parent / "docs/benchmarks.md"
 MARKS = ("<!-- shapes -->", "<!-- end of shapes -->")
 VARIANTS = ("default", "channels_last")
 TOLERANCE = 1e-4
-"""Of outputs and gradients, relative to the largest: float32 in another order."""
+"""Largest difference of outputs and gradients, relative to the largest value: float32 sums in another order."""
 _PARITY_BATCH = 2
 
 
@@ -46,7 +46,7 @@ class Shape(NamedTuple):
         return f"{kernel}, {self.channels} to {self.filters}, {self.size}x{self.size}"
 
     def layer(self) -> Conv2d:
-        """As cnnlite has it, with random weights."""
+        """Return cnnlite's layer, with random weights."""
         layer = Conv2d(self.filters, self.kernel, self.stride, self.padding, bias=False)
         layer.build((self.size, self.size, self.channels), np.random.default_rng(0), np.dtype(np.float32))
         return layer
@@ -61,23 +61,23 @@ SHAPES = tuple(
         (14, 96, 96, 7, 1, 3), (4, 512, 512, 3, 1, 1), (32, 8, 8, 3, 1, 1), (12, 37, 41, 4, 2, 1),
     ]
 )  # fmt: skip
-"""Sizes and channels odd and even, kernels of 1 to 7 pixels, strides, many channels on few pixels."""
+"""Odd and even sizes and channels, kernels of 1 to 7 pixels, strides, and many channels on few pixels."""
 
 Results = tuple[Array, Array, Array]
 
 
 def ours(layer: Conv2d, x: Array, dy: Array) -> Results:
-    """Output, gradient for ``x`` and gradient for the weights."""
+    """Return the output, the gradient of ``x`` and the gradient of the weights."""
     y, dx = layer.forward(x, Context(training=True)), layer.backward(dy)
     assert dx is not None  # noqa: S101 - for the type checker
     return y, dx, layer.grads["weight"]
 
 
 class Theirs:
-    """The same in PyTorch, in one of `VARIANTS`."""
+    """The same convolution in PyTorch, in one of `VARIANTS`."""
 
     def __init__(self, shape: Shape, layer: Conv2d, x: Array, dy: Array, variant: str):
-        self.torch: Any = importlib.import_module("torch")  # like this, types are checked alike without it
+        self.torch: Any = importlib.import_module("torch")  # not `import torch`: types are checked alike without it
         layout = self.torch.channels_last if variant == "channels_last" else self.torch.contiguous_format
 
         def tensor(array: Array, *axes: int) -> Any:
@@ -88,18 +88,18 @@ class Theirs:
         self.weight = tensor(layer.params["weight"], 3, 2, 0, 1).requires_grad_()
 
     def step(self) -> tuple[Any, Any, Any]:
-        """Output and gradients, as tensors."""
+        """Return output and gradients, as tensors."""
         y = self.torch.nn.functional.conv2d(self.x, self.weight, stride=self.shape.stride, padding=self.shape.padding)
         return y, *self.torch.autograd.grad(y, [self.x, self.weight], self.dy)
 
     def results(self) -> Results:
-        """Output and gradients with axes as ours."""
+        """Return output and gradients, with axes as ours."""
         y, dx, dweight = (tensor.detach().numpy() for tensor in self.step())
         return y.transpose(0, 2, 3, 1), dx.transpose(0, 2, 3, 1), dweight.transpose(2, 3, 1, 0)
 
 
 def batch_of(layer: Conv2d, batch_size: int) -> tuple[Array, Array]:
-    """Random images, and gradients for the output."""
+    """Return random images, and gradients of the output."""
     rng = np.random.default_rng(0)
     windows = layer.windows
     arrays = []
@@ -111,7 +111,7 @@ def batch_of(layer: Conv2d, batch_size: int) -> tuple[Array, Array]:
 
 
 def difference(shape: Shape, variant: str) -> float:
-    """The largest between what both sides compute for a small batch, relative to the largest number."""
+    """Return the largest difference between both sides on a small batch, relative to the largest value."""
     layer = shape.layer()
     x, dy = batch_of(layer, _PARITY_BATCH)
     pairs = zip(ours(layer, x, dy), Theirs(shape, layer, x, dy, variant).results(), strict=True)
@@ -121,7 +121,7 @@ def difference(shape: Shape, variant: str) -> float:
 def make_side(
     side: str, numbers: Sequence[int], batch_size: int, threads: int
 ) -> tuple[dict[str, Any], Callable[[], object]]:
-    """Facts about a side, and what makes its step."""
+    """Return facts about a side, and its step as a function."""
     engine.set_threads(threads)
     shape = Shape(*numbers)
     layer = shape.layer()
@@ -139,15 +139,17 @@ def make_side(
 def compare(
     shape: Shape, batch_size: int, *, threads: int, rounds: int, steps: int | None, variants: Sequence[str]
 ) -> Match:
-    """Let the two sides take turns with one shape."""
+    """Measure both sides in turns with one shape."""
     return match(lambda side: Side(__file__, [side, shape, batch_size, threads], threads), variants, rounds, steps)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--only", default="", help="Shapes whose name holds this: `3x3`.")
-@click.option("--variants", default=",".join(VARIANTS), callback=names, show_default=True, help="Of PyTorch.")
+@click.option("--only", default="", help="Part of the shapes' names, such as `3x3`.")
+@click.option("--variants", default=",".join(VARIANTS), callback=names, show_default=True, help="Variants of PyTorch.")
 @click.option("--rounds", type=click.IntRange(1), default=4, show_default=True)
-@click.option("--steps", type=click.IntRange(1), help="Steps in a round.  [default: about two seconds of them]")
+@click.option(
+    "--steps", type=click.IntRange(1), help="Number of steps in a round.  [default: about two seconds of them]"
+)
 @click.option("--threads", type=click.IntRange(1), default=engine.available_cores(), show_default=True)
 @click.option("--batch-size", type=click.IntRange(1), default=100, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=OUT)

@@ -22,22 +22,22 @@ from cnnlite.runtime import engine, machine
 from cnnlite.tools.bench import prepare
 
 REFERENCE = {"seed-advanced": 16, "small": 64, "resnet20": 128, "vgg11": 128, "resnet18": 128, "speedrun": 500}
-"""The networks compared, and their batch sizes."""
+"""Networks compared, and their batch sizes."""
 VARIANTS = ("default", "channels_last", "compiled", "compiled channels_last")
 UPDATE = "train.optimizer={sgd: {lr: 1e-4, momentum: 0.9}}"
 TOLERANCE = 2e-3
-"""Of outputs, relative to the largest: float32 in another order, through up to 20 layers."""
+"""Largest difference of outputs, relative to the largest: float32 sums in another order, through up to 20 layers."""
 _PARITY_BATCH = 16
 MARKS = ("<!-- figures -->", "<!-- end of figures -->")
 
 
 def config_of(name: str) -> Config:
-    """The config, with SGD with momentum whatever it says."""
+    """Return the config, with SGD with momentum as its optimizer."""
     return load_config(name, [UPDATE])
 
 
 def _side(side: str, name: str, batch_size: int, threads: int) -> tuple[dict[str, Any], Callable[[], float]]:
-    """Facts about a side, and what makes its step."""
+    """Return facts about a side, and its step as a function."""
     config = config_of(name)
     engine.set_threads(threads)
     if side == "cnnlite":
@@ -55,7 +55,7 @@ def _side(side: str, name: str, batch_size: int, threads: int) -> tuple[dict[str
 
 @dataclass(frozen=True)
 class Comparison:
-    """What came of one network."""
+    """Results for one network."""
 
     name: str
     batch_size: int
@@ -63,7 +63,7 @@ class Comparison:
     match: Match
 
     def row(self) -> str:
-        """A row of the table."""
+        """Return a row of the table."""
         ours, theirs = (f"{size / 1e6:,.0f}" for size in self.match.memory)
         return f"| {self.name} | {self.batch_size} | {self.match.cells()} | {ours} | {theirs} | {self.difference:.0e} |"
 
@@ -71,7 +71,7 @@ class Comparison:
 def compare(
     name: str, batch_size: int, *, threads: int, rounds: int, steps: int | None, variants: Sequence[str]
 ) -> Comparison:
-    """Check parity, choose PyTorch's fastest variant, and let the two sides take turns."""
+    """Check parity, choose PyTorch's fastest variant, and measure both sides in turns."""
 
     def start(side: str) -> Side:
         return Side(__file__, [side, name, batch_size, threads], threads)
@@ -84,7 +84,7 @@ def compare(
 
 
 def describe(results: Sequence[Comparison], threads: int, rounds: int) -> Iterator[str]:
-    """The figures and the machine, as lines of Markdown."""
+    """Yield the figures and the machine, as lines of Markdown."""
     ours, pytorch = results[0].match.facts
     about = environment()
     peak = machine.unpinned_gemm_peak()
@@ -107,12 +107,16 @@ def describe(results: Sequence[Comparison], threads: int, rounds: int) -> Iterat
 
 
 @click.command()
-@click.option("--configs", default=",".join(REFERENCE), callback=names, show_default=True, help="Names or files.")
-@click.option("--variants", default=",".join(VARIANTS), callback=names, show_default=True, help="Of PyTorch.")
+@click.option(
+    "--configs", default=",".join(REFERENCE), callback=names, show_default=True, help="Configs, by name or file."
+)
+@click.option("--variants", default=",".join(VARIANTS), callback=names, show_default=True, help="Variants of PyTorch.")
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
-@click.option("--steps", type=click.IntRange(1), help="Steps in a round.  [default: about two seconds of them]")
+@click.option(
+    "--steps", type=click.IntRange(1), help="Number of steps in a round.  [default: about two seconds of them]"
+)
 @click.option("--threads", type=click.IntRange(1), default=engine.available_cores(), show_default=True)
-@click.option("--batch-size", type=click.IntRange(1), help="For all networks.  [default: each its own]")
+@click.option("--batch-size", type=click.IntRange(1), help="Batch size for all networks.  [default: each its own]")
 @click.option("--out", type=click.Path(path_type=Path), default=Path(__file__).parent.parent / "docs/benchmarks.md")
 def main(
     configs: list[str],

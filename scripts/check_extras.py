@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Check each extra alone: what it is for works, and what needs another says which, in one line with exit code 2.
+"""Check each extra alone: its command works, and commands of other extras name the missing one and exit with 2.
 
 Makes a virtual environment for each, from nothing but ``pip install ".[EXTRA]"``, and one without any.
 """
@@ -32,15 +32,15 @@ COMMANDS = {
     "tensorboard": [*TRAIN, "shown", "--tensorboard"],
     "mpi": [*TRAIN, "shared"],
 }
-"""What each extra is for; the last in two processes."""
+"""Command that needs each extra; the last runs in two processes."""
 PACKAGES = {"images": "PIL", "plot": "matplotlib", "onnx": "onnx", "tensorboard": "tensorboardX", "mpi": "mpi4py"}
-"""What each extra brings; matplotlib brings Pillow too."""
+"""Module that each extra brings; matplotlib brings Pillow too."""
 COMPARISON = ["cnnlite", "compare", "run", "run-2", "--out", "runs.png"]
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """Try all extras; exits with 1 and says what came out if one is not as it should be."""
+    """Check all extras; exit with 1 and the output of the first failure."""
     with open(ROOT / "pyproject.toml", "rb") as file:
         extras = tomllib.load(file)["project"]["optional-dependencies"]
     if extras.keys() != COMMANDS.keys():
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def check(extra: str, folder: Path) -> None:
-    """Install cnnlite with one extra, or none, and try what each extra is for."""
+    """Install cnnlite with one extra, or none, and run the commands of all extras."""
     environment = folder / "environment"
     call(sys.executable, "-m", "venv", str(environment))
     python = str(next(environment.glob("[bS]*/python*")))  # bin, or Scripts on Windows
@@ -84,7 +84,7 @@ def call(
     code: int = 0,
     variables: Mapping[str, str] | None = None,
 ) -> str:
-    """Run a command, one of ``programs`` first of all, and return what it printed; ends all with another exit code."""
+    """Run a command, looked up in ``programs`` first, and return its output; exit if its code is not ``code``."""
     found = shutil.which(command[0], path=programs) or command[0]
     path = os.pathsep.join([*([str(programs)] if programs else []), os.environ["PATH"]])
     done = subprocess.run(  # noqa: S603 - ours

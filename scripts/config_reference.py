@@ -23,13 +23,13 @@ from cnnlite.utils.registry import Registry
 
 OUT = Path(__file__).resolve().parent.parent / "docs" / "config.md"
 SETTINGS: dict[str, type] = {"data": DataSettings, "train": TrainSettings, "member": Member}
-"""The classes that a config does not name, by the marks of their tables."""
+"""Classes that a config does not name, by the marks of their tables."""
 WRITTEN = {Interval: "a number of steps, or text such as 1 epoch"}
-"""Words for what is read by a method of its own."""
+"""Descriptions of types that a method of their own reads."""
 
 
 def blocks() -> dict[str, str]:
-    """What docs/config.md has between its marks, in Markdown, by mark."""
+    """Return the content of docs/config.md by mark, in Markdown."""
     found = {mark: table(cls) for mark, cls in SETTINGS.items()}
     for registry in Registry.by_base.values():
         entries = (f"### {name}\n\n{about(registry[name])}" for name in registry)
@@ -38,13 +38,13 @@ def blocks() -> dict[str, str]:
 
 
 def about(cls: type) -> str:
-    """The docstring of a class, with a table of its options in the place of ``Args:``."""
+    """Return the docstring of a class, with a table of its options in place of ``Args:``."""
     before, _, after = sections(cls)
     return "\n\n".join(part for part in (before, table(cls), after) if part)
 
 
 def table(cls: type) -> str:
-    """The options of a class, each with its type, default and meaning; empty if there are none."""
+    """Return the options of a class, each with its type, default and meaning; empty if there are none."""
     meanings = {name: text for base in reversed(cls.__mro__) for name, text in sections(base)[1].items()}
     rows = [
         f"| `{name}` | {WRITTEN.get(option.annotation) or kind_of(option.annotation).words} | "
@@ -55,7 +55,7 @@ def table(cls: type) -> str:
 
 
 def plain(value: object) -> str:
-    """A default as it may stand in a config; of an object just the name, for its options are at their defaults."""
+    """Return a default as written in a config; for an object just its name, as its options have their defaults."""
     written = to_plain(value)
     if isinstance(written, dict):
         (written,) = written
@@ -63,7 +63,7 @@ def plain(value: object) -> str:
 
 
 def sections(cls: type) -> tuple[str, dict[str, str], str]:
-    """The docstring of a class, in Markdown: what is before ``Args:``, the text of each option, and what is after."""
+    """Return the docstring of a class in Markdown: the text before ``Args:``, that of each option, and the rest."""
     before, _, rest = inspect.cleandoc(cls.__doc__ or "").partition("\n\nArgs:\n")
     options, *after = re.split(r"\n+(?=\S)", rest, maxsplit=1)
     entries = re.findall(r"^    (\w+): (.*(?:\n     .*)*)", options, re.MULTILINE)
@@ -72,7 +72,7 @@ def sections(cls: type) -> tuple[str, dict[str, str], str]:
 
 
 def paragraphs(text: str) -> Iterator[str]:
-    """The paragraphs of a docstring in Markdown, filled; no line begins with an operator, as the items of lists do."""
+    """Yield the paragraphs of a docstring in Markdown, filled; no line begins with an operator, as list items do."""
     for paragraph in re.split(r"\n{2,}", text):
         glued = re.sub(r"`[^`]*`| [-+*=](?= )", lambda found: found[0].replace(" ", "\0"), markdown(paragraph))
         filled = textwrap.fill(glued, WIDTH, break_long_words=False, break_on_hyphens=False)
@@ -80,7 +80,7 @@ def paragraphs(text: str) -> Iterator[str]:
 
 
 def markdown(text: str) -> str:
-    """Code in single backquotes, papers as links."""
+    """Return text with code in single backquotes, and papers as links."""
     text = re.sub(r"\s+", " ", text).replace("``", "`")
     return re.sub(r"arXiv:(\d+\.\d+)", r"[arXiv:\1](https://arxiv.org/abs/\1)", text)
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measure the code: lines by package, how quickly it answers, what tests reach and take; for CONTRIBUTING.md.
+"""Measure the code: lines by package, response times, test coverage and duration; for CONTRIBUTING.md.
 
 .venv/bin/python scripts/figures.py lines times     # times need an idle machine
 .venv/bin/python scripts/figures.py coverage suite  # needs pytest-cov; some minutes
@@ -29,31 +29,31 @@ CORE = (
     "nn/layers", "nn/kernels", "nn/network.py", "nn/fusion.py", "nn/losses.py", "runtime/engine.py", "optim",
     "training/loop.py",
 )  # fmt: skip
-"""An evening's reading: the packages and modules that compute."""
+"""Packages and modules that compute: an evening's reading."""
 CORE_TESTS = (
     "nn", "optim", "runtime/test_engine.py", "runtime/test_engine_memory.py", "runtime/test_engine_training.py",
     "training/test_loop.py", "training/test_interrupted.py", "training/test_early_stopping.py",
 )  # fmt: skip
-"""The tests that mirror the core, without those that come through it on their way."""
+"""Tests that mirror the core, without those that only pass through it."""
 _NO_CODE = {
     tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER
 }  # fmt: skip
 
 
 def modules(place: str) -> list[Path]:
-    """The modules of a package of cnnlite, or the module itself."""
+    """Return the modules of a package of cnnlite, or the module itself."""
     path = PACKAGE / place
     return sorted(path.rglob("*.py")) if path.is_dir() else [path]
 
 
 def packages() -> list[str]:
-    """All packages and modules at the top of cnnlite."""
+    """Return all packages and modules at the top of cnnlite."""
     found = [path for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()]
     return sorted(path.name for path in found)
 
 
 def count(source: str) -> tuple[int, int]:
-    """Lines of a module, and those of them that hold code: not blank, no comment, no docstring."""
+    """Return the lines of a module, and those with code: not blank, no comment, no docstring."""
     code: set[int] = set()
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type not in _NO_CODE:
@@ -65,13 +65,13 @@ def count(source: str) -> tuple[int, int]:
 
 
 def totals(paths: Iterable[Path]) -> tuple[int, int]:
-    """The counts of several modules, added up."""
+    """Return the sums of the counts of several modules."""
     counts = [count(path.read_text(encoding="utf-8")) for path in paths]
     return sum(lines for lines, _ in counts), sum(code for _, code in counts)
 
 
 def lines() -> Iterator[str]:
-    """How much code there is, in Markdown."""
+    """Yield the amount of code, in Markdown."""
     sizes = {name: totals(modules(name)) for name in {*CORE, *packages()}}
     rows = [(f"`{name}`", [name]) for name in CORE] + [("the core", list(CORE))]
     rows += [(f"`{name}`", [name]) for name in packages()] + [("all of cnnlite", packages())]
@@ -83,7 +83,7 @@ def lines() -> Iterator[str]:
 
 
 def milliseconds(arguments: list[str], rounds: int = 20) -> float:
-    """The median time of a process of this Python."""
+    """Return the median duration of a process of this Python."""
     found = []
     for _ in range(rounds):
         start = time.perf_counter()
@@ -93,7 +93,7 @@ def milliseconds(arguments: list[str], rounds: int = 20) -> float:
 
 
 def times() -> Iterator[str]:
-    """How long it takes to answer, in Markdown."""
+    """Yield the response times, in Markdown."""
     yield from bullets(
         [
             f"`cnnlite --help`: {milliseconds(['-m', 'cnnlite', '--help']):.0f} ms, as a whole process; "
@@ -105,7 +105,7 @@ def times() -> Iterator[str]:
 
 
 def coverage() -> Iterator[str]:
-    """What share of the core its own tests reach, in Markdown; what they do not reach goes to the terminal."""
+    """Yield the coverage of the core by its own tests, in Markdown; print missed lines to stderr."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "coverage.json"
         command = [
@@ -129,14 +129,14 @@ def coverage() -> Iterator[str]:
 
 
 def suite() -> Iterator[str]:
-    """How long all tests take, in Markdown."""
+    """Yield the duration of all tests, in Markdown."""
     command = [sys.executable, "-m", "pytest", "-q", "-n", str(engine.available_cores())]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S603
     yield from bullets([f"All tests, on {engine.available_cores()} cores: {done.stdout.splitlines()[-1].strip('= ')}."])
 
 
 def share(files: list[dict[str, Any]]) -> str:
-    """Percent of lines and of branches."""
+    """Return the percentages of lines and of branches."""
 
     def percent(part: str, whole: str) -> str:
         numbers = [sum(file["summary"][key] for file in files) for key in (part, whole)]

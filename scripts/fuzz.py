@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Feed the readers with bytes that a fuzzer makes up: each input must be read, or refused with one of our errors.
+"""Fuzz the readers of files: each input must be read, or refused with one of our errors.
 
     .venv/bin/python -m pip install atheris                      # Linux, CPython 3.11 to 3.13
     .venv/bin/python scripts/fuzz.py TARGET [libFuzzer options]
-    .venv/bin/python scripts/fuzz.py TARGET FILE                 # once more what an earlier run left
+    .venv/bin/python scripts/fuzz.py TARGET FILE                 # repeat an input that an earlier run left
 
 Options are such as -max_total_time=600 -timeout=10 -rss_limit_mb=1024. libFuzzer follows which lines an input reaches
 and mutates those that reach new ones. An escaping exception, more than -timeout seconds or more than -rss_limit_mb end
@@ -51,7 +51,7 @@ READERS = {
         "cnnlite.data.download.unpickle",
     ),
 }
-"""What libFuzzer follows, besides the packages below; each module more takes seconds at the start."""
+"""Modules that libFuzzer follows, besides the packages below; each takes seconds at the start."""
 OTHERS = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in ROOT.glob("cnnlite/**/*.py")} - READERS
 WRITERS = {f"yaml.{name}" for name in ("cyaml", "dumper", "emitter", "representer", "serializer")}
 PACKAGES = {name.removesuffix(".__init__") for name in OTHERS}
@@ -79,14 +79,14 @@ SEEDS = FOLDER / "seeds"
 
 
 def pickles(data: bytes) -> None:
-    """Any bytes as a pickle of CIFAR."""
+    """Read any bytes as a pickle of CIFAR."""
     with contextlib.suppress(RefusedError):
         if not isinstance(read_pickle(data), dict):
             raise AssertionError("neither read nor refused")
 
 
 def binaries(data: bytes) -> None:
-    """Any bytes as a batch, next to good ones, in both versions."""
+    """Read any bytes as a batch, next to good ones, in both versions."""
     for name in ("data_batch_1", "data_batch_1.bin"):
         root = FOLDER / name
         if not root.exists():
@@ -99,7 +99,7 @@ def binaries(data: bytes) -> None:
 
 
 def archives(data: bytes) -> None:
-    """Any bytes as a tar archive, packed by us so that mutations reach what is inside."""
+    """Read any bytes as a tar archive, compressed here so that mutations reach the content."""
     path = FOLDER / "a.tar.gz"
     path.write_bytes(data if data[:1] == b"\x1f" else gzip.compress(data, 0))
     members = {"data_batch_1": hashlib.md5(b"x", usedforsecurity=False).hexdigest()}
@@ -108,7 +108,7 @@ def archives(data: bytes) -> None:
 
 
 def configs(data: bytes) -> None:
-    """Any bytes as a config; what is accepted must read back as the same config."""
+    """Read any bytes as a config; an accepted one must read back as the same config."""
     path = FOLDER / "a.yaml"
     path.write_bytes(data)
     with contextlib.suppress(ConfigError):
@@ -119,7 +119,7 @@ def configs(data: bytes) -> None:
 
 
 def checkpoints(data: bytes) -> None:
-    """Any bytes as a checkpoint, sealed with the right checksum so that mutations reach what is inside."""
+    """Read any bytes as a checkpoint, sealed with the right checksum so that mutations reach the content."""
     path = FOLDER / "a.npz"
     path.write_bytes(sealed(data))
     with contextlib.suppress(CheckpointError):
@@ -127,7 +127,7 @@ def checkpoints(data: bytes) -> None:
 
 
 def facts(data: bytes) -> None:
-    """Any bytes as the facts of a checkpoint, whose arrays are those of a small run: to be used, and to go on from."""
+    """Read any bytes as the metadata of a checkpoint with the arrays of a small run, then load and resume it."""
     path = FOLDER / "b.npz"
     packed = io.BytesIO()
     with ZipFile(packed, "w") as archive:
@@ -148,19 +148,19 @@ SEAL, DIGITS = b"sha256:", 64
 
 
 def sealed(data: bytes) -> bytes:
-    """What ends like a checkpoint, with the right checksum there."""
+    """Return the data with the end of a checkpoint, and the right checksum in it."""
     body = data[: -len(SEAL) - DIGITS] + SEAL
     return body + hashlib.sha256(body).hexdigest().encode()
 
 
 @functools.cache
 def small_run() -> checkpoint.Checkpoint:
-    """Train for a moment."""
+    """Return the checkpoint of a short training."""
     return checkpoint.load_checkpoint(trained(FOLDER / "run", tiny(epochs=1)))
 
 
 def small_checkpoint() -> bytes:
-    """Make a checkpoint to begin with."""
+    """Return a checkpoint to begin with."""
     path = FOLDER / "seed.npz"
     arrays = {"param/0.weight": np.ones((2, 3), np.float32), "buffer/1.n": np.array(7)}
     checkpoint.save_checkpoint(path, checkpoint.Checkpoint(arrays, {"step": 1, "classes": ["a"]}))
@@ -168,7 +168,7 @@ def small_checkpoint() -> bytes:
 
 
 def small_archive(form: int) -> bytes:
-    """Make a tar archive to begin with, not packed."""
+    """Return an uncompressed tar archive to begin with."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w", format=form) as tar:
         for member, content in cifar_files.members({"data_batch_1": b"x"}):
@@ -178,7 +178,7 @@ def small_archive(form: int) -> bytes:
 
 
 def small_configs() -> list[bytes]:
-    """Make configs to begin with: PyYAML reads a page in 10 ms, so the first is small."""
+    """Return configs to begin with; the first is small, as PyYAML reads a page in 10 ms."""
     least = "model: [flatten, {linear: {out_features: 10}}]\ndata: {dataset: shapes}\n"
     least += "train: {epochs: 1, optimizer: {sgd: {lr: 1e-3}}}\n"
     layers = "model: &a\n- conv2d: {out_channels: 2, kernel_size: [3, 1]}\n- residual: {body: [relu]}\ndata: *a\n"
@@ -199,7 +199,7 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], Callable[[], list[bytes]]]] = 
 
 
 def words() -> set[str]:
-    """Find the words of configs, which mutations of bytes would not come upon."""
+    """Return the words of configs, which mutations of bytes would not find."""
     return {word for path in bundled_folder().glob("*.yaml") for word in re.findall(r"\w+", path.read_text())}
 
 
@@ -215,7 +215,7 @@ def main() -> None:
     if target in (configs, facts):
         (FOLDER / "words").write_text("".join(f'"{word}"\n' for word in sorted(words())), encoding="utf-8")
         options = ["-max_len=1024" if target is configs else "-max_len=4096", f"-dict={FOLDER / 'words'}"]
-    again = any(Path(argument).is_file() for argument in sys.argv[2:])  # an input that was found before
+    again = any(Path(argument).is_file() for argument in sys.argv[2:])  # an input found by an earlier run
     atheris.Setup([sys.argv[0], *options, *sys.argv[2:], *([] if again else [str(SEEDS)])], target)
     atheris.Fuzz()
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Check the tests of the kernels: make the mistakes listed in mutants.txt, one at a time, and see a test fail for each.
+"""Check the tests of the kernels: make each mistake listed in mutants.txt, one at a time, and see a test fail for it.
 
 Works in a copy of the repository, with the tests that mirror each module, and stops at the first that fails. Needs
 pytest, and PyTorch for the mistakes that only the comparisons with it can notice. Exits with 1 if a mistake survived;
@@ -29,15 +29,15 @@ LIST = Path(__file__).with_suffix(".txt")
 MODULE = re.compile(r"\[([\w/]+\.py)\] (.+)")
 MARKS = ("<!-- mutants -->", "<!-- end of mutants -->")
 PATIENCE = 900
-"""Seconds that the tests of a mutant may take before it counts as caught: a loop that does not end is noticed too."""
+"""Seconds that the tests of a mutant may take before it counts as caught, as an endless loop is."""
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """One mistake."""
+    """A mistake to make in a module."""
 
     module: str
-    """In the package: ``kernels/unfold.py``."""
+    """Path in the package, such as ``nn/kernels/im2col.py``."""
     tests: tuple[str, ...]
     """Arguments of pytest."""
     before: str
@@ -47,7 +47,7 @@ class Mutant:
         return f"{self.module}: {self.before} => {self.after}"
 
     def apply(self, source: str) -> str:
-        """The source with the mistake; ValueError if what it replaces is not there just once."""
+        """Return the source with the mistake; ValueError if the replaced code is not there exactly once."""
         if source.count(self.before) != 1:
             raise ValueError(
                 f"{self.module} has {source.count(self.before)} times what a mutant replaces: {self.before}"
@@ -56,7 +56,7 @@ class Mutant:
 
 
 def read(text: str) -> Iterator[Mutant]:
-    """The mutants of a list; ValueError for a line that is none."""
+    """Yield the mutants of a list; ValueError for a line that is none."""
     module, tests = "", tuple[str, ...]()
     for line in text.splitlines():
         if section := MODULE.fullmatch(line):
@@ -69,7 +69,7 @@ def read(text: str) -> Iterator[Mutant]:
 
 
 def copy_of_repository(folder: Path) -> Path:
-    """What the tests need, in ``folder``."""
+    """Copy what the tests need to ``folder``, and return it."""
     for name in ("cnnlite", "tests", "configs"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", folder)
@@ -78,20 +78,20 @@ def copy_of_repository(folder: Path) -> Path:
 
 @contextlib.contextmanager
 def replaced(file: Path, source: str) -> Iterator[None]:
-    """Give a module other code, and then its own again."""
+    """Replace the code of a module inside the block."""
     own = file.read_text(encoding="utf-8")
     compiled = Path(importlib.util.cache_from_source(str(file)))
     file.write_text(source, encoding="utf-8")
-    compiled.unlink(missing_ok=True)  # it would pass for the new one if both were written in the same second
+    compiled.unlink(missing_ok=True)  # it would be taken for the new one within the same second
     yield
     file.write_text(own, encoding="utf-8")
     compiled.unlink(missing_ok=True)
 
 
 def failure(tests: tuple[str, ...], folder: Path) -> str:
-    """What fails first in a process that has imported nothing of the package but its name; empty if all pass."""
+    """Return the first failing test, run in a forked process that has only imported the package; empty if all pass."""
     log = folder / "log.txt"
-    child = os.fork()  # pytest, NumPy and plugins are imported already: most of what a run of few tests takes
+    child = os.fork()  # pytest and NumPy are imported already, which takes longer than few tests
     if not child:
         code = 70
         try:
@@ -118,13 +118,15 @@ def failure(tests: tuple[str, ...], folder: Path) -> str:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--only", default="", help="Mutants whose line or module holds this.")
-@click.option("--skip-baseline", is_flag=True, help="Do not run the tests without a mistake first.")
-@click.option("--list", "path", type=click.Path(path_type=Path, exists=True), default=LIST, help="Other mistakes.")
+@click.option("--only", default="", help="Part of the mutants' lines or modules.")
+@click.option("--skip-baseline", is_flag=True, help="Skip the tests of the unchanged code.")
+@click.option(
+    "--list", "path", type=click.Path(path_type=Path, exists=True), default=LIST, help="File of other mutants."
+)
 def main(only: str, skip_baseline: bool, path: Path) -> None:
-    """Try all mutants; say which test noticed each, and which survived."""
+    """Try all mutants; print the test that caught each, and the survivors."""
     mutants = [mutant for mutant in read(path.read_text(encoding="utf-8")) if only in str(mutant)]
-    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # none is needed, and each takes time in each process
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # none is needed, and each costs time in each process
     survivors = []
     with tempfile.TemporaryDirectory() as name:
         folder = copy_of_repository(Path(name))

@@ -1,6 +1,6 @@
 """The command line: parse, call one function, print. One family of commands a file.
 
-Every command imports its room when it runs: ``--help`` has no need of NumPy and answers at once.
+Commands import what they need when they run, so that ``--help`` needs no NumPy and answers at once.
 """
 
 from cnnlite.cli import configs, machine, models, networks, reports, training

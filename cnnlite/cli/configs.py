@@ -1,4 +1,4 @@
-"""Commands about the bundled configs."""
+"""Commands for the bundled configs."""
 
 import itertools
 import re
@@ -24,7 +24,7 @@ def configs() -> None:
 
 @configs.command(name="list")
 def list_configs() -> None:
-    """List the bundled configs, each with what it is.
+    """List the bundled configs, each with a short description.
 
     \b
     Example:
@@ -56,7 +56,7 @@ def show(name: str) -> None:
 @configs.command(short_help="Copy a config to a folder or a new file.")
 @click.argument("name", shell_complete=options.complete_bundled)
 @click.argument("destination", type=PATH, default=Path())
-@click.option("--force", is_flag=True, help="Replace the file if it exists.")
+@click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
 def copy(name: str, destination: Path, force: bool) -> None:
     """Copy a config to DESTINATION, a folder or a new file, to change it there.
 
@@ -75,7 +75,7 @@ def copy(name: str, destination: Path, force: bool) -> None:
 
 
 def _title(text: str) -> str:
-    """The first words of the comment that a config begins with."""
+    """Return the first words of the comment that a config begins with."""
     comment = " ".join(
         line.lstrip("# ") for line in itertools.takewhile(lambda line: line[:1] == "#", text.splitlines())
     )
@@ -83,7 +83,7 @@ def _title(text: str) -> str:
 
 
 def _bundled(name: str) -> Path:
-    """Find a bundled config, whatever files lie in the current folder."""
+    """Return the path of a bundled config, ignoring files in the current directory."""
     from cnnlite.config.bundled import bundled_config, bundled_names
     from cnnlite.utils.text import did_you_mean
 

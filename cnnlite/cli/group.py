@@ -1,4 +1,4 @@
-"""The group that all commands belong to: errors become a line and an exit code, signals a flag."""
+"""The group of all commands, which turns errors into a line and an exit code, and signals into a flag."""
 
 import contextlib
 import io
@@ -18,7 +18,7 @@ from cnnlite.utils.signals import StopFlag, Stopped
 
 
 class _Name(click.ParamType):  # type: ignore[type-arg]  # generic since Click 8.4 only
-    """A file or a folder, of one's home with ``~``; text of several lines, or with codes for terminals, is none."""
+    """Name of a file or folder, with ``~`` for the home; line breaks and control characters are refused."""
 
     name = "text"
 
@@ -30,24 +30,24 @@ class _Name(click.ParamType):  # type: ignore[type-arg]  # generic since Click 8
 
 
 class _Path(click.Path):
-    """The same as a Path."""
+    """A name as `_Name` takes it, converted to a Path."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         return super().convert(NAME.convert(value, param, ctx), param, ctx)
 
 
-NAME, PATH = _Name(), _Path(path_type=Path, readable=False)  # who reads a file says what is wrong with it
+NAME, PATH = _Name(), _Path(path_type=Path, readable=False)  # the reader of a file reports errors
 
 
 def complain(text: str) -> None:
-    """Print to stderr, whatever state it is in."""
+    """Print to stderr, even if it is closed or cannot show all characters."""
     from cnnlite.utils.console import say
 
     say(text, error=True)
 
 
 def _explain(error: BaseException) -> str:
-    """One or two lines about an error."""
+    """Return the one or two lines to print for an error."""
     if isinstance(error, Stopped):
         return f"stopped by {error.name}{'; ' * bool(error.hint)}{error.hint}"
     if isinstance(error, CnnliteError):
@@ -62,7 +62,7 @@ def _explain(error: BaseException) -> str:
 
 
 class _Command(click.Command):
-    """A command with the option ``--debug``."""
+    """Command with the option ``--debug``."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -78,7 +78,7 @@ def _remember(context: click.Context, _: click.Parameter, value: bool) -> None:
 
 @contextlib.contextmanager
 def _like_other_errors() -> Iterator[None]:
-    """Print what click has to say about wrong usage the way that all errors are printed."""
+    """Print click's errors of usage in the format of all other errors."""
     try:
         yield
     except click.ClickException as error:
@@ -89,7 +89,7 @@ def _like_other_errors() -> Iterator[None]:
 
 
 class _Group(click.Group):
-    """Commands whose errors become a line on stderr and an exit code."""
+    """Group whose errors become a line on stderr and an exit code."""
 
     command_class = _Command
 
@@ -115,7 +115,7 @@ class _Group(click.Group):
 
 
 class Subgroup(click.Group):
-    """Commands below a command."""
+    """Group of commands below a command."""
 
     command_class = _Command
 
@@ -134,10 +134,10 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Run the command line, with all three standard streams in place even if the caller closed some."""
+    """Run the command line, after reopening standard streams that the caller closed."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
-        except OSError:  # else the next file opened would become stdout or stderr and get what is printed
+        except OSError:  # else the next file opened would get its number, and what is printed
             os.open(os.devnull, os.O_RDWR)
     cli(prog_name="cnnlite")

@@ -1,4 +1,4 @@
-"""The command that looks at this machine."""
+"""Command that checks the machine."""
 
 from pathlib import Path
 
@@ -6,10 +6,10 @@ from cnnlite.cli import options
 from cnnlite.cli.group import cli
 
 
-@cli.command(short_help="Look at this machine, what is installed, and the datasets.")
+@cli.command(short_help="Check this machine, installed packages and datasets.")
 @options.data_of_all
 def doctor(data: str | None) -> None:
-    """Look at this machine, at what is installed, and at the datasets.
+    """Check this machine, the installed packages and the datasets.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""Commands that put a trained network to use: evaluate it, predict with it, hand it on."""
+"""Commands for trained networks: evaluation, prediction, export."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,13 +26,13 @@ def _fraction(_: click.Context, __: click.Parameter, value: float | None) -> flo
     type=click.Choice(["test", "validation", "train"]),
     default="test",
     show_default=True,
-    help="Which images of the dataset.",
+    help="Split of the dataset.",
 )
 @options.data_of_run
 @options.tta
 @options.threads
 @options.as_json
-@click.option("--min-accuracy", type=float, callback=_fraction, help="Fail (exit code 3) below this fraction.")
+@click.option("--min-accuracy", type=float, callback=_fraction, help="Minimum accuracy as a fraction, or exit code 3.")
 def evaluate(
     checkpoint: Path,
     split: str,
@@ -42,7 +42,7 @@ def evaluate(
     as_json: bool,
     min_accuracy: float | None,
 ) -> None:
-    """Evaluate a run, with its best checkpoint, or a checkpoint: accuracy, loss, and the accuracy of each class.
+    """Evaluate a run's best checkpoint, or any other: accuracy, loss, and accuracy of each class.
 
     \b
     Examples:
@@ -64,17 +64,17 @@ def evaluate(
         raise AccuracyError(f"{checkpoint}: accuracy {found.accuracy:.4f} is below {min_accuracy:g}")
 
 
-@cli.command(short_help="Name the most probable classes of pictures.")
+@cli.command(short_help="Predict the classes of images.")
 @options.checkpoint
 @click.argument("images", type=PATH, nargs=-1, required=True, metavar="IMAGE...")
-@click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="How many classes to name.")
+@click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="Number of classes to print.")
 @options.tta
 @options.threads
 @options.as_json
 def predict(
     checkpoint: Path, images: tuple[Path, ...], top: int, tta: "Views | None", threads: int | None, as_json: bool
 ) -> None:
-    """Name the most probable classes of pictures: files of any size, or folders of them.
+    """Predict the most probable classes of images: files of any size, or folders of them.
 
     RUN stands for its best checkpoint.
 
@@ -106,14 +106,14 @@ def predict(
         raise DataError("\n".join(faults))
 
 
-@cli.command(short_help="Write a network as an ONNX file.")
+@cli.command(short_help="Export a network to an ONNX file.")
 @options.checkpoint
 @click.argument("out", type=PATH, metavar="OUT.onnx")
 @options.data_of_run
-@click.option("--force", is_flag=True, help="Replace OUT.onnx if it exists.")
+@click.option("--force", is_flag=True, help="Overwrite OUT.onnx if it exists.")
 @options.threads
 def export(checkpoint: Path, out: Path, data: str | None, force: bool, threads: int | None) -> None:
-    """Write a run's best checkpoint, or another, as an ONNX file that takes raw images; check it with onnxruntime.
+    """Export a run's best checkpoint, or any other, to an ONNX file for raw images; check it with onnxruntime.
 
     \b
     Example:

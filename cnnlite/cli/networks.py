@@ -1,4 +1,4 @@
-"""Commands about configs and their networks, before there is a run."""
+"""Commands for configs and their networks, without a run."""
 
 from typing import Any
 
@@ -8,11 +8,11 @@ from cnnlite.cli import options
 from cnnlite.cli.group import cli, complain
 
 
-@cli.command(short_help="Check a config: grammar, options, shapes.")
+@cli.command(short_help="Check a config: syntax, options, shapes.")
 @options.config
 @options.overrides
 def validate(config: str, overrides: tuple[str, ...]) -> None:
-    """Check a config: grammar, options, and the shapes of the network.
+    """Check a config: syntax, options, and the shapes of the network.
 
     \b
     Examples:
@@ -33,8 +33,8 @@ def validate(config: str, overrides: tuple[str, ...]) -> None:
 def summary(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Show the layers of a network: output shapes, parameters, multiply-adds, memory.
 
-    Memory is that of the layers' outputs, as if each wrote an output of its own. A layer that holds others shows
-    the sum of them.
+    Memory is that of the layers' outputs, as if each wrote an output of its own. A layer that holds others shows their
+    sum.
 
     \b
     Examples:
@@ -51,15 +51,15 @@ def summary(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
     say(json.dumps({"config": config, **found.facts()}) if as_json else found.describe(config))
 
 
-@cli.command(short_help="Compare the gradients of a network with differences.")
+@cli.command(short_help="Check gradients against finite differences.")
 @options.config
 @options.overrides
 @click.pass_context
 def gradcheck(context: click.Context, config: str, overrides: tuple[str, ...]) -> None:
-    """Compare the gradients of each layer, and of the whole network, with differences.
+    """Check the gradients of each layer, and of the whole network, against finite differences.
 
-    Everything is computed in float64, with random inputs and along random directions. The exit code is 1 if a
-    gradient is wrong.
+    Everything is computed in float64, with random inputs and along random directions. Exits with 1 if a gradient is
+    wrong.
 
     \b
     Example:
@@ -74,16 +74,16 @@ def gradcheck(context: click.Context, config: str, overrides: tuple[str, ...]) -
     context.exit(0 if all(found.right for found in checks) else 1)
 
 
-@cli.command(short_help="Measure training steps: time, speed, memory.")
+@cli.command(short_help="Benchmark training steps: time, speed, memory.")
 @options.config
 @options.overrides
-@click.option("--batch-size", type=click.IntRange(1), help="Images in a step.  [default: as in the config]")
+@click.option("--batch-size", type=click.IntRange(1), help="Number of images per step.  [default: as in the config]")
 @options.threads
-@click.option("--steps", type=click.IntRange(1), help="Steps to time.  [default: two seconds of them]")
+@click.option("--steps", type=click.IntRange(1), help="Number of steps.  [default: two seconds of them]")
 @options.as_json
-@click.option("--layers", is_flag=True, help="Time each layer as well.")
+@click.option("--layers", is_flag=True, help="Time each layer too.")
 def bench(config: str, overrides: tuple[str, ...], threads: int | None, as_json: bool, **wishes: Any) -> None:
-    """Measure training steps on random images: time, speed, memory.
+    """Benchmark training steps on random images: time, speed, memory.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""Arguments and options that several commands have, the same in each, and what a shell may complete them with."""
+"""Arguments and options shared by several commands, and their completion in shells."""
 
 import functools
 from collections.abc import Callable, Iterable
@@ -15,9 +15,9 @@ Completion = Callable[[click.Context, click.Parameter, str], list[CompletionItem
 
 
 def _completion(find: Callable[[], Iterable[str]], otherwise: str = "") -> Completion:
-    """Complete with what is found; else let the shell do so, with files (``file``), folders (``dir``) or nothing.
+    """Return a completion by the words of ``find``, or else by the shell: ``file``, ``dir``, or empty for none.
 
-    Names that are no text are left to the shell too: click writes UTF-8.
+    Names that are not valid text are left to the shell too, as click writes UTF-8.
     """
 
     def complete(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -30,7 +30,7 @@ def _completion(find: Callable[[], Iterable[str]], otherwise: str = "") -> Compl
 
 
 def checkpoint_of(path: Path) -> Path:
-    """Find the checkpoint to take where a run is named, and say which; a file is taken as it is."""
+    """Return the checkpoint to use for a run, and report it; a file is returned as it is."""
     from cnnlite.runs import locate
 
     found = locate.checkpoint_of(path)
@@ -40,7 +40,7 @@ def checkpoint_of(path: Path) -> Path:
 
 
 def compute_on(threads: int | None) -> None:
-    """Start so many threads, or one per core, and say if fewer had to do."""
+    """Set the number of threads, one per core by default, and warn if fewer could be started."""
     from cnnlite.runtime import engine
 
     if fewer := engine.set_threads(threads):
@@ -65,18 +65,21 @@ config = click.argument("config", type=NAME, shell_complete=complete_config)
 run = click.argument("run", type=PATH, shell_complete=complete_run)
 checkpoint = click.argument("checkpoint", type=PATH, metavar="RUN|CHECKPOINT", shell_complete=complete_checkpoint)
 overrides = click.option(
-    "-o", "--override", "overrides", multiple=True, metavar="KEY=VALUE", help="Such as train.epochs=5; may be repeated."
+    "-o",
+    "--override",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a config option, such as train.epochs=5; repeatable.",
 )
-threads = click.option(
-    "--threads", type=click.IntRange(1, 1024), help="Threads to compute on.  [default: one per core]"
-)
-as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+threads = click.option("--threads", type=click.IntRange(1, 1024), help="Number of threads.  [default: one per core]")
+as_json = click.option("--json", "as_json", is_flag=True, help="Write JSON to stdout.")
 _data = functools.partial(click.option, "--data", type=NAME, metavar="DIR", shell_complete=complete_folder)
-data = _data(help="Folder of the dataset.  [default: the config's data.root]")
-data_of_run = _data(help="Folder of the dataset.  [default: as in training]")
-data_of_all = _data(help="Folder of the datasets.  [default: $CNNLITE_DATA or data]")
+data = _data(help="Directory of the dataset.  [default: the config's data.root]")
+data_of_run = _data(help="Directory of the dataset.  [default: as in training]")
+data_of_all = _data(help="Directory of the datasets.  [default: $CNNLITE_DATA or data]")
 tta = click.option(
     "--tta",
     type=click.Choice(["none", "mirror", "mirror_translate"]),
-    help="Views of each image, whose logits are averaged.  [default: the config's train.tta]",
+    help="Views of each image to average over.  [default: the config's train.tta]",
 )

@@ -1,4 +1,4 @@
-"""Commands that look back at runs."""
+"""Commands for runs: reports, explanations, comparisons."""
 
 from pathlib import Path
 
@@ -9,17 +9,17 @@ from cnnlite.cli.group import PATH, cli, complain
 from cnnlite.errors import ConfigError
 
 
-@cli.command(short_help="Write a page about a run, with pictures.")
+@cli.command(short_help="Write an HTML report of a run.")
 @options.run
 @options.data_of_run
-@click.option("--out", type=PATH, metavar="DIR", help="Folder for the page and its pictures.  [default: RUN/report]")
-@click.option("--force", is_flag=True, help="Replace a page and pictures that are there already.")
+@click.option("--out", type=PATH, metavar="DIR", help="Directory of the report.  [default: RUN/report]")
+@click.option("--force", is_flag=True, help="Overwrite an existing report.")
 @options.threads
 def report(run: Path, data: str | None, out: Path | None, force: bool, threads: int | None) -> None:
-    """Write a page about a run: curves, confusions, mistakes, and a look inside the network.
+    """Write an HTML report of a run: curves, confusions, mistakes, and a look inside the network.
 
-    Takes a finished run or one on its way, and needs the extra plot: pip install "cnnlite[plot]". The page opens in any
-    browser, from disk.
+    The run need not be finished. The report is one page, which any browser opens from disk. Needs the extra plot:
+    pip install "cnnlite[plot]".
 
     \b
     Examples:
@@ -34,14 +34,14 @@ def report(run: Path, data: str | None, out: Path | None, force: bool, threads: 
     say(str(write_report(read_record(run), out or run / "report", data, complain, force=force)))
 
 
-@cli.command(short_help="Say what the curves of a run show, and what to try.")
+@cli.command(short_help="Explain the curves of a run, and what to try.")
 @click.argument("run", type=PATH, required=False, shell_complete=options.complete_run)
 @options.data_of_run
 @options.threads
 @options.as_json
-@click.option("--rules", is_flag=True, help="List what is looked for, with all thresholds.")
+@click.option("--rules", is_flag=True, help="List the rules with their thresholds.")
 def explain(run: Path | None, data: str | None, threads: int | None, as_json: bool, rules: bool) -> None:
-    """Say in plain words what the curves of a run show, and what to try.
+    """Explain in plain words what the curves of a run show, and what to try.
 
     \b
     Examples:
@@ -71,16 +71,16 @@ def _picture(_: click.Context, __: click.Parameter, value: Path | None) -> Path 
     return value
 
 
-@cli.command(short_help="Put runs side by side.")
+@cli.command(short_help="Compare runs side by side.")
 @click.argument("runs", type=PATH, nargs=-1, required=True, metavar="RUN RUN...", shell_complete=options.complete_run)
-@click.option("--out", type=PATH, metavar="FILE", callback=_picture, help="Draw the curves into a .html, .png or .svg.")
-@click.option("--force", is_flag=True, help="Replace FILE if it exists.")
+@click.option("--out", type=PATH, metavar="FILE", callback=_picture, help="File for the curves: .html, .png or .svg.")
+@click.option("--force", is_flag=True, help="Overwrite FILE if it exists.")
 @options.as_json
 def compare(runs: tuple[Path, ...], out: Path | None, force: bool, as_json: bool) -> None:
-    """Put runs side by side: their figures, and what their configs differ in.
+    """Compare runs side by side: their results, and the differences of their configs.
 
-    Runs that differ in their seeds only are summed up too, with mean and standard deviation. Curves need the
-    extra plot: pip install "cnnlite[plot]".
+    Runs that differ only in their seeds are summarized by mean and standard deviation. Curves need the extra plot:
+    pip install "cnnlite[plot]".
 
     \b
     Examples:

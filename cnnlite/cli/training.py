@@ -1,4 +1,4 @@
-"""Commands that train, and fetch what that needs."""
+"""Commands for training, and for downloading datasets."""
 
 import contextlib
 import math
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def _duration(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
-    """Turn a time such as 90s, 20m, 1.5h or 1h30m into seconds."""
+    """Return the seconds of a duration such as 90s, 20m, 1.5h or 1h30m."""
     if value is None:
         return None
     found = re.fullmatch(r"(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s)?", value.replace(" ", ""))
@@ -39,31 +39,31 @@ def _duration(_: click.Context, __: click.Parameter, value: str | None) -> float
     type=NAME,
     metavar="FILE|NAME",
     shell_complete=options.complete_config,
-    help="A YAML file, or the name of a bundled config.",
+    help="YAML file, or name of a bundled config.",
 )
 @options.overrides
-@click.option("--epochs", type=float, help="Train for so many epochs.")
+@click.option("--epochs", type=float, help="Number of epochs.")
 @click.option(
     "--budget",
     metavar="TIME",
     callback=_duration,
-    help="Train for as many steps as fit into this time, such as 20m, with loading, validation and test: the speed of "
-    "a few steps decides, once.",
+    help="Time for loading, training, validation and test, such as 20m; sets the number of steps once, by the speed of "
+    "a few.",
 )
-@click.option("--seed", type=int, help="Seed of everything random.")
+@click.option("--seed", type=int, help="Random seed.")
 @options.data
-@click.option("--run-dir", type=PATH, metavar="DIR", help="New or empty directory for the run.  [default: runs/NAME]")
+@click.option("--run-dir", type=PATH, metavar="DIR", help="Directory of the run, new or empty.  [default: runs/NAME]")
 @click.option(
     "--resume",
     type=PATH,
     metavar="RUN",
     shell_complete=options.complete_run,
-    help="Go on with an interrupted run, or make one longer.",
+    help="Directory of a run to resume, or to train longer.",
 )
 @options.threads
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but warnings and the result.")
-@click.option("--tensorboard", is_flag=True, help="Write the figures for TensorBoard too.")
-@click.option("--dry-run", is_flag=True, help="Only show network, data, time and memory; makes no run.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only warnings and the result.")
+@click.option("--tensorboard", is_flag=True, help="Write metrics for TensorBoard too.")
+@click.option("--dry-run", is_flag=True, help="Show network, data, time and memory, without a run.")
 @click.pass_obj
 def train(stop: StopFlag, /, threads: int | None, quiet: bool, dry_run: bool, **wishes: Any) -> None:
     """Train a network and test it.
@@ -108,21 +108,21 @@ def train(stop: StopFlag, /, threads: int | None, quiet: bool, dry_run: bool, **
 
 
 def _option_for(stray: str, overrides: Sequence[str]) -> str:
-    """What was meant by ``train -o train.epochs 5``, ``train runs/small`` or ``train small``."""
+    """Return the option meant by ``train -o train.epochs 5``, ``train runs/small`` or ``train small``."""
     if overrides and "=" not in overrides[-1]:
         return f"-o {overrides[-1]}={stray}"
     return f"--resume {stray}" if (Path(stray) / "checkpoints").is_dir() else f"--config {stray}"
 
 
 def offer_download(missing: "DatasetMissing") -> bool:
-    """Ask at a terminal whether to download what is missing, and do so."""
+    """Ask in a terminal whether to download the missing dataset; return True if it was downloaded."""
     if not (sys.stdin and sys.stdin.isatty() and sys.stderr and sys.stderr.isatty()):
         return False
     try:
         if not click.confirm(f"{missing.root} holds no {missing.dataset}. Download it now (about 170 MB)?", err=True):
             return False
     except click.Abort:  # Ctrl-D
-        complain("")  # which leaves the cursor behind the question
+        complain("")  # the cursor is still behind the question
         return False
     _download(missing.root, dataset=missing.dataset)
     return True
@@ -147,7 +147,7 @@ def _download(root: Path, **wishes: Any) -> None:
 @cli.command(name="verify-resume", short_help="Interrupt and resume a short run, and compare every bit.")
 @options.config
 @options.overrides
-@click.option("--steps", type=click.IntRange(2), default=6, show_default=True, help="Steps of the run to interrupt.")
+@click.option("--steps", type=click.IntRange(2), default=6, show_default=True, help="Number of steps of the run.")
 @options.data
 @options.threads
 @click.pass_obj
@@ -163,13 +163,13 @@ def verify_resume(
     """
     from cnnlite.config.load import load_config
     from cnnlite.runs.restore import check_training, load_data
-    from cnnlite.tools.verify_resume import rehearse
+    from cnnlite.tools.verify_resume import verify
     from cnnlite.utils.console import say
 
     options.compute_on(threads)
     settings = load_config(config, overrides, data=data)
     check_training(settings)
-    say(f"{config}: {rehearse(settings, load_data(settings), steps, stop)}")
+    say(f"{config}: {verify(settings, load_data(settings), steps, stop)}")
 
 
 @cli.command(name="download-cifar")
@@ -179,10 +179,10 @@ def verify_resume(
     type=click.Choice(["cifar10", "cifar100"]),
     default="cifar10",
     show_default=True,
-    help="What to download.",
+    help="Dataset to download.",
 )
-@click.option("--from-file", type=PATH, metavar="FILE", help="Take this archive instead of downloading one.")
-@click.option("--url", metavar="URL", help="Download from here: a mirror.")
+@click.option("--from-file", type=PATH, metavar="FILE", help="Archive to unpack instead of downloading one.")
+@click.option("--url", metavar="URL", help="URL of a mirror.")
 def download_cifar(data: str | None, dataset: str, from_file: Path | None, url: str | None) -> None:
     """Download, verify and unpack CIFAR-10 or CIFAR-100.
 

@@ -1,1 +1,1 @@
-"""Run directories: checkpoints, figures, and going back to the network that they hold."""
+"""Run directories: checkpoints, metrics and results, and the networks restored from them."""

@@ -1,8 +1,8 @@
-"""Checkpoints: arrays and facts in one .npz file that is written whole or not at all, and verified before use.
+"""Checkpoints: arrays and metadata in one .npz file, written atomically and verified before use.
 
 The file is an uncompressed zip of .npy members, which ``np.load(path, allow_pickle=False)`` opens, with a member
 ``meta``: UTF-8 JSON as uint8. Its zip comment ends in the SHA-256 of everything before those 64 digits, because the
-checksums of the zip format itself let some changes pass.
+checksums of the zip format miss some changes.
 """
 
 import contextlib
@@ -34,19 +34,23 @@ _CHUNK = 1 << 20
 
 @dataclass
 class Checkpoint:
-    """All that a run needs to go on, or a network to be used elsewhere."""
+    """The complete state of a run at one step."""
 
     arrays: dict[str, Array]
     """``param/...``, ``buffer/...``, ``optimizer/<slot>/...``, ``average/param/...``, ``normalize/mean``, ``seen/..."""
     meta: dict[str, Any] = field(default_factory=dict)
-    """Facts that JSON can hold: step, resolved config, class names and the like."""
+    """Metadata that JSON can hold: step, resolved config, class names and the like."""
 
     def part(self, prefix: str) -> dict[str, Array]:
-        """Find the arrays below ``prefix/``, named without it."""
+        """Return the arrays below ``prefix/``, by their names without it."""
         return {name[len(prefix) + 1 :]: array for name, array in self.arrays.items() if name.startswith(prefix + "/")}
 
     def fact(self, name: str, kind: type) -> Any:
-        """Look up what every checkpoint of a run says; CheckpointError if it is missing or of another kind."""
+        """Return an entry of the metadata that every checkpoint of a run has.
+
+        Raises:
+            CheckpointError: If it is missing or of another type.
+        """
         value = self.meta.get(name)
         if not isinstance(value, kind):
             raise CheckpointError(
@@ -56,10 +60,11 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint, previous: Path | None = None) -> None:
-    """Write the file atomically; what was at ``path`` is kept as ``previous`` where one is given.
+    """Write the file atomically; keep what was at ``path`` as ``previous``, if given.
 
-    Raises DivergedError if an array holds NaN or infinity (nothing is written then), StorageError if the file
-    cannot be written (what was at ``path`` is intact then).
+    Raises:
+        DivergedError: If an array holds NaN or infinity; nothing is written.
+        StorageError: If the file cannot be written; what was at ``path`` is intact.
     """
     bad = _first_not_finite(checkpoint.arrays)
     if bad:
@@ -81,9 +86,12 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, previous: Path | None = 
 
 
 def load_checkpoint(path: Path, check: Callable[["CheckpointFile"], object] = lambda file: None) -> Checkpoint:
-    """Read and verify a checkpoint; CheckpointError says what is wrong with it. Nothing is ever unpickled.
+    """Read and verify a checkpoint, without unpickling anything.
 
-    ``check`` may refuse what the file announces before its arrays are read.
+    ``check`` may refuse the contents of the file before its arrays are read.
+
+    Raises:
+        CheckpointError: If the file is damaged or cannot be read.
     """
     with open_checkpoint(path) as file:
         check(file)
@@ -92,9 +100,11 @@ def load_checkpoint(path: Path, check: Callable[["CheckpointFile"], object] = la
 
 @contextlib.contextmanager
 def open_checkpoint(path: Path) -> Iterator["CheckpointFile"]:
-    """Open a checkpoint with its digest and all that it announces verified, but none of its arrays read yet.
+    """Open a checkpoint and verify its digest and headers, without reading its arrays.
 
-    DamagedError if its bytes are not those of a checkpoint, CheckpointError if it cannot be read.
+    Raises:
+        DamagedError: If its bytes are not those of a checkpoint.
+        CheckpointError: If it cannot be read.
     """
     with contextlib.ExitStack() as stack:
         with _faults_named(path):
@@ -106,16 +116,16 @@ def open_checkpoint(path: Path) -> Iterator["CheckpointFile"]:
 
 @contextlib.contextmanager
 def _faults_named(path: Path) -> Iterator[None]:
-    """Turn what goes wrong in reading a file into a CheckpointError that names it."""
+    """Turn an error in reading a file into a CheckpointError that names the file."""
     try:
         yield
     except OSError as error:
         if os.path.isdir(path):  # which Windows calls "Permission denied"
-            way_out = "name a file, such as checkpoints/best.npz in a run"
-            raise DamagedError(f"{path}: is a directory; {way_out}") from None
-        way_out = "; let your user read it" if isinstance(error, PermissionError) else ""
+            hint = "name a file, such as checkpoints/best.npz in a run"
+            raise DamagedError(f"{path}: is a directory; {hint}") from None
+        hint = "; let your user read it" if isinstance(error, PermissionError) else ""
         # That says nothing about the bytes: the next attempt may read them.
-        raise CheckpointError(f"{path}: cannot read: {error.strerror or error}{way_out}") from None
+        raise CheckpointError(f"{path}: cannot read: {error.strerror or error}{hint}") from None
     except CheckpointError as error:
         raise type(error)(f"{path}: {error}") from None
     except (zipfile.BadZipFile, ValueError, KeyError, RuntimeError, EOFError) as error:
@@ -123,14 +133,14 @@ def _faults_named(path: Path) -> Iterator[None]:
 
 
 class Announced(NamedTuple):
-    """What the header of an array says, which is as many bytes as are there."""
+    """Shape and dtype of an array, as in its header; the file has exactly that many bytes for it."""
 
     shape: Shape
     dtype: DType
 
 
 class CheckpointFile:
-    """An open file whose bytes are as written, though perhaps by somebody unfriendly."""
+    """An open checkpoint with a valid digest, which may still come from an untrusted source."""
 
     def __init__(self, path: Path, archive: zipfile.ZipFile, size: int):
         self._path = path
@@ -155,7 +165,7 @@ class CheckpointFile:
         return {name: announced for name, (_, announced) in self._members.items() if name != "meta"}
 
     def read(self, *prefixes: str) -> Checkpoint:
-        """Read everything, or what has a name that begins with one of ``prefixes``, into memory of its own."""
+        """Read all arrays, or those whose names begin with one of ``prefixes``, into new memory."""
         names = [name for name in self.announced if not prefixes or name.startswith(prefixes)]
         with _faults_named(self._path):
             arrays = {name: self._read(name) for name in names}
@@ -191,13 +201,13 @@ def _is_sealed(file: BinaryIO, size: int) -> bool:
     if size <= len(_SEAL) + _DIGITS:
         return False
     file.seek(size - len(_SEAL) - _DIGITS)
-    if file.read(len(_SEAL)) != _SEAL:  # to hash a huge file that is none of ours would take minutes
+    if file.read(len(_SEAL)) != _SEAL:  # hashing a huge foreign file would take minutes
         return False
     return _sha256(file, size - _DIGITS) == file.read()
 
 
 def _sha256(file: BinaryIO, count: int) -> bytes:
-    """Hash the first ``count`` bytes and leave the file there."""
+    """Return the digest of the first ``count`` bytes, and leave the file positioned after them."""
     file.seek(0)
     digest = hashlib.sha256()
     while count > 0:
@@ -210,7 +220,7 @@ def _sha256(file: BinaryIO, count: int) -> bytes:
 
 
 def _read_header(stream: IO[bytes], member: zipfile.ZipInfo) -> Announced:
-    """Read the header of a .npy member up to the data, of which there must be exactly as much as it announces."""
+    """Read the header of a .npy member, and check that exactly the announced number of bytes follows."""
     version = npy.read_magic(stream)
     if version == (1, 0):
         shape, fortran_order, dtype = npy.read_array_header_1_0(stream)
@@ -241,6 +251,6 @@ def _read_meta(array: Array | None) -> dict[str, Any]:
 
 
 def _first_not_finite(arrays: dict[str, Array]) -> str:
-    """Name of the first array that holds NaN or infinity, or an empty string."""
+    """Return the name of the first array that holds NaN or infinity, or an empty string."""
     floats: Iterable[tuple[str, Array]] = ((name, a) for name, a in arrays.items() if a.dtype.kind == "f")
     return next((name for name, array in floats if not np.isfinite(array).all()), "")

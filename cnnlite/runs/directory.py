@@ -1,4 +1,4 @@
-"""What a run directory holds, and who may write to it."""
+"""The run directory: its files, and which process may write them."""
 
 import contextlib
 import itertools
@@ -29,14 +29,14 @@ from cnnlite.utils.files import (
 
 _CONFIG = "config.yaml"
 _PRELIMINARY = (_CONFIG, "environment.json", "log.txt")
-"""What a run writes before it comes to anything."""
+"""Files that a run writes before it has any result."""
 _KINDS = ("last", "previous", "best")
 
 
 class RunDirectory:
-    """A directory that belongs to one run, held by one process at a time.
+    """A directory that belongs to one run, locked by one process at a time.
 
-    ``config.yaml``, ``environment.json``, ``metrics.csv``, ``log.txt``, ``result.json`` and in ``checkpoints``
+    Holds ``config.yaml``, ``environment.json``, ``metrics.csv``, ``log.txt``, ``result.json``, and in ``checkpoints``
     ``last.npz``, the one before it as ``previous.npz``, and ``best.npz``.
     """
 
@@ -44,7 +44,7 @@ class RunDirectory:
         self.path = path
         self.checkpoints = path / "checkpoints"
         self._made = list(made)
-        """Folders that this process made, from the outermost on."""
+        """Folders that this process made, outermost first."""
         self._wrote: dict[Path, os.stat_result] = {}
         """Preliminary files as this process wrote them."""
         self._new, self._begun = new, False
@@ -54,7 +54,7 @@ class RunDirectory:
 
     @classmethod
     def create(cls, name: str, base: Path = Path("runs")) -> "RunDirectory":
-        """Make and lock ``base/name``, or ``base/name-2`` and so on: whichever does not exist yet."""
+        """Make and lock ``base/name``, or the first of ``base/name-2``, ``base/name-3``, ... that does not exist."""
         for number in itertools.count(1):
             path = base / (name if number == 1 else f"{name}-{number}")
             if is_missing(path):
@@ -64,7 +64,11 @@ class RunDirectory:
 
     @classmethod
     def create_at(cls, path: Path) -> "RunDirectory":
-        """Make and lock exactly ``path``, which may exist if it is an empty folder; ConfigError otherwise."""
+        """Make and lock exactly ``path``, which may exist as an empty folder.
+
+        Raises:
+            ConfigError: If it is in use, or not an empty folder.
+        """
         if is_missing(path):
             with contextlib.suppress(FileExistsError):
                 return cls._make(path)
@@ -75,14 +79,19 @@ class RunDirectory:
 
     @classmethod
     def open(cls, path: Path) -> "RunDirectory":
-        """Lock an existing run to go on with it; ConfigError if it is none or another process has it."""
+        """Lock an existing run in order to resume it.
+
+        Raises:
+            ConfigError: If it is not a run, or another process has locked it.
+            StorageError: If its files cannot be written.
+        """
         run = cls(path)
         if is_missing(run.checkpoints):
             raise no_run(path)
-        if run.checkpoints.is_symlink():  # perhaps to those of another run, with another lock
+        if run.checkpoints.is_symlink():  # perhaps to the checkpoints of another run, with another lock
             raise ConfigError(f"{run.checkpoints}: is a link; resume the run that it leads into, or put a folder there")
         for file in (run.file("result.json"), run.checkpoint_path("previous"), run.checkpoint_path("best")):
-            if is_special(file):  # found now, and not when it is to be written
+            if is_special(file):  # report it now, not at the first write
                 raise StorageError(f"{file}: is not a regular file; remove it")
         run._prepare()
         return run
@@ -123,7 +132,7 @@ class RunDirectory:
             )
 
     def _is_bare(self) -> bool:
-        """Tell whether nothing is here, or what a process leaves that is killed before it has written its config."""
+        """Return True for an empty directory, or one with only the files of a process killed before its config."""
         names = {name for name in os.listdir(self.path) if not is_temporary(name)}
         environment = self.file("environment.json")
         if not names <= {".lock", self.checkpoints.name, environment.name}:
@@ -154,20 +163,20 @@ class RunDirectory:
             raise
 
     def confirm(self) -> None:
-        """Raise LostRunError if this path, or that of the checkpoints, leads by now elsewhere than at the start."""
+        """Raise LostRunError if the path, or that of the checkpoints, no longer leads to the directory of the start."""
         self._hold.confirm()
         if self._inside is not None:
             confirm_same(self.checkpoints, self._inside)
 
     def file(self, name: str) -> Path:
-        """Path of a file in the run directory, to read it."""
+        """Return the path of a file in the run directory, for reading."""
         return self.path / name
 
     @contextlib.contextmanager
     def _writing(self, name: str) -> Iterator[Path]:
-        """Path of a file that the block writes; LostRunError as from `confirm`.
+        """Yield the path of a file that the block writes, after `confirm`.
 
-        The run has come to something after it, unless nothing is there for certain.
+        Unless the file is a preliminary one, or certainly absent afterwards, the run has begun and is not discarded.
         """
         self.confirm()
         path, begun = self.path / name, self._begun
@@ -180,7 +189,11 @@ class RunDirectory:
             raise
 
     def append_to(self, name: str) -> Path:
-        """Path of a file that is about to be appended to, which is there; StorageError if it is not a regular one."""
+        """Return the path of a file to append to, made if absent.
+
+        Raises:
+            StorageError: If it is not a regular file, or cannot be written.
+        """
         with self._writing(name) as path:
             try:
                 new = is_missing(path)
@@ -192,29 +205,29 @@ class RunDirectory:
         return path
 
     def write_text(self, name: str, text: str) -> None:
-        """Write a file of the run in one piece; StorageError if that cannot be."""
+        """Write a file of the run atomically; StorageError if that fails."""
         with self._writing(name) as path:
             new = is_missing(path)
             try:
                 write_text(path, text)
-            finally:  # the file may be there even so
+            finally:  # the file may exist even after an error
                 if new:
                     self._remember(path)
 
     def _remember(self, path: Path) -> None:
-        with contextlib.suppress(OSError):  # what is not remembered stays
+        with contextlib.suppress(OSError):  # a file that is not remembered is not removed
             self._wrote[path] = os.lstat(path)
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
-        """Write a JSON file of the run in one piece; StorageError if that cannot be."""
+        """Write a JSON file of the run atomically; StorageError if that fails."""
         self.write_text(name, json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
     def metrics(self) -> MetricsFile:
-        """The figures of the run."""
+        """Return the metrics of the run."""
         return MetricsFile(self.file("metrics.csv"), lambda: self.append_to("metrics.csv"))
 
     def checkpoint_path(self, kind: str) -> Path:
-        """Path of the checkpoint ``last``, ``previous`` or ``best``."""
+        """Return the path of the checkpoint ``last``, ``previous`` or ``best``."""
         return self.checkpoints / f"{kind}.npz"
 
     def save(self, kind: str, checkpoint: Checkpoint) -> None:
@@ -230,10 +243,15 @@ class RunDirectory:
     def newest_checkpoint(
         self, check: Callable[[CheckpointFile], object] = lambda file: None
     ) -> tuple[Checkpoint, list[str]]:
-        """Load the newest checkpoint that is whole; also return warnings about newer ones, which are set aside.
+        """Load the newest checkpoint that is whole, and set damaged newer ones aside.
 
-        The best one is as good as any to go on from, if older. CheckpointError if there is none, or one cannot be read
-        or is refused by ``check``, which is that of `load_checkpoint`.
+        The best checkpoint, if older, is as good as any to resume from. ``check`` is that of `load_checkpoint`.
+
+        Returns:
+            The checkpoint, and a warning for each damaged one.
+
+        Raises:
+            CheckpointError: If there is none, or one cannot be read or is refused by ``check``.
         """
         faults: list[str] = []
         warnings: list[str] = []
@@ -255,14 +273,14 @@ class RunDirectory:
         raise CheckpointError(f"{reason}; start a new run instead")
 
     def last_step(self) -> int:
-        """Find the step of the checkpoint ``last``; 0 if it cannot be told."""
+        """Return the step of the checkpoint ``last``; 0 if unknown."""
         with contextlib.suppress(CheckpointError), open_checkpoint(self.checkpoint_path("last")) as file:
             step = file.meta.get("step")
             return step if isinstance(step, int) else 0
         return 0
 
     def is_unsaved(self) -> bool:
-        """Tell whether there never was a checkpoint, damaged ones included, nor a result; StorageError if unknown."""
+        """Return True if the run never had a checkpoint (even a damaged one) or a result; StorageError if unknown."""
         try:
             names = os.listdir(self.checkpoints)
         except OSError as error:
@@ -270,14 +288,18 @@ class RunDirectory:
         return is_missing(self.file("result.json")) and not any(re.fullmatch(r"[^.].*\.npz", name) for name in names)
 
     def close(self) -> None:
-        """Let other processes have the run directory."""
+        """Release the lock of the run directory."""
         self._hold.release()
 
     def discard(self) -> bool:
-        """Remove again what this process made of the directory, if it is a new run that has come to nothing.
+        """Remove what this process made of the directory, if it is a new run without any result.
 
-        Tells whether it did. Only files that are as this process wrote them go, and folders that are empty then; none
-        if the directory may be another's by now, or its config is: that can be gone on with.
+        Only files unchanged since this process wrote them are removed, and folders that are then empty. Nothing is
+        removed if the directory may belong to another process by now, or if its config was changed: that run can be
+        resumed.
+
+        Returns:
+            True if the run was discarded.
         """
         if not self._new or self._begun:
             return False
@@ -294,7 +316,7 @@ class RunDirectory:
             self.close()
 
     def _remove_files(self) -> None:
-        """Remove the config, or OSError; then what else there is."""
+        """Remove the config, or raise OSError; then remove the other files."""
         config = self.file(_CONFIG)
         if not is_missing(config):
             self._remove(config)
@@ -318,25 +340,25 @@ class RunDirectory:
 
 
 class RunElsewhere(RunDirectory):
-    """The directory of a run that another rank writes."""
+    """The directory of a run that another rank writes; nothing is written here."""
 
     def confirm(self) -> None:
-        """Leave it to the other rank."""
+        """Do nothing: the other rank confirms."""
 
     def append_to(self, name: str) -> Path:
-        """Path of a file that nothing is appended to here."""
+        """Return the path of the file, to which nothing is appended here."""
         return self.file(name)
 
     def write_text(self, name: str, text: str) -> None:
         """Do nothing."""
 
     def metrics(self) -> MetricsFile:
-        """Figures that are kept nowhere."""
+        """Return metrics that are not stored."""
         return NoMetrics(self.file("metrics.csv"))
 
     def save(self, kind: str, checkpoint: Checkpoint) -> None:
         """Do nothing."""
 
     def discard(self) -> bool:
-        """Leave it to the other rank to discard a directory without results."""
+        """Return False: the other rank discards a directory without results."""
         return False

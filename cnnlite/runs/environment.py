@@ -1,4 +1,4 @@
-"""What the figures of a run may depend on, beside its config."""
+"""The environment of a run: everything its results may depend on beside the config."""
 
 import os
 import platform
@@ -16,20 +16,20 @@ from cnnlite import __version__
 from cnnlite.runtime import distributed, engine, machine
 
 _VARIABLES = (*machine.PINS, "NPY_DISABLE_CPU_FEATURES")
-"""Not the numbers of BLAS threads, which cnnlite sets itself, always to 1."""
+"""Environment variables that are recorded; numbers of BLAS threads are not, as cnnlite always sets them to 1."""
 
 
 MOST_SESSIONS = 100
-"""For the file to stay small, however often a run is interrupted."""
+"""Largest number of sessions listed, so that the file stays small however often a run is interrupted."""
 
 
 def versions() -> dict[str, str]:
-    """Collect the versions that a checkpoint names."""
+    """Return the versions that a checkpoint names."""
     return {"cnnlite": __version__, "numpy": np.__version__, "python": platform.python_version()}
 
 
 def arithmetic() -> dict[str, Any]:
-    """Collect what decides the last bits of a run, beside config and versions; a checkpoint names that too."""
+    """Return what decides the last bits of a run, beside config and versions; a checkpoint names that too."""
     return {
         "blas": machine.blas_name(),
         "blas_kernel": machine.blas_kernel(),
@@ -39,7 +39,7 @@ def arithmetic() -> dict[str, Any]:
 
 
 def environment() -> dict[str, Any]:
-    """Collect what the figures of a run may depend on: versions, CPU, BLAS, threads, commit, variables, command."""
+    """Return what the results of a run may depend on: versions, CPU, BLAS, threads, commit, variables, command."""
     return {
         **versions(),
         **arithmetic(),
@@ -54,10 +54,10 @@ def environment() -> dict[str, Any]:
 
 
 def with_session(before: Mapping[str, Any], step: int) -> dict[str, Any]:
-    """Add a session that begins at ``step`` to what ``environment.json`` held before; nothing before the first.
+    """Add a session that begins at ``step`` to ``before``, the content of ``environment.json`` (empty at first).
 
-    That is the environment of the first session, and ``sessions``: when each began, and what was not as in the one
-    before it.
+    The result is the environment of the first session, and ``sessions``: the start of each, and what differed from the
+    session before it.
     """
     now = environment()
     first = {name: value for name, value in before.items() if name != "sessions"} or now
@@ -69,7 +69,7 @@ def with_session(before: Mapping[str, Any], step: int) -> dict[str, Any]:
     changed = {name: value for name, value in now.items() if known.get(name) != value}
     began = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     sessions.append({"step": step, "time": began, "changed": changed})
-    while len(sessions) > MOST_SESSIONS:  # two become one
+    while len(sessions) > MOST_SESSIONS:  # merge the two oldest after the first
         sessions[1]["changed"] = sessions.pop(1)["changed"] | sessions[1]["changed"]
     return {**first, "sessions": sessions}
 
@@ -79,7 +79,7 @@ def _is_session(content: Any) -> bool:
 
 
 def _commit() -> str | None:
-    """Ask git for the commit of this code, marked if files were changed; None where there is no git checkout."""
+    """Return the commit of this code, marked if files were changed; None without a git checkout."""
     folder = Path(__file__).resolve().parents[2]
     git = shutil.which("git")
     if git is None or not (folder / ".git").exists():

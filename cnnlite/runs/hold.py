@@ -1,4 +1,4 @@
-"""A folder that one process holds by a lock in it, and whether its path still leads there."""
+"""Lock on a folder, held by one process, and a check that the folder's path still leads to it."""
 
 import os
 import stat
@@ -11,8 +11,8 @@ from cnnlite.utils.files import lock, unwritable
 class Hold:
     """The lock on a ``folder``, once it is taken.
 
-    A path is not a file: folders are moved, removed and made anew while a process works in them, and the lock is on the
-    file that was there then.
+    Folders are moved, removed and made anew while a process works in them, but the lock stays with the file that was
+    there when it was taken.
     """
 
     def __init__(self, folder: Path):
@@ -24,8 +24,13 @@ class Hold:
         """True if the lock that another process holds has other names too, as after a copy by hard links."""
 
     def take(self) -> bool:
-        """Lock the folder; False if another process holds it. OSError or StorageError if that cannot be."""
-        # Of a FIFO, nobody needs to hold the other end; what a link leads to may be the lock of another folder.
+        """Lock the folder; return False if another process holds it.
+
+        Raises:
+            OSError: If the lock's file cannot be opened.
+            StorageError: If it is not a regular file.
+        """
+        # A FIFO may have no other end, for which opening would wait; a link may lead to the lock of another folder.
         flags = os.O_RDWR | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
         try:
             self._descriptor = os.open(self.path, flags | os.O_CREAT | os.O_EXCL, 0o666)
@@ -46,27 +51,31 @@ class Hold:
 
     @property
     def taken(self) -> bool:
-        """Whether this process has locked the folder."""
+        """True if this process has locked the folder."""
         return self._descriptor is not None
 
     def confirm(self) -> None:
-        """Raise LostRunError if the folder's path leads by now to another one than is locked, or nowhere.
+        """Raise LostRunError if the folder's path no longer leads to the folder that is locked.
 
-        StorageError if the system does not say. Where files have no numbers (``st_ino`` is 0, on some file systems of
-        Windows) nothing is noticed; but Windows lets nobody move or remove a folder in which a file is open.
+        Where files have no numbers (``st_ino`` is 0, on some file systems of Windows) nothing is noticed; but Windows
+        lets nobody move or remove a folder in which a file is open.
+
+        Raises:
+            LostRunError: If the folder was moved, removed or made anew.
+            StorageError: If the system does not say.
         """
         confirm_same(self.path, None if self._descriptor is None else os.fstat(self._descriptor), self.folder)
 
     def release(self) -> None:
-        """Let other processes have the folder."""
+        """Release the lock."""
         if self._descriptor is not None:
             os.close(self._descriptor)  # closing releases the lock, and so does the end of the process
             self._descriptor = None
 
     def remove(self) -> None:
-        """Release the folder, without the lock's file if this process made it; OSError if it stays."""
+        """Release the lock, and remove its file if this process made it; OSError if it cannot be removed."""
         if os.name == "nt":
-            self.release()  # Windows removes no open file
+            self.release()  # Windows cannot remove an open file
         if self._made:
             self.path.unlink()
         self.release()

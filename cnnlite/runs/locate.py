@@ -1,4 +1,4 @@
-"""Which run a path means, and which of its checkpoints."""
+"""Paths to runs: the checkpoint that a path means, and the error for a path that is no run."""
 
 import contextlib
 from pathlib import Path
@@ -9,10 +9,12 @@ from cnnlite.utils.text import did_you_mean
 
 
 def checkpoint_of(path: Path) -> Path:
-    """Find the best checkpoint of a run, or else the newest; a file, or the ``path`` of an .npz, is one itself.
+    """Return the best checkpoint of a run, or else the newest; a file, or a path of an .npz, is returned as is.
 
-    CheckpointError for a run that has none yet, ConfigError for another folder, or none; StorageError if the system
-    does not say what there is.
+    Raises:
+        CheckpointError: If the run has no checkpoint yet.
+        ConfigError: If the folder is not a run, or there is none.
+        StorageError: If the system does not say what is there.
     """
     if path.is_file() or path.suffix == ".npz":
         return path
@@ -24,14 +26,14 @@ def checkpoint_of(path: Path) -> Path:
 
 
 def no_run(path: Path) -> ConfigError:
-    """Make the error for a path that is no run directory.
+    """Return the error for a path that is no run directory.
 
-    It names a run of nearly that name, beside the path or where runs go by default, or the latest inside.
+    It suggests a run with a similar name, beside the path or in ``runs``, or the latest run inside the path.
     """
     if is_missing(path):
         known = {run.name: str(run) for base in (Path("runs"), path.parent) for run in _runs_in(base)}
-        way_out = did_you_mean(path.name, known, known)
-        return ConfigError(f"{path}: no such run{way_out or '; name the directory of one, such as runs/small'}")
+        hint = did_you_mean(path.name, known, known)
+        return ConfigError(f"{path}: no such run{hint or '; name the directory of one, such as runs/small'}")
     if path.parent.name == "checkpoints":
         return ConfigError(f"{path}: is not a run directory; name the run, {path.parent.parent}")
     if inside := _runs_in(path):
@@ -40,7 +42,7 @@ def no_run(path: Path) -> ConfigError:
 
 
 def _runs_in(folder: Path) -> list[Path]:
-    """Runs in a folder, the latest last, as far as it can be read: for messages alone."""
+    """Return the runs in a folder, latest last; empty if it cannot be read. Used in messages only."""
     with contextlib.suppress(OSError):
         found = sorted(folder.glob("*/checkpoints/"), key=lambda inside: inside.stat().st_mtime)
         return [inside.parent for inside in found]

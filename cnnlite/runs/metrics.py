@@ -1,4 +1,4 @@
-"""Averages, the confusion matrix, and the CSV file that a run's figures go to."""
+"""Running means, the confusion matrix, and the CSV file of a run's metrics."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -12,7 +12,7 @@ from cnnlite.utils.files import is_missing, is_special, open_to_append, replacin
 from cnnlite.utils.types import Array
 
 _LONGEST_LINE = 10_000
-"""Bytes; longer ones are none of ours, and taken for several."""
+"""Bytes; longer lines were not written by cnnlite, and are read as several."""
 
 COLUMNS = (
     "step",
@@ -28,9 +28,9 @@ COLUMNS = (
 
 
 def hits(logits: Array, targets: Array) -> float:
-    """How many predictions are right; of a mixed image, the share of the predicted class counts (arXiv:1710.09412).
+    """Return the number of correct predictions; a mixed image counts by the share of its predicted class.
 
-    ``targets`` are labels ``(N,)`` or probabilities ``(N, K)``.
+    ``targets`` are labels ``(N,)`` or probabilities ``(N, K)``. Source: arXiv:1710.09412.
     """
     predicted = logits.argmax(axis=1)
     if targets.ndim == 1:
@@ -40,24 +40,24 @@ def hits(logits: Array, targets: Array) -> float:
 
 @dataclass
 class Mean:
-    """A mean as sum and count, divided once at the end, so that a short last batch counts for what it is."""
+    """A mean as sum and count, divided once at the end, so that a short last batch has its true weight."""
 
     total: float = 0.0
     count: int = 0
 
     def add(self, total: float, count: int) -> None:
-        """Take in ``count`` values whose sum is ``total``."""
+        """Add ``count`` values whose sum is ``total``."""
         self.total += total
         self.count += count
 
     @property
     def value(self) -> float | None:
-        """The mean, or None of nothing."""
+        """The mean, or None without values."""
         return self.total / self.count if self.count else None
 
 
 class ConfusionMatrix:
-    """Counts of images by true class (row) and predicted class (column)."""
+    """Number of images by true class (row) and predicted class (column)."""
 
     def __init__(self, classes: int):
         self.counts = np.zeros((classes, classes), dtype=np.int64)
@@ -70,18 +70,18 @@ class ConfusionMatrix:
 
     @property
     def accuracy(self) -> float | None:
-        """Fraction of images on the diagonal, or None of no images."""
+        """Fraction of images on the diagonal, or None without images."""
         return Mean(int(self.counts.trace()), int(self.counts.sum())).value
 
     def per_class(self) -> list[float | None]:
-        """For each true class, the fraction predicted right; None where there is no image of the class."""
+        """Return the fraction of correct predictions for each true class; None for a class without images."""
         return [Mean(int(row[index]), int(row.sum())).value for index, row in enumerate(self.counts)]
 
 
 class MetricsFile:
-    """A CSV file with one row an evaluation: appended to, cut back on resume, never with a row twice.
+    """A CSV file with one row per evaluation: appended to, truncated on resume, never with a row twice.
 
-    ``before`` is called before each writing, and may refuse it.
+    ``before`` is called before each write, and may refuse it.
     """
 
     def __init__(self, path: Path, before: Callable[[], object] = lambda: None):
@@ -89,7 +89,7 @@ class MetricsFile:
         self._before = before
 
     def append(self, row: Mapping[str, float | None]) -> None:
-        """Write one row; a missing value is an empty field. StorageError if it cannot be written."""
+        """Append a row, with an empty field for a missing value; StorageError if it cannot be written."""
         unknown = set(row) - set(COLUMNS)
         if unknown:
             raise ValueError(f"no such columns: {', '.join(sorted(unknown))}")
@@ -106,11 +106,11 @@ class MetricsFile:
             raise unwritable(self.path, error) from error
 
     def cut_back(self, step: int) -> None:
-        """Drop the rows after ``step`` and any row that a killed process left unfinished."""
+        """Remove the rows after ``step``, and any incomplete row of a killed process."""
         if is_missing(self.path):
             return
         self._before()
-        if self.path.is_symlink() or is_special(self.path):  # to which nothing could be appended later
+        if self.path.is_symlink() or is_special(self.path):  # nothing could be appended to it later
             raise StorageError(f"{self.path}: is not a regular file; remove it")
         try:
             if all(kept for _, kept in self._lines(step)):
@@ -122,7 +122,7 @@ class MetricsFile:
             raise unreadable(self.path, error) from error
 
     def reaches_beyond(self, step: int) -> bool:
-        """Tell whether there is a row after ``step``; StorageError if that cannot be read."""
+        """Return True if there is a row after ``step``; StorageError if the file cannot be read."""
         try:
             return not is_missing(self.path) and any(
                 self._is_row(line) and not kept for line, kept in self._lines(step)
@@ -135,7 +135,7 @@ class MetricsFile:
         return ",".join(COLUMNS).encode() + b"\n"
 
     def _lines(self, step: int) -> Iterator[tuple[bytes, bool]]:
-        """All lines, one in memory at a time, and whether to keep each: none if the first is not the header."""
+        """Yield all lines, one in memory at a time, each with True if it is kept; none is kept without the header."""
         with self.path.open("rb") as file:
             first = file.readline(_LONGEST_LINE)
             yield first, first == self._header
@@ -148,7 +148,7 @@ class MetricsFile:
 
 
 class NoMetrics(MetricsFile):
-    """For figures that another rank keeps."""
+    """Metrics that another rank stores."""
 
     def append(self, row: Mapping[str, float | None]) -> None:
         """Do nothing."""
@@ -157,7 +157,7 @@ class NoMetrics(MetricsFile):
         """Do nothing."""
 
     def reaches_beyond(self, step: int) -> bool:
-        """Leave it to the other rank to say so."""
+        """Return False: the other rank checks its file."""
         return False
 
 

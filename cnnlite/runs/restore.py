@@ -1,4 +1,4 @@
-"""From configs and checkpoints to the datasets and networks that they describe."""
+"""Restores datasets and networks from configs and checkpoints."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -26,10 +26,13 @@ _LARGEST_SIDE = 2**20
 
 
 def load_data(config: Config, root: str | None = None, classes: tuple[str, ...] | None = None) -> Dataset:
-    """Load and split the dataset a config names, from another folder if one is given.
+    """Load and split the dataset of a config, from the folder ``root`` if given.
 
-    The config of a checkpoint may be anybody's: with the ``classes`` that it was trained on, nothing is written where
-    the config says, and other classes are refused before pictures are decoded (DataError).
+    The config of a checkpoint is untrusted: with the ``classes`` that it was trained on, nothing is written where the
+    config says.
+
+    Raises:
+        DataError: If the dataset is missing or damaged, or has other classes; these are checked before decoding images.
     """
     data = config.data
     return load_dataset(
@@ -42,10 +45,13 @@ def load_data(config: Config, root: str | None = None, classes: tuple[str, ...] 
 
 
 def check_model(config: Config) -> Network | None:
-    """Infer the shapes of the network before any data is read, where the dataset says what its images are.
+    """Infer the shapes of a network before any data is read, if the config tells the shape of the images.
 
-    Returns the network, without arrays, or None where only the data itself can tell. ConfigError if layers do not fit,
-    or do not fit in memory.
+    Returns:
+        The network, without arrays, or None if only the data tells.
+
+    Raises:
+        ConfigError: If layers do not fit each other, or the network does not fit in memory.
     """
     in_shape = config.data.in_shape
     if in_shape is None:
@@ -57,7 +63,7 @@ def check_model(config: Config) -> Network | None:
 
 
 def check_training(config: Config) -> Network | None:
-    """Infer the network as `check_model` does, and check that optimizer and batches fit it; ConfigError if not."""
+    """Infer a network as `check_model` does, and check that optimizer and batches fit it; ConfigError if not."""
     network = check_model(config)
     if network is not None:
         with config.located():
@@ -67,9 +73,11 @@ def check_training(config: Config) -> Network | None:
 
 
 def infer_model(config: Config) -> Network:
-    """Infer the network as `check_model` does, reading the dataset only where nothing else tells what its images are.
+    """Infer a network as `check_model` does, and read the dataset only if nothing else tells the shape of the images.
 
-    ConfigError if it cannot be built, DataError if the images are needed and not there.
+    Raises:
+        ConfigError: If the network cannot be built.
+        DataError: If the images are needed and missing.
     """
     if (network := check_model(config)) is not None:
         return network
@@ -78,7 +86,7 @@ def infer_model(config: Config) -> Network:
 
 
 def describe_model(config: Config) -> str:
-    """Infer the network of a config and say how large it is; ConfigError if it cannot be built or trained."""
+    """Infer the network of a config and return a line about its size; ConfigError if it cannot be built or trained."""
     network = check_training(config)
     if network is None:
         return "every option is right; the shapes can be checked with the dataset only"
@@ -88,7 +96,10 @@ def describe_model(config: Config) -> str:
 def load_network(path: Path) -> tuple[Checkpoint, Config, Network, Normalizer, tuple[str, ...]]:
     """Read a checkpoint, and rebuild its config, network, normalization and class names.
 
-    Only arrays that fit the network are read. CheckpointError if it does not describe a whole network.
+    Only arrays that fit the network are read.
+
+    Raises:
+        CheckpointError: If it does not describe a whole network.
     """
     with open_checkpoint(path) as file:
         config, network, classes = _rebuild(file.meta, file.announced, path)
@@ -100,7 +111,7 @@ def load_network(path: Path) -> tuple[Checkpoint, Config, Network, Normalizer, t
 def _rebuild(
     meta: dict[str, Any], arrays: Mapping[str, Described], path: Path
 ) -> tuple[Config, Network, tuple[str, ...]]:
-    """Build the network that ``meta`` describes, as yet without training; CheckpointError if ``arrays`` do not fit."""
+    """Build the network that ``meta`` describes, without loading weights; CheckpointError if ``arrays`` do not fit."""
     try:
         config = config_from_data(meta["config"])
         classes, in_shape = tuple(meta["classes"]), tuple(meta["in_shape"])
@@ -130,16 +141,16 @@ def _rebuild(
 
 
 def unregistered(error: ConfigError) -> str:
-    """The way out where the config of a run has a name, of a layer or whatever, that is not registered; else empty."""
+    """Return a hint if a run's config has a name that is not registered, such as a custom layer; else empty."""
     unknown = tuple(f"unknown {registry.kind} " for registry in Registry.by_base.values())
     found = any(problem.message.startswith(unknown) for problem in error.problems)
     return " (one of your own has to be registered first)" if found else ""
 
 
 def check_run(path: Path) -> Callable[[CheckpointFile], None]:
-    """Make a check of whether a file of a run at ``path`` announces what going on with training takes.
+    """Return a check that the file of a run at ``path`` has everything needed to resume training.
 
-    CheckpointError for the network and its averages, the normalization, and the state of the optimizer.
+    The check raises CheckpointError for missing or unfit arrays of network, averages, normalization or optimizer.
     """
 
     def check(file: CheckpointFile) -> None:
@@ -162,10 +173,10 @@ def _normalizer_of(checkpoint: Checkpoint, path: Path) -> Normalizer:
 
 
 def state_of(checkpoint: Checkpoint) -> dict[str, Array]:
-    """Select the arrays of a checkpoint that belong to the network."""
+    """Return the arrays of a checkpoint that belong to the network."""
     return {name: array for name, array in checkpoint.arrays.items() if name.startswith(_STATE)}
 
 
 def averaged_state_of(checkpoint: Checkpoint) -> dict[str, Array]:
-    """Select what to evaluate with: the network's arrays, or the averages of them where the training kept some."""
+    """Return the arrays to evaluate with: the averages, where training kept some, else the network's own."""
     return state_of(checkpoint) | checkpoint.part("average")

@@ -1,4 +1,4 @@
-"""What a run has come to: on its way, and at its end."""
+"""Progress of a run, and its result."""
 
 import json
 from dataclasses import dataclass, field, fields
@@ -12,44 +12,44 @@ from cnnlite.utils.console import shell_word
 from cnnlite.utils.files import read_small
 
 _LARGEST_OBJECT = 1_000_000
-"""Bytes of JSON; real ones have a thousandth of it."""
+"""Bytes of JSON; real files have a thousandth of it."""
 _LARGEST_NUMBER = 1e18
 
 
 @dataclass
 class Progress:
-    """How far a run is: what a checkpoint holds beside the arrays."""
+    """Progress of a run, as a checkpoint holds it beside the arrays."""
 
     step: int = 0
     evaluated: int = 0
     """The last step with a row in metrics.csv."""
     seconds: float = 0.0
-    """Time spent training and validating, over all sittings."""
+    """Time spent training and validating, over all sessions."""
     loss: Mean = field(default_factory=Mean)
-    """Of the training batches since the last row, as is `accuracy`."""
+    """Mean over the training batches since the last row, as is `accuracy`."""
     accuracy: Mean = field(default_factory=Mean)
     best_step: int | None = None
     best_accuracy: float | None = None
     """On the validation images, as is `best_loss`."""
     best_loss: float | None = None
-    """None too in a checkpoint from before it was kept; the first of equal accuracies stays the best then."""
+    """None too in old checkpoints without it; the first of equal accuracies then stays the best."""
 
     def is_better(self, accuracy: float, loss: float) -> bool:
-        """Whether a validation is better than the best so far: a higher accuracy, or as high a one with a lower loss.
+        """Return True if a validation beats the best so far: a higher accuracy, or the same with a lower loss.
 
-        It decides which checkpoint is ``best``, and what ``patience`` waits for.
+        This decides which checkpoint is ``best``, and what ``patience`` waits for.
         """
         if self.best_accuracy is None or accuracy != self.best_accuracy:
             return self.best_accuracy is None or accuracy > self.best_accuracy
         return self.best_loss is not None and loss < self.best_loss
 
     def stale(self, every: int) -> int:
-        """How many validations, one ``every`` so many steps, there have been since the best one; 0 without any."""
+        """Return the number of validations, one each ``every`` steps, since the best one; 0 before the first."""
         return 0 if self.best_step is None else self.evaluated // every - self.best_step // every
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> "Progress":
-        """How far the run was at a checkpoint; CheckpointError if it does not say."""
+        """Return the progress in a checkpoint; CheckpointError if there is none."""
         try:
             return cls.from_meta(checkpoint.fact("progress", dict))
         except (KeyError, TypeError) as error:
@@ -57,7 +57,7 @@ class Progress:
 
     @classmethod
     def from_meta(cls, data: dict[str, Any]) -> "Progress":
-        """Undo `dataclasses.asdict`; KeyError or TypeError if it is not that."""
+        """Invert `dataclasses.asdict`; KeyError or TypeError if ``data`` does not come from it."""
         progress = cls(**{**data, "loss": Mean(**data["loss"]), "accuracy": Mean(**data["accuracy"])})
         for part in (progress, progress.loss, progress.accuracy):
             for known in fields(part):
@@ -68,7 +68,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Result:
-    """What a run came to: the content of result.json."""
+    """Result of a run: the content of result.json."""
 
     config: str
     seed: int
@@ -82,13 +82,14 @@ class Result:
     parameters: int
     cnnlite_version: str
     status: str
-    """``complete``, ``interrupted`` or ``diverged``; only a complete run has test figures."""
+    """``complete``, ``interrupted`` or ``diverged``; only a complete run has test metrics."""
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """Read the JSON object of a run's file; empty if it is not there or holds something else.
+    """Read the JSON object in a run's file; empty if the file is missing or holds something else.
 
-    DataError if it cannot be read: no regular file, no permission, or larger than any that a run writes.
+    Raises:
+        DataError: If it cannot be read: not a regular file, no permission, or larger than any that a run writes.
     """
     try:
         content = json.loads(read_small(path, _LARGEST_OBJECT))
@@ -100,7 +101,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """The fields of a `Result` that a file holds with values of the right type; DataError as from `read_object`."""
+    """Return those fields of a `Result` that a file holds with the right type; DataError as from `read_object`."""
     content, kinds = read_object(path), {field.name: field.type for field in fields(Result)}
     return {name: value for name, value in content.items() if name in kinds and _fits(value, kinds[name])}
 
@@ -115,7 +116,7 @@ def _is_a(value: Any, kind: Any) -> bool:
 
 
 def describe_row(row: dict[str, Any], total: int, *, best: bool = False) -> str:
-    """Put a row of the metrics into words; ``total`` is the number of steps in the end, ``best`` marks a new best."""
+    """Format a row of the metrics; ``total`` is the number of steps of the run, ``best`` marks a new best."""
     parts = [f"epoch {row['epoch']:.2f}".removesuffix(".00"), f"step {row['step']}/{total}"]
     parts.append(f"train loss {row['train_loss']:.4f}, accuracy {row['train_accuracy']:.2%}")
     if row["validation_loss"] is not None:

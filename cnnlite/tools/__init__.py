@@ -1,1 +1,1 @@
-"""Commands other than training: looking at networks, runs and machines."""
+"""Tools beside training: summaries, checks, benchmarks, predictions, reports and export."""

@@ -1,4 +1,4 @@
-"""Measure whole training steps on random images: what `cnnlite bench` prints."""
+"""Benchmarks of whole training steps on random images, for `cnnlite bench`."""
 
 import copy
 import statistics
@@ -21,55 +21,55 @@ from cnnlite.utils.types import Array
 
 WARM_UP_STEPS = 3
 _SECONDS = 2.0
-"""How long to measure, unless the user says how many steps."""
+"""Duration of a measurement, unless the number of steps is given."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """What a training step costs: forward, loss, backward and update, on a batch that lies in memory."""
+    """Cost of a training step (forward, loss, backward, update) on a batch in memory."""
 
     step_ms_median: float
     step_ms_min: float
     images_per_second: float
     gflops: float
-    """Achieved: the operations of convolutions and linear layers and of their gradients, as if computed directly."""
+    """Achieved: operations of convolutions and linear layers and of their gradients, counted as direct convolutions."""
     gemm_peak_gflops: float
     peak_memory_bytes: int
-    """Of the whole process while it made the steps; 0 where the system does not tell."""
+    """Of the whole process during the steps; 0 if the system does not tell."""
     threads: int
     blas_kernel: str
 
 
 @dataclass(frozen=True)
 class LayerTiming:
-    """Median milliseconds of a layer in a training step, without those of the layers inside it."""
+    """Median time of a layer in a training step, in milliseconds, without the layers inside it."""
 
     name: str
     kind: str
-    """As in a config; ``batch_norm + relu`` if the first does the work of the second."""
+    """Name in configs; ``batch_norm + relu`` for layers fused into one."""
     forward_ms: float
     backward_ms: float
 
 
 @dataclass(frozen=True)
 class Report:
-    """All that `bench` finds out about a network."""
+    """Results of a benchmark."""
 
     batch_size: int
     timing: Timing
     layers: list[LayerTiming] | None
     rest_ms: float
-    """Median milliseconds of loss and update in a step; 0 where layers were not timed."""
+    """Median milliseconds of loss and update in a step; 0 if layers were not timed."""
 
     def facts(self) -> dict[str, Any]:
-        """The figures as an object for programs."""
+        """Return the results as an object for JSON."""
         facts = {"batch_size": self.batch_size, **asdict(self.timing)}
         if self.layers is not None:
             facts |= {"layers": [asdict(row) for row in self.layers], "rest_ms": self.rest_ms}
         return facts
 
     def describe(self, name: str) -> str:
-        """The figures in words, and a table if layers were timed."""
+        """Format the results as text, with a table if layers were timed."""
         found = self.timing
         memory = size_text(found.peak_memory_bytes) if found.peak_memory_bytes else "unknown"
         lines = [
@@ -87,12 +87,12 @@ class Report:
 
 
 class Step:
-    """A training step of a network on one random batch, made again and again.
+    """A training step of a network on one random batch, to be repeated.
 
     Args:
-        network: what to train.
-        config: names loss and optimizer.
-        batch_size: images in the batch.
+        network: network to train.
+        config: config with loss and optimizer.
+        batch_size: number of images in the batch.
     """
 
     def __init__(self, network: Network, config: Config, batch_size: int):
@@ -106,7 +106,7 @@ class Step:
         self.count = 0
 
     def __call__(self) -> float:
-        """Make one step; returns the loss before it."""
+        """Make one step, and return the loss before it."""
         logits = self.network.forward(self.x, training=True, step=self.count)
         loss, dlogits = self.loss.loss_and_gradient(logits, self.labels)
         self.network.backward(dlogits)
@@ -115,7 +115,7 @@ class Step:
         return loss
 
     def seconds(self, steps: int) -> list[float]:
-        """The times of ``steps`` steps, in seconds."""
+        """Make ``steps`` steps, and return their times in seconds."""
         times = []
         with np.errstate(all="ignore"):  # as in training
             for _ in range(steps):
@@ -126,7 +126,7 @@ class Step:
 
 
 def bench(config: Config, *, batch_size: int | None = None, steps: int | None = None, layers: bool = False) -> Report:
-    """Measure the network of a config; see `prepare` and `measure`. ``layers`` asks for the time of each layer too."""
+    """Benchmark the network of a config; see `prepare` and `measure`. ``layers`` also times each layer."""
     step = prepare(config, batch_size)
     timing = measure(step, steps)
     rows, rest_ms = measure_layers(step, steps) if layers else (None, 0.0)
@@ -134,9 +134,10 @@ def bench(config: Config, *, batch_size: int | None = None, steps: int | None = 
 
 
 def prepare(config: Config, batch_size: int | None = None) -> Step:
-    """Build the network of a config, no data needed, and a batch for it of the config's size unless another is given.
+    """Build the network of a config and a random batch for it, by default of the config's batch size.
 
-    Raises ConfigError if the network cannot be built without the files of the dataset.
+    Raises:
+        ConfigError: If the network cannot be built without the files of the dataset.
     """
     machine.reset_peak_memory()
     checked = check_model(config)
@@ -148,10 +149,10 @@ def prepare(config: Config, batch_size: int | None = None) -> Step:
 
 
 def measure(step: Step, steps: int | None = None) -> Timing:
-    """Time ``steps`` training steps, or two seconds of them and at least ten, after a few that warm up."""
+    """Time ``steps`` training steps, by default two seconds of them and at least ten, after a warm-up."""
     warm_up = step.seconds(WARM_UP_STEPS)
     times = step.seconds(steps or _enough_steps(warm_up))
-    memory = machine.peak_memory_bytes()  # before `gemm_peak` takes some for itself
+    memory = machine.peak_memory_bytes()  # read before `gemm_peak` allocates
     median = statistics.median(times)
     return Timing(
         step_ms_median=median * 1e3,
@@ -166,17 +167,19 @@ def measure(step: Step, steps: int | None = None) -> Timing:
 
 
 def training_multiply_adds(network: Network) -> int:
-    """Multiply-adds of a training step for one sample: forward, and once each for the gradients that are needed."""
+    """Return the multiply-adds of a training step for one sample: forward, and each gradient that is needed."""
     return sum(
         layer.multiply_adds * (1 + ("weight" in layer.params) + layer.needs_dx) for _, layer in network.model.walk()
     )
 
 
 def measure_layers(step: Step, steps: int | None = None) -> tuple[list[LayerTiming], float]:
-    """Time each layer over ``steps`` training steps; a layer that another does the work of is named in that one's row.
+    """Time each layer over ``steps`` training steps; fused layers share a row.
 
-    Rows are in the order of the network. A sequence has none: all its time is that of its layers. Also returns the
-    median milliseconds of the rest of a step: loss and update.
+    Rows are in the order of the network. A sequence has none, as all its time is that of its layers.
+
+    Returns:
+        The rows, and the median milliseconds of the rest of a step: loss and update.
     """
     model = step.network.model
     seconds: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
@@ -185,7 +188,7 @@ def measure_layers(step: Step, steps: int | None = None) -> tuple[list[LayerTimi
         whole = np.array(step.seconds(steps))
 
     def last(name: str, way: str) -> Array:
-        times = seconds[name, way]  # none where nobody needs the gradient for the layer's output
+        times = seconds[name, way]  # none if the gradient of the layer's output is not needed
         return np.array(times[-steps:] if times else [0.0] * steps)
 
     def own_ms(name: str, layer: Layer, way: str) -> float:
@@ -201,7 +204,7 @@ def measure_layers(step: Step, steps: int | None = None) -> tuple[list[LayerTimi
 
 
 def _enough_steps(warm_up: list[float]) -> int:
-    """How many steps to time if the last of those before took as long as each of them will."""
+    """Return the number of steps to time, judged by the last warm-up step."""
     return max(10, min(2000, round(_SECONDS / warm_up[-1])))
 
 

@@ -1,4 +1,4 @@
-"""What `cnnlite doctor` finds: this machine, what is installed, and whether the datasets are whole."""
+"""Diagnosis for `cnnlite doctor`: machine, installed packages, and integrity of the datasets."""
 
 import importlib.util
 import os
@@ -21,11 +21,11 @@ EXTRAS = {
     "mpi": "mpi4py",
     "tensorboard": "tensorboardX",
 }
-"""Optional parts of cnnlite, and the module that each needs."""
+"""Extras of cnnlite, and the module that each needs."""
 
 
 def examine(root: Path) -> Iterator[tuple[str, str]]:
-    """Name and finding, one line each, as they are found; datasets are looked for in ``root``."""
+    """Yield findings one by one, each as name and text; datasets are looked for in ``root``."""
     yield "CPU", f"{machine.cpu_name()}{', ' * bool(machine.vectors())}{machine.vectors()}"
     yield "cores", f"{engine.available_cores()} to use, threads {engine.threads()}"
     yield "limits", _limits()
@@ -42,7 +42,7 @@ def examine(root: Path) -> Iterator[tuple[str, str]]:
 
 
 def _limits() -> str:
-    """Say how much memory and processor time control groups leave to this process."""
+    """Describe the memory and processor limits that control groups set for this process."""
     memory, processors = cgroups.memory_limit(), cgroups.processors()
     found = [f"{memory / 1e9:,.1f} GB of memory"] if memory else []
     found += [f"the time of {processors:.3g} cores"] if processors else []
@@ -50,7 +50,7 @@ def _limits() -> str:
 
 
 def _pins(peak: float) -> str:
-    """Which environment variables bind OpenBLAS, and what that costs."""
+    """Describe the environment variables that pin the kernel of OpenBLAS, and their cost."""
     settings = [f"{name}={os.environ[name]}" for name in machine.PINS if os.environ.get(name)]
     if not settings:
         return "none, OpenBLAS chooses by the processor"
@@ -73,7 +73,7 @@ def _versions() -> dict[str, str]:
 
 
 def _dataset(cifar: Cifar, root: Path) -> str:
-    """Whether a dataset is in ``root``; checksums tell, or reading it where its version has none."""
+    """Describe the state of a dataset in ``root``, by its checksums, or by reading it if its version has none."""
     archive = ARCHIVES[cifar.name]
     try:
         for folder in (root / archive.folder, root):

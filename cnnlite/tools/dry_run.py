@@ -1,4 +1,4 @@
-"""A training without training: what its network and dataset are, and how much time and memory it takes."""
+"""Dry run of a training: describes network and dataset, and predicts time and memory."""
 
 from collections.abc import Iterator
 
@@ -11,10 +11,12 @@ from cnnlite.utils.text import size_text
 
 
 def preview(request: Request, stop: StopFlag, offer: Offer) -> Iterator[str]:
-    """Describe the training that ``request`` asks for, part by part, and make no run.
+    """Describe the training that ``request`` asks for, part by part, without making a run.
 
-    Raises what the training would: ConfigError, DataError for missing or damaged images, DivergedError in its first
-    steps.
+    Raises:
+        ConfigError: If the config is wrong, or the budget too short.
+        DataError: If images are missing or damaged.
+        DivergedError: If the first steps diverge.
     """
     config = request.load_config()
     yield summarize(config).describe(request.config if isinstance(request.config, str) else config.name)

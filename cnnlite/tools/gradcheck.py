@@ -1,7 +1,7 @@
-"""Analytic gradients of a network against differences along random directions, in float64.
+"""Gradient check: compares analytic gradients of a network with finite differences, in float64.
 
-A wrong gradient agrees with the slope along a random direction with probability 0, so a few directions check an array
-of any size.
+Differences are taken along random directions. A wrong gradient agrees with the slope along a random direction with
+probability 0, so a few directions check an array of any size.
 """
 
 import math
@@ -20,41 +20,41 @@ from cnnlite.utils.rng import stream
 from cnnlite.utils.types import Array, Shape
 
 TOLERANCE = 1e-4
-"""Largest error of a right gradient, relative to its length; rounding and kinks leave it a hundred times smaller."""
+"""Largest error of a correct gradient, relative to its length; rounding and kinks cause a hundredth of it."""
 IMAGES = 4
 _DIRECTIONS = 2
 _DISTANCES = (1e-7, 1e-8, 1e-6)
-"""Tried in this order: functions with kinks (relu, max pooling) have a slope only as far as the next kink."""
+"""Tried in this order: functions with kinks (relu, max pooling) have a slope only up to the next kink."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """What the comparison found for a layer, or for the whole network."""
+    """Result of the check of a layer, or of the whole network."""
 
     name: str
     """As in the names of its parameters; empty for the whole network."""
     kind: str
     errors: Mapping[str, float]
-    """Difference relative to the gradient's length, for ``input`` and for each parameter; infinite without one."""
+    """Error relative to the gradient's length, for ``input`` and each parameter; infinite if a gradient is missing."""
 
     @property
     def worst(self) -> str:
-        """Whose gradient is furthest off; a NaN is further off than any number."""
+        """Name with the largest error; NaN counts as larger than any number."""
         return max(self.errors, key=lambda name: math.inf if math.isnan(self.errors[name]) else self.errors[name])
 
     @property
     def right(self) -> bool:
-        """Whether all gradients are what they should be."""
+        """True if all gradients are correct."""
         return self.errors[self.worst] <= TOLERANCE
 
 
 def check(config: Config) -> list[Check]:
-    """Check each layer of a config's network by itself, in the order of the network, then all of it with its loss.
+    """Check each layer of a config's network by itself, in order, then the whole network with its loss.
 
-    A layer that another does the work of is checked with that one. See `infer_model` for errors.
+    Fused layers are checked together. See `infer_model` for errors.
     """
     in_shape = infer_model(config).in_shape
-    # Not that of a network, whose first layers leave out the gradient for their input.
+    # Not a `Network`, whose first layers leave out the gradient of their input.
     model = inferred(config.model, in_shape)
     fuse(model)
     model.allocate(stream(config.seed, "weights"), np.dtype(np.float64))
@@ -62,7 +62,7 @@ def check(config: Config) -> list[Check]:
     x = rng.standard_normal((IMAGES, *in_shape))
     shapes: dict[str, Shape] = {}
     with watched(model, lambda call: shapes.update({call.name: call.given.shape})):
-        model.forward(x, Context())  # which leaves no branch out
+        model.forward(x, Context())  # evaluation mode leaves no branch out
     checks = [
         Check(name, kind, _layer_errors(layer, rng.standard_normal(shapes[name]), rng))
         for name, kind, layer in working_layers(model)
@@ -72,7 +72,7 @@ def check(config: Config) -> list[Check]:
 
 
 def describe(checks: list[Check]) -> str:
-    """A line for each check, and the verdict."""
+    """Format the checks as a table, with a verdict."""
     names = max(len("layer"), *(len(found.name) for found in checks))
     kinds = max(len("kind"), *(len(found.kind) for found in checks))
     lines = [f"{'layer':{names}}  {'kind':{kinds}}  {'error':>8}  of the gradient for"]
@@ -86,7 +86,7 @@ def describe(checks: list[Check]) -> str:
 
 
 def slope(at: Callable[[float], float], distance: float) -> float:
-    """The derivative of ``at`` at 0 by central differences of fourth order."""
+    """Return the derivative of ``at`` at 0, by central differences of fourth order."""
     near, far = at(distance) - at(-distance), at(2 * distance) - at(-2 * distance)
     return (8 * near - far) / (12 * distance)
 
@@ -94,9 +94,9 @@ def slope(at: Callable[[float], float], distance: float) -> float:
 def _error(
     loss: Callable[[], float], arrays: Mapping[str, Array], gradients: Mapping[str, Array], rng: np.random.Generator
 ) -> float:
-    """How far ``gradients`` are from those of ``loss()`` for ``arrays``, which it reads; relative to their length.
+    """Return the error of ``gradients`` of ``loss()`` for ``arrays``, which it reads; relative to their length.
 
-    All arrays move together, each in proportion to its own numbers. Infinite if a gradient is not there.
+    All arrays move together, each in proportion to its own values. The error is infinite if a gradient is missing.
     """
     if any(name not in gradients or gradients[name].shape != array.shape for name, array in arrays.items()):
         return math.inf
@@ -131,7 +131,7 @@ def _error(
 
 
 def _layer_errors(layer: Layer, x: Array, rng: np.random.Generator) -> dict[str, float]:
-    """The errors of a layer's gradients for its input ``x`` and its own parameters; the loss is ``sum(dy * y)``."""
+    """Return the errors of a layer's gradients for its input ``x`` and its parameters; the loss is ``sum(dy * y)``."""
     training = Context(training=True)
     dy = rng.standard_normal(layer.forward(x, training).shape)
     dx = layer.backward(dy)
@@ -145,7 +145,7 @@ def _layer_errors(layer: Layer, x: Array, rng: np.random.Generator) -> dict[str,
 
 
 def _network_errors(config: Config, network: Network, x: Array, rng: np.random.Generator) -> dict[str, float]:
-    """The error of the gradients for all parameters together."""
+    """Return the error of the gradients for all parameters together."""
     labels = rng.integers(network.out_shape[0], size=len(x))
 
     def loss_and_gradient() -> tuple[float, Array]:

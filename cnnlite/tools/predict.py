@@ -1,4 +1,4 @@
-"""A trained network on images of one's own: arrays, or files of pictures."""
+"""Predictions of a trained network, for arrays and image files."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ _FILES_AT_ONCE = 64
 
 
 class Model:
-    """A trained network with all it needs to be shown images: sizes, normalization, class names."""
+    """A trained network with everything needed to predict: image size, normalization, class names."""
 
     def __init__(self, config: Config, network: Network, normalizer: Normalizer, classes: tuple[str, ...]):
         self.config = config
@@ -34,9 +34,9 @@ class Model:
         """Names of the classes, in the order of the probabilities."""
         self.crop = config.data.center_crop
         self.views: Views = config.train.tta
-        """Views of each image whose logits are averaged."""
+        """Views of each image, whose logits are averaged."""
         self.frame = config.data.dataset.frame or Frame(network.in_shape[0], network.in_shape[1])
-        """How pictures of any size are brought to the size of the dataset's images."""
+        """Resizing of pictures of any size to the size of the dataset's images."""
 
     @classmethod
     def load(cls, checkpoint: Path) -> "Model":
@@ -45,18 +45,20 @@ class Model:
 
     @property
     def image_shape(self) -> Shape:
-        """Height, width and channels of the images that `predict` takes: those of the dataset."""
+        """Height, width and channels of the images that `predict` takes, as in the dataset."""
         return (self.frame.height, self.frame.width, self.network.in_shape[2])
 
     def predict(self, images: Array) -> Array:
-        """Probabilities of the classes, float32 (N, classes), for images as in the dataset, uint8 (N, H, W, C).
+        """Return the class probabilities, float32 (N, classes), of images as in the dataset, uint8 (N, H, W, C).
 
-        ValueError for other images, DivergedError if the network's outputs are not finite.
+        Raises:
+            ValueError: If the images have another dtype or shape.
+            DivergedError: If the network's outputs are not finite.
         """
         return softmax(self.logits(images, self.views))
 
     def logits(self, images: Array, views: Views) -> Array:
-        """What the network gives for images as `predict` takes them, float32 (N, classes), on average over views."""
+        """Return the logits, float32 (N, classes), of images as `predict` takes them, averaged over ``views``."""
         if images.dtype != np.uint8 or images.shape[1:] != self.image_shape:
             height, width, channels = self.image_shape
             wanted = f"images must be uint8 of shape (N, {height}, {width}, {channels})"
@@ -75,29 +77,30 @@ class Model:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable classes of a picture, or what is wrong with it."""
+    """The most probable classes of a picture, or the reason it could not be read."""
 
     image: str
     best: Sequence[tuple[str, float]] = ()
-    """Class names and probabilities, the greatest first."""
+    """Class names and probabilities, highest first."""
     fault: str = ""
 
     def facts(self) -> dict[str, Any]:
-        """The prediction as an object for programs."""
+        """Return the prediction as an object for JSON."""
         if self.fault:
             return {"image": self.image, "error": self.fault}
         return {"image": self.image, "top": [{"class": name, "probability": value} for name, value in self.best]}
 
     def describe(self) -> str:
-        """The prediction in words."""
+        """Format the prediction as text."""
         width = max(len(name) for name, _ in self.best)
         return "\n".join([one_line(self.image), *(f"  {name:{width}}  {value:7.2%}" for name, value in self.best)])
 
 
 def predict_files(model: Model, paths: Sequence[Path], top: int) -> Iterator[Prediction]:
-    """Show the network pictures of any size, those in a folder where a path is one; ``top`` classes for each.
+    """Predict the ``top`` classes of picture files of any size; a folder stands for the pictures in it.
 
-    DataError for a folder without pictures, or if the network does not take three channels.
+    Raises:
+        DataError: If a folder has no pictures, or the network does not take three channels.
     """
     if model.image_shape[2] != 3:
         raise DataError(f"pictures have 3 channels, but this network takes {model.image_shape[2]}")

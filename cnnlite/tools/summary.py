@@ -1,4 +1,4 @@
-"""What a network looks like: its layers with their shapes and sizes, as a table and for programs."""
+"""Summary of a network: its layers with output shapes and sizes, as a table and for programs."""
 
 import math
 from collections.abc import Iterator
@@ -19,14 +19,14 @@ _TITLES = ("output", "parameters", "multiply-adds", "memory")
 
 @dataclass(frozen=True)
 class Row:
-    """A layer with all that is inside it; rows are equal if their layers look the same, whatever they are called."""
+    """A layer with everything inside it; rows are equal if their layers are, regardless of their names."""
 
     name: str = field(compare=False)
     """As in the names of its parameters, such as ``3.body.0``."""
     label: str = field(compare=False)
-    """Which part of the layer around it this is: ``0``, ``body``, ``branch 1``."""
+    """Its place in the layer around it: ``0``, ``body``, ``branch 1``."""
     kind: str
-    """As in a config."""
+    """Name in configs."""
     out_shape: Shape
     parameters: int
     multiply_adds: int
@@ -35,10 +35,10 @@ class Row:
     """Size of the outputs of all layers for one image, as if each wrote an output of its own."""
     inside: tuple["Row", ...] = ()
     repeated: bool = False
-    """Whether what is inside is one thing again and again."""
+    """True if the layers inside are repetitions of one."""
 
     def walk(self) -> Iterator["Row"]:
-        """This row and those of all layers inside it, depth first."""
+        """Yield this row and those of all layers inside it, depth first."""
         yield self
         for row in self.inside:
             yield from row.walk()
@@ -46,7 +46,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """A network in figures."""
+    """Layers and sizes of a network."""
 
     in_shape: Shape
     model: Row
@@ -55,11 +55,11 @@ class Summary:
 
     @property
     def rows(self) -> tuple[Row, ...]:
-        """The outermost layers: those of the list that a model usually is."""
+        """Rows of the outermost layers: those of the list that a model usually is."""
         return self.model.inside if self.model.kind == "sequential" else (self.model,)
 
     def facts(self) -> dict[str, Any]:
-        """The figures as an object for programs: those of the whole, then ``layers``, the outer before the inner."""
+        """Return the summary as an object for JSON: totals, then ``layers``, outer before inner."""
         figures = ("parameters", "multiply_adds", "activation_bytes")
         return {
             "in_shape": self.in_shape,
@@ -75,7 +75,7 @@ class Summary:
         }
 
     def describe(self, name: str) -> str:
-        """A table with nested layers indented, and totals; layers that hold others show the sum of them."""
+        """Format a table with nested layers indented, and totals; a layer that holds others shows their sum."""
         model = self.model
         rows = [cells for row in self.rows for cells in _cells(row, 0)]
         total = ("total", "", f"{model.parameters:,}", f"{model.multiply_adds:,}", size_text(model.activation_bytes))
@@ -128,7 +128,7 @@ def _row(layer: Layer, network: Network, name: str = "", label: str = "") -> Row
 
 
 def _cells(row: Row, depth: int, label: str = "") -> Iterator[tuple[str, ...]]:
-    """The lines of a row and of all inside it; of equal ones in a repeat, the first stands for all."""
+    """Yield the lines of a row and of all inside it; equal layers of a repeat share one line."""
     label = label or row.label
     kind = row.kind
     if kind == "sequential" and row.label:
@@ -152,5 +152,5 @@ def _cells(row: Row, depth: int, label: str = "") -> Iterator[tuple[str, ...]]:
 
 
 def shape_text(shape: Shape) -> str:
-    """Write a shape as people do: ``32 x 32 x 3``."""
+    """Format a shape for people: ``32 x 32 x 3``."""
     return " x ".join(map(str, shape))

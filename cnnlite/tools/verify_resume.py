@@ -1,4 +1,4 @@
-"""A short run that is stopped and killed again and again, to see whether it ends as one that never was."""
+"""Verification of resuming: interrupts a short run again and again, and compares it with an uninterrupted one."""
 
 import contextlib
 import csv
@@ -21,19 +21,25 @@ from cnnlite.training.progress import Reporter
 from cnnlite.utils.signals import StopFlag, Stopped
 
 _FEW = 64
-"""Images that are enough to validate and test with here."""
+"""Number of images that are enough to validate and test with here."""
 
 
-def rehearse(config: Config, dataset: Dataset, steps: int, stop: StopFlag) -> str:
-    """Make a run of ``steps`` steps, and the same with interruptions, in a temporary folder; returns what was proved.
+def verify(config: Config, dataset: Dataset, steps: int, stop: StopFlag) -> str:
+    """Train for ``steps`` steps, once without and then with interruptions, and compare every bit.
 
-    The run has the config's model, data, optimizer and schedule, but two epochs, on as few images as that takes, and
-    frequent validations and checkpoints. CnnliteError if the runs end with different bits.
+    The runs have the config's model, data, optimizer and schedule, but two epochs of as few images as that takes, and
+    frequent validations and checkpoints. They are made in a temporary folder.
+
+    Returns:
+        A sentence that says what was verified.
+
+    Raises:
+        CnnliteError: If the runs end with different bits.
     """
     config, dataset = _shortened(config, dataset, steps)
     with tempfile.TemporaryDirectory(prefix="cnnlite-") as folder:
         whole, stopped, killed = (Path(folder) / name for name in ("whole", "stopped", "killed"))
-        _sitting(config, whole, dataset, stop)
+        _session(config, whole, dataset, stop)
         stops = _repeatedly(config, stopped, dataset, stop, kill=False)
         kills = _repeatedly(config, killed, dataset, stop, kill=True)
         found = {name: differences(whole, other) for name, other in (("stopped", stopped), ("killed", killed))}
@@ -52,7 +58,7 @@ def rehearse(config: Config, dataset: Dataset, steps: int, stop: StopFlag) -> st
 
 
 def differences(one: Path, other: Path) -> list[str]:
-    """Compare what two finished runs left, times aside; returns the names of what is not the same, bit for bit."""
+    """Compare the files of two finished runs, times aside; return the names of parts that differ in any bit."""
     found = []
     for kind in ("last", "best"):
         checkpoints = [load_checkpoint(run / "checkpoints" / f"{kind}.npz") for run in (one, other)]
@@ -84,7 +90,7 @@ def _result(run: Path) -> dict[str, Any]:
 
 
 def _shortened(config: Config, dataset: Dataset, steps: int) -> tuple[Config, Dataset]:
-    """Make a run of two epochs, the last batch of each a short one, out of any."""
+    """Return a config and dataset of two short epochs, each ending in a short batch."""
     data = json.loads(json.dumps(config.resolved))
     data["train"] |= {"epochs": None, "iterations": steps, "validate_every": 3, "checkpoint_every": 2}
     size = config.train.batch_size
@@ -98,11 +104,11 @@ def _shortened(config: Config, dataset: Dataset, steps: int) -> tuple[Config, Da
 
 
 class _Killed(BaseException):
-    """Ends a sitting without a chance to save."""
+    """Ends a session without a chance to save."""
 
 
 class _Interruption(StopFlag):
-    """Ends a sitting when the loop has asked ``patience`` times whether it should; also if the user wants it ended."""
+    """Ends a session after ``patience`` checks of the loop, and whenever the user asks."""
 
     def __init__(self, user: StopFlag, patience: int, kill: bool):
         super().__init__()
@@ -123,17 +129,17 @@ class _Interruption(StopFlag):
 
 
 def _repeatedly(config: Config, path: Path, dataset: Dataset, user: StopFlag, kill: bool) -> int:
-    """Make a run in as many sittings as it takes; returns how many were interrupted."""
-    sittings, patience, before = 0, 1, -1
+    """Train in as many sessions as it takes; return how many were interrupted."""
+    interrupted, patience, before = 0, 1, -1
     while True:
         try:
-            _sitting(config, path, dataset, _Interruption(user, patience, kill))
-            return sittings
+            _session(config, path, dataset, _Interruption(user, patience, kill))
+            return interrupted
         except (Stopped, _Killed):
             user.check()
-        sittings += 1
+        interrupted += 1
         reached = _reached(path)
-        if reached <= before:  # it needs to get to the next checkpoint
+        if reached <= before:  # a session has to reach the next checkpoint
             patience += 1
         before = reached
 
@@ -145,7 +151,7 @@ def _reached(path: Path) -> int:
     return -1
 
 
-def _sitting(config: Config, path: Path, dataset: Dataset, stop: StopFlag) -> None:
+def _session(config: Config, path: Path, dataset: Dataset, stop: StopFlag) -> None:
     with _directory(path) as run:
         checkpoint = None if run.is_unsaved() else run.newest_checkpoint()[0]
         train(config, run, dataset=dataset, reporter=Reporter(quiet=True), stop=stop, resume=checkpoint)

@@ -1,1 +1,1 @@
-"""The training loop and all that surrounds it."""
+"""Training: launching and resuming runs, the loop, evaluation, recording and progress."""

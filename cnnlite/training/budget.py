@@ -1,4 +1,4 @@
-"""How long a training takes: measured on a few steps of it, and fitted into a budget of time."""
+"""Time budgets: measures the pace of a training, and chooses the number of steps that fits."""
 
 import math
 import tempfile
@@ -24,44 +24,44 @@ from cnnlite.utils.signals import StopFlag
 from cnnlite.utils.text import duration
 
 RESERVE = 0.03
-"""Part of a budget that is not planned with: times vary by as much."""
+"""Fraction of a budget left unplanned, as times vary by that much."""
 _WARM_UP_STEPS = 3
 _SECONDS = 2.0
 
 
 @dataclass(frozen=True)
 class Pace:
-    """What the parts of a training cost, in seconds, and how often each is due."""
+    """Cost of each part of a training, in seconds, and how often each part is due."""
 
     setup: float
-    """Of all before the first step, once the dataset is loaded."""
+    """Everything before the first step, once the dataset is loaded."""
     step: float
     validation: float
-    """Of all validation images, with the checkpoint of a new best."""
+    """One pass over the validation images, with the checkpoint of a new best."""
     save: float
     test: float
     steps_per_epoch: int
     validate_every: int
     checkpoint_every: int
     peak_memory_bytes: int
-    """Of the process while it measured; 0 where the system does not tell."""
+    """Of the process during the measurement; 0 if the system does not tell."""
 
     def seconds(self, steps: int) -> float:
-        """How long a training of so many steps takes, validations, checkpoints and test included."""
+        """Return the duration of a training of ``steps`` steps, with validations, checkpoints and test."""
         validations, saves = math.ceil(steps / self.validate_every), math.ceil(steps / self.checkpoint_every)
         return self.setup + steps * self.step + validations * self.validation + saves * self.save + self.test
 
     def steps_within(self, seconds: float) -> int:
-        """The most steps whose training fits; 0 if not even one does."""
+        """Return the largest number of steps whose training fits; 0 if not even one does."""
         low, high = 0, max(0, int(seconds / self.step)) + 1
-        while high - low > 1:  # `seconds` never falls as steps are added
+        while high - low > 1:  # bisection: `seconds` is monotonic in the number of steps
             middle = (low + high) // 2
             low, high = (middle, high) if self.seconds(middle) <= seconds else (low, middle)
         return low
 
 
 def measure(config: Config, dataset: Dataset, stop: StopFlag) -> Pace:
-    """Time steps, an evaluation and a checkpoint of the very training that ``config`` describes; leaves no files."""
+    """Time steps, an evaluation and a checkpoint of the training that ``config`` describes; no files remain."""
     machine.reset_peak_memory()
     with tempfile.TemporaryDirectory(prefix="cnnlite-") as folder:
         run = RunDirectory.create_at(Path(folder))
@@ -104,7 +104,7 @@ def _seconds_of_an_image(training: Training) -> float:
 
 
 def _mean_seconds(work: Callable[[], object], fewest: int, seconds: float) -> float:
-    """How long ``work``, which all ranks do together, takes on average over so many ``seconds``."""
+    """Return the mean duration of ``work``, run on all ranks together for about ``seconds``."""
     began, count = time.perf_counter(), 0
 
     def enough() -> bool:
@@ -117,11 +117,16 @@ def _mean_seconds(work: Callable[[], object], fewest: int, seconds: float) -> fl
 
 
 def plan(config: Config, pace: Pace, budget: float | None, spent: float = 0.0) -> tuple[Config, str]:
-    """Say how long the training of a config takes; within a ``budget``, if given, make the config whose training fits.
+    """Describe the duration of a training; fit it into ``budget`` seconds, if given.
 
-    That one's number of steps is part of it: its training, with the whole schedule, does not depend on time any more,
-    and is the same when it is resumed or repeated. ``spent`` seconds of the budget are gone already. ConfigError if not
-    even a step fits.
+    The number of steps becomes part of the config, so that the training, with its whole schedule, no longer depends on
+    time: it is the same when resumed or repeated. ``spent`` seconds of the budget are already used.
+
+    Returns:
+        The config to train, and the description.
+
+    Raises:
+        ConfigError: If not even one step fits.
     """
     if budget is None:
         return config, _describe(pace, config.train.total_steps(pace.steps_per_epoch))
@@ -135,7 +140,7 @@ def plan(config: Config, pace: Pace, budget: float | None, spent: float = 0.0) -
 
 
 def _unmoved(train: TrainSettings, pace: Pace, steps: int) -> Iterator[str]:
-    """What stays as long as it was, though a budget makes the training one of so many ``steps``."""
+    """Yield a warning for each part of the training whose length does not follow the budget's ``steps``."""
     members = train.optimizer.members if isinstance(train.optimizer, Composite) else []
     schedules = [train.schedule, *(member.schedule for member in members if member.schedule)]
     if any(isinstance(schedule, Step) for schedule in schedules):
@@ -154,7 +159,7 @@ def _unmoved(train: TrainSettings, pace: Pace, steps: int) -> Iterator[str]:
 
 
 def _describe(pace: Pace, steps: int) -> str:
-    """Say how long a training of so many steps takes, and an epoch of it."""
+    """Format the duration of a training of ``steps`` steps, and of an epoch."""
     epoch = duration(pace.steps_per_epoch * pace.step)
     return (
         f"{steps:,} steps of {pace.step * 1e3:,.1f} ms ({steps / pace.steps_per_epoch:.2f} epochs of {epoch}), "

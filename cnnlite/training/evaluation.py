@@ -1,4 +1,4 @@
-"""The other loop: how well a network does on images it does not learn from."""
+"""Evaluates networks on images that they do not train on."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -18,18 +18,18 @@ from cnnlite.runtime import distributed, engine
 from cnnlite.utils.types import Array
 
 BATCH_SIZE = 250
-"""The same everywhere: the last bits of a matrix product may depend on its size."""
+"""The same everywhere, as the last bits of a matrix product may depend on its size."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Figures over a set of images; accuracies are fractions."""
+    """Metrics over a set of images; accuracies are fractions."""
 
     images: int
     accuracy: float
     loss: float
     per_class: dict[str, float | None]
-    """Fraction right of the images of each class; None where there are none."""
+    """Accuracy on the images of each class; None for a class without images."""
     confusion: list[list[int]]
     """Counts, by true class (row) and predicted class."""
 
@@ -44,10 +44,14 @@ def evaluate(
     views: Views = "none",
     check: Callable[[], None] = lambda: None,
 ) -> Evaluation:
-    """Run all images through the network; ``check`` is called after each batch and may raise to end early.
+    """Evaluate the network on all images.
 
-    The logits of an image are the mean of those of its ``views``. Ranks share the batches, and add up the results in
-    the order of the images: their number does not change a bit. Raises DivergedError if the loss is not finite.
+    The logits of an image are the mean over its ``views``. ``check`` is called after each batch and may raise to end
+    early. Ranks share the batches, and add up the results in the order of the images, so that the number of ranks does
+    not change a bit.
+
+    Raises:
+        DivergedError: If the loss is not finite.
     """
     ranks, total = distributed.current(), -(-len(images) // BATCH_SIZE)
     first, last = engine.even(total, ranks.size)[ranks.rank]
@@ -61,7 +65,7 @@ def evaluate(
             own.add(labels, logits.argmax(axis=1))
             check()
     for _ in range(-(-total // ranks.size) - (last - first)):
-        check()  # as often as the other ranks do
+        check()  # as often as on the other ranks
     confusion, mean = ConfusionMatrix(len(classes)), Mean()
     for found, counts in ranks.allgather((losses, own.counts)):
         confusion.counts += counts
@@ -76,7 +80,7 @@ def evaluate(
 
 
 def mean_logits(network: Network, images: Array, normalizer: Normalizer, views: Views) -> Array:
-    """What the network gives for a batch of uint8 images ``(N, H, W, C)``, on average over their views."""
+    """Return the logits for a batch of uint8 images ``(N, H, W, C)``, averaged over their views."""
     sides = views_of(images, views)
     return np.asarray(sum(weight * network.forward(normalizer(x), training=False) for weight, x in sides))
 
@@ -84,10 +88,12 @@ def mean_logits(network: Network, images: Array, normalizer: Normalizer, views: 
 def evaluate_checkpoint(
     path: Path, split: str, root: str | None = None, views: Views | None = None
 ) -> tuple[Evaluation, dict[str, Any], list[str]]:
-    """Evaluate a checkpoint with what it holds, on the part of its dataset called ``split``.
+    """Evaluate a checkpoint on one split of its dataset.
 
-    ``root`` is another folder to look for the dataset in, ``views`` are others than those of its config. Returns the
-    evaluation, the same as an object for programs, and warnings.
+    ``root`` overrides the folder of the dataset, ``views`` those of the checkpoint's config.
+
+    Returns:
+        The evaluation, the same as an object for JSON, and warnings.
     """
     checkpoint, config, network, normalizer, classes = load_network(path)
     dataset = load_data(config, root, classes)
@@ -103,7 +109,7 @@ def evaluate_checkpoint(
 
 
 def split_of(dataset: Dataset, split: str) -> Images:
-    """Find the images called ``train``, ``validation`` or ``test``; ConfigError if there are none."""
+    """Return the images of the split ``train``, ``validation`` or ``test``; ConfigError if there are none."""
     images: Images | None = getattr(dataset, split)
     if images is None or not len(images):
         raise ConfigError(f"{dataset.name} has no {split} images under the config of this checkpoint (data.validation)")
@@ -111,7 +117,7 @@ def split_of(dataset: Dataset, split: str) -> Images:
 
 
 def describe(found: Evaluation, images: str) -> str:
-    """Put an evaluation of the ``images`` called so into words."""
+    """Format an evaluation as text; ``images`` names the images."""
     counted = "1 image" if found.images == 1 else f"{found.images:,} images"
     lines = [f"{images}: {counted}, accuracy {found.accuracy:.2%}, loss {found.loss:.4f}"]
     width = max(map(len, found.per_class))

@@ -1,4 +1,4 @@
-"""From what the user asked for to a run that trains: config, data, run directory, and going on with an earlier run."""
+"""Launches training: from a request to a new or resumed run with config, data and run directory."""
 
 import contextlib
 import dataclasses
@@ -30,7 +30,7 @@ from cnnlite.utils.signals import StopFlag, Stopped
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line or a program asks for."""
+    """Arguments of a training, from the command line or a program."""
 
     config: str | Mapping[str, Any] | None = None
     """A file, the name of a bundled config, or plain data."""
@@ -42,11 +42,11 @@ class Request:
     data: str | None = None
     epochs: float | None = None
     budget: float | None = None
-    """Seconds that all of it may take, in place of a number of epochs."""
+    """Seconds for the whole training, in place of a number of epochs."""
     tensorboard: bool = False
 
     def load_config(self, otherwise: Path | None = None) -> Config:
-        """Read the config, or another where none was asked for, and apply all that was; ConfigError."""
+        """Read the config, or ``otherwise`` if there is none, and apply the overrides; ConfigError if it is wrong."""
         source = otherwise if self.config is None else self.config
         if source is None:
             raise ConfigError("nothing to train: give --config (see `cnnlite configs list`) or --resume")
@@ -57,11 +57,11 @@ class Request:
 
 
 Offer = Callable[[DatasetMissing], bool]
-"""Asks the user whether to download a dataset and does so; True if it is there now."""
+"""Offers to download a missing dataset; returns True if it was downloaded."""
 
 
 def launch(request: Request, reporter: Reporter, stop: StopFlag, offer: Offer) -> tuple[Result, Path]:
-    """Start or resume a run and train; returns what came of it and the run directory.
+    """Start or resume a run and train; return its result and directory.
 
     A run that ends before its first step leaves no directory behind. Among ranks, the first one reads and writes runs.
     """
@@ -81,14 +81,14 @@ def launch(request: Request, reporter: Reporter, stop: StopFlag, offer: Offer) -
         spent = time.perf_counter() - began
         config, planned = distributed.current().from_first(lambda: plan(config, pace, request.budget, spent))
     with contextlib.ExitStack() as stack:
-        with stop.deferred():  # or a signal might leave a directory that nobody holds
+        with stop.deferred():  # a signal in between could leave a directory without a lock
             run = _directory(
                 lambda: RunDirectory.create_at(request.run_dir) if request.run_dir else RunDirectory.create(config.name)
             )
             stack.enter_context(_held(run, request))
         stop.check()
         config = settled(config)
-        # The config comes last: with it, a run that is killed can be gone on with.
+        # The config comes last: from then on, a run that is killed can be resumed.
         run.write_json("environment.json", {"config": config.name, **with_session({}, 0)})
         run.write_text("config.yaml", render(config))
         if request.tensorboard:
@@ -111,7 +111,7 @@ def _resume(request: Request, path: Path, reporter: Reporter, stop: StopFlag, of
         fits = check_run(path)
 
         def check(file: CheckpointFile) -> None:
-            check_version(Checkpoint({}, file.meta))  # before the config, which that version may have read otherwise
+            check_version(Checkpoint({}, file.meta))  # before the config, which that version may read differently
             fits(file)
 
         unsaved = from_first(lambda: not named and run.is_unsaved())
@@ -156,7 +156,7 @@ def _resume(request: Request, path: Path, reporter: Reporter, stop: StopFlag, of
 
 
 def _beginning(run: RunDirectory) -> Checkpoint:
-    """What a checkpoint of a run would say before its first step; CheckpointError if not even its config is there."""
+    """Return a checkpoint of the run before its first step, without arrays; CheckpointError if there is no config."""
     path = run.file("config.yaml")
     if is_missing(path):
         way_out = f"start it again with --config and --run-dir {shell_word(str(run.path))}"
@@ -174,7 +174,7 @@ def _open(path: Path) -> RunDirectory:
 
 
 def _directory(make: Callable[[], RunDirectory]) -> RunDirectory:
-    """The run directory that ``make`` returns on the first rank."""
+    """Return the run directory that ``make`` returns on the first rank."""
     made: list[RunDirectory] = []
 
     def path() -> Path:
@@ -186,7 +186,7 @@ def _directory(make: Callable[[], RunDirectory]) -> RunDirectory:
 
 
 def _check_ranks(config: Config, dataset: Dataset) -> None:
-    """Compare what the ranks are about to train on what; ConfigError or DataError if that differs."""
+    """Check that all ranks have the same config and images; ConfigError or DataError if not."""
     ranks = distributed.current()
     ranks.check_same({place: value for place, value in flatten(config.resolved).items() if place != "data.root"})
     ranks.check_same({"images of SHA-256": dataset.digest}, DataError)
@@ -194,7 +194,7 @@ def _check_ranks(config: Config, dataset: Dataset) -> None:
 
 @contextlib.contextmanager
 def _held(run: RunDirectory, request: Request) -> Iterator[None]:
-    """Keep the run locked inside the block, and leave no trace of a run that did not get anywhere."""
+    """Hold the run's lock inside the block, and discard a run without any result after an error."""
     try:
         yield
     except BaseException as error:
@@ -214,14 +214,14 @@ def _held(run: RunDirectory, request: Request) -> Iterator[None]:
 
 
 def _state(run: RunDirectory) -> str:
-    """Say that there is a checkpoint, where that is certain."""
+    """Return a note that the last checkpoint is whole, if that is certain; else empty."""
     with contextlib.suppress(StorageError):
         return "" if run.is_unsaved() else "the last checkpoint is whole; "
     return ""
 
 
 def checked_data(config: Config, offer: Offer) -> Dataset:
-    """Check network and optimizer, then load the dataset, which may be offered for download."""
+    """Check network and optimizer, then load the dataset; offer to download it if it is missing."""
     check_training(config)
     try:
         dataset = load_data(config)
@@ -236,7 +236,7 @@ def checked_data(config: Config, offer: Offer) -> Dataset:
 
 
 def describe_data(dataset: Dataset) -> str:
-    """Say how many images there are for what."""
+    """Format the number of images in each split."""
     validation = f"{len(dataset.validation):,}" if dataset.validation else "no"
     return (
         f"{dataset.name}, {len(dataset.train):,} images to train on, {validation} to validate with, "
@@ -245,15 +245,15 @@ def describe_data(dataset: Dataset) -> str:
 
 
 def _say_slowed(reporter: Reporter) -> None:
-    """Say if a variable or how NumPy was built makes training slower than it could be; it stays as it is."""
+    """Report if an environment variable or the build of NumPy makes training slower than it could be."""
     if slowed := machine.slowed():
         reporter.line(slowed)
 
 
 def _finished(run: RunDirectory) -> Result | None:
-    """Read the result of a run that came to its end."""
+    """Return the result of a complete run; None if the run is not complete."""
     try:
         result = Result(**read_result(run.file("result.json")))
-    except TypeError:  # something is missing, or everything
+    except TypeError:  # fields are missing, or the whole file
         return None
     return result if result.status == "complete" else None

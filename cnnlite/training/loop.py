@@ -1,4 +1,4 @@
-"""The training loop, which can stop at any step and go on as if it had not."""
+"""The training loop, which can stop at any step and resume with the same bits."""
 
 import contextlib
 import copy
@@ -44,9 +44,12 @@ def train(
 ) -> Result:
     """Train as ``config`` says, from the start or from ``resume``, and test with the best checkpoint.
 
-    A signal ends the run at the next step with a checkpoint: Stopped, after which ``resume`` goes on with the same
-    bits. DivergedError if the loss or a gradient is not finite, StorageError if a file cannot be written or memory
-    does not suffice.
+    A signal ends the run after the current step with a checkpoint, from which ``resume`` continues with the same bits.
+
+    Raises:
+        Stopped: If a signal came.
+        DivergedError: If the loss or a gradient is not finite.
+        StorageError: If a file cannot be written, or memory does not suffice.
     """
     try:
         with prepared(config, run, dataset, reporter, stop) as training:
@@ -64,10 +67,11 @@ def train(
 def prepared(
     config: Config, run: RunDirectory, dataset: Dataset, reporter: Reporter, stop: StopFlag
 ) -> Iterator["Training"]:
-    """Make a `Training` for the block.
+    """Yield a `Training` for the block.
 
-    ConfigError, with file and line, if it cannot be made; StorageError, with a batch size to try, if memory does not
-    suffice for it or in the block.
+    Raises:
+        ConfigError: If it cannot be made, with file and line.
+        StorageError: If memory does not suffice, here or in the block, with a batch size to try.
     """
     try:
         with config.located():
@@ -80,7 +84,7 @@ def prepared(
 
 
 class Training:
-    """One run in progress."""
+    """A run in progress: network, optimizer, batches and recorder, and the loop over them."""
 
     def __init__(self, config: Config, run: RunDirectory, dataset: Dataset, reporter: Reporter, stop: StopFlag):
         self.config, self.run, self.dataset, self.reporter, self.stop = config, run, dataset, reporter, stop
@@ -115,11 +119,11 @@ class Training:
 
     @property
     def progress(self) -> Progress:
-        """How far the run is."""
+        """Progress of the run."""
         return self.recorder.progress
 
     def begin(self) -> None:
-        """Do what a new run needs before its first step; one that goes on has it from its checkpoint."""
+        """Prepare a new run for its first step; a resumed run has all this from its checkpoint."""
         for line in repeated(self.seen):
             self.reporter.line(line)
         self.network.fit(self.dataset.train.images, self.normalizer)
@@ -128,7 +132,7 @@ class Training:
         self.ranks.from_first(lambda: self.recorder.begin(min(saves)))
 
     def complete(self) -> Result:
-        """Train to the end, write the result, return it; on the way out by a signal or divergence write that."""
+        """Train to the end, test, and return the result; write it also if a signal or divergence ends the run."""
         recorder, parameters = self.recorder, self.network.size
         recorder.start()
         try:
@@ -145,9 +149,9 @@ class Training:
             recorder.finish("diverged", parameters)
             step = self.progress.step
             place = f"step {step}, learning rate {self._lr(min(step, self.total_steps - 1)):g}"
-            way_out = advice(self.config.resolved["train"])
+            hint = advice(self.config.resolved["train"])
             self.reporter.note(f"diverged: {place}: {error}")
-            raise DivergedError(f"{place}: {error}\nthis step is not saved; {way_out}") from None
+            raise DivergedError(f"{place}: {error}\nthis step is not saved; {hint}") from None
 
     def _train(self) -> None:
         progress, patience = self.progress, self.config.train.patience
@@ -167,7 +171,7 @@ class Training:
             self.train_until(min(self.total_steps, *ends))
 
     def train_until(self, end: int) -> None:
-        """Make updates up to ``end``; Stopped between two of them if a signal came."""
+        """Make updates up to step ``end``; raise Stopped between two of them if a signal came."""
         network, optimizer, ranks, settings = self.network, self.optimizer, self.ranks, self.config.train
         with self.recorder.counted():
             for step in range(self.progress.step, end):
@@ -193,7 +197,7 @@ class Training:
                 self.recorder.step(loss, correct, count)
 
     def _evaluate(self) -> None:
-        """Validate, write a row of the metrics, and keep the checkpoint if it is the best so far."""
+        """Validate, write a row of the metrics, and save the best checkpoint if this is it."""
         self.ranks.check_replicas(self.network.state())
         found = None
         if self.dataset.validation is not None:
@@ -205,12 +209,12 @@ class Training:
             self.run.save("best", self.checkpoint())
 
     def evaluation_of(self, images: Images, views: Views) -> Evaluation:
-        """Evaluate the network as it is now."""
+        """Evaluate the network with its current parameters."""
         loss, classes = self.config.train.loss, self.dataset.classes
         return evaluate(self.network, images, self.normalizer, loss, classes, views=views, check=self.stop.check)
 
     def _test(self) -> Result:
-        """Evaluate the test images, with the parameters of the best checkpoint where validation chose one."""
+        """Evaluate on the test images, with the parameters of the best checkpoint if validation chose one."""
         tested, last = self.progress, self.checkpoint()
         if tested.best_step is None:
             self.run.save("best", last)
@@ -228,9 +232,11 @@ class Training:
         return self.recorder.finish("complete", self.network.size, tested, test)
 
     def _best(self) -> Checkpoint:
-        """Load the best checkpoint of this run; DamagedError if it is gone, damaged or another's.
+        """Load the best checkpoint of this run.
 
-        CheckpointError, or StorageError, if it cannot be read now: it may be whole.
+        Raises:
+            DamagedError: If it is missing, damaged, or from another run.
+            CheckpointError: If it cannot be read now, though it may be whole; StorageError likewise.
         """
         self.run.confirm()
         path = self.run.checkpoint_path("best")
@@ -249,7 +255,7 @@ class Training:
         return best
 
     def checkpoint(self) -> Checkpoint:
-        """All that a resumed run needs, and all that an evaluation elsewhere needs."""
+        """Return everything needed to resume the run, or to evaluate the network elsewhere."""
         arrays: dict[str, Array] = {**self.network.state(), **self.normalizer.state()}
         arrays |= {f"optimizer/{name}": array for name, array in self.optimizer.state().items()}
         arrays |= {f"average/{name}": array for name, array in self.averaging.state().items()}
@@ -257,7 +263,7 @@ class Training:
         return Checkpoint(arrays, self.recorder.facts())
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go back to where the checkpoint was made; CheckpointError if it does not fit."""
+        """Restore the state of the checkpoint; CheckpointError if it does not fit."""
         self.network.load_state(state_of(checkpoint))
         self.optimizer.load_state(checkpoint.part("optimizer"))
         self.averaging.bind(self.network.state())
@@ -265,7 +271,7 @@ class Training:
         self.recorder.resume(Progress.of(checkpoint))
 
     def _factor(self, step: int) -> float:
-        """The factor for the learning rate that the schedule has at a step."""
+        """Return the schedule's factor for the learning rate at a step."""
         return self.config.train.schedule.factor(step, self.total_steps, self.batches.steps_per_epoch)
 
     def _lr(self, step: int) -> float:

@@ -1,4 +1,4 @@
-"""What a run tells its user: a bar at a terminal, plain lines elsewhere, and the same lines in log.txt."""
+"""Progress output of a run: a bar in a terminal, plain lines elsewhere, and the same lines in log.txt."""
 
 import contextlib
 import io
@@ -19,17 +19,17 @@ _BAR = "{desc} {percentage:3.0f}% |{bar}| {remaining} left{postfix}"
 
 
 class RowLog(Protocol):
-    """Whoever else wants the figures of each validation."""
+    """Another destination for the metrics of each validation."""
 
     def row(self, figures: Mapping[str, float | None]) -> None:
-        """Take a row as it is in metrics.csv."""
+        """Take a row of metrics.csv."""
 
     def close(self) -> None:
-        """Write whatever is not yet written."""
+        """Flush and close."""
 
 
 def _columns() -> int:
-    """Ask how wide the terminal is now; some do not know."""
+    """Return the current width of the terminal; 80 if unknown."""
     try:
         return os.get_terminal_size(sys.stderr.fileno()).columns or 80
     except (OSError, ValueError):
@@ -37,19 +37,19 @@ def _columns() -> int:
 
 
 class _Bar(tqdm):  # type: ignore[type-arg] # at run time it takes none
-    """A bar that may be collected half-made, for its terminal was gone: older versions of tqdm would complain."""
+    """A progress bar; its defaults let it be collected half-made, about which older versions of tqdm complain."""
 
     last_print_t, start_t = -1.0, 0.0
 
 
-tqdm.monitor_interval = 0  # no thread that refreshes bars: the loops do that
-tqdm.set_lock(TqdmDefaultWriteLock.th_lock)  # by default there is one for processes too, which wants /dev/shm
+tqdm.monitor_interval = 0  # no thread that refreshes bars: the loops refresh them
+tqdm.set_lock(TqdmDefaultWriteLock.th_lock)  # the default has one for processes too, which needs /dev/shm
 
 
 class Reporter:
-    """Shows progress on stderr, a bar if that is a terminal, and keeps a log.
+    """Shows progress on stderr, with a bar in a terminal, and writes a log.
 
-    ``quiet`` shows warnings alone, and ``mute``, for what another process says, shows and keeps nothing.
+    ``quiet`` shows only warnings. ``mute``, for ranks other than the first, shows and logs nothing.
     """
 
     def __init__(self, *, quiet: bool = False, mute: bool = False):
@@ -63,7 +63,7 @@ class Reporter:
         self._log_path = Path()
 
     def open_log(self, path: Path) -> None:
-        """Append every line to this file, those before this moment too; StorageError if it cannot be written."""
+        """Append all lines to this file, earlier ones too; StorageError if it cannot be written."""
         if self.mute:
             return
         try:
@@ -77,7 +77,7 @@ class Reporter:
             self.note(text)
 
     def start(self, step: int, total: int, epoch: int) -> None:
-        """Begin to show progress from ``step`` to ``total``; an ``epoch`` has so many steps."""
+        """Show progress from ``step`` to ``total``, with ``epoch`` steps per epoch."""
         self._epoch = epoch
         if self.quiet or sys.stderr is None or not sys.stderr.isatty():
             return
@@ -95,7 +95,7 @@ class Reporter:
             )
 
     def update(self, step: int, loss: float, accuracy: float, images_per_second: float) -> None:
-        """Show the figures so far; to be called ten times a second, not every step."""
+        """Show the current metrics; meant to be called ten times a second, not every step."""
         if self._bar is not None:
             with self._drawing():
                 self._bar.n = step
@@ -106,7 +106,7 @@ class Reporter:
                 self._bar.refresh()
 
     def activity(self, name: str, step: int) -> None:
-        """Say what the bar stands still for, or moves for, from ``step`` on."""
+        """Show on the bar what is being done from ``step`` on: training, validation or test."""
         self._activity = name
         if self._bar is not None:
             with self._drawing():
@@ -118,7 +118,7 @@ class Reporter:
         return f"{self._activity:8} epoch {step / self._epoch:.1f}/{epochs}"
 
     def row(self, figures: Mapping[str, float | None], text: str) -> None:
-        """Print a row of the metrics as ``text``, and hand it to all that asked for its figures."""
+        """Print a row of the metrics as ``text``, and pass its values to all row logs."""
         self.line(text)
         for log in self.row_logs:
             if not self.mute:
@@ -129,7 +129,7 @@ class Reporter:
         self._write(text, shown=not self.quiet)
 
     def warn(self, text: str) -> None:
-        """Print a line in any case, and log it."""
+        """Print a line even if quiet, and log it."""
         self._write(text, shown=not self.mute)
 
     def note(self, text: str) -> None:
@@ -172,7 +172,7 @@ class Reporter:
 
     @contextlib.contextmanager
     def _drawing(self) -> Iterator[None]:
-        """Go on without the bar if the terminal went away."""
+        """Continue without the bar if the terminal is gone."""
         try:
             yield
         except (OSError, ValueError):
@@ -183,14 +183,14 @@ class Reporter:
 
 
 class ByteBar:
-    """Shows at a terminal how many bytes of a download, or of unpacking, are done."""
+    """Shows in a terminal how many bytes are downloaded or unpacked."""
 
     def __init__(self) -> None:
         self._bar: Any = None
         self._done = 0
 
     def __call__(self, done: int, total: int | None, /) -> None:
-        """Take note that ``done`` of ``total`` bytes are done; None if nobody knows how many there will be."""
+        """Show that ``done`` of ``total`` bytes are done; ``total`` is None if unknown."""
         if sys.stderr is None or not sys.stderr.isatty():
             return
         try:

@@ -1,4 +1,4 @@
-"""What a training leaves behind and tells its user: rows of figures, checkpoints, its result."""
+"""Records a training: rows of metrics, checkpoints, and the result."""
 
 import contextlib
 import time
@@ -22,15 +22,15 @@ _REFRESH_SECONDS = 0.1
 
 
 class Recorder:
-    """Keeps the progress of a run, and writes it where it belongs.
+    """Keeps the progress of a run, and writes its metrics, checkpoints and result.
 
     Args:
-        config: of the run.
-        run: where to write.
-        dataset: what is trained on.
-        reporter: what the user sees.
-        total_steps: of the whole training.
-        steps_per_epoch: of the dataset.
+        config: config of the run.
+        run: directory to write to.
+        dataset: dataset trained on.
+        reporter: output for the user.
+        total_steps: number of steps of the whole training.
+        steps_per_epoch: number of steps of an epoch.
     """
 
     def __init__(
@@ -53,11 +53,11 @@ class Recorder:
 
     @property
     def epoch(self) -> float:
-        """Epochs that are done."""
+        """Number of epochs done."""
         return self.progress.step / self.steps_per_epoch
 
     def resume(self, progress: Progress) -> None:
-        """Go on from ``progress``, without the rows after it; CheckpointError if that is beyond the end."""
+        """Resume from ``progress``, and remove later rows of the metrics; CheckpointError if it is beyond the end."""
         if progress.step > self.total_steps:
             raise CheckpointError(f"the run is at step {progress.step}, beyond the {self.total_steps} asked for")
         self.progress = progress
@@ -65,9 +65,10 @@ class Recorder:
         self._saved = (progress.step, progress.evaluated)
 
     def begin(self, first_save: int) -> None:
-        """Start anew where a run was ended before its ``first_save``, without the rows that it had.
+        """Start from step 0, and remove rows of an earlier attempt that ended before its ``first_save``.
 
-        CheckpointError if there are later ones: then there was a checkpoint, which is gone.
+        Raises:
+            CheckpointError: If there are rows after ``first_save``: the checkpoint written then is missing.
         """
         if self.metrics.reaches_beyond(first_save):
             raise CheckpointError(
@@ -77,13 +78,13 @@ class Recorder:
         self.metrics.cut_back(0)
 
     def start(self) -> None:
-        """Begin to count time and to show progress."""
+        """Start counting time and showing progress."""
         self._started = time.perf_counter() - self.progress.seconds
         self.reporter.start(self.progress.step, self.total_steps, self.steps_per_epoch)
 
     @contextlib.contextmanager
     def counted(self) -> Iterator[None]:
-        """Count the time inside the block as that of its steps."""
+        """Count the time inside the block as time of training steps."""
         self._began, self._began_images = time.perf_counter(), self._images
         try:
             yield
@@ -91,7 +92,7 @@ class Recorder:
             self._seconds += time.perf_counter() - self._began
 
     def step(self, loss: float, hits: float, images: int) -> None:
-        """Take note of a step: mean loss and number of hits of its batch."""
+        """Record a step, with the mean loss and the number of correct predictions of its batch."""
         progress = self.progress
         progress.loss.add(loss * images, images)
         progress.accuracy.add(hits, images)
@@ -104,7 +105,7 @@ class Recorder:
             self.reporter.update(progress.step, progress.loss.value or 0.0, progress.accuracy.value or 0.0, speed)
 
     def row(self, lr: float, found: Evaluation | None) -> bool:
-        """Write a row of the metrics, with a validation if there was one; whether that is the best so far."""
+        """Write a row of the metrics, with the validation if any; return True if that is the best so far."""
         progress = self.progress
         progress.seconds = time.perf_counter() - self._started
         row = {
@@ -129,7 +130,7 @@ class Recorder:
         return best
 
     def save_last(self, checkpoint: Callable[[], Checkpoint]) -> None:
-        """Write the ``checkpoint`` to go on from, unless it is there already."""
+        """Save the checkpoint to resume from, unless this state is saved already."""
         state = (self.progress.step, self.progress.evaluated)
         if state != self._saved:
             self.progress.seconds = time.perf_counter() - self._started
@@ -137,7 +138,7 @@ class Recorder:
             self._saved = state
 
     def facts(self) -> dict[str, Any]:
-        """What a checkpoint says beside its arrays."""
+        """Return the metadata of a checkpoint."""
         return {
             "step": self.progress.step,
             "epoch": self.epoch,
@@ -155,7 +156,7 @@ class Recorder:
     def finish(
         self, status: str, parameters: int, tested: Progress | None = None, test: Evaluation | None = None
     ) -> Result:
-        """Write the result of the run, of so many ``parameters``; ``test`` is of the checkpoint at ``tested``."""
+        """Write and return the result of the run; ``test`` evaluates the checkpoint whose progress is ``tested``."""
         progress = self.progress
         best = tested or progress
         result = Result(

@@ -1,4 +1,4 @@
-"""What may change when a run goes on, what may not, and what a change does to the learning rate."""
+"""Rules for resuming: which options may change, and what a new length does to the learning rate."""
 
 import json
 import math
@@ -22,14 +22,14 @@ MAY_CHANGE = (
     "train.checkpoint_every",
     *PLACES,
 )
-"""Places in the config that may differ when a run is resumed: how long, how often, where; not what is computed."""
+"""Places in the config that may differ on resume: length, intervals and folders, nothing that is computed."""
 _LENGTH = {"train.epochs", "train.iterations"}
 _SHOWN = 5
-"""Differences of a config that is refused; another network has hundreds."""
+"""Number of differences shown when a config is refused; another network has hundreds."""
 
 
 def check_version(checkpoint: Checkpoint) -> None:
-    """CheckpointError if another cnnlite made the run: not even its config needs to mean the same here."""
+    """Raise CheckpointError if another version of cnnlite made the run, as its config may mean something else here."""
     version = checkpoint.fact("versions", dict).get("cnnlite")
     if version != __version__:
         wrote = one_line(str(version), 40)
@@ -39,9 +39,13 @@ def check_version(checkpoint: Checkpoint) -> None:
 
 
 def check_same(config: Config, checkpoint: Checkpoint, reporter: Reporter) -> list[Problem]:
-    """Compare config and versions with the checkpoint's, and say what differs.
+    """Compare config and versions with the checkpoint's, and report what differs.
 
-    Returns the changes that may be, ConfigError for others.
+    Returns:
+        The allowed changes.
+
+    Raises:
+        ConfigError: If other options changed, or the run is already beyond the new length.
     """
     changes = _changes(config, checkpoint)
     if others := refused(config, checkpoint):
@@ -62,7 +66,7 @@ def check_same(config: Config, checkpoint: Checkpoint, reporter: Reporter) -> li
 
 
 def _arithmetic_changed(checkpoint: Checkpoint) -> str:
-    """Say what the bits depend on and is not what it was; nothing if all is, as far as the checkpoint tells."""
+    """Describe changes in what the bits depend on, as far as the checkpoint tells; empty if there are none."""
     then = checkpoint.fact("versions", dict)
     recorded = checkpoint.meta.get("arithmetic")  # which older checkpoints do not have
     then = {**then, **(recorded if isinstance(recorded, dict) else {})}
@@ -78,7 +82,7 @@ def _arithmetic_changed(checkpoint: Checkpoint) -> str:
 
 
 def refused(config: Config, checkpoint: Checkpoint) -> list[Problem]:
-    """List the differences between a config and a checkpoint's that no run may have."""
+    """Return the differences from a checkpoint's config that are not allowed on resume."""
     return [change for change in _changes(config, checkpoint) if change.path not in MAY_CHANGE]
 
 
@@ -93,7 +97,7 @@ def _changes(config: Config, checkpoint: Checkpoint) -> list[Problem]:
 
 
 def describe_schedule(config: Config, checkpoint: Checkpoint) -> str:
-    """Say what another length of the training does to the learning rates from the checkpoint on."""
+    """Describe how another length of the training changes the learning rates from the checkpoint on."""
     step, steps_per_epoch = _position(checkpoint)
     before, train = config_from_data(checkpoint.fact("config", dict)).train, config.train
     total_before, total = before.total_steps(steps_per_epoch), train.total_steps(steps_per_epoch)
@@ -112,13 +116,13 @@ def describe_schedule(config: Config, checkpoint: Checkpoint) -> str:
 
 
 def _position(checkpoint: Checkpoint) -> tuple[int, int]:
-    """The step of a checkpoint, and the steps of an epoch as far as it tells."""
+    """Return the step of a checkpoint, and the number of steps per epoch as far as it tells."""
     step, epochs = checkpoint.fact("step", int), checkpoint.fact("epoch", float)
     return step, max(1, round(step / epochs)) if epochs else 1
 
 
 def _refuse_if_beyond(config: Config, checkpoint: Checkpoint) -> None:
-    """ConfigError if the training is to be shorter than it has been."""
+    """Raise ConfigError if the new length is shorter than the training already done."""
     step, steps_per_epoch = _position(checkpoint)
     if step > (total := config.train.total_steps(steps_per_epoch)):
         key, least = ("epochs", math.ceil(step / steps_per_epoch)) if config.train.epochs else ("iterations", step)

@@ -1,4 +1,4 @@
-"""The figures of a run for TensorBoard, through tensorboardX."""
+"""Metrics of a run for TensorBoard, written with tensorboardX."""
 
 import importlib.util
 import secrets
@@ -19,15 +19,18 @@ _CHARTS = {
 
 
 def require_tensorboardx() -> None:
-    """Raise ConfigError if the extra that writes event files is not installed."""
+    """Raise ConfigError if tensorboardX, the extra that writes event files, is not installed."""
     if importlib.util.find_spec("tensorboardX") is None:
         raise missing_extra("--tensorboard", "tensorboard")
 
 
 class TensorBoard:
-    """Writes each row of the metrics to event files in ``folder``; those after ``step`` are hidden, as on a resume.
+    """Writes each row of the metrics to event files in ``folder``; earlier rows after ``step`` are hidden.
 
-    The folder is made with the first row. StorageError if a link, or anything but a folder, is there already.
+    The folder is made with the first row.
+
+    Raises:
+        StorageError: If the folder is a link, or not a folder.
     """
 
     def __init__(self, folder: Path, step: int = 0):
@@ -36,15 +39,15 @@ class TensorBoard:
         if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
             raise StorageError(f"{folder}: is not a folder; remove it")
         first = step + 1 if folder.exists() else None
-        # Files are named by the second: the step keeps one that is resumed at once from replacing its own beginning,
-        # and the token one at which somebody put a link. A name that began with "s3:" would not be one of a file.
+        # File names hold the time in seconds only: the step keeps a run that is resumed at once from replacing its
+        # earlier file, and the token avoids a link placed there. A name that began with "s3:" would not be a file.
         self._begin: Callable[[], Any] = lambda: SummaryWriter(
             str(folder.absolute()), purge_step=first, filename_suffix=f".{step:09}.{secrets.token_hex(4)}"
         )
         self._writer: Any = None
 
     def row(self, figures: Mapping[str, float | None]) -> None:
-        """Take a row as it is in metrics.csv."""
+        """Write a row of metrics.csv."""
         if self._writer is None:
             self._writer = self._begin()
         step = int(figures["step"] or 0)
@@ -54,6 +57,6 @@ class TensorBoard:
         self._writer.flush()
 
     def close(self) -> None:
-        """Write whatever is not yet written."""
+        """Flush and close."""
         if self._writer is not None:
             self._writer.close()

@@ -1,1 +1,1 @@
-"""What the scripts share, and what they start; nothing to be run by hand."""
+"""Modules shared or started by the scripts, not to be run by hand."""

@@ -1,4 +1,4 @@
-"""Several hosts on one machine: network namespaces, joined by a switch with links of limited bandwidth and delay.
+"""Emulated hosts on one machine: network namespaces, joined by a switch with limited bandwidth and delay.
 
 The switch is a process of its own that carries packets between one TUN device in each namespace. Unlike `tc`, it needs
 no module of the kernel for delays. Needs Linux, root and `ip` (iproute2).
@@ -19,24 +19,24 @@ from dataclasses import dataclass
 
 _TUNSETIFF, _IFF_TUN, _IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
 MTU = 9000
-"""Bytes of a packet at the most: jumbo frames, which leave the switch time for other things."""
+"""Largest packet in bytes: jumbo frames, which leave the switch time for other things."""
 _NETWORK = "10.77.0."
 _HEADER = 20
 
 
 @dataclass(frozen=True)
 class Link:
-    """What connects a host with the switch."""
+    """Connection of a host with the switch."""
 
     bandwidth: float = float("inf")
-    """Bytes a second that a host can send."""
+    """Bytes per second that a host can send."""
     delay: float = 0.0
     """Seconds from one host to another."""
 
 
 @contextlib.contextmanager
 def hosts(count: int, link: Link) -> Iterator[list[list[str]]]:
-    """Commands that each run another command on one of so many hosts, which are there inside the block."""
+    """Yield one command prefix per host, which runs a command on it; the hosts exist inside the block."""
     names = [f"cnnlite-{os.getpid()}-{index}" for index in range(count)]
     with contextlib.ExitStack() as stack:
         ports = []
@@ -61,7 +61,7 @@ def _ip(*arguments: str) -> None:
 
 
 def _port(name: str) -> int:
-    """A TUN device: what is written to the descriptor comes out of it, what is sent into it can be read."""
+    """Return a TUN device: bytes written to the descriptor come out of it, bytes sent into it can be read."""
     port = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
     fcntl.ioctl(port, _TUNSETIFF, struct.pack("16sH", name[-15:].encode(), _IFF_TUN | _IFF_NO_PI))
     _ip("link", "set", name[-15:], "mtu", str(MTU), "txqueuelen", "10000")
@@ -69,7 +69,7 @@ def _port(name: str) -> int:
 
 
 def carry(ports: list[int], link: Link) -> None:
-    """Be the switch: hold every packet until its link has sent it and the delay is over."""
+    """Run the switch: hold every packet until its link has sent it and the delay is over."""
     number = itertools.count()
     on_the_way: list[tuple[float, int, int, bytes]] = []
     free = [0.0] * len(ports)
@@ -82,14 +82,14 @@ def carry(ports: list[int], link: Link) -> None:
             source = ports.index(port)
             with contextlib.suppress(BlockingIOError):
                 while packet := os.read(port, MTU):
-                    target = packet[_HEADER - 1] - 1  # last byte of the address it is sent to
+                    target = packet[_HEADER - 1] - 1  # last byte of the destination address
                     if packet[0] >> 4 == 4 and 0 <= target < len(ports):
                         free[source] = max(time.monotonic(), free[source]) + len(packet) / link.bandwidth
                         heapq.heappush(on_the_way, (free[source] + link.delay, next(number), target, packet))
         now = time.monotonic()
         while on_the_way and on_the_way[0][0] <= now:
             *_, target, packet = heapq.heappop(on_the_way)
-            with contextlib.suppress(BlockingIOError):  # a full queue: lost, as on a real network
+            with contextlib.suppress(BlockingIOError):  # the queue is full: the packet is lost, as on a real network
                 os.write(ports[target], packet)
 
 

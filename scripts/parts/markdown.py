@@ -1,4 +1,4 @@
-"""Figures in a Markdown file: a block between two marks, which the script that measures them replaces."""
+"""Figures in a Markdown file: a block between two marks, replaced by the script that measures them."""
 
 import textwrap
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ WIDTH = 120
 
 
 def write(out: Path, figures: str, marks: tuple[str, str]) -> None:
-    """Put the figures between the marks in the file, or into a new file."""
+    """Write the figures between the marks in the file, or to a new file."""
     first, last = marks
     block = f"{first}\n{figures}\n{last}"
     if not out.exists():
@@ -24,7 +24,7 @@ def write(out: Path, figures: str, marks: tuple[str, str]) -> None:
 
 
 def bullets(items: Iterable[str]) -> list[str]:
-    """The lines of a list with these items."""
+    """Return the lines of a list with these items."""
     return [
         line
         for item in items

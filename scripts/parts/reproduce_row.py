@@ -21,14 +21,14 @@ RESULTS = ROOT / "docs" / "results"
 
 @dataclass(frozen=True)
 class Row:
-    """What a row of the table is made from: a config, by name or path, options of `cnnlite train`, and seeds."""
+    """A row of the table: a config, by name or path, options of `cnnlite train`, and seeds."""
 
     config: str
     flags: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0, 1, 2)
 
     def command(self, seed: int) -> list[str]:
-        """The command that the table shows, in pieces."""
+        """Return the command that the table shows, as a list of words."""
         return ["cnnlite", "train", "--config", self.config, *self.flags, "--seed", str(seed)]
 
 
@@ -45,9 +45,10 @@ ROWS = {
 
 
 def reproduce(name: str, row: Row, *, runs: Path, results: Path, data: str | None = None) -> None:
-    """Train with each seed, or go on where an earlier call stopped; collect the figures and print them as a table row.
+    """Train with each seed, resuming earlier runs; collect the results and print them as a table row.
 
-    Raises subprocess.CalledProcessError if a training fails.
+    Raises:
+        subprocess.CalledProcessError: If a training fails.
     """
     for seed in row.seeds:
         run = runs / f"{name}-seed{seed}"
@@ -63,7 +64,7 @@ def reproduce(name: str, row: Row, *, runs: Path, results: Path, data: str | Non
 
 
 def collect(run: Path, target: Path) -> None:
-    """Copy what a reader can check a run by: its figures, and its config without the place of this machine's data."""
+    """Copy the metrics and the result of a run, and its config without this machine's data directory."""
     target.mkdir(parents=True, exist_ok=True)
     for file in ("metrics.csv", "result.json"):
         shutil.copyfile(run / file, target / file)
@@ -72,7 +73,7 @@ def collect(run: Path, target: Path) -> None:
 
 
 def table_row(name: str, row: Row, results: Path) -> str:
-    """The collected figures of a row as the table shows them: means and standard deviations over the seeds."""
+    """Return the collected results of a row as the table shows them: means and standard deviations over the seeds."""
     texts = [(results / f"{name}-seed{seed}" / "result.json").read_text(encoding="utf-8") for seed in row.seeds]
     found: list[dict[str, Any]] = [json.loads(text) for text in texts]
     seconds = sorted(result["train_seconds"] for result in found)

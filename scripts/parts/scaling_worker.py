@@ -1,8 +1,8 @@
-"""Training steps as one of the ranks: what `bench_scaling` and `bench_network` start, several of it or one alone.
+"""Training steps on one rank, started by `bench_scaling` and `bench_network` on one or several ranks.
 
     scaling_worker.py CONFIG BATCH THREADS SECONDS
 
-Rank 0 prints what the steps took and what they exchanged, as one line of JSON.
+Rank 0 prints the times and the communication of the steps, as one line of JSON.
 """
 
 import json
@@ -25,12 +25,12 @@ from cnnlite.utils.signals import StopFlag
 WARM_UP_STEPS = 2
 LEAST_STEPS, MOST_STEPS = 3, 50
 SIZES = (16, 4 * 1024, 64 * 1024, 2**20, 2**24)
-"""Bytes of the sums whose times tell latency and bandwidth."""
+"""Sizes in bytes of the sums whose times tell latency and bandwidth."""
 _PROBES, _PROBE_BYTES = (5, 100), 2**26
 
 
 def train_step(step: Step, ranks: Communicator, stop: StopFlag, batch: int) -> None:
-    """Make one step as the training loop does."""
+    """Make one step as in the training loop."""
     stop.check()
     which = ranks.begin_batch(batch)
     logits = step.network.forward(step.x[which], training=True, step=step.count)
@@ -44,7 +44,7 @@ def train_step(step: Step, ranks: Communicator, stop: StopFlag, batch: int) -> N
 
 
 def seconds_of(action: Callable[[], object], times: int) -> list[float]:
-    """The time of each of so many calls."""
+    """Return the seconds of each of ``times`` calls."""
     taken = []
     for _ in range(times):
         began = time.perf_counter()
@@ -54,7 +54,7 @@ def seconds_of(action: Callable[[], object], times: int) -> list[float]:
 
 
 def measure(ranks: Communicator, name: str, batch: int, threads: int, seconds: float) -> dict[str, Any]:
-    """Times and traffic of steps that take about so many seconds."""
+    """Return times and traffic of steps that take about ``seconds`` in all."""
     engine.set_threads(threads)
     step, stop = prepare(load_config(name), batch), ranks.agreed(StopFlag())
 
@@ -81,13 +81,13 @@ def measure(ranks: Communicator, name: str, batch: int, threads: int, seconds: f
 
 
 def traffic(ranks: Communicator) -> Traffic:
-    """What this rank has sent up to now."""
+    """Return the traffic of this rank up to now."""
     messages = getattr(ranks, "messages", None)
     return Traffic() if messages is None else Traffic(**vars(messages.traffic))
 
 
 def sums(ranks: Communicator) -> dict[str, float]:
-    """Median seconds of sums over all ranks, by their bytes."""
+    """Return the median seconds of sums over all ranks, by their size in bytes."""
     found = {}
     for size in SIZES:
         array = np.zeros(size // 4, np.float32)
@@ -97,7 +97,7 @@ def sums(ranks: Communicator) -> dict[str, float]:
 
 
 def adding() -> float:
-    """Seconds that adding up large pieces of two ranks takes, for each byte of them."""
+    """Return the seconds per byte of adding large pieces of two ranks."""
     pieces = np.zeros((2, 2**21), np.float32)
     total = np.empty(pieces.shape[1], np.float32)
 

@@ -1,8 +1,8 @@
-"""The two sides of a comparison with PyTorch, which take turns on this machine.
+"""Two sides of a comparison with PyTorch, which take turns on this machine.
 
-Every side runs in a process of its own, which stays alive and makes steps when it is told to, so that building,
-warming up and compiling are paid for once. PyTorch runs in each of its variants; the fastest in a short trial meets
-cnnlite in the rounds that count.
+Every side runs in a process of its own, which stays alive and makes steps on request, so that building, warming up and
+compiling are paid for once. PyTorch runs in each of its variants; the fastest in a short trial meets cnnlite in the
+rounds that count.
 """
 
 import contextlib
@@ -24,17 +24,17 @@ from cnnlite.tools.bench import WARM_UP_STEPS
 
 _ROUND_SECONDS = 2.0
 _PATIENCE = 30
-"""Seconds for a side to end when it is told to."""
+"""Seconds that a side may take to end."""
 
 
 class SideError(Exception):
-    """A side could not do its part."""
+    """A side failed."""
 
 
 def serve(make: Callable[[], tuple[dict[str, Any], Callable[[], object]]]) -> None:
-    """Be one side: make facts and a step, answer with the facts, then for each number on stdin with so many times."""
+    """Run one side: make facts and a step, send the facts, then make as many steps as each line of stdin says."""
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
-        os.dup2(2, 1)  # whatever else is printed must not get among the answers
+        os.dup2(2, 1)  # keep other output away from the answers
 
         def answer(**facts: Any) -> None:
             answers.write(json.dumps(facts) + "\n")
@@ -44,7 +44,7 @@ def serve(make: Callable[[], tuple[dict[str, Any], Callable[[], object]]]) -> No
             ready, make_step = make()
             for _ in range(WARM_UP_STEPS):
                 make_step()
-        except Exception as error:  # whatever it is, the other sides can do without this one
+        except Exception as error:  # any error: the other sides can go on without this one
             answer(error=f"{type(error).__name__}: {error}".splitlines()[0])
             return
         machine.reset_peak_memory()
@@ -80,7 +80,7 @@ class Side:
         self.facts = self._answer()
 
     def seconds(self, steps: int) -> list[float]:
-        """The times of so many steps."""
+        """Make ``steps`` steps, and return their times in seconds."""
         assert self.process.stdin  # noqa: S101 - for the type checker
         self.process.stdin.write(f"{steps}\n")
         self.process.stdin.flush()
@@ -98,7 +98,7 @@ class Side:
         return dict(answer)
 
     def close(self) -> None:
-        """Close the stdin of the process, at which it ends, and wait for that."""
+        """Close the stdin of the process, so that it ends, and wait for it."""
         try:
             self.process.communicate(timeout=_PATIENCE)
         except (OSError, ValueError, subprocess.TimeoutExpired):
@@ -114,21 +114,21 @@ class Side:
 
 @dataclass
 class Match:
-    """What came of two sides that took turns."""
+    """Results of two sides that took turns."""
 
     variant: str = ""
-    """PyTorch's fastest, which took part."""
+    """PyTorch's fastest variant, which took part."""
     ours: list[list[float]] = field(default_factory=list)
-    """Seconds of the steps of each round."""
+    """Seconds of the steps, by round."""
     theirs: list[list[float]] = field(default_factory=list)
     memory: tuple[int, int] = (0, 0)
     trials: dict[str, str] = field(default_factory=dict)
-    """What each variant of PyTorch did in the trial: milliseconds, or why it did not run."""
+    """Result of each variant of PyTorch in the trial: milliseconds, or why it did not run."""
     facts: tuple[dict[str, Any], dict[str, Any]] = field(default_factory=lambda: ({}, {}))
-    """What each side said of itself."""
+    """Facts reported by each side."""
 
     def cells(self) -> str:
-        """Median milliseconds of both, the variant, their ratio, and its range from round to round."""
+        """Return median milliseconds of both, the variant, their ratio, and its range over the rounds."""
         a, b = (statistics.median(itertools.chain(*rounds)) * 1e3 for rounds in (self.ours, self.theirs))
         ratios = [
             statistics.median(theirs) / statistics.median(ours)
@@ -138,7 +138,7 @@ class Match:
 
 
 def match(start: Callable[[str], Side], variants: Sequence[str], rounds: int, steps: int | None) -> Match:
-    """Choose the fastest of PyTorch's ``variants`` and let it take turns with "cnnlite"; SideError if none runs."""
+    """Choose the fastest of PyTorch's ``variants`` and run it in turns with "cnnlite"; SideError if none runs."""
     result = Match()
     with contextlib.ExitStack() as stack:
         ours = stack.enter_context(start("cnnlite"))
@@ -169,12 +169,12 @@ def match(start: Callable[[str], Side], variants: Sequence[str], rounds: int, st
 
 
 def names(_: click.Context, __: click.Parameter, value: str) -> list[str]:
-    """The names of an option that takes several."""
+    """Return the names in the value of an option that takes several."""
     return [name.strip() for name in value.split(",") if name.strip()]
 
 
 def warn_if_busy() -> None:
-    """Say so if other processes are at work."""
+    """Warn if other processes are busy."""
     if hasattr(os, "getloadavg") and (load := os.getloadavg()[0]) > 0.5:
         click.echo(
             f"warning: other processes are at work (load {load:.1f}): the figures will not be worth much", err=True

@@ -1,4 +1,4 @@
-"""The PyTorch twin of a network: the same layers, copies of the same parameters, the same training step."""
+"""PyTorch twin of a network: the same layers, copies of the same parameters, the same training step."""
 
 import copy
 import importlib
@@ -22,31 +22,34 @@ from cnnlite.optim import SGD
 from cnnlite.tools.bench import Step
 from cnnlite.utils.types import Array, Shape
 
-torch: Any = importlib.import_module("torch")  # like this, types are checked alike where it is not installed
+torch: Any = importlib.import_module("torch")  # not `import torch`: types are checked alike without it
 nn = torch.nn
 _Module: Any = nn.Module
 _OWN_OUTPUT = (BatchNorm, Conv2d, Linear, Residual)
-"""Layers whose output nobody else needs: PyTorch may overwrite it, as its own networks do."""
+"""Layers whose output is not used elsewhere: PyTorch may overwrite it, as its own networks do."""
 
 
 def twin(network: Network) -> Any:
-    """The module that computes what ``network`` does, from images (N, C, H, W); TypeError for a layer it does not know.
+    """Return the PyTorch module of ``network``, for images (N, C, H, W).
 
-    In its default layout; ``.to(memory_format=torch.channels_last)`` gives it the other.
+    It has the default layout; ``.to(memory_format=torch.channels_last)`` converts it.
+
+    Raises:
+        TypeError: If there is no twin for a layer.
     """
     return _Translator().module(network.model)
 
 
 def tensor(x: Array) -> Any:
-    """A batch of images (N, H, W, C) as PyTorch wants it: (N, C, H, W), in its default layout."""
+    """Return a batch of images (N, H, W, C) as a tensor (N, C, H, W), in the default layout."""
     return torch.from_numpy(x).permute(0, 3, 1, 2).contiguous()
 
 
 def parity(step: Step) -> float:
-    """The largest difference between the outputs of network and twin in training, relative to the largest output."""
+    """Return the largest difference between the outputs of network and twin, relative to the largest output."""
     rng = np.random.default_rng(0)
     for parameter in step.network.parameters.values():
-        if parameter.value.ndim == 1:  # zeros and ones at first, among which mistakes would not show
+        if parameter.value.ndim == 1:  # initially zeros and ones, which would hide mistakes
             parameter.value[...] += rng.uniform(-0.3, 0.3, parameter.value.shape)
     expected = twin(step.network)(tensor(step.x)).detach().numpy()
     found = step.network.forward(step.x, training=True)
@@ -54,9 +57,12 @@ def parity(step: Step) -> float:
 
 
 def training_step(step: Step, variant: str) -> Callable[[], float]:
-    """The training step that PyTorch makes of ``step``: the same parameters, batch, loss (returned) and update by SGD.
+    """Return PyTorch's training step for ``step``: the same parameters, batch, loss (returned) and update by SGD.
 
-    ``variant`` may hold the words ``channels_last`` and ``compiled``. TypeError for a loss or update it does not know.
+    ``variant`` may hold the words ``channels_last`` and ``compiled``.
+
+    Raises:
+        TypeError: If there is no twin for the loss or the optimizer.
     """
     if not (isinstance(step.loss, CrossEntropy) and isinstance(step.optimizer, SGD)):
         raise TypeError("there are twins for cross_entropy and sgd only")
@@ -85,7 +91,7 @@ def training_step(step: Step, variant: str) -> Callable[[], float]:
 
 
 class _Merged(_Module):  # type: ignore[misc] # PyTorch is Any
-    """Branches side by side, their outputs joined."""
+    """Parallel branches with merged outputs."""
 
     def __init__(self, branches: list[Any], merge: str):
         super().__init__()
@@ -93,7 +99,7 @@ class _Merged(_Module):  # type: ignore[misc] # PyTorch is Any
         self.merge = merge
 
     def forward(self, x: Any) -> Any:
-        """Join what the branches make of ``x``."""
+        """Merge the outputs of the branches for ``x``."""
         first, *others = (branch(x) for branch in self.branches)
         if self.merge == "concat":
             return torch.cat([first, *others], dim=1)
@@ -103,12 +109,12 @@ class _Merged(_Module):  # type: ignore[misc] # PyTorch is Any
 
 
 class _Translator:
-    """Goes through the layers in order and remembers what shape the features have."""
+    """Translates the layers in order, and tracks the shape of the features."""
 
     def __init__(self) -> None:
         self.flat = False
         self.flattened: Shape | None = None
-        """The (H, W, C) that `flatten` made into features; PyTorch's are in the order (C, H, W)."""
+        """Shape (H, W, C) that `flatten` turned into features; PyTorch's are in the order (C, H, W)."""
 
     def module(self, layer: Layer) -> Any:
         match layer:
@@ -182,7 +188,7 @@ class _Translator:
         return module
 
     def _channels_first(self, array: Array) -> Array:
-        """``array`` (features, ...) with the features in PyTorch's order."""
+        """Return ``array`` (features, ...) with the features in PyTorch's order."""
         if self.flattened is None:
             return array
         split = array.reshape(*self.flattened, -1)
@@ -197,7 +203,7 @@ def _fill(module: Any, **values: Array | None) -> None:
 
 
 def _padding(layer: Conv2d | MaxPool2d | AvgPool2d, value: float) -> tuple[tuple[int, int], Any]:
-    """The padding that PyTorch's layer can do itself, and a layer that pads with ``value`` where it cannot."""
+    """Return the padding that PyTorch's layer can do itself, and a layer that pads with ``value`` if it cannot."""
     windows = layer.windows
     if windows.top_left == windows.bottom_right:
         return windows.top_left, None

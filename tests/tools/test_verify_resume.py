@@ -17,7 +17,7 @@ from cnnlite.nn.layers.dropout import Dropout
 from cnnlite.nn.network import Network
 from cnnlite.optim import Optimizer
 from cnnlite.runs.restore import load_data
-from cnnlite.tools.verify_resume import rehearse
+from cnnlite.tools.verify_resume import verify
 from cnnlite.utils.signals import StopFlag, Stopped
 from tests.support.small_runs import TINY, tiny
 
@@ -29,7 +29,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def verified(**train: Any) -> str:
-    return rehearse(tiny(**train), load_data(tiny()), 8, StopFlag())
+    return verify(tiny(**train), load_data(tiny()), 8, StopFlag())
 
 
 def test_interrupted_runs_end_with_the_same_bits_and_leave_nothing(temporary: Path) -> None:
@@ -53,7 +53,7 @@ def test_other_optimizers_schedules_and_sizes_resume_too(train: dict[str, Any]) 
 
 def test_without_validation_the_runs_agree_too() -> None:
     config = config_from_data({**tiny().resolved, "data": {**tiny().resolved["data"], "validation": "none"}})
-    assert "same bits" in rehearse(config, load_data(config), 5, StopFlag())
+    assert "same bits" in verify(config, load_data(config), 5, StopFlag())
 
 
 def test_state_that_is_not_saved_is_noticed(monkeypatch: pytest.MonkeyPatch, temporary: Path) -> None:
@@ -88,7 +88,7 @@ def test_a_signal_of_the_user_ends_it(monkeypatch: pytest.MonkeyPatch, temporary
     monkeypatch.setattr(Network, "forward", interrupted)
     ctrl_c = signal.getsignal(signal.SIGINT)
     with stop.installed(), pytest.raises(Stopped):
-        rehearse(tiny(), load_data(tiny()), 8, stop)
+        verify(tiny(), load_data(tiny()), 8, stop)
     signal.signal(signal.SIGINT, ctrl_c)  # ignored by then, as a command would end here
     assert os.listdir(temporary) == []
 
@@ -120,4 +120,4 @@ def test_the_command_prints_one_line_and_has_exit_codes(temporary: Path, monkeyp
 def test_the_short_run_has_no_batch_of_one_that_the_whole_has_not() -> None:
     flat = ["flatten", {"linear": {"out_features": 4}}, "batch_norm", {"linear": {"out_features": 10}}]
     config = config_from_data({**tiny(batch_size=2).resolved, "model": flat})
-    assert "same bits" in rehearse(config, load_data(config), 4, StopFlag())
+    assert "same bits" in verify(config, load_data(config), 4, StopFlag())

@@ -39,17 +39,17 @@ def test_a_stopped_run_goes_on_with_the_same_bits(moment: int, whole: Path, tmp_
 def test_a_run_stopped_again_and_again_goes_on_with_the_same_bits(
     whole: Path, tmp_path: Path, dataset: Dataset
 ) -> None:
-    sittings = 0
+    sessions = 0
     with pytest.raises(Stopped):
         start(tiny(), tmp_path, dataset, StopAt(3))
     while True:
-        sittings += 1
+        sessions += 1
         try:
             resume(tiny(), tmp_path, dataset, StopAt(3))
         except Stopped:
             continue
         break
-    assert sittings > 5
+    assert sessions > 5
     assert_same_run(tmp_path, whole)
 
 

@@ -1,4 +1,4 @@
-"""Trained networks as ONNX files, checked against onnxruntime. The only room that uses these two packages."""
+"""Export to ONNX, checked with onnxruntime. The only package that imports onnx and onnxruntime."""
 
 import json
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from cnnlite.data import load_dataset
 from cnnlite.errors import CnnliteError, ConfigError, missing_extra
 from cnnlite.nn.losses import softmax
 from cnnlite.runtime import engine
-from cnnlite.tools.onnx import nodes as _nodes  # registers how each layer is written
+from cnnlite.tools.onnx import nodes as _nodes  # registers the exporters
 from cnnlite.tools.onnx.graph import Graph, exporters
 from cnnlite.tools.predict import Model
 from cnnlite.utils.files import refuse_existing, write_files
@@ -27,31 +27,38 @@ del _nodes
 
 OPSET = 17
 IR_VERSION = 8
-"""The file format that came with the opset: whoever reads one reads the other."""
+"""File format that came with the opset, so that whoever reads one reads the other."""
 LARGEST = 2**31 - 2**20
-"""Bytes that a file may have, with room for names: protocol buffers end at 2 GiB."""
+"""Largest size of the parameters in bytes, leaving space for names: protocol buffers end at 2 GiB."""
 TOLERANCE = 1e-3
-"""Probabilities that differ by more than this are not float32 rounding."""
+"""Largest difference of probabilities that float32 rounding explains."""
 _IMAGES = 256
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How far the exported model is from the network, at most, over some images."""
+    """Largest differences between the exported model and the network, over some images."""
 
     images: str
     logits: float
     probabilities: float
     other_classes: int
-    """For how many of the images another class is the most probable."""
+    """Number of images with another most probable class."""
 
 
 def export(checkpoint: Path, out: Path, *, root: str | None = None, force: bool = False) -> tuple[int, str]:
-    """Write the network of a checkpoint as an ONNX file; returns its size in bytes, and how it was checked, in words.
+    """Write the network of a checkpoint as an ONNX file.
 
-    ``root`` is a folder in which to look for the dataset whose images are used to check, ``force`` allows ``out`` to
-    exist. ConfigError if it does, if onnx is not installed, or if a layer cannot be exported; CheckpointError;
-    StorageError.
+    ``root`` overrides the folder of the dataset, whose images are used for the check; ``force`` allows ``out`` to
+    exist.
+
+    Returns:
+        The size in bytes, and a description of the check.
+
+    Raises:
+        ConfigError: If ``out`` exists, onnx is not installed, or a layer cannot be exported.
+        CheckpointError: If the checkpoint cannot be loaded.
+        StorageError: If the file cannot be written.
     """
     refuse_existing([out], force=force)
     if out.exists() and out.samefile(checkpoint):
@@ -66,12 +73,12 @@ def export(checkpoint: Path, out: Path, *, root: str | None = None, force: bool 
 
 
 def to_onnx(model: Model) -> "ModelProto":
-    """Write a network, with normalization before and softmax behind, as an ONNX model.
+    """Convert a network to an ONNX model, with normalization before and softmax after it.
 
     Input ``image``: uint8 (N, H, W, C), any N. Outputs ``logits`` and ``probabilities``: float32 (N, classes). Metadata
-    properties, in JSON: ``classes``, a list of their names, and how pictures come to the size of an image, as `Frame`
-    has it: ``size``, height and width; ``resize``, pixels of the shorter side; ``stretch``. Views (test-time
-    augmentation) are not part of it.
+    properties, in JSON: ``classes``, a list of their names, and the resizing of pictures, as in `Frame`: ``size``,
+    height and width; ``resize``, pixels of the shorter side; ``stretch``. Views (test-time augmentation) are not
+    included.
     """
     try:
         import onnx
@@ -123,7 +130,7 @@ def _refuse_too_large(model: Model) -> None:
 
 
 def _preprocessed(graph: Graph, model: Model) -> str:
-    """From ``image`` to what the network takes: cropped, normalized, channels first."""
+    """Add the nodes from ``image`` to the network's input: cropped, normalized, channels first."""
     from onnx import TensorProto
 
     x = "image"
@@ -140,7 +147,7 @@ def _preprocessed(graph: Graph, model: Model) -> str:
 
 
 def compare(model: Model, content: bytes, root: str | None = None) -> Difference | None:
-    """Run the model in a file's ``content`` on test images, or on noise if there are none; None without onnxruntime."""
+    """Run the ONNX model ``content`` on test images, or on noise if there are none; None without onnxruntime."""
     try:
         import onnxruntime
     except ImportError:
@@ -162,7 +169,7 @@ def compare(model: Model, content: bytes, root: str | None = None) -> Difference
 def _images(model: Model, root: str | None) -> tuple[Array, str]:
     data = model.config.data
     try:
-        source = data.dataset.reading_only(model.classes)  # the config came with the checkpoint, from anywhere
+        source = data.dataset.reading_only(model.classes)  # the config came with the checkpoint: untrusted
         dataset = load_dataset(source, Path(data.root if root is None else root), validation="none")
         if dataset.test.images.shape[1:] == model.image_shape:
             return np.asarray(dataset.test.images[:_IMAGES]), f"test images of {dataset.name}"

@@ -1,4 +1,4 @@
-"""An ONNX graph in the making, and the registry of how each class of layers is written into one."""
+"""An ONNX graph under construction, and the registry of exporters for layer classes."""
 
 import itertools
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from cnnlite.utils.types import Array
 
 
 class Graph:
-    """Nodes and constants; images inside are channels first, (N, C, H, W), as ONNX has them."""
+    """Nodes and constants of a graph; images inside are channels first, (N, C, H, W), as in ONNX."""
 
     def __init__(self) -> None:
         self.nodes: list[Any] = []
@@ -20,7 +20,7 @@ class Graph:
         self._names: set[str] = set()
 
     def add(self, op: str, *inputs: str, name: str, **attributes: Any) -> str:
-        """Append a node; returns the name of its output, ``name.Op``."""
+        """Append a node, and return the name of its output, ``name.Op``."""
         from onnx import helper
 
         output = self._free(f"{name}.{op}")
@@ -28,7 +28,7 @@ class Graph:
         return output
 
     def constant(self, name: str, value: Array | float | list[int]) -> str:
-        """Put an array into the file, numbers as float32 and lists as int64; returns its name."""
+        """Add an array to the file, numbers as float32 and lists as int64, and return its name."""
         from onnx import numpy_helper
 
         array = np.asarray(value, np.int64 if isinstance(value, list) else np.float32)
@@ -37,9 +37,10 @@ class Graph:
         return name
 
     def layer(self, layer: Layer, x: str, name: str) -> str:
-        """Append the nodes of a built layer with the input ``x``; returns the name of the output.
+        """Append the nodes of a built layer with the input ``x``, and return the name of its output.
 
-        ConfigError if nobody has said how layers of this class are written.
+        Raises:
+            ConfigError: If there is no exporter for this class of layers.
         """
         try:
             write = exporters[type(layer)]
@@ -64,7 +65,7 @@ exporters: dict[type[Layer], Exporter] = {}
 
 
 def exports(*classes: type[Layer]) -> Callable[[Exporter], Exporter]:
-    """Function decorator: this writes the layers of ``classes``, and not those of their subclasses."""
+    """Register a function as the exporter of layers of ``classes``, but not of their subclasses."""
 
     def add(write: Exporter) -> Exporter:
         exporters.update(dict.fromkeys(classes, write))

@@ -1,4 +1,4 @@
-"""How each class of layers is written in ONNX; operators as in opset 17 of https://onnx.ai/onnx/operators/."""
+"""Exporters of the layer classes; operators as in opset 17 of https://onnx.ai/onnx/operators/."""
 
 from typing import Any
 
@@ -40,7 +40,7 @@ def conv2d(graph: Graph, layer: Any, x: str, name: str) -> str:
 
 @exports(MaxPool2d)
 def max_pool2d(graph: Graph, layer: MaxPool2d, x: str, name: str) -> str:
-    """MaxPool, whose padding never wins either."""
+    """MaxPool, which ignores padding as ours does."""
     return graph.add("MaxPool", x, name=name, **_geometry(layer.windows))
 
 
@@ -85,7 +85,7 @@ def scale(graph: Graph, layer: Scale, x: str, name: str) -> str:
 
 @exports(act.ReLU, act.Sigmoid, act.Tanh)
 def same_operator(graph: Graph, layer: act.Activation, x: str, name: str) -> str:
-    """Activations that ONNX knows by the same name."""
+    """Relu, Sigmoid or Tanh."""
     op = {act.ReLU: "Relu", act.Sigmoid: "Sigmoid", act.Tanh: "Tanh"}[type(layer)]
     return graph.add(op, x, name=name)
 
@@ -110,7 +110,7 @@ def silu(graph: Graph, layer: act.SiLU, x: str, name: str) -> str:
 
 @exports(act.GELU)
 def gelu(graph: Graph, layer: act.GELU, x: str, name: str) -> str:
-    """Of x / 2 * (1 + tanh(x * (scale + scale * cubic * x^2))): opset 17 has no operator for it."""
+    """``x / 2 * (1 + tanh(x * (scale + scale * cubic * x^2)))``, as opset 17 has no operator for it."""
 
     def number(key: str, value: float) -> str:
         return graph.constant(f"{name}.{key}", value)
@@ -125,13 +125,13 @@ def gelu(graph: Graph, layer: act.GELU, x: str, name: str) -> str:
 
 @exports(Dropout)
 def nothing(graph: Graph, layer: Any, x: str, name: str) -> str:
-    """Layers that do something in training only."""
+    """No node, for layers that are active in training only."""
     return x
 
 
 @exports(Flatten)
 def flatten(graph: Graph, layer: Flatten, x: str, name: str) -> str:
-    """Flatten of (N, H, W, C): the features are in the order of channels last."""
+    """Flatten of (N, H, W, C), so that the features are in channels-last order."""
     if len(layer.in_shape) == 3:
         x = graph.add("Transpose", x, name=name, perm=(0, 2, 3, 1))
     return graph.add("Flatten", x, name=name, axis=1)
@@ -139,7 +139,7 @@ def flatten(graph: Graph, layer: Flatten, x: str, name: str) -> str:
 
 @exports(Sequential, Repeat)
 def sequential(graph: Graph, layer: Sequential, x: str, name: str) -> str:
-    """One after the other."""
+    """The nodes of the layers, one after the other."""
     for key, child in layer.children.items():
         x = graph.layer(child, x, dotted(name, key))
     return x

@@ -1,1 +1,1 @@
-"""After training: a page of pictures, comparisons of runs, and what curves say. The only room that uses matplotlib."""
+"""Reports: a page about a run, comparisons of runs, and findings. The only package that imports matplotlib."""

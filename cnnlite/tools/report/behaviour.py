@@ -1,4 +1,4 @@
-"""What a network makes of images: its confusions, its most confident mistakes, and how far to trust its confidence."""
+"""Predictions of a network on images: confusions, most confident mistakes, and calibration."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,40 +13,40 @@ from cnnlite.training.evaluation import BATCH_SIZE
 from cnnlite.utils.types import Array
 
 BINS = 15
-"""Of the reliability diagram, equally wide; as in Guo et al. 2017."""
+"""Number of bins of the reliability diagram, of equal width, as in Guo et al. 2017."""
 
 
 @dataclass(frozen=True)
 class Behaviour:
-    """Predictions for a set of images."""
+    """Predictions of a network for a set of images."""
 
     probabilities: Array
     """float32 (N, classes)."""
     labels: Array
-    """The true classes, int64 (N,)."""
+    """True classes, int64 (N,)."""
     counts: Array
-    """Images by true class (row) and predicted class (column)."""
+    """Number of images by true class (row) and predicted class (column)."""
 
     @property
     def predictions(self) -> Array:
-        """The most probable classes, int64 (N,)."""
+        """Most probable classes, int64 (N,)."""
         highest: Array = self.probabilities.argmax(axis=1)
         return highest
 
     @property
     def confidences(self) -> Array:
-        """The probabilities of the predictions, (N,)."""
+        """Probabilities of the predictions, (N,)."""
         highest: Array = self.probabilities.max(axis=1)
         return highest
 
     @property
     def accuracy(self) -> float:
-        """Fraction of images predicted right."""
+        """Fraction of correct predictions."""
         return float((self.predictions == self.labels).mean())
 
 
 def observe(network: Network, images: Images, normalizer: Normalizer) -> Behaviour:
-    """Predict all the images, in their order."""
+    """Predict all images, in order."""
     parts = [
         softmax(network.forward(normalizer(images.images[start : start + BATCH_SIZE]), training=False))
         for start in range(0, len(images), BATCH_SIZE)
@@ -55,14 +55,14 @@ def observe(network: Network, images: Images, normalizer: Normalizer) -> Behavio
 
 
 def behaviour(probabilities: Array, labels: Array) -> Behaviour:
-    """Count what (N, classes) probabilities say about images of the true classes ``labels``."""
+    """Return predictions and confusion matrix for probabilities (N, classes) and true classes ``labels``."""
     confusion = ConfusionMatrix(probabilities.shape[1])
     confusion.add(labels, probabilities.argmax(axis=1))
     return Behaviour(probabilities, labels, confusion.counts)
 
 
 def confident_mistakes(seen: Behaviour, count: int) -> Array:
-    """Find the images that were predicted wrong with the greatest confidence: at most ``count`` indices."""
+    """Return the indices of the wrong predictions with the highest confidence, at most ``count``."""
     wrong = np.flatnonzero(seen.predictions != seen.labels)
     chosen: Array = wrong[np.argsort(-seen.confidences[wrong], kind="stable")][:count]
     return chosen
@@ -70,21 +70,21 @@ def confident_mistakes(seen: Behaviour, count: int) -> Array:
 
 @dataclass(frozen=True)
 class ClassFigures:
-    """How a class fares; fractions, None where nothing is there to divide by."""
+    """Metrics of a class; fractions, None if there is nothing to divide by."""
 
     name: str
     images: int
     recall: float | None
-    """Of the images of this class, how many were called so: the accuracy of the class."""
+    """Fraction of the images of this class that were predicted as it: the accuracy of the class."""
     precision: float | None
-    """Of the images called so, how many are of this class."""
+    """Fraction of the images predicted as this class that belong to it."""
     mistaken_for: str
-    """The class that its images were most often taken for; empty if no image was."""
+    """Class most often predicted instead; empty if none was."""
     mistaken: int
 
 
 def class_figures(counts: Array, classes: Sequence[str]) -> list[ClassFigures]:
-    """Take the confusion matrix apart, class by class."""
+    """Return the metrics of each class in the confusion matrix."""
     figures = []
     for index, name in enumerate(classes):
         right, of_class, called = (int(n) for n in (counts[index, index], counts[index].sum(), counts[:, index].sum()))
@@ -106,22 +106,22 @@ def class_figures(counts: Array, classes: Sequence[str]) -> list[ClassFigures]:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Confidence against accuracy, in bins of confidence; empty bins are NaN."""
+    """Confidence and accuracy in bins of confidence; empty bins are NaN."""
 
     counts: Array
-    """Images in each bin, (BINS,)."""
+    """Number of images in each bin, (BINS,)."""
     confidence: Array
     """Mean confidence of the images in each bin, (BINS,)."""
     accuracy: Array
-    """Fraction of them that was predicted right, (BINS,)."""
+    """Accuracy on the images in each bin, (BINS,)."""
     error: float
     """Expected calibration error, a fraction."""
     excess: float
-    """Mean confidence minus accuracy over all images: above 0 the network is too sure of itself."""
+    """Mean confidence minus accuracy over all images: above 0 the network is overconfident."""
 
 
 def calibration(seen: Behaviour, bins: int = BINS) -> Calibration:
-    """Compare how sure the network is with how often it is right.
+    """Return the calibration of predictions: confidence against accuracy.
 
     ``ECE = sum over bins of n_b / N * |accuracy_b - confidence_b|`` with bins of equal width, ``((b-1)/B, b/B]``.
     Sources: Naeini, Cooper & Hauskrecht 2015; Guo et al. 2017, arXiv:1706.04599.

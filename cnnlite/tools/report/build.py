@@ -1,4 +1,4 @@
-"""The report of a run: gathers what there is to show, and says what had to be left out and why."""
+"""Builds the report of a run, and says what is left out and why."""
 
 import importlib.util
 import json
@@ -26,7 +26,7 @@ _SPLITS = {
 
 
 def require_matplotlib(what: str) -> None:
-    """Raise ConfigError if the extra that draws is not installed."""
+    """Raise ConfigError if matplotlib, the extra for charts, is not installed."""
     if importlib.util.find_spec("matplotlib") is None:
         raise missing_extra(what, "plot")
 
@@ -39,11 +39,14 @@ def write_report(
     *,
     force: bool = False,
 ) -> Path:
-    """Write ``index.html`` and its pictures to ``folder``, which is made if need be; returns the page's path.
+    """Write ``index.html`` and its pictures to ``folder``, made if needed, and return the path of the page.
 
-    ``root`` is another folder to look for the dataset in; ``say`` is told what takes time, and what is left out.
-    ConfigError if any of them exists, unless ``force`` allows to replace them, or if the usual folder is a link: it may
-    lead anywhere in a run from elsewhere. StorageError if they cannot be written.
+    ``root`` overrides the folder of the dataset; ``say`` is told what takes time, and what is left out.
+
+    Raises:
+        ConfigError: If a file exists, unless ``force`` allows to replace it; or if the default folder is a link, which
+            may lead anywhere in a run from elsewhere.
+        StorageError: If the files cannot be written.
     """
     require_matplotlib("cnnlite report")
     index = folder / "index.html"
@@ -63,7 +66,7 @@ def write_report(
 
 
 def report_page(record: Record, root: str | None, say: Callable[[str], None]) -> Page:
-    """Put together all that the run, its checkpoint and its dataset have to show."""
+    """Return the page with all sections that the run, its checkpoint and its dataset allow."""
     config = record.config
     made = f", trained from the config {record.result['config']}" if record.result.get("config") else ""
     page = Page(record.name, f"A report on the run {record.path}{made}")

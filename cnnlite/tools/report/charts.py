@@ -1,4 +1,4 @@
-"""Charts as SVG files, drawn by matplotlib: on white, and on dark where a reader prefers that."""
+"""Charts as SVG files, drawn with matplotlib, for light and dark pages."""
 
 import io
 import re
@@ -17,7 +17,7 @@ from cnnlite.utils.types import Array
 INK, PAPER, RULE = "#1f2328", "#ffffff", "#d1d9e0"
 _DARK = {INK: "#e6edf3", PAPER: "#161b22", RULE: "#3d444d"}
 COLOURS = ("#2f7ae5", "#d9730d", "#23925b", "#b14bd1", "#cf3f5a", "#0f8fa8", "#8a6d1f", "#6b7280")
-"""Told apart by most readers, with contrast on white and on the dark paper; lines differ in their dashes too."""
+"""Distinguishable for most readers, with contrast on white and on the dark page; lines differ in dashes too."""
 _SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -45,11 +45,11 @@ _SETTINGS: dict[Any, Any] = {
 }
 _WIDTH, _HEIGHT = 4.7, 2.9
 _NUMBERS_UP_TO = 20
-"""Classes; in larger confusion matrices numbers and names could not be read."""
+"""Number of classes; numbers and names in larger confusion matrices would be illegible."""
 
 
 def _style(**more: Any) -> AbstractContextManager[None]:
-    """Settings of matplotlib, in force inside a ``with``."""
+    """Apply settings of matplotlib inside a ``with``."""
     from matplotlib import rc_context
 
     settings: Any = {**_SETTINGS, **more}
@@ -57,7 +57,7 @@ def _style(**more: Any) -> AbstractContextManager[None]:
 
 
 class Chart:
-    """A figure with a pair of axes for each title, side by side; ``svg`` and ``png`` give the file."""
+    """A figure with one pair of axes per title, side by side, written by ``svg`` and ``png``."""
 
     def __init__(self, *titles: str, width: float = _WIDTH, height: float = _HEIGHT):
         self.title = " and ".join(titles)
@@ -74,7 +74,7 @@ class Chart:
         from matplotlib.text import Text
 
         for text in self.figure.findobj(Text):
-            text.set_text(readable(text.get_text()))  # runs may have names that are no text
+            text.set_text(readable(text.get_text()))  # names of runs need not be valid text
         stream = io.BytesIO()
         with _style(**{"svg.hashsalt": self.title}), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about glyphs that its font lacks; the reader's fonts show the text
@@ -83,7 +83,7 @@ class Chart:
         return stream.getvalue()
 
     def svg(self) -> str:
-        """The chart as a file that follows the reader's choice of light or dark."""
+        """Return the chart as SVG that follows the reader's choice of light or dark."""
         text = self._draw("svg").decode()
         rules = "".join(
             f'[style*="{kind}: {light}"]{{{kind}:{dark}!important}}'
@@ -94,7 +94,7 @@ class Chart:
         return re.sub(r"(<svg [^>]*>)", lambda match: match[1] + style, text, count=1)
 
     def png(self) -> bytes:
-        """The chart as pixels, on white."""
+        """Return the chart as PNG, on white."""
         return self._draw("png")
 
 
@@ -104,7 +104,7 @@ def _curve(axes: Any, x: Sequence[float], y: Sequence[float], label: str, colour
 
 
 def _finish(axes: Any, what: str) -> None:
-    """Name the axes of curves over epochs, and the curves."""
+    """Label the axes of curves over epochs, and the curves."""
     with _style():
         axes.set_xlabel("epoch")
         axes.set_ylabel(what)
@@ -119,12 +119,12 @@ def _percent(value: float, _: int) -> str:
 
 
 def loss_chart(record: Record) -> Chart:
-    """Training and validation loss over the epochs."""
+    """Draw training and validation loss over the epochs."""
     return _both(record, "loss", "Loss")
 
 
 def accuracy_chart(record: Record) -> Chart:
-    """Training and validation accuracy over the epochs."""
+    """Draw training and validation accuracy over the epochs."""
     return _both(record, "accuracy", "Accuracy")
 
 
@@ -139,7 +139,7 @@ def _both(record: Record, what: str, title: str) -> Chart:
 
 
 def lr_chart(record: Record) -> Chart:
-    """The learning rates: the schedules' curves where the number of steps is known, and the rows of the metrics."""
+    """Draw the learning rates: the schedule, if the number of steps is known, and the rows of the metrics."""
     chart = Chart("Learning rate")
     steps_per_epoch, total = record.steps_per_epoch, record.total_steps
     if steps_per_epoch and total:
@@ -157,7 +157,7 @@ def lr_chart(record: Record) -> Chart:
 
 
 def comparison_chart(names: Sequence[str], records: Sequence[Record], *figures: str) -> Chart:
-    """Validation ``accuracy``, ``loss`` or both of several runs; dashed those of training where nothing validates."""
+    """Draw validation ``accuracy``, ``loss`` or both of several runs; training's, dashed, without validation."""
     chart = Chart(*(figure.capitalize() for figure in figures))
     for axes, figure in zip(chart.panels, figures, strict=True):
         for index, (name, record) in enumerate(zip(names, records, strict=True)):
@@ -172,7 +172,7 @@ def comparison_chart(names: Sequence[str], records: Sequence[Record], *figures: 
 
 
 def confusion_chart(counts: Array, classes: Sequence[str]) -> Chart:
-    """How often images of each class (row) were taken for each class (column), as a fraction of the row."""
+    """Draw the confusion matrix, each row (true class) as fractions over its columns (predicted class)."""
     from matplotlib.colors import to_rgb
 
     few = len(classes) <= _NUMBERS_UP_TO
@@ -181,7 +181,7 @@ def confusion_chart(counts: Array, classes: Sequence[str]) -> Chart:
     rows = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     shades = np.empty((*rows.shape, 4))
     shades[..., :3] = to_rgb(COLOURS[0])
-    shades[..., 3] = np.sqrt(rows)  # rare confusions are to be seen beside a strong diagonal
+    shades[..., 3] = np.sqrt(rows)  # makes rare confusions visible beside a strong diagonal
     with _style():
         axes = chart.axes
         axes.imshow(shades, interpolation="nearest")
@@ -199,7 +199,7 @@ def confusion_chart(counts: Array, classes: Sequence[str]) -> Chart:
 
 
 def calibration_chart(found: Calibration) -> Chart:
-    """The reliability diagram: accuracy of the images in each bin of confidence, beside the line of perfect honesty."""
+    """Draw the reliability diagram: accuracy in each bin of confidence, beside the line of perfect calibration."""
     chart = Chart("Reliability diagram", width=4.2, height=3.6)
     bins = len(found.counts)
     with _style():

@@ -1,4 +1,4 @@
-"""Runs side by side: their figures, and what their configs differ in."""
+"""Comparison of runs: their results, and the differences of their configs."""
 
 import re
 import statistics
@@ -31,14 +31,14 @@ _CHOICES: Mapping[str, Registry[Any]] = {
     "train.loss": losses,
     "train.averaging": averagings,
 }
-"""Places in a config where something is chosen by its name: the options of different ones are not compared."""
+"""Places in a config where something is chosen by name; options of different choices are not compared."""
 SAME = "The configs are the same, seeds and folders aside."
 _ABSENT = "-"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """The figures of a run; accuracies are fractions, None for what it has not come to."""
+    """Results of a run; accuracies are fractions, None if unknown yet."""
 
     run: str
     config: str | None
@@ -55,7 +55,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ in their seeds only: mean and standard deviation (n - 1) of their accuracies."""
+    """Runs that differ only in their seeds: mean and standard deviation (n - 1) of their accuracies."""
 
     runs: list[str]
     validation: tuple[float, float] | None
@@ -64,24 +64,24 @@ class Group:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a comparison has to tell."""
+    """Results of a comparison."""
 
     entries: list[Entry]
     differences: dict[str, dict[str, Any]]
-    """For each place where the configs differ, the value of each run that has such a place."""
+    """Values by run, for each place where the configs differ; runs without the place are left out."""
     groups: list[Group]
 
     def facts(self) -> dict[str, Any]:
-        """The same for programs."""
+        """Return the comparison as an object for JSON."""
         return asdict(self)
 
     def rows(self) -> list[list[str]]:
-        """The table of the runs, heading first."""
+        """Return the table of runs, heading first."""
         heading = ["run", "config", "status", "seed", "steps", "epochs", "time", "validation", "test", "parameters"]
         return [heading, *(_row(entry) for entry in self.entries)]
 
     def difference_rows(self) -> list[list[str]]:
-        """The table of the differences, heading first."""
+        """Return the table of differences, heading first."""
         heading = ["option", *(entry.run for entry in self.entries)]
         runs = heading[1:]
         return [
@@ -93,7 +93,7 @@ class Comparison:
         ]
 
     def describe(self) -> str:
-        """The same for readers."""
+        """Format the comparison as text."""
         (_, *names), *rows = self.difference_rows()
         parts = [aligned(self.rows(), left=(0, 1, 2))]
         parts += [text for group in self.groups if (text := describe_group(group))]
@@ -110,15 +110,15 @@ def compare(records: Sequence[Record]) -> Comparison:
 
 
 def run_names(records: Sequence[Record]) -> list[str]:
-    """What to call runs: by their directories, with the path where two would have the same name."""
+    """Return a name for each run: its directory's, or its path if two have the same."""
     names = [record.name for record in records]
     return [str(record.path) if names.count(name) > 1 else name for name, record in zip(names, records, strict=True)]
 
 
 def _differences(names: Sequence[str], configs: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """For each place that is not the same in all configs, the values.
+    """Return the values by run, for each place that is not the same in all configs.
 
-    Where another optimizer, schedule or the like was chosen, that is one value; models of other layers are outlined.
+    A different optimizer, schedule or the like counts as one value; models with other layers are outlined.
     """
     outlines = [[*_kinds(config["model"])] for config in configs]
     leaves = [flatten(config) for config in configs]
@@ -145,14 +145,14 @@ def _differences(names: Sequence[str], configs: Sequence[dict[str, Any]]) -> dic
 
 
 def _names(value: Any) -> list[str]:
-    """The names of what was chosen: of one thing, of those in a list, or of nothing."""
+    """Return the names of a choice: one, several for a list, or none."""
     if isinstance(value, list):
         return [name for item in value for name in _names(item)]
     return [value] if isinstance(value, str) else list(value or ())
 
 
 def _shortened(value: Any, registry: Registry[Any]) -> Any:
-    """What was chosen, without the options that have their defaults."""
+    """Return a choice without the options that have their defaults."""
     if isinstance(value, list):
         return [_shortened(item, registry) for item in value]
     if not isinstance(value, dict):
@@ -168,7 +168,7 @@ def _is_default(option: Option, value: Any) -> bool:
 
 
 def _kinds(node: Any) -> Iterator[str]:
-    """The names of the layers in a model, those inside containers too."""
+    """Yield the names of the layers in a model, including those inside containers."""
     if isinstance(node, str):
         yield node
     elif isinstance(node, dict):
@@ -183,7 +183,7 @@ def _kinds(node: Any) -> Iterator[str]:
 
 
 def _compared(record: Record) -> dict[str, Any]:
-    """The config without what says nothing about how it was trained, or has a column of its own."""
+    """Return the config without what does not affect training, or has a column of its own."""
     config = {**record.config.resolved, "data": {**record.config.resolved["data"], "root": None}}
     del config["seed"]
     return config
@@ -207,7 +207,7 @@ def _entry(name: str, record: Record) -> Entry:
 
 
 def _groups(entries: Sequence[Entry], configs: Sequence[dict[str, Any]]) -> list[Group]:
-    """Bring together complete runs with the same config and different seeds."""
+    """Group complete runs with the same config and different seeds."""
     groups = []
     for index, config in enumerate(configs):
         if config in configs[:index]:
@@ -227,7 +227,7 @@ def _spread(values: Sequence[float | None]) -> tuple[float, float] | None:
 
 
 def describe_group(group: Group) -> str:
-    """Put the figures of runs with several seeds into words; nothing if they have none."""
+    """Format the accuracies of runs with several seeds; empty if they have none."""
     parts = [
         f"{name} {100 * found[0]:.1f}% +- {100 * found[1]:.1f}"
         for name, found in (("validation", group.validation), ("test", group.test))
@@ -252,7 +252,7 @@ def _row(entry: Entry) -> list[str]:
 
 
 def _difference_line(names: Sequence[str], row: Sequence[str]) -> str:
-    """``train.batch_size: 64 (small, small-2), 16 (tiny)``."""
+    """Format a row: ``train.batch_size: 64 (small, small-2), 16 (tiny)``."""
     place, *values = row
     parts = []
     for value in dict.fromkeys(values):
@@ -270,7 +270,7 @@ def _plain(value: Any) -> str:
 
 
 def aligned(rows: Sequence[Sequence[str]], left: Sequence[int]) -> str:
-    """A table in plain text; the columns ``left`` begin in one line, the others end in one."""
+    """Format a table as plain text; the columns ``left`` are aligned left, the others right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:

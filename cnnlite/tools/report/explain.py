@@ -1,4 +1,4 @@
-"""What the curves of a run say, in plain words, with an override to try."""
+"""Findings about the curves of a run, in plain words, each with an override to try."""
 
 import textwrap
 from dataclasses import asdict, dataclass
@@ -15,18 +15,18 @@ __all__ = ["Explanation", "describe_rules", "explain", "judge", "rules_course", 
 
 @dataclass(frozen=True)
 class Explanation:
-    """What was found, and what could not be looked at."""
+    """Findings about a run, and what was left out."""
 
     name: str
     findings: list[Finding]
     left_out: str = ""
 
     def facts(self) -> dict[str, Any]:
-        """The same for programs."""
+        """Return the findings as an object for JSON."""
         return {"run": self.name, "findings": [asdict(found) for found in self.findings], "left_out": self.left_out}
 
     def describe(self) -> str:
-        """The same for readers."""
+        """Format the findings as text."""
         blocks = []
         for found in self.findings:
             block = f"{found.title}\n{textwrap.fill(found.text, 100, initial_indent='  ', subsequent_indent='  ')}"
@@ -35,7 +35,7 @@ class Explanation:
 
 
 def explain(record: Record, root: str | None = None) -> Explanation:
-    """Judge the curves, and the network on a few batches if its dataset is at hand, in ``root`` or its usual folder."""
+    """Judge the curves of a run, and its network on a few batches if the dataset is found, in ``root`` if given."""
     trained = None
     try:
         trained = load_trained(record)
@@ -45,7 +45,7 @@ def explain(record: Record, root: str | None = None) -> Explanation:
 
 
 def judge(record: Record, trained: BestNetwork | None = None, seen: Seen | None = None) -> list[Finding]:
-    """Look at the record, and at the network where images were seen; see `advise`."""
+    """Judge the record, and the network if images are given; see `advise`."""
     classes = record.config.data.dataset.class_count if trained is None else len(trained.classes)
     dead, validating = [], None
     if trained is not None and seen is not None:
@@ -56,7 +56,7 @@ def judge(record: Record, trained: BestNetwork | None = None, seen: Seen | None 
 
 
 def advise(evidence: Evidence) -> list[Finding]:
-    """Apply all rules, less those that yield to another one; if nothing is found that could be changed, say so."""
+    """Apply all rules except those that yield to another one; if no finding has a command, say that all is sound."""
     holding = [(applied, found) for applied in RULES if (found := finding(evidence, applied))]
     names = {applied.name for applied, _ in holding}
     findings = [found for applied, found in holding if not names.intersection(applied.yields_to)]
@@ -67,7 +67,7 @@ def advise(evidence: Evidence) -> list[Finding]:
 
 
 def describe_rules() -> str:
-    """List the rules with their thresholds."""
+    """Return the rules with their thresholds, one a line."""
     return "\n".join(
         f"{applied.name}: {applied.condition}{'; yields to ' * bool(applied.yields_to)}{', '.join(applied.yields_to)}"
         for applied in RULES

@@ -1,4 +1,4 @@
-"""A look inside a network: first filters, what layers see in images, which pixels matter, which units are dead."""
+"""Inspection of a network: first filters, feature maps, occlusion, and dead units."""
 
 import math
 from collections.abc import Iterator
@@ -19,11 +19,11 @@ from cnnlite.training.evaluation import BATCH_SIZE
 from cnnlite.utils.types import Array
 
 DEAD_BATCHES = 4
-"""Batches on which a unit must never answer to be called dead."""
+"""Number of batches on which a dead unit is always 0."""
 
 
 def one_by_one(network: Network, config: Config) -> Network:
-    """Build the network again so that each layer does its own work only, and can be watched."""
+    """Build the network again without fused layers, so that each layer can be watched."""
     plain = Network(config.model, network.in_shape, seed=config.seed, fused=False)
     plain.load_state(network.state())
     return plain
@@ -31,17 +31,17 @@ def one_by_one(network: Network, config: Config) -> Network:
 
 @dataclass(frozen=True)
 class Filters:
-    """What the first layer multiplies pixels with."""
+    """Weights of the first layer."""
 
     place: str
     weights: Array
-    """(filters, height, width, channels), one or three channels."""
+    """(filters, height, width, channels), with one or three channels."""
     whole: bool
-    """Whether a filter covers the whole image: the layer is fully connected."""
+    """True if a filter covers the whole image: the layer is fully connected."""
 
 
 def first_filters(network: Network) -> Filters | str:
-    """Find the filters that look at the pixels themselves; or say why they cannot be shown."""
+    """Return the filters applied to the pixels themselves, or the reason they cannot be shown."""
     height, width, channels = network.in_shape
     if channels not in (1, 3):
         return f"the images have {channels} channels, which are not colours"
@@ -61,23 +61,23 @@ def first_filters(network: Network) -> Filters | str:
 
 @dataclass(frozen=True)
 class Stage:
-    """The outputs of a layer for a few images."""
+    """Outputs of a layer for a few images."""
 
     place: str
     kind: str
     shape: tuple[int, ...]
     """(height, width, channels)."""
     channels: Array
-    """Indices of the channels chosen."""
+    """Indices of the chosen channels."""
     maps: Array
-    """(images, channels chosen, height, width)."""
+    """(images, chosen channels, height, width)."""
 
 
 def feature_stages(network: Network, x: Array, most: int = 6, channels: int = 8) -> list[Stage]:
-    """Run a batch ``x`` (N, H, W, C) through the network and keep maps on the way, at most ``most`` stages.
+    """Run a batch ``x`` (N, H, W, C) through the network, and return the maps of at most ``most`` stages.
 
-    Stages are activations and sums, convolutions if there are none of these. The channels are those that vary most over
-    the batch. The network must be built `one_by_one`.
+    Stages are activations and sums, or convolutions if there are none of these. The chosen channels vary most over the
+    batch. The network must be built `one_by_one`.
     """
     found: dict[str, tuple[Layer, Array]] = {}
 
@@ -103,17 +103,17 @@ def _stage(layer: Layer, y: Array, count: int) -> Stage:
 
 @dataclass(frozen=True)
 class Occlusion:
-    """How much a network needs each part of an image for its prediction."""
+    """Sensitivity of a prediction to occlusion of each part of an image."""
 
     prediction: int
     probability: float
     drop: Array
-    """(H, W): how far the probability of the prediction falls when the surroundings of a pixel are covered."""
+    """(H, W): fall of the probability of the prediction when the surroundings of a pixel are covered."""
     patch: tuple[int, int]
 
 
 def occlude(network: Network, x: Array) -> Occlusion:
-    """Cover an image ``x`` (H, W, C), normalized, with a grey patch at each of many places (Zeiler & Fergus 2013).
+    """Cover a normalized image ``x`` (H, W, C) with a grey patch at each of many places (Zeiler & Fergus 2013).
 
     The patch has a quarter of the image's sides and moves by half its own; the drop at a pixel is the mean over the
     patches that cover it. Source: arXiv:1311.2901, section 4.2.
@@ -142,27 +142,27 @@ def occlude(network: Network, x: Array) -> Occlusion:
 
 
 def _starts(length: int, patch: int) -> list[int]:
-    """Where patches begin: half a patch apart, the last one at the edge."""
+    """Return the starts of patches: half a patch apart, the last one at the edge."""
     return sorted({*range(0, length - patch + 1, max(1, patch // 2)), length - patch})
 
 
 @dataclass(frozen=True)
 class DeadUnits:
-    """The units of a ReLU layer that answered to none of many images."""
+    """Number of units of a ReLU layer that are 0 for all of many images."""
 
     place: str
     dead: int
     units: int
-    """Channels of maps, or numbers of flat features."""
+    """Number of channels of maps, or of flat features."""
 
     @property
     def fraction(self) -> float:
-        """Of the units, how many are dead."""
+        """Fraction of the units that are dead."""
         return self.dead / self.units
 
 
 def dead_units(network: Network, images: Images, normalizer: Normalizer) -> list[DeadUnits]:
-    """Count the channels of each ReLU layer that are 0 everywhere on a few batches; the network is `one_by_one`."""
+    """Count the channels of each ReLU layer that are 0 everywhere on a few batches; needs a network `one_by_one`."""
     alive: dict[str, list[Array]] = {}
     places: dict[str, str] = {}
 
@@ -179,7 +179,7 @@ def dead_units(network: Network, images: Images, normalizer: Normalizer) -> list
 
 
 def _few_batches(images: Images, normalizer: Normalizer) -> Iterator[Array]:
-    """Batches spread over all images."""
+    """Yield normalized batches spread over all images."""
     count = min(len(images), DEAD_BATCHES * BATCH_SIZE)
     chosen = np.linspace(0, len(images) - 1, count).astype(int)
     for part in np.array_split(chosen, math.ceil(count / BATCH_SIZE)):

@@ -1,4 +1,4 @@
-"""A page in one HTML file: pictures, tables and text inside, nothing fetched, no scripts."""
+"""A page in one HTML file, with embedded pictures, tables and text: no requests, no scripts."""
 
 import base64
 from collections.abc import Iterable, Sequence
@@ -19,7 +19,7 @@ class Page:
         self.title = title
         self.subtitle = subtitle
         self.files: dict[str, bytes] = {}
-        """The pictures that are kept beside the page too, by file name."""
+        """Pictures that are also stored beside the page, by file name."""
         self._parts: list[str] = []
 
     def add(self, *html: str) -> None:
@@ -27,11 +27,11 @@ class Page:
         self._parts += html
 
     def section(self, title: str, text: str = "") -> None:
-        """Begin a section, with a paragraph about it."""
+        """Begin a section with a title and a paragraph."""
         self.add(f"<h2>{escape(title)}</h2>", paragraph(text))
 
     def image(self, name: str, content: bytes, alt: str, *, keep: bool = True) -> str:
-        """Embed a picture, and keep it as a file called ``name``; returns its HTML."""
+        """Embed a picture, stored as the file ``name`` too if ``keep``, and return its HTML."""
         if keep:
             self.files[name] = content
         kind = Path(name).suffix
@@ -40,7 +40,7 @@ class Page:
         return f'<img{pixels} alt="{escape(alt)}" src="data:{_KINDS[kind]};base64,{data}">'
 
     def html(self) -> str:
-        """The whole page, whose text may hold names that are no text."""
+        """Return the whole page, with names that are not valid text made readable."""
         style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
         body = "\n".join(self._parts)
         return readable(f"""<!doctype html>
@@ -71,35 +71,35 @@ class Page:
 
 
 def paragraph(text: str) -> str:
-    """A paragraph; nothing for no text."""
+    """Return a paragraph; empty without text."""
     return f"<p>{escape(text)}</p>" if text else ""
 
 
 def figure(image: str, caption: str, *, scrolls: bool = False) -> str:
-    """A picture with its caption; one that ``scrolls`` keeps a readable size on narrow screens."""
+    """Return a picture with its caption; one that ``scrolls`` keeps a readable size on narrow screens."""
     if scrolls:
         image = f'<div class="scroll"><div class="wide">{image}</div></div>'
     return f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
 def grid(parts: Iterable[str], kind: str = "") -> str:
-    """Boxes side by side, as many as the screen has room for."""
+    """Return boxes side by side, as many as fit the screen."""
     return f'<div class="{f"grid {kind}".strip()}">{"".join(parts)}</div>'
 
 
 def cards(items: Sequence[tuple[str, str]]) -> str:
-    """Figures with the name of each below."""
+    """Return figures, each above its name."""
     return grid((f'<div class="box"><b>{escape(value)}</b>{escape(name)}</div>' for name, value in items), "cards")
 
 
 def note(title: str, text: str, command: str = "", *, kind: str = "") -> str:
-    """A box with a few sentences, and a command to type."""
+    """Return a box with a few sentences, and a command."""
     code = f"<code>{escape(command)}</code>" if command else ""
     return f'<div class="{f"box {kind}".strip()}"><h3>{escape(title)}</h3><p>{escape(text)}{code}</p></div>'
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, text: Sequence[int] = ()) -> str:
-    """A table that scrolls inside its box; the columns ``text`` are set to the left, as the first is."""
+    """Return a table that scrolls inside its box; the columns ``text`` are aligned left, as is the first."""
 
     def cells(row: Sequence[str], tag: str) -> str:
         kinds = (' class="text"' if index in text else "" for index in range(len(row)))
@@ -111,6 +111,6 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, text: Sequenc
 
 
 def details(summary: str, text: str) -> str:
-    """Text in a box that opens at a click."""
+    """Return text in a box that opens at a click."""
     inside = f'<div class="scroll" tabindex="0"><pre>{escape(text)}</pre></div>'
     return f'<details class="box"><summary>{escape(summary)}</summary>{inside}</details>'

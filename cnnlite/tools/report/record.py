@@ -1,4 +1,4 @@
-"""What a run directory tells: config, curves, result, and the network with images to look at."""
+"""Record of a run, read from its directory: config, metrics, result, network, and images to show it."""
 
 import csv
 import math
@@ -17,76 +17,81 @@ from cnnlite.utils.files import is_missing, read_small
 
 Row = dict[str, float | None]
 _BEYOND = 1e15
-"""Steps, all of them or those of an epoch, that no run makes."""
+"""Number of steps, in all or in an epoch, that no run makes."""
 _LARGEST_METRICS = 100_000_000
 """Bytes: a row for each of a million validations."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """A run as its files tell it, finished or not."""
+    """Files of a run, finished or not."""
 
     path: Path
     config: Config
     rows: list[Row]
-    """Of metrics.csv; empty before the first validation."""
+    """Rows of metrics.csv; empty before the first validation."""
     result: dict[str, Any]
-    """Of result.json; empty if the run has none yet."""
+    """Content of result.json; empty if there is none yet."""
     environment: dict[str, Any]
 
     @property
     def name(self) -> str:
-        """The directory's name."""
+        """Name of the directory."""
         return self.path.resolve().name
 
     @property
     def status(self) -> str:
-        """As in result.json, or ``unfinished``: training now, or killed."""
+        """Status in result.json, or ``unfinished``: training now, or killed."""
         return str(self.result.get("status", "unfinished"))
 
     @property
     def steps_per_epoch(self) -> int | None:
-        """Steps of an epoch, as far as the curves tell."""
+        """Number of steps per epoch, as far as the metrics tell."""
         return next((round(row["step"] / row["epoch"]) for row in self.rows if row["step"] and row["epoch"]), None)
 
     @property
     def total_steps(self) -> int | None:
-        """How many steps the config asks for; None if that takes a row of metrics, and there is none."""
+        """Number of steps that the config asks for; None if that takes a row of metrics, and there is none."""
         train = self.config.train
         if train.iterations is not None:
             return train.iterations
         return train.total_steps(self.steps_per_epoch) if self.steps_per_epoch else None
 
     def column(self, name: str) -> tuple[list[float], list[float]]:
-        """Epochs and values of a column of the metrics, where it has finite values."""
+        """Return epochs and values of a column of the metrics, where it has finite values."""
         points = [(row.get("epoch"), row.get(name)) for row in self.rows]
         known = [(x, y) for x, y in points if x is not None and y is not None and math.isfinite(y)]
         return [x for x, _ in known], [y for _, y in known]
 
     def values(self, name: str) -> list[float]:
-        """The values of a column, without the epochs."""
+        """Return the values of a column, without the epochs."""
         return self.column(name)[1]
 
 
 def read_record(path: Path) -> Record:
-    """Read a run directory; ConfigError if it is none, CheckpointError if what it is made of is not registered."""
+    """Read a run directory.
+
+    Raises:
+        ConfigError: If it is no run, or its config is wrong.
+        CheckpointError: If its config has a name that is not registered.
+    """
     if is_missing(path / "config.yaml"):
         raise no_run(path)
     rows = _rows(path / "metrics.csv")
     result = read_result(path / "result.json")
     if rows and result.get("steps", 0) < (rows[-1]["step"] or 0):
-        result = {}  # of an earlier sitting: the run has gone on since
+        result = {}  # of an earlier session: the run was resumed since
     try:
         config = load_config(path / "config.yaml")
     except ConfigError as error:
-        if way_out := unregistered(error):
-            raise CheckpointError(f"{error}{way_out}") from None
+        if hint := unregistered(error):
+            raise CheckpointError(f"{error}{hint}") from None
         raise
     return Record(path, config, rows, result, read_object(path / "environment.json"))
 
 
 def _rows(path: Path) -> list[Row]:
-    """Rows of metrics.csv, less what a killed process left unfinished."""
+    """Return the rows of metrics.csv, without an incomplete row of a killed process."""
     try:
         text = read_small(path, _LARGEST_METRICS).decode(errors="replace")
         header, *lines = list(csv.reader(text.splitlines(keepends=True))) or [[]]
@@ -115,7 +120,7 @@ def _number(text: str) -> float | None:
 
 @dataclass(frozen=True)
 class BestNetwork:
-    """The network of a run's best checkpoint."""
+    """Network of a run's best checkpoint."""
 
     file: Path
     step: int
@@ -123,14 +128,15 @@ class BestNetwork:
     normalizer: Normalizer
     classes: tuple[str, ...]
     digest: str
-    """Of the dataset that it was trained on."""
+    """Digest of the dataset it was trained on."""
     config: Config
 
 
 def load_trained(record: Record) -> BestNetwork:
-    """Load the best checkpoint, or the last where there is no best one; CheckpointError if none is whole.
+    """Load the best checkpoint, or the last if there is no best one.
 
-    CheckpointError or StorageError too if one cannot be read now: it may be whole, and another is not in its place.
+    Raises:
+        CheckpointError: If none is whole, or one cannot be read now, though it may be whole; StorageError likewise.
     """
     folder = record.path / "checkpoints"
     problem = CheckpointError(f"{folder}: no checkpoint yet")
@@ -152,17 +158,20 @@ def _trained(file: Path) -> BestNetwork:
 
 @dataclass(frozen=True)
 class Seen:
-    """The images that a report shows the network."""
+    """Images that a report shows the network."""
 
     split: str
     images: Images
 
 
 def load_seen(record: Record, trained: BestNetwork, root: str | None = None) -> Seen:
-    """Find images that may be looked at: the validation images.
+    """Return the images that may be looked at: the validation images.
 
-    Without them the test images if the run is complete, so that its test is over, else the training images. ``root``
-    is another folder to look for the dataset in. DataError if it is not there, or not what the run was trained on.
+    Without them, the test images if the run is complete, so that its test is over, else the training images. ``root``
+    overrides the folder of the dataset.
+
+    Raises:
+        DataError: If the dataset is missing, or not the one that the run was trained on.
     """
     try:
         dataset = load_data(record.config, root, trained.classes)

@@ -1,4 +1,4 @@
-"""Rules about the course of a training: did it come to its end, and were its steps too long or too short?"""
+"""Rules about the course of a training: whether it ended early, and whether its steps are too long or too short."""
 
 import itertools
 
@@ -15,16 +15,16 @@ from cnnlite.tools.report.evidence import (
 )
 
 JUMP = 0.10
-"""Rise of the training loss from one row to the next, as a fraction of it, that is more than noise."""
+"""Rise of the training loss from one row to the next, as a fraction, that is more than noise."""
 STRAIGHT = 0.6
-"""Fall of the loss in the last interval over that in the first, from which on its curve is called straight."""
+"""Fall of the loss in the last interval divided by that in the first, from which on the curve is called straight."""
 RESTLESS = 0.02
-"""Change of accuracy from row to row that tells of steps too long to settle."""
+"""Change of accuracy from row to row that shows steps too long to settle."""
 
 
 @rule("metrics.csv has no row, though the training did not diverge")
 def no_rows(evidence: Evidence) -> Judgement:
-    """Nothing to look at."""
+    """Find runs without a row of metrics."""
     if evidence.record.rows or evidence.record.status == "diverged":
         return None
     return "Nothing to judge yet", "The run has not come to its first row of metrics, so there are no curves.", ()
@@ -32,7 +32,7 @@ def no_rows(evidence: Evidence) -> Judgement:
 
 @rule("result.json says that the loss or a gradient was not finite")
 def diverged(evidence: Evidence) -> Judgement:
-    """The run ended with NaN."""
+    """Find runs that ended with NaN or infinity."""
     record = evidence.record
     if record.status != "diverged":
         return None
@@ -49,7 +49,7 @@ def diverged(evidence: Evidence) -> Judgement:
     resumes=True,
 )
 def interrupted(evidence: Evidence) -> Judgement:
-    """The schedule was cut short."""
+    """Find runs whose schedule was cut short."""
     record = evidence.record
     if record.status in ("complete", "diverged") or not record.rows or record.total_steps is None:
         return None
@@ -68,9 +68,9 @@ def interrupted(evidence: Evidence) -> Judgement:
     yields_to=["diverged"],
 )
 def learns_nothing(evidence: Evidence) -> Judgement:
-    """No better than chance."""
+    """Find runs no better than chance."""
     accuracies, validation, losses = evidence.values("train_accuracy", "validation_accuracy", "train_loss")
-    # Mixed images keep the accuracy in training low; two losses are not a course.
+    # Mixed images keep training accuracy low; two losses make no trend.
     if evidence.classes is None or len(accuracies) < 3 or max(accuracies + validation) >= CHANCE / evidence.classes:
         return None
     creeps = len(losses) > 2 and not evidence.dying and all(a > b for a, b in itertools.pairwise(losses))
@@ -91,7 +91,7 @@ def learns_nothing(evidence: Evidence) -> Judgement:
     yields_to=["diverged", "learns_nothing"],
 )
 def lr_too_high(evidence: Evidence) -> Judgement:
-    """The loss jumps up."""
+    """Find a training loss that jumps up."""
     (losses,) = evidence.values("train_loss")
     if len(losses) < 2:
         return None
@@ -114,7 +114,7 @@ def lr_too_high(evidence: Evidence) -> Judgement:
     yields_to=["diverged", "learns_nothing", "lr_too_high", "dead_relus"],
 )
 def lr_too_low(evidence: Evidence) -> Judgement:
-    """The loss falls in a straight line."""
+    """Find a training loss that falls in a straight line."""
     rows = [row for row in evidence.record.rows if row.get("lr") is not None and row.get("train_loss") is not None]
     highest = max((row["lr"] or 0 for row in rows), default=0)
     losses = [row["train_loss"] or 0 for row in rows if (row["lr"] or 0) >= highest / 2]
@@ -138,7 +138,7 @@ def lr_too_low(evidence: Evidence) -> Judgement:
     yields_to=["diverged", "learns_nothing", "lr_too_high", "few_images"],
 )
 def restless(evidence: Evidence) -> Judgement:
-    """Validation goes up and down."""
+    """Find a validation accuracy that goes up and down."""
     (accuracies,) = evidence.values("validation_accuracy")
     if evidence.schedule != "constant" or len(accuracies) < 2 * FEWEST_ROWS:
         return None
@@ -161,7 +161,7 @@ def restless(evidence: Evidence) -> Judgement:
     yields_to=["learns_nothing", "lr_too_high", "lr_too_low", "overfitting"],
 )
 def still_improving(evidence: Evidence) -> Judgement:
-    """It stopped on the way up."""
+    """Find runs that ended while accuracy was rising."""
     validation, train = evidence.values("validation_accuracy", "train_accuracy")
     accuracies = validation or train
     if evidence.record.status != "complete" or len(accuracies) < FEWEST_ROWS or (train and train[-1] >= GOOD):
@@ -179,7 +179,7 @@ def still_improving(evidence: Evidence) -> Judgement:
 
 @rule(f"fewer than {FEWEST_ROWS} rows")
 def few_rows(evidence: Evidence) -> Judgement:
-    """Too little to tell."""
+    """Find runs with too few rows to judge."""
     count = len(evidence.record.rows)
     if not 0 < count < FEWEST_ROWS:
         return None

@@ -1,4 +1,4 @@
-"""Rules about what was learnt: too much by heart, too little, units that died, and figures that are easily misread."""
+"""Rules about fit: overfitting, underfitting, dead units, and metrics that are easily misread."""
 
 import math
 
@@ -17,11 +17,11 @@ from cnnlite.tools.report.evidence import (
 )
 
 GAP = 0.10
-"""Training accuracy above that of validation by more than this is learnt by heart."""
+"""Training accuracy minus validation accuracy, above which a network overfits."""
 WORSE = 0.10
-"""Rise of the validation loss above its lowest, as a fraction of it, that is more than noise."""
+"""Rise of the validation loss above its lowest, as a fraction, that is more than noise."""
 AHEAD = 0.01
-"""Validation accuracy above that of training by more than this wants an explanation."""
+"""Validation accuracy minus training accuracy, above which an explanation is due."""
 
 
 @rule(
@@ -31,7 +31,7 @@ AHEAD = 0.01
     yields_to=["few_images"],
 )
 def overfitting(evidence: Evidence) -> Judgement:
-    """Learnt by heart."""
+    """Find networks that fit the training images only."""
     train, validation = evidence.values("train_accuracy", "validation_accuracy")
     train_losses, losses = evidence.values("train_loss", "validation_loss")
     if min(len(train), len(validation), len(losses), len(train_losses)) < FEWEST_ROWS:
@@ -46,10 +46,10 @@ def overfitting(evidence: Evidence) -> Judgement:
     if not evidence.record.config.data.augment:
         return "Overfitting", text + " Augmentation makes more of them.", ("data.augment=[random_flip, random_crop]",)
     text += " Weight decay and smoothed labels hold that back."
-    ways_out = [] if evidence.smoothing else ["train.loss={cross_entropy: {label_smoothing: 0.1}}"]
+    overrides = [] if evidence.smoothing else ["train.loss={cross_entropy: {label_smoothing: 0.1}}"]
     if (decay := evidence.weight_decay) is not None:
-        ways_out.insert(0, f"train.optimizer.{evidence.optimizer}.weight_decay={max(4 * decay, 5e-4):g}")
-    return "Overfitting", text, ways_out
+        overrides.insert(0, f"train.optimizer.{evidence.optimizer}.weight_decay={max(4 * decay, 5e-4):g}")
+    return "Overfitting", text, overrides
 
 
 @rule(
@@ -59,7 +59,7 @@ def overfitting(evidence: Evidence) -> Judgement:
     yields_to=["diverged", "lr_too_high", "lr_too_low", "restless", "still_improving", "overfitting", "dead_relus"],
 )
 def underfitting(evidence: Evidence) -> Judgement:
-    """Cannot even fit what it is shown."""
+    """Find networks that cannot fit their training images."""
     train, validation = evidence.values("train_accuracy", "validation_accuracy")
     if len(train) < FEWEST_ROWS or max(train[-1:] + validation[-1:]) >= GOOD or late_gain(train) >= CLIMBING:
         return None
@@ -76,7 +76,7 @@ def underfitting(evidence: Evidence) -> Judgement:
 
 
 def _wider(evidence: Evidence) -> str:
-    """The override that doubles the channels of the last convolution on the top level, or else the time."""
+    """Return the override that doubles the channels of the last convolution at the top level, or else the length."""
     model = evidence.record.config.resolved["model"]
     override = evidence.longer()
     for index, layer in enumerate(model if isinstance(model, list) else []):
@@ -87,7 +87,7 @@ def _wider(evidence: Evidence) -> str:
 
 @rule(f"a ReLU layer in which more than {DEAD:.0%} of the units are 0 for all of about 1,000 images")
 def dead_relus(evidence: Evidence) -> Judgement:
-    """Units that answer to nothing."""
+    """Find ReLU layers with many dead units."""
     dying = evidence.dying
     if not dying:
         return None
@@ -102,7 +102,7 @@ def dead_relus(evidence: Evidence) -> Judgement:
 
 @rule("label smoothing is on")
 def smoothed_loss(evidence: Evidence) -> Judgement:
-    """The loss has a floor."""
+    """Find losses that cannot reach 0 because of label smoothing."""
     (losses,) = evidence.values("train_loss")
     if not evidence.smoothing or evidence.classes is None or not losses:
         return None
@@ -116,7 +116,7 @@ def smoothed_loss(evidence: Evidence) -> Judgement:
 
 
 def lowest_loss(smoothing: float, classes: int) -> float:
-    """Entropy of smoothed labels, below which no cross-entropy falls: ``-sum(q * log(q))``."""
+    """Return the entropy of smoothed labels, below which no cross-entropy falls: ``-sum(q * log(q))``."""
     others = smoothing / classes
     true = 1 - smoothing + others
     return -true * math.log(true) - ((classes - 1) * others * math.log(others) if others else 0)
@@ -127,7 +127,7 @@ def lowest_loss(smoothing: float, classes: int) -> float:
     yields_to=["overfitting", "few_images"],
 )
 def validation_ahead(evidence: Evidence) -> Judgement:
-    """A difference that is no fault."""
+    """Find a validation accuracy above training accuracy, which is no fault."""
     train, validation = evidence.values("train_accuracy", "validation_accuracy")
     if not train or not validation or validation[-1] - train[-1] <= AHEAD:
         return None
@@ -141,7 +141,7 @@ def validation_ahead(evidence: Evidence) -> Judgement:
 
 @rule(f"fewer than {FEWEST_IMAGES} validation images")
 def few_images(evidence: Evidence) -> Judgement:
-    """Chance validates."""
+    """Find validation sets too small to judge by."""
     count = evidence.validating
     if count is None or count >= FEWEST_IMAGES:
         return None

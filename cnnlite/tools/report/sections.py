@@ -1,4 +1,4 @@
-"""The sections of a report, each with its pictures and a sentence or two about how to read them."""
+"""Sections of a report, each with its pictures and a sentence or two on how to read them."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ _FOLLOWED = 3
 
 
 def overview(page: Page, record: Record) -> None:
-    """The figures that a run is known by."""
+    """Add the main results of a run."""
     result, last = record.result, record.rows[-1] if record.rows else {}
     best = max(record.values("validation_accuracy"), default=None)
     seconds = last.get("seconds")
@@ -39,7 +39,7 @@ def overview(page: Page, record: Record) -> None:
 
 
 def findings(page: Page, found: Sequence[Finding]) -> None:
-    """What the rules of ``cnnlite explain`` say."""
+    """Add the findings of ``cnnlite explain``."""
     page.section("What the curves say")
     page.add("<p>Rules with fixed thresholds; <code>cnnlite explain --rules</code> lists them.</p>")
     boxes = (note(item.title, item.text, item.command, kind="act" if item.command else "") for item in found)
@@ -47,7 +47,7 @@ def findings(page: Page, found: Sequence[Finding]) -> None:
 
 
 def curves(page: Page, record: Record) -> None:
-    """Loss, accuracy, learning rate."""
+    """Add the curves of loss, accuracy and learning rate."""
     page.section("Curves")
     losses, accuracies = record.values("validation_loss"), record.values("validation_accuracy")
     ends = f" It ends with a validation loss of {losses[-1]:.3f}." if losses else ""
@@ -82,7 +82,7 @@ def curves(page: Page, record: Record) -> None:
 
 
 def by_class(page: Page, seen: Behaviour, split: str, classes: Sequence[str]) -> None:
-    """Confusion matrix and the table of classes."""
+    """Add the confusion matrix and the table of classes."""
     page.section("Class by class", f"Of the {len(seen.labels):,} {split} images, {seen.accuracy:.1%} are called right.")
     chart = charts.confusion_chart(seen.counts, classes)
     rows = class_figures(seen.counts, classes)
@@ -115,7 +115,7 @@ def by_class(page: Page, seen: Behaviour, split: str, classes: Sequence[str]) ->
 
 
 def mistakes(page: Page, seen: Behaviour, images: Images, split: str, classes: Sequence[str]) -> None:
-    """A gallery of the most confident mistakes."""
+    """Add a gallery of the most confident mistakes."""
     chosen = confident_mistakes(seen, _MISTAKES)
     page.section("The most confident mistakes")
     if not len(chosen):
@@ -137,7 +137,7 @@ def mistakes(page: Page, seen: Behaviour, images: Images, split: str, classes: S
 
 
 def trust(page: Page, seen: Behaviour) -> None:
-    """Calibration."""
+    """Add the reliability diagram and the calibration error."""
     found = calibration(seen)
     page.section("How far to trust its confidence")
     leaning = "too sure of itself" if found.excess > 0 else "less sure than it could be"
@@ -165,7 +165,7 @@ def trust(page: Page, seen: Behaviour) -> None:
 
 
 def filters(page: Page, trained: BestNetwork) -> str:
-    """The filters of the first layer; returns why they are left out, or nothing."""
+    """Add the filters of the first layer; return the reason if they are left out, else an empty string."""
     found = first_filters(trained.network)
     if isinstance(found, str):
         return f"first-layer filters: {found}"
@@ -193,7 +193,7 @@ def filters(page: Page, trained: BestNetwork) -> str:
 
 
 def features(page: Page, trained: BestNetwork, seen: Seen) -> str:
-    """Maps of a few images on their way through the network; returns why they are left out, or nothing."""
+    """Add feature maps of a few images; return the reason if they are left out, else an empty string."""
     images = seen.images.take(examples(seen.images.labels, _FOLLOWED))
     network = one_by_one(trained.network, trained.config)
     stages = feature_stages(network, trained.normalizer(images.images))
@@ -231,7 +231,7 @@ def _what_a_layer_sees(number: int, count: int) -> str:
 
 
 def occlusion(page: Page, trained: BestNetwork, seen: Seen) -> None:
-    """Which parts of a few images the predictions need."""
+    """Add occlusion maps: the parts of a few images that the predictions need."""
     images = seen.images.take(examples(seen.images.labels, _OCCLUDED))
     page.section(
         "Where it looks",
@@ -257,7 +257,7 @@ def _needs(drop: Array) -> str:
 
 
 def examples(labels: Array, count: int) -> Array:
-    """The first image of each of ``count`` classes, spread over the classes that there are."""
+    """Return the index of the first image of each of ``count`` classes, spread over all classes."""
     _, first = np.unique(labels, return_index=True)
     chosen: Array = first[np.unique(np.linspace(0, len(first) - 1, min(count, len(first))).astype(int))]
     return chosen

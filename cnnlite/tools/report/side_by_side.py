@@ -1,4 +1,4 @@
-"""The curves of several runs in one picture, or on a page with the tables of their comparison."""
+"""Curves of several runs in one picture, or on a page with the tables of their comparison."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +14,9 @@ from cnnlite.utils.files import refuse_existing, write_files
 def write_comparison(comparison: Comparison, records: Sequence[Record], out: Path, *, force: bool = False) -> None:
     """Draw the curves of runs into ``out``: a page (.html) with the tables too, or a picture (.png, .svg).
 
-    ConfigError if matplotlib is missing, or if ``out`` exists and ``force`` does not allow to replace it; StorageError
-    if it cannot be written.
+    Raises:
+        ConfigError: If matplotlib is missing, or ``out`` exists and ``force`` does not allow to replace it.
+        StorageError: If it cannot be written.
     """
     require_matplotlib("cnnlite compare --out")
     refuse_existing([out], force=force)

@@ -10,12 +10,12 @@ from cnnlite.utils.types import Array
 
 MOST_FILTERS = 64
 _TILE = 64
-"""Side that tiles are enlarged to at least, in pixels."""
+"""Smallest side of enlarged tiles, in pixels."""
 _GAP = 6
 
 
 def png(pixels: Array) -> bytes:
-    """Write uint8 pixels (H, W, 3), or (H, W, 4) with their opacity, as a PNG file."""
+    """Return uint8 pixels (H, W, 3), or (H, W, 4) with opacity, as a PNG file."""
     from matplotlib.image import imsave
 
     stream = io.BytesIO()
@@ -24,7 +24,7 @@ def png(pixels: Array) -> bytes:
 
 
 def rgb(image: Array) -> Array:
-    """The colours of an image, uint8 (H, W, C): red, green, blue if it has these, else the first channel as grey."""
+    """Return the colours of an image, uint8 (H, W, C): red, green, blue, or its first channel as grey."""
     return np.ascontiguousarray(image[..., :3] if image.shape[-1] >= 3 else np.repeat(image[..., :1], 3, axis=-1))
 
 
@@ -35,9 +35,10 @@ def enlarge(image: Array, side: int = _TILE) -> Array:
 
 
 def mosaic(tiles: Sequence[Array], columns: int) -> Array:
-    """Lay out tiles, uint8 (h, w, 3), in rows of ``columns``; small ones in the middle of their place.
+    """Lay out tiles, uint8 (h, w, 3), in rows of ``columns``, each centered in its cell.
 
-    Returns uint8 (H, W, 4), with nothing between the tiles.
+    Returns:
+        uint8 (H, W, 4), transparent between the tiles.
     """
     height, width = (max(tile.shape[axis] for tile in tiles) for axis in (0, 1))
     rows = -(-len(tiles) // columns)
@@ -53,21 +54,21 @@ def mosaic(tiles: Sequence[Array], columns: int) -> Array:
 
 
 def stretched(values: Array) -> Array:
-    """Values scaled so that the lowest is 0 and the highest 1; all 0 if they are all equal."""
+    """Return values scaled to 0..1 from lowest to highest; all 0 if they are equal."""
     low, high = float(values.min()), float(values.max())
     scaled: Array = (values - low) / (high - low) if high > low else np.zeros(values.shape)
     return scaled
 
 
 def heat(values: Array) -> Array:
-    """Colours, uint8 (H, W, 3), for values in 0..1 of shape (H, W)."""
+    """Return colours, uint8 (H, W, 3), for values in 0..1 of shape (H, W)."""
     from matplotlib import colormaps
 
     return np.round(255 * np.asarray(colormaps["magma"](values))[..., :3]).astype(np.uint8)
 
 
 def filters_picture(filters: Filters) -> Array:
-    """The first filters, each with its own contrast and 0 as middle grey; one channel in grey."""
+    """Draw the first filters, each with its own contrast and 0 as middle grey; one channel is grey."""
     tiles = []
     for weights in filters.weights[:MOST_FILTERS]:
         scale = float(np.abs(weights).max()) or 1.0
@@ -77,7 +78,7 @@ def filters_picture(filters: Filters) -> Array:
 
 
 def stage_picture(stage: Stage, images: Sequence[Array]) -> Array:
-    """A row for each image: the image, then the maps of it, each channel with one scale for all images."""
+    """Draw a row for each image: the image, then its maps, each channel with one scale for all images."""
     scaled = np.stack([stretched(stage.maps[:, channel]) for channel in range(stage.maps.shape[1])], axis=1)
     tiles = []
     for image, maps in zip(images, scaled, strict=True):
@@ -87,7 +88,7 @@ def stage_picture(stage: Stage, images: Sequence[Array]) -> Array:
 
 
 def occlusion_picture(image: Array, found: Occlusion) -> Array:
-    """The image, uint8 (H, W, C), and beside it how bright the places are that the prediction needs."""
+    """Draw the image, uint8 (H, W, C), and beside it the image lit where the prediction needs it."""
     needed = stretched(np.maximum(found.drop, 0))[..., None]
     lit = np.round(rgb(image) * (0.15 + 0.85 * needed)).astype(np.uint8)
     return mosaic([enlarge(rgb(image), 2 * _TILE), enlarge(lit, 2 * _TILE)], 2)

@@ -40,7 +40,7 @@ def test_more_columns_are_no_trouble(tmp_path: Path) -> None:
     assert record.column("gradient_norm") == ([2], [3.5])
 
 
-def test_the_result_of_an_earlier_sitting_does_not_count(tmp_path: Path) -> None:
+def test_the_result_of_an_earlier_session_does_not_count(tmp_path: Path) -> None:
     made_up(tmp_path, status="interrupted", train_loss=[2.0, 1.0])
     result = json.loads((tmp_path / "result.json").read_text())
     (tmp_path / "result.json").write_text(json.dumps(result | {"steps": 10}))
