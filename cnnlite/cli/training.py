@@ -12,6 +12,7 @@ import click
 
 from cnnlite.cli import options
 from cnnlite.cli.group import NAME, PATH, cli, complain
+from cnnlite.errors import ConfigError
 from cnnlite.utils.signals import StopFlag
 
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ def train(stop: StopFlag, /, threads: int | None, quiet: bool, dry_run: bool, **
         raise click.UsageError("--budget decides the number of epochs: leave out --epochs")
     if dry_run and not wishes["config"]:
         raise click.UsageError("--dry-run needs --config")
+    if not (wishes["config"] or wishes["resume"]):
+        raise ConfigError("nothing to train: give --config (see `cnnlite configs list`) or --resume")
     from cnnlite.runs.results import describe_result
     from cnnlite.runtime import distributed
     from cnnlite.tools.dry_run import preview

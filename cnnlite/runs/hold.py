@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cnnlite.errors import LostRunError, StorageError
 from cnnlite.utils.files import lock, unwritable
+from cnnlite.utils.hints import Argument
 
 
 class Hold:
@@ -60,7 +61,7 @@ class Hold:
         if not same:
             raise LostRunError(
                 f"{self.folder}: was moved, removed or made anew during this run, so nothing more is written there\n"
-                "if it was moved, go on with --resume and its new path"
+                f"if it was moved, go on with {Argument('resume')} and its new path"
             )
 
     def release(self) -> None:
