@@ -10,7 +10,7 @@ from cnnlite.utils.printable import one_line
 
 
 class CnnliteError(Exception):
-    """Base of all expected errors; the message is one or two lines naming the way out."""
+    """Base of all expected errors; the message is one or two lines with a hint."""
 
     exit_code = 1
 
@@ -93,6 +93,6 @@ def exit_code(error: BaseException) -> int:
     return int(getattr(error, "exit_code", 1))
 
 
-def missing_extra(what: str, extra: str) -> ConfigError:
+def missing_extra(what: object, extra: str) -> ConfigError:
     """Make the error for ``what`` needing an optional part of cnnlite that is not installed."""
     return ConfigError(f'{what} needs more than is installed: pip install "cnnlite[{extra}]"')

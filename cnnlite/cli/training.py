@@ -95,7 +95,7 @@ def train(stop: StopFlag, /, threads: int | None, quiet: bool, dry_run: bool, **
     from cnnlite.tools.dry_run import preview
     from cnnlite.training.launch import Request, launch
     from cnnlite.training.progress import Reporter
-    from cnnlite.utils.console import say
+    from cnnlite.utils.console import say, shell_word
 
     with distributed.joined() as ranks:
         options.compute_on(ranks.threads(threads))
@@ -107,7 +107,10 @@ def train(stop: StopFlag, /, threads: int | None, quiet: bool, dry_run: bool, **
         reporter = Reporter(quiet=quiet, mute=not ranks.first)
         result, run = launch(Request(**wishes), reporter, stop, offer_download)
         if ranks.first:
-            say(describe_result(result, run))
+            say(describe_result(result))
+            say(f"run directory: {run}  (metrics.csv, result.json, log.txt, checkpoints)")
+            commands = (f"cnnlite {name} {shell_word(str(run))}" for name in ("explain", "report", "eval"))
+            say(f"look closer: {', '.join(commands)}")
 
 
 def _option_for(stray: str, overrides: Sequence[str]) -> str:

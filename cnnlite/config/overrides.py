@@ -66,7 +66,7 @@ class Draft:
                 self.places["model", *steps[len(inside) :]] = (document.file, line)
 
     def override(self, assignment: str) -> None:
-        """Apply ``-o KEY=VALUE``: keys and indices of the place with dots between them, the value in YAML."""
+        """Apply an override, ``KEY=VALUE``: keys and indices of the place with dots between them, the value in YAML."""
         label = str(Override(clip(assignment)))
         place, equals, text = assignment.partition("=")
         words = [word.strip() for word in re.sub(r"\[(\d+)\]", r".\1", place).split(".")]

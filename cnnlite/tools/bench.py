@@ -142,8 +142,8 @@ def prepare(config: Config, batch_size: int | None = None) -> Step:
     machine.reset_peak_memory()
     checked = check_model(config)
     if checked is None:
-        hint = f"try {Override('data.dataset=cifar10')}"
-        raise ConfigError([Problem("data.dataset", f"the shape of its images is known from its files only; {hint}")])
+        why = "the shape of its images is known from its files only"
+        raise ConfigError([Problem("data.dataset", f"{why}; try {Override('data.dataset=cifar10')}")])
     network = Network(config.model, checked.in_shape, seed=config.seed)
     return Step(network, config, batch_size or config.train.batch_size)
 

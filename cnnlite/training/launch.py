@@ -224,8 +224,8 @@ def checked_data(config: Config, offer: Offer) -> Dataset:
             raise
         dataset = load_data(config)
     if config.train.patience is not None and dataset.validation is None:
-        way_out = "there are no validation images (data.validation) to tell when to stop; leave it out"
-        raise ConfigError([Problem("train.patience", way_out)])
+        why = "there are no validation images (data.validation) to tell when to stop"
+        raise ConfigError([Problem("train.patience", f"{why}; leave it out")])
     return dataset
 
 

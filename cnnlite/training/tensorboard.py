@@ -22,7 +22,7 @@ _CHARTS = {
 def require_tensorboardx() -> None:
     """Raise ConfigError if the extra that writes event files is not installed."""
     if importlib.util.find_spec("tensorboardX") is None:
-        raise missing_extra(str(Argument("tensorboard")), "tensorboard")
+        raise missing_extra(Argument("tensorboard"), "tensorboard")
 
 
 class TensorBoard:

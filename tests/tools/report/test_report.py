@@ -205,7 +205,7 @@ def test_all_that_a_report_would_replace_is_asked_for_and_nothing_written_before
         folder.mkdir()
         (folder / name).write_text("mine")
         with pytest.raises(
-            ConfigError, match=f"{name}: exists already; name another place, or replace it with --force"
+            ConfigError, match=f"{name}: exists already; name another place, or replace it with force=True"
         ):
             write_report(record, folder, say=nothing)
         assert [(path.name, path.read_text()) for path in folder.iterdir()] == [(name, "mine")]
@@ -254,7 +254,7 @@ def test_whatever_is_there_is_replaced_only_when_told_to(
     Path(out).write_text("mine")
     refused = CliRunner().invoke(cli, command)
     assert (refused.exit_code, Path(out).read_text()) == (2, "mine")
-    assert refused.stderr == f"error: {out}: exists already; name another place, or replace it with --force\n"
+    assert refused.stderr == f"error: {out}: exists already; name another place, or replace it with force=True\n"
     done = CliRunner().invoke(cli, [*command, "--force"])
     assert (done.exit_code, Path(out).stat().st_size > 1000) == (0, True), done.output
     ours = Path(out).read_bytes()
