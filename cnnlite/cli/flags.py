@@ -22,7 +22,6 @@ def flags(hint: Hint) -> str:
         case Download(dataset, root):
             choice = "" if dataset == "cifar10" else f" {_flag('dataset', dataset)}"
             return f"`cnnlite download-cifar {_flag('data', root)}{choice}`"
-    raise TypeError(f"not a hint: {hint!r}")
 
 
 def _flag(name: str, value: str | bool | Sequence[str] | None) -> str:

@@ -111,11 +111,11 @@ def _faults_named(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if os.path.isdir(path):  # which Windows calls "Permission denied"
-            way_out = "name a file, such as checkpoints/best.npz in a run"
-            raise DamagedError(f"{path}: is a directory; {way_out}") from None
-        way_out = "; let your user read it" if isinstance(error, PermissionError) else ""
+            hint = "name a file, such as checkpoints/best.npz in a run"
+            raise DamagedError(f"{path}: is a directory; {hint}") from None
+        hint = "; let your user read it" if isinstance(error, PermissionError) else ""
         # That says nothing about the bytes: the next attempt may read them.
-        raise CheckpointError(f"{path}: cannot read: {error.strerror or error}{way_out}") from None
+        raise CheckpointError(f"{path}: cannot read: {error.strerror or error}{hint}") from None
     except CheckpointError as error:
         raise type(error)(f"{path}: {error}") from None
     except (zipfile.BadZipFile, ValueError, KeyError, RuntimeError, EOFError) as error:

@@ -30,8 +30,8 @@ def no_run(path: Path) -> ConfigError:
     """
     if is_missing(path):
         known = {run.name: str(run) for base in (Path("runs"), path.parent) for run in _runs_in(base)}
-        way_out = did_you_mean(path.name, known, known)
-        return ConfigError(f"{path}: no such run{way_out or '; name the directory of one, such as runs/small'}")
+        hint = did_you_mean(path.name, known, known)
+        return ConfigError(f"{path}: no such run{hint or '; name the directory of one, such as runs/small'}")
     if path.parent.name == "checkpoints":
         return ConfigError(f"{path}: is not a run directory; name the run, {path.parent.parent}")
     if inside := _runs_in(path):

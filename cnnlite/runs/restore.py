@@ -130,7 +130,7 @@ def _rebuild(
 
 
 def unregistered(error: ConfigError) -> str:
-    """The way out where the config of a run has a name, of a layer or whatever, that is not registered; else empty."""
+    """A hint where the config of a run has a name, of a layer or whatever, that is not registered; else empty."""
     unknown = tuple(f"unknown {registry.kind} " for registry in Registry.by_base.values())
     found = any(problem.message.startswith(unknown) for problem in error.problems)
     return " (one of your own has to be registered first)" if found else ""

@@ -147,9 +147,9 @@ class Training:
             recorder.finish("diverged", parameters)
             step = self.progress.step
             place = f"step {step}, learning rate {self._lr(min(step, self.total_steps - 1)):g}"
-            way_out = advice(self.config.resolved["train"])
+            hint = advice(self.config.resolved["train"])
             self.reporter.note(f"diverged: {place}: {error}")
-            raise DivergedError(f"{place}: {error}\nthis step is not saved; {way_out}") from None
+            raise DivergedError(f"{place}: {error}\nthis step is not saved; {hint}") from None
 
     def _train(self) -> None:
         progress, patience = self.progress, self.config.train.patience

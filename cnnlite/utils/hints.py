@@ -7,17 +7,16 @@ and ranks as plain text, so `cli` says beforehand how hints in it are rendered.
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 
-class Hint:
-    """Part of a message, such as ``f"{path}: is not a folder; name another {Argument('data')}"``."""
-
+class _Rendered:
     def __str__(self) -> str:
         return _render(self)
 
 
 @dataclass(frozen=True)
-class Argument(Hint):
+class Argument(_Rendered):
     """An argument of the function, or option of the command, that was called; with the value to give it, if any."""
 
     name: str
@@ -25,25 +24,29 @@ class Argument(Hint):
 
 
 @dataclass(frozen=True)
-class Override(Hint):
+class Override(_Rendered):
     """An override of the config, ``KEY=VALUE``."""
 
     assignment: str
 
 
 @dataclass(frozen=True)
-class Train(Hint):
+class Train(_Rendered):
     """A training with these arguments of `cnnlite.train`, those that are not None."""
 
     arguments: Mapping[str, str | Sequence[str] | None]
 
 
 @dataclass(frozen=True)
-class Download(Hint):
+class Download(_Rendered):
     """The command that downloads a dataset; programs have no function for it."""
 
     dataset: str
     root: str
+
+
+Hint: TypeAlias = Argument | Override | Train | Download
+"""Part of a message, such as ``f"{path}: is not a folder; name another {Argument('data')}"``."""
 
 
 def words(hint: Hint) -> str:
@@ -58,10 +61,9 @@ def words(hint: Hint) -> str:
             return f"cnnlite.train({', '.join(given)})"
         case Download(dataset, root):
             return f"`cnnlite download-cifar` ({dataset} into {root})"
-    raise TypeError(f"not a hint: {hint!r}")
 
 
-_render: Callable[[Hint], str] = words
+_render: Callable[[Any], str] = words
 
 
 @contextlib.contextmanager

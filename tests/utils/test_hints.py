@@ -68,12 +68,6 @@ def test_the_words_are_those_of_programs_again_after_an_error() -> None:
     assert str(Argument("data")) == "data"
 
 
-@pytest.mark.parametrize("render", [str, flags])
-def test_each_hint_can_be_rendered(render: type[str]) -> None:
-    with pytest.raises(TypeError, match="not a hint"):
-        render(Hint())
-
-
 def texts(tree: ast.AST) -> Iterator[str]:
     """All texts in a module, docstrings included, and the parts of those with braces."""
     return (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str))

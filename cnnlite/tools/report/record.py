@@ -79,8 +79,8 @@ def read_record(path: Path) -> Record:
     try:
         config = load_config(path / "config.yaml")
     except ConfigError as error:
-        if way_out := unregistered(error):
-            raise CheckpointError(f"{error}{way_out}") from None
+        if hint := unregistered(error):
+            raise CheckpointError(f"{error}{hint}") from None
         raise
     return Record(path, config, rows, result, read_object(path / "environment.json"))
 
