@@ -238,7 +238,7 @@ def test_the_usual_folder_of_a_report_is_not_followed_elsewhere(tmp_path: Path) 
     record = made_up(tmp_path / "run", train_loss=[1.0])
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "run" / "report").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(ConfigError, match="report: is a link; name the folder that it leads to with --out"):
+    with pytest.raises(ConfigError, match="report: is a link; name the folder that it leads to with out"):
         write_report(record, tmp_path / "run" / "report", say=nothing)
     assert not list((tmp_path / "elsewhere").iterdir())
 
@@ -254,7 +254,7 @@ def test_whatever_is_there_is_replaced_only_when_told_to(
     Path(out).write_text("mine")
     refused = CliRunner().invoke(cli, command)
     assert (refused.exit_code, Path(out).read_text()) == (2, "mine")
-    assert refused.stderr == f"error: {out}: exists already; name another place, or replace it with force=True\n"
+    assert refused.stderr == f"error: {out}: exists already; name another place, or replace it with --force\n"
     done = CliRunner().invoke(cli, [*command, "--force"])
     assert (done.exit_code, Path(out).stat().st_size > 1000) == (0, True), done.output
     ours = Path(out).read_bytes()
