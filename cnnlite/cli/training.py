@@ -88,7 +88,7 @@ def train(stop: StopFlag, /, threads: int | None, quiet: bool, dry_run: bool, **
         raise click.UsageError("--budget decides the number of epochs: leave out --epochs")
     if dry_run and not wishes["config"]:
         raise click.UsageError("--dry-run needs --config")
-    if not (wishes["config"] or wishes["resume"]):
+    if wishes["config"] is None and wishes["resume"] is None:
         raise ConfigError("nothing to train: give --config (see `cnnlite configs list`) or --resume")
     from cnnlite.runs.results import describe_result
     from cnnlite.runtime import distributed
