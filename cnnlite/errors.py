@@ -103,6 +103,6 @@ def exit_code(error: BaseException) -> int:
     return int(getattr(error, "exit_code", 1))
 
 
-def missing_extra(what: str, extra: str) -> ConfigError:
+def missing_extra(what: object, extra: str) -> ConfigError:
     """Make the error for ``what`` needing an optional part of cnnlite that is not installed."""
     return ConfigError(f'{what} needs more than is installed: pip install "cnnlite[{extra}]"')

@@ -11,9 +11,11 @@ from typing import Any, NoReturn
 
 import pytest
 
+from cnnlite.cli.flags import flags
 from cnnlite.data import Dataset
 from cnnlite.runs.restore import load_data
 from cnnlite.runtime import engine
+from cnnlite.utils.hints import rendered_by
 from tests.support.small_runs import TINY, tiny, trained
 
 if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
@@ -48,6 +50,13 @@ def one_thread() -> Iterator[None]:
     engine.set_threads(1)
     yield
     engine.set_threads(1)
+
+
+@pytest.fixture
+def as_typed() -> Iterator[None]:
+    """Hints are flags, as on the command line."""
+    with rendered_by(flags):
+        yield
 
 
 @pytest.fixture

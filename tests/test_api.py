@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 import cnnlite
-from cnnlite.errors import CheckpointError, ConfigError, DataError
+from cnnlite.errors import CheckpointError, CnnliteError, ConfigError, DataError
 from cnnlite.runs.restore import load_data
 from cnnlite.runtime import engine
 from cnnlite.training.evaluation import evaluate_checkpoint
@@ -127,6 +127,24 @@ def test_errors_are_those_of_the_command() -> None:
     with pytest.raises(DataError, match="download-cifar"):
         cnnlite.train(CONFIG, overrides=["data.dataset=cifar10"], data="nowhere")
     assert not Path("runs").exists()
+
+
+def test_errors_advise_what_to_write_in_python() -> None:
+    cnnlite.train(CONFIG, epochs=1, run_dir="my run", quiet=True)
+    hints = {
+        "give config or resume": {},
+        "continue that run with resume='my run', or name another run_dir": {"config": CONFIG, "run_dir": "my run"},
+        "leave out config and overrides, or start a new run without resume": {"config": "small", "resume": "my run"},
+        "resume takes a run": {"resume": "my run/log.txt"},
+        "^seed=x: seed: expected": {"config": CONFIG, "overrides": ["seed=x"]},
+        r"name its folder with data, or get it with `cnnlite download-cifar` \(cifar10 into nowhere\)": {
+            "config": "small",
+            "data": "nowhere",
+        },
+    }
+    for hint, wishes in hints.items():
+        with pytest.raises(CnnliteError, match=hint):
+            cnnlite.train(**wishes, quiet=True)
 
 
 def test_an_interrupt_in_a_notebook_ends_training_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,10 @@ from typing import Any
 import click
 
 from cnnlite import __version__
+from cnnlite.cli.flags import flags
 from cnnlite.errors import CnnliteError, exit_code, no_more_threads
 from cnnlite.utils.files import place
+from cnnlite.utils.hints import rendered_by
 from cnnlite.utils.printable import one_line
 from cnnlite.utils.signals import StopFlag, Stopped
 
@@ -99,7 +101,7 @@ class _Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         stop = ctx.obj = StopFlag()
-        with stop.installed():
+        with stop.installed(), rendered_by(flags):
             try:
                 with _like_other_errors():
                     return super().invoke(ctx)

@@ -12,6 +12,7 @@ import click
 
 from cnnlite.cli import options
 from cnnlite.cli.group import NAME, PATH, cli, complain
+from cnnlite.errors import ConfigError
 from cnnlite.utils.signals import StopFlag
 
 if TYPE_CHECKING:
@@ -87,12 +88,14 @@ def train(stop: StopFlag, /, threads: int | None, quiet: bool, dry_run: bool, **
         raise click.UsageError("--budget decides the number of epochs: leave out --epochs")
     if dry_run and not wishes["config"]:
         raise click.UsageError("--dry-run needs --config")
+    if wishes["config"] is None and wishes["resume"] is None:
+        raise ConfigError("nothing to train: give --config (see `cnnlite configs list`) or --resume")
     from cnnlite.runs.results import describe_result
     from cnnlite.runtime import distributed
     from cnnlite.tools.dry_run import preview
     from cnnlite.training.launch import Request, launch
     from cnnlite.training.progress import Reporter
-    from cnnlite.utils.console import say
+    from cnnlite.utils.console import say, shell_word
 
     with distributed.joined() as ranks:
         options.compute_on(ranks.threads(threads))
@@ -104,7 +107,10 @@ def train(stop: StopFlag, /, threads: int | None, quiet: bool, dry_run: bool, **
         reporter = Reporter(quiet=quiet, mute=not ranks.first)
         result, run = launch(Request(**wishes), reporter, stop, offer_download)
         if ranks.first:
-            say(describe_result(result, run))
+            say(describe_result(result))
+            say(f"run directory: {run}  (metrics.csv, result.json, log.txt, checkpoints)")
+            commands = (f"cnnlite {name} {shell_word(str(run))}" for name in ("explain", "report", "eval"))
+            say(f"look closer: {', '.join(commands)}")
 
 
 def _option_for(stray: str, overrides: Sequence[str]) -> str:

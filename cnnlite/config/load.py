@@ -29,6 +29,7 @@ from cnnlite.nn.losses import losses
 from cnnlite.nn.shape_errors import misfits
 from cnnlite.optim import optimizers
 from cnnlite.optim.schedules import schedules
+from cnnlite.utils.hints import Argument
 from cnnlite.utils.printable import has_codes
 from cnnlite.utils.text import clip, did_you_mean
 
@@ -102,9 +103,9 @@ def load_config(
         draft.include_model([Path(), *folders])
     draft.yield_to_override(("train", "epochs"), ("train", "iterations"))
     if seed is not None:
-        draft.set(("seed",), seed, "--seed")
+        draft.set(("seed",), seed, str(Argument("seed")))
     if data is not None:
-        draft.set(("data", "root"), data, "--data")
+        draft.set(("data", "root"), data, str(Argument("data")))
     return _check(draft.data, _Problems(draft.places, draft.problems), _name_of(path))
 
 

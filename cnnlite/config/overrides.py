@@ -13,6 +13,7 @@ from cnnlite.config.options import show
 from cnnlite.config.yaml_reader import BROKEN, Document, Steps, dotted, read_yaml
 from cnnlite.errors import ConfigError, Problem
 from cnnlite.utils.files import place
+from cnnlite.utils.hints import Override
 from cnnlite.utils.text import clip
 
 
@@ -67,8 +68,8 @@ class Draft:
                 self.places["model", *steps[len(inside) :]] = (document.file, line)
 
     def override(self, assignment: str) -> None:
-        """Apply ``-o KEY=VALUE``: keys and indices of the place with dots between them, the value in YAML."""
-        label = f"-o {clip(assignment)}"
+        """Apply an override, ``KEY=VALUE``: keys and indices of the place with dots between them, the value in YAML."""
+        label = str(Override(clip(assignment)))
         place, equals, text = assignment.partition("=")
         words = [word.strip() for word in re.sub(r"\[(\d+)\]", r".\1", place).split(".")]
         if not equals or not all(words):
@@ -142,7 +143,7 @@ def _put(node: Any, kind: Kind, at: Steps, words: Sequence[str], value: Any) -> 
         node = {node: None} if isinstance(node, str) else node or {word: None}
         if isinstance(node, dict) and list(node) != [word]:
             now = ", ".join(clip(str(key)) for key in node)
-            raise ValueError(f"{dotted(at)} is {now}, not {word}; to change it: -o {dotted(at)}={word}")
+            raise ValueError(f"{dotted(at)} is {now}, not {word}; to change it: {Override(f'{dotted(at)}={word}')}")
     node = {} if node is None else node
     if not isinstance(node, dict):
         raise ValueError(f"{dotted(at)} is {show(node)}; there is no {clip(word)!r} in it")

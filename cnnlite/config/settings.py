@@ -17,6 +17,7 @@ from cnnlite.optim import Optimizer
 from cnnlite.optim.averaging import Averaging
 from cnnlite.optim.schedules import Constant, Schedule, steps_in
 from cnnlite.utils.files import place
+from cnnlite.utils.hints import Override
 from cnnlite.utils.types import Shape
 
 LENGTHS = ("epochs", "iterations")
@@ -154,7 +155,8 @@ class TrainSettings:
         if (self.epochs is None) == (self.iterations is None):
             if self.epochs is None:
                 raise ValueError(NO_LENGTH)
-            choice = f"-o train.epochs={self.epochs:g} or -o train.iterations={self.iterations}"
+            epochs, iterations = f"train.epochs={self.epochs:g}", f"train.iterations={self.iterations}"
+            choice = f"{Override(epochs)} or {Override(iterations)}"
             raise OptionError(f"there are epochs too; leave one of them out, or choose: {choice}", "iterations")
 
     def rates(self, total_steps: int, steps_per_epoch: int) -> Callable[[int], dict[str, float]]:

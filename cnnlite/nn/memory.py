@@ -5,6 +5,7 @@ import math
 from cnnlite.errors import ConfigError, Problem, StorageError
 from cnnlite.nn.layers.base import Layer
 from cnnlite.runtime import machine
+from cnnlite.utils.hints import Override
 
 _NUMBER = 4
 """Bytes of a float32."""
@@ -22,9 +23,10 @@ def refuse_if_too_large(model: Layer, batch_size: int = 1) -> None:
         what = f"the output of {layer.path or 'the model'}"
         _refuse_above(available, what, output)
         if output * batch_size > available:
+            hint = f"lower train.batch_size ({Override(f'train.batch_size={batch_size // 2}')})"
             raise StorageError(
                 f"out of memory with batch size {batch_size}: {what} would take {_gigabytes(output * batch_size)}, "
-                f"there are {_gigabytes(available)}; lower train.batch_size (-o train.batch_size={batch_size // 2})"
+                f"there are {_gigabytes(available)}; {hint}"
             )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from cnnlite.nn.hooks import Call, watched
 from cnnlite.nn.losses import Loss
 from cnnlite.nn.network import Network
+from cnnlite.utils.hints import Override
 from cnnlite.utils.types import Array
 
 
@@ -59,6 +60,6 @@ def advice(train: Mapping[str, Any]) -> str:
     ((name, options),) = train["optimizer"].items()
     lower = "a tenth of the learning rates"
     if "lr" in options:  # a composite's members have their own
-        lower = f"-o train.optimizer.{name}.lr={options['lr'] / 10:g}"
-    clip = " or -o train.clip_norm=1" if train["clip_norm"] is None else ""
+        lower = str(Override(f"train.optimizer.{name}.lr={options['lr'] / 10:g}"))
+    clip = f" or {Override('train.clip_norm=1')}" if train["clip_norm"] is None else ""
     return f"start again with {lower}{clip}"

@@ -5,6 +5,7 @@ from cnnlite.nn.layers.base import Layer
 from cnnlite.nn.layers.containers import Parallel, Sequential
 from cnnlite.nn.layers.linear import Linear
 from cnnlite.nn.memory import refuse_if_too_large
+from cnnlite.utils.hints import Override
 from cnnlite.utils.types import Shape
 
 
@@ -41,8 +42,8 @@ def refuse_small_batches(model: Layer, batch_size: int, last: int | None = None)
     why = f"{layer.path or 'the model'} gets too few values of each channel from a batch of {smallest} for a variance"
     if batch_size < least:
         raise ConfigError([Problem("train.batch_size", f"{why}; take {least} or more")])
-    way_out = "leave out an epoch's last batch with -o data.drop_last=true, or change train.batch_size"
-    raise ConfigError([Problem("data.drop_last", f"{why}; {way_out}")])
+    hint = f"leave out an epoch's last batch with {Override('data.drop_last=true')}, or change train.batch_size"
+    raise ConfigError([Problem("data.drop_last", f"{why}; {hint}")])
 
 
 def _passed(layer: Layer, shape: Shape | None, found: list[Problem]) -> Shape | None:

@@ -26,6 +26,7 @@ from cnnlite.utils.files import (
     unwritable,
     write_text,
 )
+from cnnlite.utils.hints import Argument
 
 _CONFIG = "config.yaml"
 _PRELIMINARY = (_CONFIG, "environment.json", "log.txt")
@@ -121,15 +122,14 @@ class RunDirectory:
 
     def _refuse_if_in_use(self) -> None:
         if not self.path.is_dir():
-            raise ConfigError(f"{self.path}: is not a folder; name another --run-dir")
+            raise ConfigError(f"{self.path}: is not a folder; name another {Argument('run_dir')}")
         try:
             bare = self._is_bare()
         except OSError as error:
             raise unreadable(self.path, error) from error
         if not bare:
-            raise ConfigError(
-                f"{self.path}: is not empty; continue that run with --resume {self.path}, or name another --run-dir"
-            )
+            resume, other = Argument("resume", str(self.path)), Argument("run_dir")
+            raise ConfigError(f"{self.path}: is not empty; continue that run with {resume}, or name another {other}")
 
     def _is_bare(self) -> bool:
         """Return True for an empty directory, or one with only the files of a process killed before its config."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cnnlite.errors import LostRunError, StorageError
 from cnnlite.utils.files import lock, unwritable
+from cnnlite.utils.hints import Argument
 
 
 class Hold:
@@ -92,5 +93,5 @@ def confirm_same(path: Path, then: os.stat_result | None, folder: Path | None = 
     if not same:
         raise LostRunError(
             f"{folder or path}: was moved, removed or made anew during this run, so nothing more is written there\n"
-            "if it was moved, go on with --resume and its new path"
+            f"if it was moved, go on with {Argument('resume')} and its new path"
         )

@@ -8,7 +8,6 @@ from typing import Any
 from cnnlite.errors import CheckpointError, DataError
 from cnnlite.runs.checkpoint import Checkpoint
 from cnnlite.runs.metrics import Mean
-from cnnlite.utils.console import shell_word
 from cnnlite.utils.files import read_small
 
 _LARGEST_OBJECT = 1_000_000
@@ -129,14 +128,9 @@ def describe_row(row: dict[str, Any], total: int, *, best: bool = False) -> str:
     return "  ".join(parts)
 
 
-def describe_result(result: Result, run: Path) -> str:
-    """Put the end of a run into words: the test accuracy and where to look next."""
+def describe_result(result: Result) -> str:
+    """Put the end of a run into words."""
     best = f"best step {result.best_step} of {result.steps}"
     if result.best_validation_accuracy is not None:
         best += f", validation accuracy {result.best_validation_accuracy:.2%}"
-    commands = ", ".join(f"cnnlite {name} {shell_word(str(run))}" for name in ("explain", "report", "eval"))
-    return (
-        f"test accuracy {result.test_accuracy or 0:.2%}  ({best}, {result.train_seconds:.0f} s)\n"
-        f"run directory: {run}  (metrics.csv, result.json, log.txt, checkpoints)\n"
-        f"look closer: {commands}"
-    )
+    return f"test accuracy {result.test_accuracy or 0:.2%}  ({best}, {result.train_seconds:.0f} s)"

@@ -16,6 +16,7 @@ from cnnlite.nn.layers.base import Layer, dotted
 from cnnlite.nn.network import Network
 from cnnlite.runs.restore import check_model
 from cnnlite.runtime import engine, machine
+from cnnlite.utils.hints import Override
 from cnnlite.utils.text import size_text
 from cnnlite.utils.types import Array
 
@@ -142,8 +143,8 @@ def prepare(config: Config, batch_size: int | None = None) -> Step:
     machine.reset_peak_memory()
     checked = check_model(config)
     if checked is None:
-        way_out = "the shape of its images is known from its files only; try -o data.dataset=cifar10"
-        raise ConfigError([Problem("data.dataset", way_out)])
+        why = "the shape of its images is known from its files only"
+        raise ConfigError([Problem("data.dataset", f"{why}; try {Override('data.dataset=cifar10')}")])
     network = Network(config.model, checked.in_shape, seed=config.seed)
     return Step(network, config, batch_size or config.train.batch_size)
 

@@ -12,7 +12,7 @@ from cnnlite.data.download.cifar import ARCHIVES, is_complete
 from cnnlite.errors import DataError
 from cnnlite.runs.environment import versions
 from cnnlite.runtime import cgroups, engine, machine
-from cnnlite.utils.console import shell_word
+from cnnlite.utils.hints import Download
 
 EXTRAS = {
     "plot": "matplotlib",
@@ -80,8 +80,7 @@ def _dataset(cifar: Cifar, root: Path) -> str:
             if is_complete(folder, archive):
                 return f"{folder}: complete and verified"
         if not any((root / version.folder).is_dir() or (root / version.test).is_file() for version in cifar.versions):
-            choice = "" if cifar is CIFAR10 else f" --dataset {cifar.name}"
-            return f"not in {root}; `cnnlite download-cifar --data {shell_word(str(root))}{choice}` gets it"
+            return f"not in {root}; {Download(cifar.name, str(root))} gets it"
         dataset = sources[cifar.name]().load(root)
     except (DataError, OSError) as error:
         return str(error)

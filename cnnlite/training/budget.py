@@ -20,6 +20,7 @@ from cnnlite.runtime import distributed, machine
 from cnnlite.training.evaluation import BATCH_SIZE
 from cnnlite.training.loop import Training, prepared
 from cnnlite.training.progress import Reporter
+from cnnlite.utils.hints import Argument, Override
 from cnnlite.utils.signals import StopFlag
 from cnnlite.utils.text import duration
 
@@ -133,7 +134,7 @@ def plan(config: Config, pace: Pace, budget: float | None, spent: float = 0.0) -
     steps = pace.steps_within((budget - spent) * (1 - RESERVE))
     if not steps:
         least = math.ceil(spent + 1.1 * pace.seconds(1) / (1 - RESERVE))
-        raise ConfigError(f"--budget: not even a step and the test fit into it; give at least {least}s")
+        raise ConfigError(f"{Argument('budget')}: not even a step and the test fit into it; give at least {least}s")
     train = {**config.resolved["train"], "iterations": steps, "epochs": None}
     lines = [f"budget: {_describe(pace, steps)}", *(f"warning: {text}" for text in _unmoved(config.train, pace, steps))]
     return config_from_data({**config.resolved, "train": train}, config.name), "\n".join(lines)
@@ -147,11 +148,11 @@ def _unmoved(train: TrainSettings, pace: Pace, steps: int) -> Iterator[str]:
         yield "the schedule step has epochs of its own, whatever the budget; cosine or linear would fit it"
     for index, epochs in enumerate(member.epochs for member in members):
         if epochs is not None:
-            option = f"train.optimizer.composite.members.{index}.epochs"
             same_part = epochs * steps / train.total_steps(pace.steps_per_epoch)
+            hint = Override(f"train.optimizer.composite.members.{index}.epochs={same_part:.3g}")
             yield (
                 f"members[{index}] of the optimizer is trained for {epochs:g} epochs, whatever the budget; for "
-                f"the same part of the training give -o {option}={same_part:.3g}"
+                f"the same part of the training give {hint}"
             )
     warmup = max(schedule.warmup(pace.steps_per_epoch) for schedule in schedules)
     if warmup >= steps:

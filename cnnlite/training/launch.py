@@ -22,8 +22,8 @@ from cnnlite.training.loop import train
 from cnnlite.training.progress import Reporter
 from cnnlite.training.resume import PLACES, check_same, check_version
 from cnnlite.training.tensorboard import TensorBoard, require_tensorboardx
-from cnnlite.utils.console import shell_word
 from cnnlite.utils.files import is_missing
+from cnnlite.utils.hints import Argument, Override, Train
 from cnnlite.utils.printable import has_codes
 from cnnlite.utils.signals import StopFlag, Stopped
 
@@ -49,7 +49,7 @@ class Request:
         """Read the config, or ``otherwise`` if there is none, and apply the overrides; ConfigError if it is wrong."""
         source = otherwise if self.config is None else self.config
         if source is None:
-            raise ConfigError("nothing to train: give --config (see `cnnlite configs list`) or --resume")
+            raise ConfigError("nothing to train: give config or resume")
         overrides = list(self.overrides)
         if self.epochs is not None:
             overrides += [f"train.epochs={self.epochs:.15g}", "train.iterations=null"]
@@ -66,7 +66,7 @@ def launch(request: Request, reporter: Reporter, stop: StopFlag, offer: Offer) -
     A run that ends before its first step leaves no directory behind. Among ranks, the first one reads and writes runs.
     """
     stop = distributed.current().agreed(stop)
-    distributed.current().check_same({"--resume": request.resume})
+    distributed.current().check_same({str(Argument("resume")): request.resume})
     if request.tensorboard:
         require_tensorboardx()
     if request.resume is not None:
@@ -130,16 +130,16 @@ def _resume(request: Request, path: Path, reporter: Reporter, stop: StopFlag, of
         changes = check_same(config, checkpoint, reporter)
         unchanged = all(change.path in PLACES for change in changes)
         if unchanged and not named and (result := from_first(lambda: _finished(run))):
-            reporter.warn(
-                f"{run.path}: this run is complete; train on with a larger --epochs, or -o train.iterations=..."
-            )
+            longer = f"a larger {Argument('epochs')}, or {Override('train.iterations=...')}"
+            reporter.warn(f"{run.path}: this run is complete; train on with {longer}")
             return result, run.path
         tensorboard = request.tensorboard or from_first(lambda: not is_missing(run.file("tensorboard")))
         if tensorboard:
             require_tensorboardx()
         dataset = checked_data(config, offer)
         if not unsaved and checkpoint.fact("dataset", dict).get("digest") != dataset.digest:
-            raise DataError(f"{config.data.root}: not the images that {run.path} was trained on; point --data to those")
+            hint = f"point {Argument('data')} to those"
+            raise DataError(f"{config.data.root}: not the images that {run.path} was trained on; {hint}")
         _check_ranks(config, dataset)
         progress = Progress() if unsaved else Progress.of(checkpoint)
         sessions = from_first(lambda: read_object(run.file("environment.json")))
@@ -159,8 +159,8 @@ def _beginning(run: RunDirectory) -> Checkpoint:
     """Return a checkpoint of the run before its first step, without arrays; CheckpointError if there is no config."""
     path = run.file("config.yaml")
     if is_missing(path):
-        way_out = f"start it again with --config and --run-dir {shell_word(str(run.path))}"
-        raise CheckpointError(f"{run.path}: was ended before its config was written; {way_out}")
+        hint = f"start it again with {Argument('config')} and {Argument('run_dir', str(run.path))}"
+        raise CheckpointError(f"{run.path}: was ended before its config was written; {hint}")
     config = load_config(path)
     name = read_object(run.file("environment.json")).get("config")
     facts = {"step": 0, "epoch": 0.0, "config": config.resolved, "versions": versions()}
@@ -169,7 +169,7 @@ def _beginning(run: RunDirectory) -> Checkpoint:
 
 def _open(path: Path) -> RunDirectory:
     if path.is_file() and path.parent.name != "checkpoints":
-        raise ConfigError(f"{path}: is not in a run directory; --resume takes a run, such as runs/small")
+        raise ConfigError(f"{path}: is not in a run directory; {Argument('resume')} takes a run, such as runs/small")
     return RunDirectory.open(path.parent.parent if path.is_file() else path)
 
 
@@ -200,14 +200,11 @@ def _held(run: RunDirectory, request: Request) -> Iterator[None]:
     except BaseException as error:
         if run.discard() or isinstance(error, LostRunError):
             raise
-        data = f" --data {shell_word(request.data)}" if request.data else ""
-        size = distributed.current().size
-        mpiexec = f"mpiexec -n {size} " if size > 1 else ""
-        way_on = f"continue with: {mpiexec}cnnlite train --resume {shell_word(str(run.path))}{data}"
+        hint = f"continue with: {Train({'resume': str(run.path), 'data': request.data})}"
         if isinstance(error, StorageError):
-            raise StorageError(f"{error}\n{_state(run)}{way_on}") from error
+            raise StorageError(f"{error}\n{_state(run)}{hint}") from error
         if isinstance(error, Stopped):
-            error.hint = way_on
+            error.hint = hint
         raise
     finally:
         run.close()
@@ -230,8 +227,8 @@ def checked_data(config: Config, offer: Offer) -> Dataset:
             raise
         dataset = load_data(config)
     if config.train.patience is not None and dataset.validation is None:
-        way_out = "there are no validation images (data.validation) to tell when to stop; leave it out"
-        raise ConfigError([Problem("train.patience", way_out)])
+        why = "there are no validation images (data.validation) to tell when to stop"
+        raise ConfigError([Problem("train.patience", f"{why}; leave it out")])
     return dataset
 
 

@@ -27,6 +27,7 @@ from cnnlite.training.progress import Reporter
 from cnnlite.training.recorder import Recorder
 from cnnlite.training.resume import refused
 from cnnlite.utils.files import is_missing
+from cnnlite.utils.hints import Override
 from cnnlite.utils.signals import StopFlag, Stopped
 from cnnlite.utils.types import Array
 
@@ -80,7 +81,8 @@ def prepared(
     except MemoryError as error:
         size = config.train.batch_size
         reason = f"out of memory with batch size {size}: {error}".rstrip(": ")
-        raise StorageError(f"{reason}; lower train.batch_size (-o train.batch_size={max(1, size // 2)})") from None
+        hint = Override(f"train.batch_size={max(1, size // 2)}")
+        raise StorageError(f"{reason}; lower train.batch_size ({hint})") from None
 
 
 class Training:

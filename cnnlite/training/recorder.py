@@ -175,5 +175,5 @@ class Recorder:
         )
         self.run.write_json("result.json", asdict(result))
         if test:
-            self.reporter.note(describe_result(result, self.run.path).partition("\n")[0])
+            self.reporter.note(describe_result(result))
         return result

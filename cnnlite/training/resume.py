@@ -11,6 +11,7 @@ from cnnlite.optim.schedules import schedules
 from cnnlite.runs.checkpoint import Checkpoint
 from cnnlite.runs.environment import arithmetic, versions
 from cnnlite.training.progress import Reporter
+from cnnlite.utils.hints import Argument
 from cnnlite.utils.printable import one_line
 
 PLACES = ("data.root", "data.dataset.folder.cache")
@@ -51,8 +52,9 @@ def check_same(config: Config, checkpoint: Checkpoint, reporter: Reporter) -> li
     if others := refused(config, checkpoint):
         more = f"and {len(others) - _SHOWN} more differences; " * (len(others) > _SHOWN)
         allowed = f"a resumed run may change only {', '.join(MAY_CHANGE)}"
-        way_out = "leave out --config and -o, or start a new run without --resume"
-        raise ConfigError([*others[:_SHOWN], Problem("", f"{more}{allowed}; {way_out}")])
+        config_given = f"{Argument('config')} and {Argument('overrides')}"
+        hint = f"leave out {config_given}, or start a new run without {Argument('resume')}"
+        raise ConfigError([*others[:_SHOWN], Problem("", f"{more}{allowed}; {hint}")])
     other_length = not _LENGTH.isdisjoint(change.path for change in changes)
     if other_length:
         _refuse_if_beyond(config, checkpoint)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnlite.errors import StorageError, missing_extra
+from cnnlite.utils.hints import Argument
 
 _CHARTS = {
     "train_loss": "loss/train",
@@ -21,7 +22,7 @@ _CHARTS = {
 def require_tensorboardx() -> None:
     """Raise ConfigError if tensorboardX, the extra that writes event files, is not installed."""
     if importlib.util.find_spec("tensorboardX") is None:
-        raise missing_extra("--tensorboard", "tensorboard")
+        raise missing_extra(Argument("tensorboard"), "tensorboard")
 
 
 class TensorBoard:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, BinaryIO
 
 from cnnlite.errors import ConfigError, DataError, StorageError
+from cnnlite.utils.hints import Argument
 from cnnlite.utils.printable import has_codes
 
 _TEMPORARY = re.compile(r"\.cnnlite-[0-9a-f]{16}\.tmp")
@@ -66,10 +67,9 @@ def refuse_existing(paths: Iterable[Path], *, force: bool = False) -> None:
         raise ConfigError(f"{special[0]}: is not a regular file; name another place")
     if found and not force:
         more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-        end = "exists already; name another place, or replace it with --force"
-        if len(found) > 1:
-            end = "exist already; name another place, or replace them with --force"
-        raise ConfigError(f"{', '.join(map(str, found[:3]))}{more}: {end}")
+        exists, it = ("exist", "them") if len(found) > 1 else ("exists", "it")
+        hint = f"name another place, or replace {it} with {Argument('force', True)}"
+        raise ConfigError(f"{', '.join(map(str, found[:3]))}{more}: {exists} already; {hint}")
 
 
 def write_files(contents: Mapping[Path, bytes], *, force: bool = False) -> None:

@@ -48,6 +48,7 @@ def test_overrides_change_add_and_replace(file: Path) -> None:
     assert data["data"]["dataset"]["shapes"]["seed"] == 7
 
 
+@pytest.mark.usefixtures("as_typed")
 def test_epochs_and_steps_of_the_command_line_replace_each_other(file: Path) -> None:
     def length(*overrides: str) -> tuple[float | None, int | None]:
         train = load_config(file, overrides).train
@@ -102,6 +103,7 @@ def test_an_override_may_replace_the_optimizer(file: Path) -> None:
         ("train.epochs=" + "[" * 500, "levels deep"),
     ],
 )
+@pytest.mark.usefixtures("as_typed")
 def test_a_wrong_override_is_told_as_such(file: Path, override: str, words: str) -> None:
     found = faults(file, FULL, override)
     assert len(found) == 1

@@ -125,6 +125,7 @@ def test_a_loss_that_is_not_finite_by_itself_is_named(monkeypatch: pytest.Monkey
         assert diagnosed(network()) == found  # None: only the loss itself
 
 
+@pytest.mark.usefixtures("as_typed")
 def test_the_advice_is_overrides_that_the_command_line_takes() -> None:
     train = tiny(optimizer={"sgd": {"lr": 0.1, "momentum": 0.9}}).resolved["train"]
     assert advice(train) == "start again with -o train.optimizer.sgd.lr=0.01 or -o train.clip_norm=1"

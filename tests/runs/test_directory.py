@@ -141,7 +141,7 @@ def test_a_named_directory_must_be_new_or_empty(tmp_path: Path) -> None:
         run = RunDirectory.create_at(tmp_path / name)
         run.write_text("config.yaml", "seed: 0\n")
         run.close()
-    with pytest.raises(ConfigError, match="--resume"):
+    with pytest.raises(ConfigError, match="continue that run with resume="):
         RunDirectory.create_at(tmp_path / "new/deep")
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="not a folder"):

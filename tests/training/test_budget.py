@@ -90,7 +90,7 @@ def test_members_with_epochs_and_schedules_of_their_own_are_told_with_what_would
     assert text.splitlines()[1:] == [
         "warning: the schedule step has epochs of its own, whatever the budget; cosine or linear would fit it",
         "warning: members[0] of the optimizer is trained for 1.5 epochs, whatever the budget; for the same part "
-        f"of the training give -o train.optimizer.composite.members.0.epochs={1.5 * epochs / 3:.3g}",
+        f"of the training give train.optimizer.composite.members.0.epochs={1.5 * epochs / 3:.3g}",
     ]
 
 

@@ -127,7 +127,7 @@ def test_a_diverging_run_names_step_rate_and_place_and_saves_nothing_of_it(
     name, options = next(iter(optimizer.items()))
     assert re.match(r"step \d+, learning rate 1e\+3\d: the (loss|gradient) is not finite, first in ", str(caught.value))
     assert "parameter" in str(caught.value) or "model[" in str(caught.value)
-    way_out = f"start again with -o train.optimizer.{name}.lr={options['lr'] / 10:g} or -o train.clip_norm=1"
+    way_out = f"start again with train.optimizer.{name}.lr={options['lr'] / 10:g} or train.clip_norm=1"
     assert str(caught.value).splitlines()[1] == f"this step is not saved; {way_out}"
     assert json.loads((tmp_path / "result.json").read_text())["status"] == "diverged"
     for path in tmp_path.glob("checkpoints/*.npz"):

@@ -79,14 +79,14 @@ def test_every_other_difference_is_shown_and_refused() -> None:
         assert line in str(caught.value)
 
 
-def test_of_many_differences_a_few_are_shown_with_the_way_out() -> None:
+def test_of_many_differences_a_few_are_shown_with_a_hint() -> None:
     other = config_from_data(tiny().resolved | {"model": ["flatten", {"linear": {"out_features": 10}}]})
     with pytest.raises(ConfigError) as caught:
         check_same(other, made_by(tiny()), Reporter())
     *shown, last = str(caught.value).split("\n")
     assert len(shown) == 5
     assert all(line.startswith("model[") for line in shown)
-    assert re.match(r"and \d+ more differences; a resumed run may change only train.epochs, .*; leave out --", last)
+    assert re.match(r"and \d+ more differences; a resumed run may change only train.epochs, .*; leave out config", last)
 
 
 def test_another_version_is_refused_and_other_packages_are_mentioned(capsys: pytest.CaptureFixture[str]) -> None:

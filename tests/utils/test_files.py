@@ -162,7 +162,9 @@ def test_files_that_exist_are_all_named_before_anything_is_written(tmp_path: Pat
     with pytest.raises(ConfigError) as caught:
         write_files(dict.fromkeys(paths, b"new"))
     named = ", ".join(map(str, paths[1:4]))
-    assert str(caught.value) == f"{named} and 2 more: exist already; name another place, or replace them with --force"
+    assert (
+        str(caught.value) == f"{named} and 2 more: exist already; name another place, or replace them with force=True"
+    )
     assert not paths[0].exists()
     write_files(dict.fromkeys(paths, b"new"), force=True)
     assert {path.read_bytes() for path in paths} == {b"new"}

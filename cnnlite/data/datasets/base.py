@@ -15,8 +15,8 @@ from cnnlite.data.images import Frame
 from cnnlite.data.splits import NEVER
 from cnnlite.errors import ConfigError, DataError, Problem
 from cnnlite.runtime import engine
-from cnnlite.utils.console import shell_word
 from cnnlite.utils.files import place
+from cnnlite.utils.hints import Argument, Download
 from cnnlite.utils.registry import Registry
 from cnnlite.utils.rng import stream
 from cnnlite.utils.types import Array, Shape
@@ -35,9 +35,8 @@ class DatasetMissing(DataError):  # noqa: N818 (named for the case)
     def __init__(self, dataset: str, root: Path):
         self.dataset = dataset
         self.root = root
-        folder, choice = shell_word(str(root)), "" if dataset == "cifar10" else f" --dataset {dataset}"
-        way_out = f"name its folder with --data, or get it with `cnnlite download-cifar --data {folder}{choice}`"
-        super().__init__(f"{root.absolute()}: no {dataset} here; {way_out}")
+        hint = f"name its folder with {Argument('data')}, or get it with {Download(dataset, str(root))}"
+        super().__init__(f"{root.absolute()}: no {dataset} here; {hint}")
 
 
 @dataclass(frozen=True)

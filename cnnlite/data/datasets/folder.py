@@ -19,6 +19,7 @@ from cnnlite.errors import DataError, OptionError, StorageError
 from cnnlite.runtime import distributed
 from cnnlite.utils.console import say
 from cnnlite.utils.files import lock, open_to_append, place, remove_temporary
+from cnnlite.utils.hints import Override
 from cnnlite.utils.printable import one_line
 
 _CHUNK_BYTES = 16 * 2**20
@@ -142,7 +143,8 @@ class Folder(Source):
                         self._build(path, listing)
                         found = read_cache(path)
             except (OSError, StorageError) as error:
-                raise StorageError(f"{error}; -o data.dataset.folder.cache=DIR puts the cache elsewhere") from None
+                hint = f"{Override('data.dataset.folder.cache=DIR')} puts the cache elsewhere"
+                raise StorageError(f"{error}; {hint}") from None
         return found
 
     def _build(self, path: Path, listing: Listing) -> None:
@@ -252,8 +254,9 @@ class _Reading:
         lines = [f"{self.listing.root / file}: {fault}" for file, fault in self.facts["skipped"]]
         count = self.facts["skipped_count"]
         them = "it" if count == 1 else "them"
-        way_out = f"mend or remove {them}, or train a new run without {them}: -o data.dataset.folder.corrupt=skip"
-        lines.append(f"{at_least}{_pictures(count)} cannot be read; {way_out}")
+        skip = Override("data.dataset.folder.corrupt=skip")
+        hint = f"mend or remove {them}, or train a new run without {them}: {skip}"
+        lines.append(f"{at_least}{_pictures(count)} cannot be read; {hint}")
         return DataError("\n".join(lines))
 
     def _tell(self, count: int) -> None:

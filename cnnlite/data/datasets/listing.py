@@ -11,6 +11,7 @@ import numpy as np
 from cnnlite.data.datasets.tree import Tree, is_broken
 from cnnlite.data.splits import FIRST, NEVER, turns
 from cnnlite.errors import DataError
+from cnnlite.utils.hints import Argument
 from cnnlite.utils.printable import has_codes, is_text, one_line
 from cnnlite.utils.types import Array
 
@@ -193,7 +194,7 @@ class _Reader:
                 raise DataError(
                     f"{self.root / inner}: {os.path.relpath(picture, inner)} would be left out, and what else is "
                     "there: pictures lie in CLASS/, or in train/CLASS/, val/CLASS/ and test/CLASS/, not deeper; move "
-                    "them up, or name another folder with --data"
+                    f"them up, or name another folder with {Argument('data')}"
                 )
             if pictures:
                 tree.leave_empty(inner)

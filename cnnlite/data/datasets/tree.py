@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from cnnlite.data.images import SUFFIXES
 from cnnlite.errors import DataError
+from cnnlite.utils.hints import Argument
 from cnnlite.utils.printable import one_line
 
 _SHOWN = 3
@@ -38,7 +39,8 @@ class Tree:
                 shown = sorted(visible, key=lambda entry: os.fsencode(entry.name))  # whatever the locale
                 folders = {entry.name: None for entry in shown if _is_folder(entry)}
         except OSError as error:
-            raise DataError(f"{path}: {error.strerror}; --data names the folder that holds the pictures") from None
+            hint = f"{Argument('data')} names the folder that holds the pictures"
+            raise DataError(f"{path}: {error.strerror}; {hint}") from None
         here = os.path.join(os.path.realpath(path), "")
         loops = {name for name in folders if here.startswith(os.path.join(os.path.realpath(path / name), ""))}
         self._loops.update(dict.fromkeys(os.path.join(folder, name) for name in sorted(loops)))

@@ -10,6 +10,7 @@ from cnnlite.data.download.archive import LARGEST_ARCHIVE, extract, md5
 from cnnlite.data.download.fetch import BytesDone, check_url, discard, fetch, size
 from cnnlite.errors import ConfigError, DataError, StorageError
 from cnnlite.utils.files import locked_folder
+from cnnlite.utils.hints import Argument
 from cnnlite.utils.signals import Stopped
 from cnnlite.utils.text import did_you_mean
 
@@ -79,7 +80,7 @@ def download_cifar(
     if dataset not in ARCHIVES:
         raise ConfigError(f"there is nothing to download for {dataset!r}{did_you_mean(dataset, ARCHIVES)}")
     if from_file is not None and url is not None:
-        raise ConfigError("--from-file and --url exclude each other")
+        raise ConfigError(f"{Argument('from_file')} and {Argument('url')} exclude each other")
     archive = ARCHIVES[dataset]
     say = say or (lambda text: None)
     progress = progress or (lambda done, total, /: None)
@@ -156,7 +157,9 @@ def _download(
         return
     if url == archive.url:
         discard(part)
-        raise DataError(f"{url}: the archive has the wrong checksum and is removed; try again, or a mirror with --url")
+        raise DataError(
+            f"{url}: the archive has the wrong checksum and is removed; try again, or a mirror with {Argument('url')}"
+        )
     say("not the official archive: what is in it will be checked")
 
 

@@ -18,6 +18,7 @@ from cnnlite import __version__
 from cnnlite.data.download.connection import SLOWEST, Handler, SlowError
 from cnnlite.errors import ConfigError, DataError, StorageError
 from cnnlite.utils.files import open_to_append, write_bytes
+from cnnlite.utils.hints import Argument
 
 _CHUNK = 256 * 1024
 _WORTH_RETRYING = {408, 425, 429, 500, 502, 503, 504}
@@ -88,8 +89,8 @@ def discard(part: Path) -> None:
 def check_url(url: str) -> None:
     """Raises ConfigError if ``url`` is not an http or https address."""
     if not _is_address(url):
-        shown = _shown(url)
-        raise ConfigError(f"--url {shown}: not an http or https address; for a file on this machine use --from-file")
+        hint = f"for a file on this machine use {Argument('from_file')}"
+        raise ConfigError(f"{Argument('url')} {_shown(url)}: not an http or https address; {hint}")
 
 
 def _is_address(url: str) -> bool:

@@ -13,6 +13,7 @@ from cnnlite.tools.report.explain import judge
 from cnnlite.tools.report.page import Page, details, note
 from cnnlite.tools.report.record import Record, load_seen, load_trained
 from cnnlite.utils.files import refuse_existing, unwritable, write_files
+from cnnlite.utils.hints import Argument
 
 _WITHOUT_IMAGES = "class by class, mistakes, calibration, feature maps, occlusion and dead ReLUs"
 _SPLITS = {
@@ -51,9 +52,9 @@ def write_report(
     require_matplotlib("cnnlite report")
     index = folder / "index.html"
     if folder == record.path / "report" and folder.is_symlink():
-        raise ConfigError(f"{folder}: is a link; name the folder that it leads to with --out")
+        raise ConfigError(f"{folder}: is a link; name the folder that it leads to with {Argument('out')}")
     if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"{folder}: is not a folder; name another with --out")
+        raise ConfigError(f"{folder}: is not a folder; name another with {Argument('out')}")
     refuse_existing([index], force=force)  # the pictures are not known yet
     page = report_page(record, root, say)
     try:

@@ -9,7 +9,7 @@ from cnnlite.config.load import flatten
 from cnnlite.nn.losses import CrossEntropy
 from cnnlite.tools.report.inside import DeadUnits
 from cnnlite.tools.report.record import Record
-from cnnlite.utils.console import shell_word
+from cnnlite.utils.hints import Train
 
 FEWEST_ROWS = 4
 """Number of rows of metrics that make a trend."""
@@ -148,13 +148,12 @@ def finding(evidence: Evidence, applied: Rule) -> Finding | None:
         return None
     title, text, overrides = judgement
     path = evidence.record.path
-    command = ""
+    command: Train | str = ""
     if applied.resumes:
-        command = f"cnnlite train --resume {shell_word(str(path))}"
+        command = Train({"resume": str(path)})
     elif overrides:
-        options = " ".join(f"-o {shell_word(override)}" for override in overrides)
-        command = f"cnnlite train --config {shell_word(str(path / 'config.yaml'))} {options}"
-    return Finding(applied.name, title, text, command)
+        command = Train({"config": str(path / "config.yaml"), "overrides": overrides})
+    return Finding(applied.name, title, text, str(command))
 
 
 def points(fraction: float) -> str:

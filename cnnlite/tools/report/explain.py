@@ -9,6 +9,7 @@ from cnnlite.tools.report import rules_course, rules_fit
 from cnnlite.tools.report.evidence import RULES, Evidence, Finding, finding
 from cnnlite.tools.report.inside import dead_units, one_by_one
 from cnnlite.tools.report.record import BestNetwork, Record, Seen, load_seen, load_trained
+from cnnlite.utils.hints import Argument
 
 __all__ = ["Explanation", "describe_rules", "explain", "judge", "rules_course", "rules_fit"]
 
@@ -61,7 +62,7 @@ def advise(evidence: Evidence) -> list[Finding]:
     names = {applied.name for applied, _ in holding}
     findings = [found for applied, found in holding if not names.intersection(applied.yields_to)]
     if evidence.record.rows and not any(found.command for found in findings):
-        text = "No rule found anything to change; `cnnlite explain --rules` lists what they look for."
+        text = f"No rule found anything to change; `cnnlite explain {Argument('rules')}` lists what they look for."
         findings.append(Finding("sound", "The curves look sound", text))
     return findings
 

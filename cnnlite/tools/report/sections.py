@@ -11,6 +11,7 @@ from cnnlite.tools.report.evidence import Finding
 from cnnlite.tools.report.inside import feature_stages, first_filters, occlude, one_by_one
 from cnnlite.tools.report.page import Page, cards, figure, grid, note, table
 from cnnlite.tools.report.record import BestNetwork, Record, Seen
+from cnnlite.utils.hints import Argument
 from cnnlite.utils.text import duration, percent
 from cnnlite.utils.types import Array
 
@@ -41,7 +42,7 @@ def overview(page: Page, record: Record) -> None:
 def findings(page: Page, found: Sequence[Finding]) -> None:
     """Add the findings of ``cnnlite explain``."""
     page.section("What the curves say")
-    page.add("<p>Rules with fixed thresholds; <code>cnnlite explain --rules</code> lists them.</p>")
+    page.add(f"<p>Rules with fixed thresholds; <code>cnnlite explain {Argument('rules')}</code> lists them.</p>")
     boxes = (note(item.title, item.text, item.command, kind="act" if item.command else "") for item in found)
     page.add(f'<div class="notes">{"".join(boxes)}</div>')
 

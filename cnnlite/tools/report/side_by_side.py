@@ -9,6 +9,7 @@ from cnnlite.tools.report.compare import SAME, Comparison, describe_group, run_n
 from cnnlite.tools.report.page import Page, figure, grid, paragraph, table
 from cnnlite.tools.report.record import Record
 from cnnlite.utils.files import refuse_existing, write_files
+from cnnlite.utils.hints import Argument
 
 
 def write_comparison(comparison: Comparison, records: Sequence[Record], out: Path, *, force: bool = False) -> None:
@@ -18,7 +19,7 @@ def write_comparison(comparison: Comparison, records: Sequence[Record], out: Pat
         ConfigError: If matplotlib is missing, or ``out`` exists and ``force`` does not allow to replace it.
         StorageError: If it cannot be written.
     """
-    require_matplotlib("cnnlite compare --out")
+    require_matplotlib(f"cnnlite compare {Argument('out')}")
     refuse_existing([out], force=force)
     names = run_names(records)
     if out.suffix != ".html":

@@ -75,6 +75,7 @@ def test_cifar100_fine_labels_are_read_in_both_versions(tmp_path: Path) -> None:
     assert len(first.classes) == 100
 
 
+@pytest.mark.usefixtures("as_typed")
 def test_missing_dataset_names_the_command(tmp_path: Path) -> None:
     with pytest.raises(DatasetMissing, match=f"cnnlite download-cifar --data {re.escape(shell_word(str(tmp_path)))}`"):
         load(tmp_path)

@@ -174,6 +174,7 @@ def break_three(root: Path) -> list[Path]:
     return [cut, text, link]
 
 
+@pytest.mark.usefixtures("as_typed")
 def test_pictures_that_cannot_be_read_are_refused_all_at_once(tmp_path: Path) -> None:
     fill(tmp_path)
     broken = break_three(tmp_path)

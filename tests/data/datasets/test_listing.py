@@ -129,7 +129,7 @@ def test_file_names_may_be_no_text_at_all_but_class_names_may_not(tmp_path: Path
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda root: None, "No such file or directory; --data names the folder"),
+        (lambda root: None, "No such file or directory; data names the folder"),
         (lambda root: root.write_text("file"), "Not a directory"),
         (lambda root: root.mkdir(), "holds 0 folders of pictures"),
         (lambda root: fill(root, classes=("one",)), "holds 1 folders of pictures"),

@@ -205,7 +205,7 @@ def test_all_that_a_report_would_replace_is_asked_for_and_nothing_written_before
         folder.mkdir()
         (folder / name).write_text("mine")
         with pytest.raises(
-            ConfigError, match=f"{name}: exists already; name another place, or replace it with --force"
+            ConfigError, match=f"{name}: exists already; name another place, or replace it with force=True"
         ):
             write_report(record, folder, say=nothing)
         assert [(path.name, path.read_text()) for path in folder.iterdir()] == [(name, "mine")]
@@ -238,7 +238,7 @@ def test_the_usual_folder_of_a_report_is_not_followed_elsewhere(tmp_path: Path) 
     record = made_up(tmp_path / "run", train_loss=[1.0])
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "run" / "report").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(ConfigError, match="report: is a link; name the folder that it leads to with --out"):
+    with pytest.raises(ConfigError, match="report: is a link; name the folder that it leads to with out"):
         write_report(record, tmp_path / "run" / "report", say=nothing)
     assert not list((tmp_path / "elsewhere").iterdir())
 

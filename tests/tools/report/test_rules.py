@@ -19,6 +19,8 @@ from cnnlite.tools.report.rules_fit import lowest_loss
 from tests.support.report_runs import made_up
 from tests.support.small_runs import TINY, tiny
 
+pytestmark = pytest.mark.usefixtures("as_typed")  # what a rule tells to try is a command
+
 FALLING = [2.0, 1.5, 1.2, 1.0, 0.9, 0.85]
 RISING = [0.3, 0.5, 0.6, 0.7, 0.75, 0.8]
 
