@@ -91,7 +91,7 @@ class Folder(Source):
         path = self.cache_path(root)
         found: list[Cached] = []
         # The first rank decodes, the others wait for messages, not for a lock; they may be on hosts with other disks.
-        distributed.current().from_first(lambda: found.append(self._cached(path, listing)))
+        distributed.current().broadcast(lambda: found.append(self._cached(path, listing)))
         train, test, facts = found[0] if found else self._cached(path, listing)
         if distributed.current().first:
             for text in listing.left_out:
