@@ -30,7 +30,7 @@ mixings: Registry[Mixing] = Registry("mixing", Mixing)  # type: ignore[type-abst
 
 
 def soft_targets(labels: Array, partner: Array, shares: Array, classes: int) -> Array:
-    """Mix labels to float32 probabilities ``(N, classes)``: a share for the image's label, the rest for its partner's."""
+    """Mix labels to probabilities, float32 ``(N, classes)``: an image's share for its label, the rest for the other."""
     targets = np.zeros((len(labels), classes), np.float32)
     rows = np.arange(len(labels))
     targets[rows, labels] += shares.astype(np.float32)
