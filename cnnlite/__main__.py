@@ -1,4 +1,4 @@
-"""What the command ``cnnlite`` and ``python -m cnnlite`` run."""
+"""Entry point of the command ``cnnlite`` and of ``python -m cnnlite``."""
 
 import signal
 

@@ -1,4 +1,4 @@
-"""Datasets, augmentation and batches: everything between the files on disk and the first layer."""
+"""Datasets, augmentation and batches: all between the files on disk and the first layer."""
 
 from cnnlite.data.augment import Transform, transforms
 from cnnlite.data.batches import Batches

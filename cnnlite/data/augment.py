@@ -1,4 +1,4 @@
-"""Augmentation: random changes of the training images, drawn first and then applied to a whole batch at once."""
+"""Augmentation: random transforms of training images, drawn first and then applied to a whole batch at once."""
 
 import functools
 from abc import ABC, abstractmethod
@@ -16,38 +16,38 @@ from cnnlite.utils.types import Array, Shape
 
 @dataclass(frozen=True)
 class Pick:
-    """The images that a draw is for: which of the training images, and when."""
+    """The training images of a batch, for which a transform draws."""
 
     indices: Array
-    """Of the images of the batch, int64 ``(N,)``, among ``total`` training images."""
+    """Indices of the batch's images, int64 ``(N,)``, among ``total`` training images."""
     total: int
     shape: Shape
     """(H, W, C) of an image."""
     epoch: int
     seed: int
-    """That of the run, for choices that belong to an image rather than to a step."""
+    """Seed of the run, for choices that belong to an image rather than to a step."""
 
     def __len__(self) -> int:
         return len(self.indices)
 
 
 class Transform(ABC):
-    """A change of uint8 images ``(N, H, W, C)``.
+    """A transform of uint8 images ``(N, H, W, C)``.
 
-    What is random is drawn for a whole batch, one entry per image, before anything is applied: whoever works on a
-    slice of the batch applies a slice of the draw and gets the same images.
+    Random options are drawn for a whole batch, one entry per image, before any is applied: a slice of the batch with
+    the same slice of the options gives the same images.
     """
 
     @abstractmethod
     def draw(self, rng: np.random.Generator, pick: Pick) -> Array:
-        """The choices for the images of ``pick``, with the ``rng`` of the step; the first axis counts images."""
+        """Draw options for the images of ``pick``, with the ``rng`` of the step; the first axis counts images."""
 
     @abstractmethod
     def apply(self, images: Array, options: Array) -> Array:
-        """A new array: ``images`` changed as ``options``, from `draw`, say."""
+        """Transform ``images`` by their ``options`` from `draw`, in a new array."""
 
     def out_shape(self, shape: Shape) -> Shape:
-        """The shape of a changed image; ValueError if images of ``shape`` cannot be changed."""
+        """Shape of a transformed image; ValueError if images of ``shape`` cannot be transformed."""
         return shape
 
 
@@ -91,12 +91,12 @@ class AlternatingFlip(Transform):
 
 @functools.lru_cache(maxsize=2)
 def _mirrored_first(seed: int, total: int) -> Array:
-    """Whether each of ``total`` images is mirrored in the even epochs."""
+    """Boolean (total,), True for images that are mirrored in the even epochs."""
     return stream(seed, "alternating_flip").random(total) < 0.5
 
 
 def mirror(images: Array, which: Array) -> Array:
-    """A copy of uint8 images ``(N, H, W, C)``, with those that the boolean ``which`` marks mirrored left to right."""
+    """Copy uint8 images ``(N, H, W, C)``, those that the boolean ``which`` marks mirrored left to right."""
     out = images.copy(order="C")
     chosen = np.flatnonzero(which)
     # Pixels as single elements: to move one at a time is much quicker than three bytes, one at a time.
@@ -148,7 +148,7 @@ class RandomCrop(Transform):
 
 
 def pad(images: Array, padding: int, mode: Literal["zeros", "reflect"]) -> Array:
-    """Uint8 images ``(N, H, W, C)`` with ``padding`` more pixels on each side: black, or as ``2 1 | 0 1 2 3 | 2 1``."""
+    """Pad uint8 images ``(N, H, W, C)`` by ``padding`` pixels on each side: black, or as ``2 1 | 0 1 2 3 | 2 1``."""
     p = padding
     count, height, width, channels = images.shape
     out = np.zeros((count, height + 2 * p, width + 2 * p, channels), np.uint8)
@@ -217,6 +217,6 @@ class Cutout(Transform):
 
 
 def between(places: Array, first: Array, stop: Array) -> Array:
-    """Which of the ``(P,)`` places are in each of N ranges: boolean ``(N, P)``."""
+    """Boolean ``(N, P)``, True where the ``(P,)`` places are in each of N ranges."""
     inside: Array = (places >= first[:, None]) & (places < stop[:, None])
     return inside

@@ -1,4 +1,4 @@
-"""Batches: which images are seen when, as a pure function of the step."""
+"""Batches of training images, as a pure function of the step."""
 
 import math
 from collections.abc import Sequence
@@ -23,7 +23,8 @@ class Batches:
     labels become probabilities for that many ``classes``. What ``batch(step)`` returns depends on the arguments of the
     constructor and on the step, and on nothing that happened before.
 
-    Raises ConfigError if a batch is larger than the data, or if an augmentation does not fit the images.
+    Raises:
+        ConfigError: if a batch is larger than the data, or if an augmentation does not fit the images.
     """
 
     def __init__(
@@ -66,13 +67,14 @@ class Batches:
                 raise ConfigError([Problem(f"data.augment[{index}]", str(error))]) from None
 
     def size(self, step: int) -> int:
-        """How many images the batch of training step ``step`` has."""
+        """Number of images in the batch of training step ``step``."""
         return min(self.batch_size, len(self.images) - step % self.steps_per_epoch * self.batch_size)
 
     def batch(self, step: int, part: slice = slice(None)) -> tuple[Array, Array]:
-        """Inputs and targets of training step ``step``, counted from 0, or of a part of its images.
+        """Make the batch of training step ``step``, counted from 0, or of a part of its images.
 
-        Inputs are float32 ``(n, H, W, C)``, targets are labels, int64 ``(n,)``, or probabilities, float32 ``(n, K)``.
+        Returns:
+            Inputs, float32 ``(n, H, W, C)``, and targets: labels, int64 ``(n,)``, or probabilities, float32 ``(n, K)``.
         """
         epoch, place = divmod(step, self.steps_per_epoch)
         chosen = self._permutation(epoch)[place * self.batch_size : (place + 1) * self.batch_size]
@@ -91,7 +93,7 @@ class Batches:
             self.normalizer.write(images, x)
 
         labels = self.images.labels[chosen]
-        # Counted are the floats alone: blocks of fewer images would spend their time on calls, not on pixels.
+        # Only the floats count: blocks of fewer images would spend their time on calls, not on pixels.
         size = 4 * math.prod(shape)
         if self.mix is None:
             engine.for_blocks(lambda start, stop: write(wanted[start:stop], out[start:stop]), len(wanted), size)

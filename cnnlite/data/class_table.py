@@ -1,4 +1,4 @@
-"""A table of the classes of a dataset, with their images in each part; short where there are many."""
+"""Table of the classes of a dataset, with the number of images in each part."""
 
 from collections.abc import Sequence
 
@@ -14,9 +14,9 @@ _PURPOSE = {"train": "train on", "validation": "validate with", "test": "test wi
 
 
 def class_table(dataset: Dataset) -> list[str]:
-    """Lines with the number of images of each class in each part, and those that have none in one.
+    """Format lines with the number of images of each class in each part, and a warning for empty ones.
 
-    All classes are listed where the images are somebody's own and the classes few.
+    All classes are listed where the images are the user's own and the classes few.
     """
     counts = {part: _counts(dataset, part) for part in _PURPOSE if getattr(dataset, part) is not None}
     lines = []

@@ -1,4 +1,4 @@
-"""Which images a run has seen as what, so that none of them changes sides when the folder of pictures changes."""
+"""Fingerprints of the images of each part, so that none changes sides when the folder of pictures changes."""
 
 import hashlib
 from collections import Counter
@@ -13,18 +13,18 @@ from cnnlite.runtime import engine
 from cnnlite.utils.types import Array
 
 PARTS = ("train", "validation", "test")
-"""The first that an image was in counts: one that was trained on tests nothing."""
+"""Parts of a dataset; of several that an image was in, the first counts: one that was trained on tests nothing."""
 
 
 def fingerprints(dataset: Dataset) -> dict[str, Array]:
-    """Fingerprints, uint64 (N,), of the images of each part; of none where the images are the same everywhere."""
+    """Compute fingerprints, uint64 (N,), of the images of each part; none where the images are the same everywhere."""
     if dataset.above is None:
         return {}
     return {part: _of(images) for part in PARTS if (images := getattr(dataset, part)) is not None}
 
 
 def _of(images: Images) -> Array:
-    """Eight bytes of SHA-256 of the pixels of each image."""
+    """Hash the pixels of each image to eight bytes of SHA-256."""
     pixels = images.images
     found = np.empty(len(images), np.uint64)
 
@@ -37,9 +37,13 @@ def _of(images: Images) -> Array:
 
 
 def as_seen(dataset: Dataset, before: Mapping[str, Array], part: str) -> tuple[Dataset, str]:
-    """Put the images that a run saw as ``part`` back into it, and others out; returns also what has changed.
+    """Restore the split that a run saw to a dataset.
 
-    An image that it has not seen stays where it is now, but is not among those that it was trained on.
+    The images that it saw as ``part`` are put back into it, and others out. An image that it has not seen stays where
+    it is now, but is not among those that it was trained on.
+
+    Returns:
+        The dataset, and a text about what has changed.
     """
     now = fingerprints(dataset)
     before = {part: before[part].ravel() for part in PARTS if part in before and before[part].dtype == np.uint64}
@@ -59,14 +63,14 @@ def as_seen(dataset: Dataset, before: Mapping[str, Array], part: str) -> tuple[D
 
 
 def repeated(known: Mapping[str, Array]) -> Iterator[str]:
-    """Say how many images to validate or to test with are trained on too, going by their fingerprints."""
+    """Warn of images to validate or to test with that are trained on too, by their fingerprints."""
     for part, purpose in (("validation", "validate"), ("test", "test")):
         if part in known and (count := np.count_nonzero(np.isin(known[part], known["train"]))):
             yield f"warning: {count:,} of the images to {purpose} with are trained on too, pixel for pixel"
 
 
 def _more(some: Array, others: Array) -> int:
-    """How many of ``some`` are not in ``others``, where each counts as often as it is there."""
+    """Number of ``some`` that are not in ``others``, each counted as often as it is there."""
     return (Counter(some.tolist()) - Counter(others.tolist())).total()
 
 

@@ -1,4 +1,4 @@
-"""Pictures from files: decoded, upright, in RGB and of one size. The only room that uses Pillow."""
+"""Pictures from files: decoded, upright, in RGB and of one size. The only module that uses Pillow."""
 
 import contextlib
 import io
@@ -26,22 +26,22 @@ SUFFIXES = (
     ".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".mpo", ".pbm", ".pgm", ".png", ".pnm", ".ppm",
     ".tif", ".tiff", ".webp",
 )  # fmt: skip
-"""What the names of pictures end in; the content alone tells which format it is."""
+"""Suffixes of picture files; the content alone decides the format."""
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "MPO", "JPEG2000", "AVIF")
-"""The decoders that are tried: not those that run other programs (EPS) or that nobody keeps photographs in."""
+"""Decoders that are tried: not those that run other programs (EPS), or of formats without photographs."""
 
 _ORIENTATION = 0x0112
 _UPRIGHT = (
     None, None, "FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90"
 )  # fmt: skip
-"""What turns a picture upright, by the number that EXIF 2.3 gives its orientation; from 5 on sides are swapped."""
+"""Operations that turn a picture upright, by its orientation in EXIF 2.3; from 5 on sides are swapped."""
 
 
 MOST_PIXELS = 89_478_485
-"""Of a picture, as far as it is decoded; what Pillow warns of."""
+"""Maximum pixels of a picture, as it is decoded; above it Pillow warns."""
 MEMORY = 2**29
-"""Bytes that pictures may take while they are decoded, on all threads together; one that takes more is refused."""
+"""Maximum bytes of pictures being decoded, on all threads together; one that takes more is refused."""
 _HUNGRY = {"JPEG2000": 16, "WEBP": 16, "AVIF": 12}
 """Bytes for each pixel of decoders that take more than the picture itself."""
 _NARROW = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}
@@ -56,12 +56,12 @@ _TWELVE_BITS = 0xFFF
 
 
 class _UnusableError(Exception):
-    """Why a file cannot be used as a picture."""
+    """A file cannot be used as a picture, for the reason in the text."""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """How a picture of any size becomes one of ``height`` x ``width`` pixels.
+    """Scaling and cropping of pictures of any size to ``height`` x ``width`` pixels.
 
     The shorter side is scaled to ``shorter`` pixels, or as far as the picture still covers the frame, and the centre is
     cut out; with ``stretch`` all of the picture is scaled to the frame, whatever its proportions.
@@ -73,7 +73,7 @@ class Frame:
     stretch: bool = False
 
     def scale(self, width: int, height: int) -> tuple[float, float]:
-        """Pixels of the frame for each pixel of a picture, across and down."""
+        """Scale factors from a picture to the frame, across and down."""
         if self.stretch:
             return self.width / width, self.height / height
         cover = max(self.width / width, self.height / height)
@@ -82,7 +82,7 @@ class Frame:
         return cover, cover
 
     def fit(self, picture: "Picture") -> "Picture":
-        """Scale and cut an RGB picture; one that has the size already keeps its pixels."""
+        """Scale and crop an RGB picture; one that has the size already keeps its pixels."""
         from PIL.Image import Resampling
 
         across, down = self.scale(*picture.size)
@@ -96,11 +96,17 @@ class Frame:
 
 
 def read_pictures(paths: Sequence[Path], frame: Frame) -> tuple[Array, dict[int, str]]:
-    """Read pictures on all threads: uint8 (N, height, width, 3), and what is wrong with those that cannot be used.
+    """Read pictures on all threads.
 
-    Grey, palette, 16-bit and CMYK pictures become RGB, transparent ones lie on white, EXIF orientation is respected,
+    Grey, palette, 16-bit and CMYK pictures become RGB, transparent ones are put on white, EXIF orientation is applied,
     and of several frames or pages the first is taken. Where no number of a 16-bit picture needs more than 12 bits,
-    white is 4095. ConfigError if Pillow is not installed.
+    white is 4095.
+
+    Returns:
+        Images, uint8 (N, height, width, 3), and the faults of those that cannot be used, by index.
+
+    Raises:
+        ConfigError: if Pillow is not installed.
     """
     out = np.zeros((len(paths), frame.height, frame.width, 3), np.uint8)
     faults: dict[int, str] = {}
@@ -119,7 +125,7 @@ def read_pictures(paths: Sequence[Path], frame: Frame) -> tuple[Array, dict[int,
 
 @contextlib.contextmanager
 def _own_limits() -> Iterator[None]:
-    """Load Pillow's decoders; have it leave the limit to this room, which knows at what size a picture is decoded."""
+    """Load Pillow's decoders without its limit of pixels: this module knows at what size a picture is decoded."""
     try:
         from PIL import Image
     except ImportError:
@@ -136,7 +142,7 @@ def _own_limits() -> Iterator[None]:
 
 
 class _Room:
-    """Memory for pictures that are decoded, which threads take in turns."""
+    """Memory budget of pictures being decoded, shared by all threads."""
 
     def __init__(self) -> None:
         self._taken = 0
@@ -144,7 +150,7 @@ class _Room:
 
     @contextlib.contextmanager
     def take(self, size: int) -> Iterator[None]:
-        """Wait until ``size`` bytes of `MEMORY`, not more than all of it, are free; have them inside the block."""
+        """Wait until ``size`` bytes of `MEMORY`, at most all of it, are free; reserve them inside the block."""
         with self._changed:
             self._changed.wait_for(lambda: self._taken + size <= MEMORY)
             self._taken += size
@@ -207,7 +213,7 @@ def _decode(source: Path | BinaryIO, frame: Frame, room: contextlib.ExitStack) -
 
 
 def _bare_png(path: Path) -> BinaryIO | None:
-    """A PNG without what its pixels can do without, such as long texts and odd profiles; None for other files."""
+    """Copy a PNG without chunks that its pixels do not need, such as texts and profiles; None for other files."""
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         bare = io.BytesIO(signature := file.read(len(_PNG)))
@@ -232,7 +238,7 @@ def _reason(error: Exception) -> str:
 
 
 def _scans(picture: "Picture") -> int:
-    """Bytes that a JPEG takes beside its pixels: in several scans, all coefficients, at whatever size it is decoded."""
+    """Bytes that a JPEG takes beside its pixels: with several scans, all coefficients, at any size of decoding."""
     layers = getattr(picture, "layer", ())  # of a JPEG: name, factors of sampling across and down, table
     if not layers:
         return 0
@@ -249,7 +255,7 @@ def _scans(picture: "Picture") -> int:
 
 
 def _bytes(picture: "Picture", scans: int, *, copied: bool) -> int:
-    """What decoding an opened picture takes, with its ``scans``; _UnusableError if that is too much."""
+    """Bytes that decoding an opened picture takes, with its ``scans``; _UnusableError if too many."""
     pixels = picture.width * picture.height
     if pixels > MOST_PIXELS:
         raise _UnusableError(
@@ -265,7 +271,7 @@ def _bytes(picture: "Picture", scans: int, *, copied: bool) -> int:
 
 
 def _turn(picture: "Picture") -> int:
-    """The orientation in a picture's EXIF, 1 if it says nothing that makes sense."""
+    """Orientation in a picture's EXIF; 1 if there is none that makes sense."""
     with contextlib.suppress(Exception):  # whatever broken EXIF leads to: the picture may be fine
         turn = int(picture.getexif().get(_ORIENTATION, 1))
         if 1 <= turn < len(_UPRIGHT):
@@ -274,12 +280,12 @@ def _turn(picture: "Picture") -> int:
 
 
 def _is_plain(picture: "Picture") -> bool:
-    """Whether a picture can be scaled as it is, and become RGB afterwards."""
+    """True if a picture can be scaled as it is, and converted to RGB afterwards."""
     return picture.mode in ("L", "RGB") and not picture.has_transparency_data
 
 
 def _rgb(picture: "Picture") -> "Picture":
-    """The picture in RGB, or in grey; converted band by band, so that it is in memory twice at the most."""
+    """Convert a picture to RGB, or leave it grey; band by band, so that it is in memory twice at most."""
     from PIL import Image
 
     if picture.mode == "F":
@@ -305,7 +311,7 @@ def _bands(picture: "Picture") -> Iterator[tuple[int, "Picture"]]:
 
 
 def _shift(picture: "Picture") -> int:
-    """How many bits of a picture of integers to leave out, for 8 to be left."""
+    """Number of low bits to drop from a picture of integers, for 8 to be left."""
     extremes = [(int(part.min()), int(part.max())) for part in (np.asarray(band) for _, band in _bands(picture))]
     low, high = min(low for low, _ in extremes), max(high for _, high in extremes)
     if low < 0 or high > 0xFFFF:

@@ -1,4 +1,4 @@
-"""Mixing: each image of a batch with another one, and their labels in the same proportion."""
+"""Mixing of each image of a batch with another one, and of their labels in the same proportion."""
 
 from abc import ABC, abstractmethod
 
@@ -11,11 +11,11 @@ from cnnlite.utils.types import Array, Shape
 
 
 class Mixing(ABC):
-    """A mixture of pairs of images: as with a `Transform`, what is random is drawn before anything is applied."""
+    """A mixture of pairs of images; as with a `Transform`, options are drawn before any is applied."""
 
     @abstractmethod
     def draw(self, rng: np.random.Generator, count: int, shape: Shape) -> Array:
-        """The choices for ``count`` images of ``shape``; the first axis of the result counts images."""
+        """Draw options for ``count`` images of ``shape``; the first axis of the result counts images."""
 
     @abstractmethod
     def apply(self, x: Array, other: Array, options: Array) -> None:
@@ -23,14 +23,14 @@ class Mixing(ABC):
 
     @abstractmethod
     def shares(self, options: Array, shape: Shape) -> Array:
-        """What part of each mixed image is its own, float64 ``(N,)``; the rest is its partner's."""
+        """Share of each mixed image that is its own, float64 ``(N,)``; the rest is its partner's."""
 
 
 mixings: Registry[Mixing] = Registry("mixing", Mixing)  # type: ignore[type-abstract]
 
 
 def soft_targets(labels: Array, partner: Array, shares: Array, classes: int) -> Array:
-    """Probabilities, float32 ``(N, classes)``: the share for the label of each image, the rest for its partner's."""
+    """Mix labels to probabilities, float32 ``(N, classes)``: an image's share for its label, the rest for the other."""
     targets = np.zeros((len(labels), classes), np.float32)
     rows = np.arange(len(labels))
     targets[rows, labels] += shares.astype(np.float32)

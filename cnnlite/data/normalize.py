@@ -1,4 +1,4 @@
-"""Normalization: from the bytes of images to float32 with zero mean and unit spread."""
+"""Normalization of images: bytes to float32 with zero mean and unit variance."""
 
 import math
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ Mode: TypeAlias = Literal["per_channel", "per_pixel", "none"]
 _EXACT = 256
 _PIECE_BYTES = 64 * 2**20
 _LEAST = 64
-"""Images in a block: each block has sums of its own, which take the room of 16 images."""
+"""Minimum images of a block: each has sums of its own, which take as much memory as 16 images."""
 _FULL_RANGE = 255.0
 
 
@@ -36,10 +36,9 @@ class Normalizer:
 
     @classmethod
     def fit(cls, images: Array, mode: Mode = "per_channel") -> "Normalizer":
-        """Statistics of uint8 images ``(N, H, W, C)``, from exact integer sums; ``none`` only scales to 0..1.
+        """Compute the statistics of uint8 images ``(N, H, W, C)`` from exact sums; ``none`` only scales to 0..1.
 
-        A channel or pixel whose spread is below one grey level (a constant one, say) is centred but not stretched:
-        it is divided by 255.
+        A channel or pixel with a standard deviation below one grey level, such as a constant one, is divided by 255.
         """
         shape = images.shape[1:]
         if mode == "none":
@@ -73,7 +72,7 @@ class Normalizer:
         np.add(rows, shift, out=rows)
 
     def _row(self, shape: tuple[int, ...]) -> tuple[Array, Array]:
-        """Factor and summand for every byte of one image, flat: long inner loops, however few the channels."""
+        """Scale and shift of every byte of one image, flat: long inner loops, however few the channels."""
         if shape not in self._rows:
             if shape[-1:] != self.mean.shape[-1:] or (self.mean.ndim == 3 and shape != self.mean.shape):
                 raise ValueError(f"images {shape} do not fit the normalization statistics {self.mean.shape}")
@@ -83,12 +82,12 @@ class Normalizer:
         return self._rows[shape]
 
     def state(self) -> dict[str, Array]:
-        """What a checkpoint keeps: ``normalize/mean`` and ``normalize/std``."""
+        """Arrays for a checkpoint: ``normalize/mean`` and ``normalize/std``."""
         return {"normalize/mean": self.mean, "normalize/std": self.std}
 
     @classmethod
     def from_state(cls, arrays: Mapping[str, Array]) -> "Normalizer":
-        """The opposite of `state`; KeyError or ValueError if the arrays are not there or do not fit."""
+        """Restore from `state`; KeyError or ValueError if the arrays are missing or do not fit."""
         return cls(arrays["normalize/mean"], arrays["normalize/std"])
 
 

@@ -1,4 +1,4 @@
-"""Pictures held out from training: which ones follows from their names and a seed, not from what else is there."""
+"""Splits that hold out each picture by its name and a seed, whatever other pictures there are."""
 
 import hashlib
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ NEVER = 1.0
 
 
 class Turns(NamedTuple):
-    """In which order pictures are held out."""
+    """Order in which pictures are held out."""
 
     order: Array
-    """Their indices, the first one to hold out first."""
+    """Indices of the pictures, the first one to hold out first."""
     above: Array
     """For each in that order, the fraction above which it is held out: `FIRST` for any, `NEVER` for none."""
 
@@ -24,13 +24,13 @@ class Turns(NamedTuple):
 def turns(keys: Sequence[str], labels: Sequence[int], purpose: str, seed: int = 0) -> Turns:
     """Draw for each picture, from its key alone, the fraction above which it is held out.
 
-    That makes the parts as large as asked for by chance only, and nobody moves when others come and go. Of each class,
-    though, the picture that would be first is held out whatever the fraction, and the one that would be last never is:
-    so a class of two or more has pictures on both sides. A picture can only move where that has made an exception for
-    it, which is likely in classes of few pictures.
+    So the size of a part varies by chance, and no picture moves when others are added or removed. But of each class the
+    first picture is held out whatever the fraction, and the last one never is, so that a class of two or more has
+    pictures on both sides. A picture can only move where that made an exception for it, which is likely in classes of
+    few pictures.
 
     Args:
-        keys: what names the pictures, the same on all machines.
+        keys: names of the pictures, the same on all machines.
         labels: their classes.
         purpose: ``test`` or ``validation``, which are drawn independently.
         seed: another one draws other pictures.
@@ -48,7 +48,7 @@ def turns(keys: Sequence[str], labels: Sequence[int], purpose: str, seed: int = 
 
 
 def _drawn(text: str) -> float:
-    """A number in (0, 1) that depends on the text alone."""
+    """Hash a text to a number in (0, 1)."""
     # Names that are no text have lone surrogates in Python.
     head = int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:6], "big")
     return (head + 0.5) / 2**48

@@ -12,11 +12,14 @@ Views: TypeAlias = Literal["none", "mirror", "mirror_translate"]
 
 
 def views_of(images: Array, views: Views) -> list[tuple[float, Array]]:
-    """Views of uint8 images ``(N, H, W, C)``, of the same shape, each with the weight of its logits; these sum to 1.
+    """Make views of uint8 images ``(N, H, W, C)``, of the same shape, each with the weight of its logits.
 
-    ``mirror`` looks at both sides, each 1/2. ``mirror_translate`` looks so at the image (1/2), and at the image moved
-    by one pixel down and right and by one up and left (1/4 each), with the border reflected (Jordan 2024,
-    arXiv:2404.00498). ConfigError if the images are too small to be moved.
+    Weights sum to 1. ``mirror`` has the image and its mirror image, each 1/2. ``mirror_translate`` has both of the
+    image (1/2), and of the image moved by one pixel down and right and by one up and left (1/4 each), with the border
+    reflected (Jordan 2024, arXiv:2404.00498).
+
+    Raises:
+        ConfigError: if the images are too small to be moved.
     """
     if views == "none":
         return [(1.0, images)]

@@ -1,4 +1,4 @@
-"""Fusion: neighbouring layers that go through memory together, found once the shapes are known."""
+"""Layer fusion: neighbouring layers that share passes over memory, found once shapes are known."""
 
 from cnnlite.nn.layers.activations import Activation
 from cnnlite.nn.layers.base import Layer
@@ -11,8 +11,8 @@ from cnnlite.nn.layers.pooling import MaxPool2d
 def fuse(model: Layer) -> None:
     """Fuse the layers of an inferred model, in place, before its arrays are allocated.
 
-    A batch norm takes on an activation and a max pooling (see `kernels.fused`), a sum of branches an activation whose
-    gradient needs its output only. Names of parameters and the list of layers stay what they were.
+    Batch norm is fused with the activation and the max pooling after it (see `kernels.fused`), a sum of branches with
+    an activation whose gradient needs only its output. Parameter names and the list of layers do not change.
     """
     for _, layer in list(model.walk()):
         if isinstance(layer, Sequential):
@@ -33,7 +33,7 @@ def _fuse_sequence(sequence: Sequential) -> None:
 
 
 def _with_following(norm: BatchNorm, following: Layer) -> FusedBatchNorm | None:
-    """The batch norm that does the work of the ``following`` layer too; None if it cannot."""
+    """Fuse batch norm with the ``following`` layer; None if it cannot be fused."""
     activation = norm.activation if isinstance(norm, FusedBatchNorm) else None
     pool = norm.pool if isinstance(norm, FusedBatchNorm) else None
     if isinstance(following, MaxPool2d) and pool is None and (activation is None or activation.monotonic):
@@ -44,7 +44,7 @@ def _with_following(norm: BatchNorm, following: Layer) -> FusedBatchNorm | None:
 
 
 def _activated(branches: Parallel, following: Layer) -> bool:
-    """Let a sum of branches do the work of the ``following`` layer too; returns whether it can."""
+    """Fuse the ``following`` layer into a sum of branches; returns whether it could."""
     if branches.merge != "sum" or branches.activation is not None:
         return False
     if not isinstance(following, Activation) or not following.from_output:

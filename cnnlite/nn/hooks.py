@@ -1,4 +1,4 @@
-"""Hooks: what the layers of a network are given and return, seen from outside, and which of them work."""
+"""Hooks: a callback after each forward and backward call of a layer, and the list of layers that are called."""
 
 import itertools
 import time
@@ -14,23 +14,23 @@ WAYS: tuple[Literal["forward"], Literal["backward"]] = ("forward", "backward")
 
 
 class Call(NamedTuple):
-    """A call of a layer, which has just returned."""
+    """One completed call of a layer's ``forward`` or ``backward``."""
 
     name: str
-    """Dotted, as in the names of parameters; empty for the whole model."""
+    """Dotted name, as of parameters; empty for the whole model."""
     layer: Layer
     way: Literal["forward", "backward"]
     given: Array
     """``x`` of forward, ``dy`` of backward."""
     returned: Array | None
-    """``y`` of forward, ``dx`` of backward, which is None where nobody needs it."""
+    """``y`` of forward, ``dx`` of backward, which is None where it is not needed."""
     seconds: float
-    """How long it took, with the layers inside."""
+    """Duration, including the layers inside."""
 
 
 @contextmanager
 def watched(model: Layer, see: Callable[[Call], None]) -> Iterator[None]:
-    """Call ``see`` after each call of a layer inside the block; those inside a layer are seen before it."""
+    """Call ``see`` after each layer call made inside the block; inner layers come before their container."""
 
     def watch(name: str, layer: Layer, way: Literal["forward", "backward"]) -> Callable[..., Array | None]:
         method: Callable[..., Array | None] = getattr(layer, way)
@@ -52,14 +52,13 @@ def watched(model: Layer, see: Callable[[Call], None]) -> Iterator[None]:
     finally:
         for _, layer in parts:
             for way in WAYS:
-                delattr(layer, way)  # that of the class is back
+                delattr(layer, way)  # uncovers the class's method
 
 
 def working_layers(layer: Layer, name: str = "", fused: tuple[Layer, ...] = ()) -> Iterator[tuple[str, str, Layer]]:
-    """List the layers that are called, depth first: name, kind as in a config, and the layer itself.
+    """Iterate over the layers that are called, depth first: name, kind as in a config, and the layer itself.
 
-    A layer that is fused into the one before it is part of that one's kind: ``batch_norm + relu``. A sequence is left
-    out.
+    A fused layer is part of the kind of the one before it, as in ``batch_norm + relu``; sequences are left out.
     """
     if isinstance(layer, Sequential):
         starts = [layer.layers.index(step) for step in layer.steps]

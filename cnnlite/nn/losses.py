@@ -1,4 +1,4 @@
-"""Losses: pure functions from logits to a number to make small, and its gradient."""
+"""Losses: pure functions from logits and targets to a scalar and its gradient."""
 
 import math
 from abc import ABC, abstractmethod
@@ -15,7 +15,7 @@ class Loss(ABC):
 
     @abstractmethod
     def loss_and_gradient(self, logits: Array, targets: Array) -> tuple[float, Array]:
-        """The mean loss of the batch, and its gradient for the logits, a new array ``(N, K)`` in their dtype."""
+        """Compute the mean loss of the batch and its gradient with respect to the logits, a new ``(N, K)`` array."""
 
 
 losses: Registry[Loss] = Registry("loss", Loss)  # type: ignore[type-abstract]
@@ -23,7 +23,7 @@ losses: Registry[Loss] = Registry("loss", Loss)  # type: ignore[type-abstract]
 
 def log_softmax(logits: Array) -> Array:
     """``z - log(sum(exp(z)))`` for each row of ``(N, K)`` logits, in their dtype."""
-    with np.errstate(over="ignore"):  # minus infinity stands for what is further apart than the dtype reaches
+    with np.errstate(over="ignore"):  # differences beyond the dtype's range become minus infinity
         log_p: Array = logits - logits.max(axis=1, keepdims=True)  # no exponential is above 1, nor their sum above K
     log_p -= np.log(np.exp(log_p).sum(axis=1, keepdims=True))
     return log_p
@@ -52,9 +52,9 @@ class CrossEntropy(Loss):
         self.label_smoothing = label_smoothing
 
     def loss_and_gradient(self, logits: Array, targets: Array) -> tuple[float, Array]:
-        """The mean over the batch of the formula above, and ``(softmax(z) - q) / N``.
+        """Compute the mean of the formula above over the batch, and its gradient ``(softmax(z) - q) / N``.
 
-        The loss is right for all finite float32 logits, also those further apart than float32 reaches.
+        The loss is correct for all finite float32 logits, even where their differences overflow float32.
         """
         count, classes = logits.shape
         share = self.label_smoothing / classes
@@ -69,6 +69,6 @@ class CrossEntropy(Loss):
         gradient *= 1 / count
         log_p *= q
         loss = float(0 - np.add.reduce(log_p, axis=None, dtype=np.float64) / count)  # never -0.0
-        if not math.isfinite(loss) and logits.dtype == np.float32:  # 0 * log(0), or a difference above the greatest
+        if not math.isfinite(loss) and logits.dtype == np.float32:  # 0 * log(0), or an overflow
             loss = self.loss_and_gradient(logits.astype(np.float64), targets)[0]
         return loss, gradient

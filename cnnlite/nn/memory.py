@@ -1,4 +1,4 @@
-"""How much memory a network takes at the least, found out before any is allocated."""
+"""Memory estimates: the least that a network takes, known before anything is allocated."""
 
 import math
 
@@ -12,9 +12,11 @@ _NUMBER = 4
 
 
 def refuse_if_too_large(model: Layer, batch_size: int = 1) -> None:
-    """Raise ConfigError if this machine cannot hold the parameters with their gradients, or an image's layer output.
+    """Refuse an inferred model that does not fit in this machine's memory.
 
-    StorageError if only a whole batch of such outputs is too much. ``model`` has been inferred.
+    Raises:
+        ConfigError: if the parameters and their gradients, or a layer's output for one image, do not fit.
+        StorageError: if only a layer's output for a whole batch does not fit.
     """
     available = machine.memory()
     _refuse_above(available, "its parameters and their gradients", 2 * _NUMBER * count_parameters(model))
@@ -31,7 +33,7 @@ def refuse_if_too_large(model: Layer, batch_size: int = 1) -> None:
 
 
 def count_parameters(model: Layer) -> int:
-    """Count the numbers that an inferred model trains."""
+    """Count the trained scalars of an inferred model."""
     parts = (layer for _, layer in model.walk())
     return sum(math.prod(spec.shape) for layer in parts for spec in layer.specs.values() if spec.trained)
 

@@ -1,4 +1,4 @@
-"""Where numbers stopped being finite and what to try next, for the message that ends a diverged run."""
+"""NaN check: the first array that is not finite, and advice, for the message that ends a diverged run."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,10 +13,10 @@ from cnnlite.utils.types import Array
 
 
 def first_not_finite(network: Network, loss: Loss, x: Array, targets: Array, step: int) -> str | None:
-    """Name the first thing that holds NaN or infinity, in the order of the computation; None if only the loss does.
+    """Name the first array that holds NaN or infinity, in order of computation; None if only the loss does.
 
-    That is the input, a parameter, the output of a layer, the gradient of the loss, or what the backward pass of a
-    layer wrote. Makes training step ``step`` on the batch once more; the network is of no use afterwards.
+    Checked are the input, parameters, layer outputs, the gradient of the loss, and gradients that layers write in
+    backward. Repeats training step ``step`` on the batch; the network is not usable afterwards.
     """
     return next(_suspects(network, loss, x, targets, step), None)
 
@@ -27,7 +27,7 @@ def _suspects(network: Network, loss: Loss, x: Array, targets: Array, step: int)
     for name, parameter in network.parameters.items():
         if not np.isfinite(parameter.value).all():
             yield f"parameter {name}, changed by an earlier update"
-    # For faults that do not come again. A backward pass goes from the end to the start.
+    # For faults that do not occur again. A backward pass goes from the end to the start.
     gradients = reversed(network.parameters.items())
     before = [name for name, parameter in gradients if not np.isfinite(parameter.grad).all()]
     found: list[str] = []
@@ -44,7 +44,7 @@ def _suspects(network: Network, loss: Loss, x: Array, targets: Array, step: int)
 
 
 def _faults(call: Call) -> Iterator[str]:
-    """Say which output or gradient of a layer is not finite."""
+    """Name the output and the gradients of a layer call that are not finite."""
     place = call.layer.path or type(call.layer).__name__
     if call.way == "backward":
         for key, grad in call.layer.grads.items():
@@ -56,7 +56,7 @@ def _faults(call: Call) -> Iterator[str]:
 
 
 def advice(train: Mapping[str, Any]) -> str:
-    """Say which overrides to try, from the part ``train`` of a resolved config whose training diverged."""
+    """Suggest overrides to try, given the ``train`` part of a resolved config whose training diverged."""
     ((name, options),) = train["optimizer"].items()
     lower = "a tenth of the learning rates"
     if "lr" in options:  # a composite's members have their own

@@ -1,4 +1,4 @@
-"""The built network: a model with its shapes checked, its parameters named, and its state in one place."""
+"""The network: a model with its shapes checked, its parameters named, and its state in one place."""
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
@@ -28,17 +28,17 @@ class Parameter:
 
     @property
     def shape(self) -> Shape:
-        """Its shape, known before there is an array."""
+        """Shape, known before the array is allocated."""
         return self.layer.specs[self.key].shape
 
     @property
     def value(self) -> Array:
-        """The array itself."""
+        """The parameter's array."""
         return self.layer.params[self.key]
 
     @property
     def grad(self) -> Array:
-        """The gradient of the loss for it, as the last backward pass wrote it."""
+        """Gradient of the loss with respect to it, from the last backward pass."""
         return self.layer.grads[self.key]
 
 
@@ -46,7 +46,7 @@ def inferred(model: Layer, in_shape: Shape, classes: int | None = None) -> Layer
     """Copy a model and infer all its shapes, without arrays.
 
     Raises:
-        ConfigError: naming all layers that cannot take the shape they get, and an output that is not ``(classes,)``.
+        ConfigError: naming all layers that cannot take their input shape, and an output that is not ``(classes,)``.
     """
     model = copy.deepcopy(model)
     try:
@@ -64,13 +64,13 @@ class Network:
     Args:
         model: layers; they are copied.
         in_shape: shape of a sample, (H, W, C).
-        seed: the initial weights are a function of it; None for a network of shapes without arrays.
+        seed: determines the initial weights; None for a network of shapes without arrays.
         dtype: of all arrays; float64 is for checking gradients.
-        classes: how many numbers must come out; not checked if None.
-        fused: whether layers may share passes over memory, see `fuse`; without, each can be watched by itself.
+        classes: required number of outputs; not checked if None.
+        fused: let layers share passes over memory, see `fuse`; False lets hooks see each layer by itself.
 
     Raises:
-        ConfigError: if layers cannot take the shape they get, or the output is not ``(classes,)``.
+        ConfigError: if layers cannot take their input shape, or the output is not ``(classes,)``.
     """
 
     def __init__(
@@ -109,21 +109,21 @@ class Network:
 
     @property
     def size(self) -> int:
-        """How many numbers are trained."""
+        """Number of trained scalars."""
         return count_parameters(self.model)
 
     def forward(self, x: Array, *, training: bool, step: int = 0) -> Array:
-        """Outputs for a batch ``x`` (N, *in_shape); ``step`` decides what layers such as dropout draw."""
+        """Compute the outputs for a batch ``x`` (N, *in_shape); ``step`` decides what layers such as dropout draw."""
         return self.model.forward(x, Context(training, step, distributed.current()))
 
     def backward(self, dy: Array) -> None:
-        """From the gradient for the outputs, write the gradients of all parameters."""
+        """Write the gradients of all parameters, given the gradient ``dy`` of the outputs."""
         self.model.backward(dy)
 
     def freeze(self, parameters: Sequence[Parameter]) -> None:
-        """Freeze ``parameters``, trained no more: the backward pass ends before layers that have no others.
+        """Stop training ``parameters``; the backward pass ends before layers that have no others.
 
-        Gradients that it does not reach any more are 0.
+        Gradients that it no longer reaches are 0.
         """
         if len(parameters) == self._frozen:
             return
@@ -135,12 +135,12 @@ class Network:
         self.model.skip_dx()
 
     def fit(self, images: Array, normalize: Callable[[Array], Array]) -> None:
-        """Let layers that are computed from data, not trained, see the first of the training ``images``."""
+        """Fit layers that are computed from data, not trained, to the first training ``images``."""
         if count := self.model.most_fit_images:
             self.model.fit(normalize(images[:count]))
 
     def state(self) -> dict[str, Array]:
-        """All that training changes: live arrays under ``param/NAME`` and ``buffer/NAME``."""
+        """All arrays that training changes, not copied, as ``param/NAME`` and ``buffer/NAME``."""
         params = {f"param/{name}": parameter.value for name, parameter in self.parameters.items()}
         return params | {f"buffer/{name}": buffer for name, buffer in self.buffers.items()}
 
@@ -154,19 +154,19 @@ class Network:
 
 
 class Described(Protocol):
-    """What has a shape and a dtype: an array, or what a file says about one."""
+    """Anything with a shape and a dtype: an array, or an entry in a file's list of arrays."""
 
     @property
     def shape(self) -> Shape:
-        """Its shape."""
+        """Shape."""
 
     @property
     def dtype(self) -> DType:
-        """What kind of numbers it holds."""
+        """Type of the numbers."""
 
 
 def check_arrays(own: Mapping[str, Array], given: Mapping[str, Described], owner: str) -> None:
-    """Compare ``given`` with ``own``; CheckpointError for every name, shape or dtype that differs."""
+    """Raise CheckpointError naming every name, shape or dtype of ``given`` that differs from ``own``."""
     faults = [f"{name} is missing" for name in own if name not in given]
     faults += [f"{name} is not in the {owner}" for name in given if name not in own]
     for name, array in own.items():
@@ -179,7 +179,11 @@ def check_arrays(own: Mapping[str, Array], given: Mapping[str, Described], owner
 
 
 def load_arrays(own: Mapping[str, Array], given: Mapping[str, Array], owner: str) -> None:
-    """Copy ``given`` into ``own``, name by name; CheckpointError, and nothing changed, unless all of them fit."""
+    """Copy ``given`` into ``own``, name by name.
+
+    Raises:
+        CheckpointError: unless all of them fit; nothing is changed then.
+    """
     check_arrays(own, given, owner)
     for name, array in own.items():
         np.copyto(array, given[name])
@@ -188,7 +192,7 @@ def load_arrays(own: Mapping[str, Array], given: Mapping[str, Array], owner: str
 def pack(parameters: Sequence[Parameter]) -> tuple[Array, Array]:
     """Move parameters and their gradients into two flat arrays, of which the layers then hold views.
 
-    An optimizer updates a whole group with one pass over memory this way, and a gradient norm is one product.
+    That way an optimizer updates a whole group in one pass over memory, and a gradient norm is one dot product.
 
     Returns:
         values and gradients, both (total size,), in the order of ``parameters``.

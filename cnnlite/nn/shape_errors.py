@@ -1,4 +1,4 @@
-"""Shape errors: all that can be said at once, where inference stops at the first."""
+"""Shape errors: all of a model in one report, where inference stops at the first."""
 
 from cnnlite.errors import ConfigError, Problem
 from cnnlite.nn.layers.base import Layer
@@ -10,9 +10,9 @@ from cnnlite.utils.types import Shape
 
 
 def misfits(model: Layer, in_shape: Shape, classes: int | None = None) -> list[Problem]:
-    """Find the layers that cannot take the shape they get, and an output that is not ``(classes,)``.
+    """Find all layers that cannot take their input shape, and an output that is not ``(classes,)``.
 
-    After such a layer, shapes are known again from the next linear one on; each branch is looked at by itself.
+    After such a layer, shapes are known again from the next linear layer on; branches are checked separately.
     """
     found: list[Problem] = []
     out_shape = _passed(model, in_shape, found)
@@ -22,7 +22,7 @@ def misfits(model: Layer, in_shape: Shape, classes: int | None = None) -> list[P
 
 
 def wrong_output(model: Layer, out_shape: Shape, classes: int) -> Problem:
-    """Say what is wrong with an output that is not ``(classes,)``, and where if a linear layer is the last."""
+    """Describe an output that is not ``(classes,)``, with its place if the last layer is linear."""
     if len(out_shape) > 1:
         return Problem("model", f"its output has shape {out_shape}; end it with flatten or global_avg_pool2d")
     last, message = model, f"gives {out_shape[0]} numbers for each image, but the dataset has {classes} classes"
@@ -34,7 +34,7 @@ def wrong_output(model: Layer, out_shape: Shape, classes: int) -> Problem:
 
 
 def refuse_small_batches(model: Layer, batch_size: int, last: int | None = None) -> None:
-    """Raise ConfigError if an inferred layer cannot train on batches so small, or on an epoch's ``last`` one."""
+    """Raise ConfigError if batches, or an epoch's ``last`` one, are too small for an inferred model to train on."""
     layer = max((layer for _, layer in model.walk()), key=lambda layer: layer.least_batch)
     least, smallest = layer.least_batch, batch_size if last is None else min(last, batch_size)
     if smallest >= least:
@@ -47,7 +47,7 @@ def refuse_small_batches(model: Layer, batch_size: int, last: int | None = None)
 
 
 def _passed(layer: Layer, shape: Shape | None, found: list[Problem]) -> Shape | None:
-    """The shape that comes out of a layer, and into ``found`` what does not fit; None if nobody knows."""
+    """Infer a layer's output shape, adding its errors to ``found``; None if the shape is unknown."""
     if isinstance(layer, Sequential):
         for part in layer.layers:
             shape = _passed(part, shape, found)

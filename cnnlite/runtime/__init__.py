@@ -1,1 +1,1 @@
-"""Blocks of work on threads, communication among ranks, and the machine below."""
+"""Runtime: blocks of work on threads, communication among ranks, and facts about the machine."""

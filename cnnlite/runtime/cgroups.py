@@ -8,14 +8,14 @@ from pathlib import Path, PurePosixPath
 _NO_LIMIT = 2**60
 """Bytes that no machine has; version 1 writes nearly 2^63 where there is no limit."""
 _OCTAL = re.compile(r"\\([0-7]{3})")
-"""How mountinfo writes spaces and the like."""
+"""Escapes of spaces and the like in mountinfo."""
 
 
 def memory_limit(root: Path = Path("/")) -> int | None:
-    """The fewest bytes that a control group of this process allows, or any above; None without such a limit.
+    """Memory limit in bytes: the least of this process's control groups and those above them; None without one.
 
-    Beyond ``memory.high`` processes are not killed, but slowed down until they are of no use. ``root`` is where the
-    system's files are.
+    Beyond ``memory.high`` processes are not killed, but slowed down until they are of no use. ``root`` holds the
+    system's files.
     """
     limits = []
     for folder in _folders("memory", root):
@@ -25,7 +25,7 @@ def memory_limit(root: Path = Path("/")) -> int | None:
 
 
 def processors(root: Path = Path("/")) -> float | None:
-    """The least processor time a second that a control group of this process allows, or any above; None without."""
+    """Processor limit in seconds a second: the least of this process's control groups and those above; None without."""
     quotas = []
     for folder in _folders("cpu", root):
         pair = _words(folder / "cpu.max") or [
@@ -38,7 +38,7 @@ def processors(root: Path = Path("/")) -> float | None:
 
 
 def _words(path: Path) -> list[str]:
-    """The words of a small file; none if it cannot be read, as where a controller is not in use."""
+    """Read the words of a small file; none if it cannot be read, as where a controller is not in use."""
     try:
         return path.read_text(encoding="ascii", errors="replace").split()
     except OSError:
@@ -46,7 +46,7 @@ def _words(path: Path) -> list[str]:
 
 
 def _folders(controller: str, root: Path) -> Iterator[Path]:
-    """The folders of this process's control groups for a controller: its own, then each above it."""
+    """Iterate over the folders of this process's control groups for a controller: its own, then each above it."""
     groups: dict[str, str] = {}
     for line in _lines(root / "proc/self/cgroup"):
         names, _, path = line.partition(":")[2].partition(":")

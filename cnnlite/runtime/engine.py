@@ -1,9 +1,9 @@
-"""The only room that knows threads: blocks of samples, scratch memory, recycled arrays.
+"""Blocks of samples on threads, scratch memory, recycled arrays; the only module that starts threads.
 
 NumPy and BLAS release the interpreter lock while they compute, so plain threads use all cores. Every heavy kernel hands
-this room a task and a number of items; the task is called for *blocks* of items small enough for the L2 cache. Block
-boundaries follow from sizes alone, never from the number of threads, and whoever adds partial sums adds them in
-block order: the result has the same bits with 1 thread and with 64.
+this module a task and a number of items; the task is called for *blocks* of items small enough for the L2 cache. Block
+boundaries follow from sizes alone, never from the number of threads, and partial sums are added in block order: the
+result has the same bits with 1 thread and with 64.
 """
 
 import contextlib
@@ -62,7 +62,8 @@ def even(count: int, pieces: int) -> tuple[tuple[int, int], ...]:
 def for_blocks(task: Callable[[int, int], T], count: int, item_bytes: int, least: int = 1) -> list[T]:
     """Call ``task(start, stop)`` for every block of ``count`` items, on all threads where the work is worth it.
 
-    Returns what the calls returned, in the order of the blocks.
+    Returns:
+        Results of the calls, in the order of the blocks.
     """
     bounds = blocks(count, item_bytes, least)
     if len(bounds) == 1:
@@ -77,7 +78,7 @@ def for_blocks(task: Callable[[int, int], T], count: int, item_bytes: int, least
 
 
 def run(task: Callable[[int], None], count: int) -> None:
-    """Call ``task(0) ... task(count - 1)``, in this order of starting, on all threads; raises what a task raised."""
+    """Call ``task(0) ... task(count - 1)`` on all threads, started in this order; raises what a task raised."""
     if count <= 1 or _pool.size == 1:
         for index in range(count):
             task(index)
@@ -110,7 +111,7 @@ class _Job:
 
 
 class _Pool:
-    """Threads that wait for jobs; the thread that asks for a job works too. Fewer than ``size`` if no more start."""
+    """Pool of threads that wait for jobs; the caller works too. Fewer than ``size`` if no more can be started."""
 
     def __init__(self, size: int):
         self._queues: list[SimpleQueue[_Job | None]] = []
@@ -164,7 +165,7 @@ hold_blas_to_one_thread()
 
 
 def available_cores() -> int:
-    """Cores this process may use, no more than its control group lets it keep busy."""
+    """Number of cores this process may use, no more than its control group lets it keep busy."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, math.ceil(cgroups.processors() or cores))
 
@@ -172,7 +173,8 @@ def available_cores() -> int:
 def set_threads(count: int | None) -> str:
     """Compute on ``count`` threads from now on; None for one per available core. Results do not depend on it.
 
-    Returns what to tell the user if the system does not let so many be started; else nothing.
+    Returns:
+        A message for the user if the system does not let so many be started; else an empty string.
     """
     global _pool
     count = available_cores() if count is None else count
@@ -187,12 +189,12 @@ def set_threads(count: int | None) -> str:
 
 
 def threads() -> int:
-    """The number of threads that compute."""
+    """Number of threads that compute."""
     return _pool.size
 
 
 class _Local(threading.local):
-    """What each thread has for itself."""
+    """Scratch memory of each thread."""
 
     def __init__(self) -> None:
         self.pads: dict[tuple[str, Any], Array] = {}
@@ -205,7 +207,7 @@ CACHE_LINE = 64
 
 
 def aligned(count: int, dtype: Any) -> Array:
-    """Fresh uninitialised memory for ``count`` numbers that begins on a cache line.
+    """Allocate uninitialised memory for ``count`` numbers, beginning on a cache line.
 
     NumPy's own begins 16 bytes after one, so that each vector instruction would touch two: up to half the speed.
     """
@@ -217,7 +219,7 @@ def aligned(count: int, dtype: Any) -> Array:
 
 
 def scratch(name: str, shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
-    """Uninitialised memory of this thread, reused by the next call with the same name; never leaves a kernel."""
+    """Return uninitialised memory of this thread, reused by the next call with the same name; never leaves a kernel."""
     size = math.prod(shape)
     pads = _local.pads
     pad = pads.get((name, dtype))
@@ -239,11 +241,11 @@ def _references(slabs: list[Array]) -> list[int]:
 
 
 _UNUSED = _references([aligned(1, np.uint8)])[0]
-"""What `_references` counts for a slab that no array is a view of."""
+"""Count of `_references` for a slab that no array is a view of."""
 
 
 def empty(shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
-    """Like np.empty, but large arrays reuse the memory of earlier ones that nobody refers to any more.
+    """Allocate like np.empty, but reuse the memory of earlier large arrays that are no longer referred to.
 
     Fresh memory costs a page fault for every 4 KiB, as long as a pass of computing over it. A network asks for the same
     sizes each step, so after the first step no memory is allocated. An array given out is a view of a slab; CPython's
@@ -264,6 +266,6 @@ def empty(shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
 
 
 def release() -> None:
-    """Give free slabs back to the operating system."""
+    """Return free slabs to the operating system."""
     held = [references > _UNUSED for references in _references(_slabs)]
     _slabs[:] = itertools.compress(_slabs, held)

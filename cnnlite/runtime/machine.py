@@ -1,4 +1,4 @@
-"""What this machine is and how fast it computes: what `bench`, `doctor` and the first lines of `train` speak of."""
+"""Facts about this machine and measures of its speed, for `bench`, `doctor` and the first lines of `train`."""
 
 import contextlib
 import ctypes
@@ -28,7 +28,7 @@ _KERNELS = {"AVX-512": {"skylakex", "cooperlake", "sapphirerapids"}, "AVX2": {"h
 
 
 def memory() -> int:
-    """Bytes of memory that this process may use: the machine's, less where a control group or a limit says so."""
+    """Memory in bytes that this process may use: the machine's, or less if a control group or a limit says so."""
     limits = [sys.maxsize]
     with contextlib.suppress(OSError, ValueError, AttributeError):
         limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
@@ -43,7 +43,7 @@ def memory() -> int:
 
 
 def _cpuinfo(key: str) -> str:
-    """The first value of a key in Linux's description of the processor, or an empty string."""
+    """Read the first value of a key in Linux's description of the processor, or an empty string."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             name, _, value = line.partition(":")
@@ -53,12 +53,12 @@ def _cpuinfo(key: str) -> str:
 
 
 def cpu_name() -> str:
-    """The processor's name, as the operating system tells it."""
+    """Name of the processor, as the operating system tells it."""
     return _cpuinfo("model name") or platform.processor() or platform.machine()
 
 
 def vectors() -> str:
-    """The widest vector instructions of an x86-64 processor that OpenBLAS has kernels for; empty if there are none."""
+    """Widest vector instructions of an x86-64 processor that OpenBLAS has kernels for; empty if there are none."""
     flags = set(_cpuinfo("flags").split())
     if not flags:  # NumPy knows too, but not what NPY_DISABLE_CPU_FEATURES hides
         features = getattr(sys.modules["numpy._core._multiarray_umath"], "__cpu_features__", {})
@@ -82,7 +82,7 @@ def _blas() -> dict[str, Any]:
 
 
 def without_blas() -> str | None:
-    """One line if NumPy has no BLAS, and computes matrix products in plain loops; else None."""
+    """Message of one line if NumPy has no BLAS, and computes matrix products in plain loops; else None."""
     if _blas():
         return None
     return (
@@ -92,13 +92,13 @@ def without_blas() -> str | None:
 
 
 def cpu_features() -> str:
-    """The instructions, beyond those of any such processor, with which NumPy's own loops compute."""
+    """Instruction sets that NumPy's own loops use, beyond those of any such processor."""
     build: Any = np.show_config(mode="dicts")
     return " ".join(build.get("SIMD Extensions", {}).get("found", []))
 
 
 def blas_kernel() -> str:
-    """The name of the kernels that NumPy's OpenBLAS chose, such as SkylakeX; ``unknown`` with another BLAS."""
+    """Name of the kernels that NumPy's OpenBLAS chose, such as SkylakeX; ``unknown`` with another BLAS."""
     with contextlib.suppress(OSError, KeyError):
         library = ctypes.CDLL(sys.modules["numpy._core._multiarray_umath"].__file__)
         for name in _CORENAME_FUNCTIONS:
@@ -109,12 +109,12 @@ def blas_kernel() -> str:
 
 
 def slowed() -> str | None:
-    """One line about what makes matrix products slower than they could be; None if nothing does."""
+    """Message of one line if matrix products are slower than they could be, for either reason below; else None."""
     return without_blas() or pinned()
 
 
 def pinned() -> str | None:
-    """One line if OPENBLAS_CORETYPE holds matrix products below what the processor can do; else None."""
+    """Message of one line if OPENBLAS_CORETYPE holds matrix products below what the processor can do; else None."""
     kernel, setting, best = blas_kernel(), os.environ.get("OPENBLAS_CORETYPE"), vectors()
     if not setting or not best or kernel == "unknown":
         return None
@@ -128,7 +128,7 @@ def pinned() -> str | None:
 
 
 def gemm_peak() -> float:
-    """The greatest speed of float32 matrix products seen on all threads at once, in GFLOP/s."""
+    """Measure the peak speed of float32 matrix products on all threads at once, in GFLOP/s."""
     size, rounds = 768, 4
     left = np.ones((size, size), np.float32)
     out = np.empty((engine.threads(), size, size), np.float32)
@@ -142,7 +142,7 @@ def gemm_peak() -> float:
 
 
 def memory_bandwidth() -> float:
-    """Speed of a copy far larger than most caches, on all threads: bytes read plus bytes written, in GB/s."""
+    """Measure the speed of a copy far larger than most caches, on all threads: bytes read plus written, in GB/s."""
     source = np.ones(32 * 2**20, np.float32)
     target = np.empty_like(source)
     pieces = engine.even(source.size, 4 * engine.threads())
@@ -155,7 +155,7 @@ def memory_bandwidth() -> float:
 
 
 def _least_seconds(work: Callable[[], None]) -> float:
-    """The least time that ``work`` took, after a first go that is not counted."""
+    """Measure the least time that ``work`` takes, after a warm-up call."""
     work()
     times: list[float] = []
     while len(times) < 3 or sum(times) < _PROBE_SECONDS:
@@ -166,12 +166,12 @@ def _least_seconds(work: Callable[[], None]) -> float:
 
 
 def without_pins() -> dict[str, str]:
-    """The environment for a child process whose OpenBLAS chooses by the processor alone."""
+    """Environment for a child process whose OpenBLAS chooses kernels by the processor alone."""
     return {name: value for name, value in os.environ.items() if name not in PINS}
 
 
 def unpinned_gemm_peak() -> float | None:
-    """`gemm_peak` in a process of its own, without the variables of `PINS`; None if that cannot be had."""
+    """Measure `gemm_peak` in a process of its own, without the variables of `PINS`; None if that fails."""
     package = str(Path(__file__).parents[2])
     code = (
         f"import sys; sys.path.insert(0, {package!r}); from cnnlite.runtime import engine, machine; "
@@ -193,7 +193,7 @@ def unpinned_gemm_peak() -> float | None:
 
 
 def peak_memory_bytes() -> int:
-    """The most physical memory that this process has had; 0 where the system does not tell."""
+    """Peak physical memory of this process; 0 where the system does not tell."""
     with contextlib.suppress(OSError, ValueError):
         for line in Path("/proc/self/status").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("VmHWM:"):
@@ -207,6 +207,6 @@ def peak_memory_bytes() -> int:
 
 
 def reset_peak_memory() -> None:
-    """Let `peak_memory_bytes` begin anew, with what the process has now; does nothing where the system cannot."""
+    """Reset `peak_memory_bytes` to current use; does nothing where the system cannot."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")

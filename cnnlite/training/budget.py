@@ -111,7 +111,7 @@ def _mean_seconds(work: Callable[[], object], fewest: int, seconds: float) -> fl
     def enough() -> bool:
         return count >= fewest and time.perf_counter() - began >= seconds
 
-    while not distributed.current().from_first(enough):
+    while not distributed.current().broadcast(enough):
         work()
         count += 1
     return (time.perf_counter() - began) / count

@@ -65,7 +65,7 @@ def launch(request: Request, reporter: Reporter, stop: StopFlag, offer: Offer) -
 
     A run that ends before its first step leaves no directory behind. Among ranks, the first one reads and writes runs.
     """
-    stop = distributed.current().agreed(stop)
+    stop = distributed.current().reduce_stop(stop)
     distributed.current().check_same({str(Argument("resume")): request.resume})
     if request.tensorboard:
         require_tensorboardx()
@@ -79,7 +79,7 @@ def launch(request: Request, reporter: Reporter, stop: StopFlag, offer: Offer) -
     if request.budget is not None:
         pace = measure(config, dataset, stop)
         spent = time.perf_counter() - began
-        config, planned = distributed.current().from_first(lambda: plan(config, pace, request.budget, spent))
+        config, planned = distributed.current().broadcast(lambda: plan(config, pace, request.budget, spent))
     with contextlib.ExitStack() as stack:
         with stop.deferred():  # a signal in between could leave a directory without a lock
             run = _directory(
@@ -104,7 +104,7 @@ def launch(request: Request, reporter: Reporter, stop: StopFlag, offer: Offer) -
 
 
 def _resume(request: Request, path: Path, reporter: Reporter, stop: StopFlag, offer: Offer) -> tuple[Result, Path]:
-    from_first = distributed.current().from_first
+    from_first = distributed.current().broadcast
     named = from_first(path.is_file)
     run = _directory(lambda: _open(path))
     with _held(run, request):
@@ -181,7 +181,7 @@ def _directory(make: Callable[[], RunDirectory]) -> RunDirectory:
         made.append(make())
         return made[0].path
 
-    place = distributed.current().from_first(path)
+    place = distributed.current().broadcast(path)
     return made[0] if made else RunElsewhere(place)
 
 

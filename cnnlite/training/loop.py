@@ -131,7 +131,7 @@ class Training:
         self.network.fit(self.dataset.train.images, self.normalizer)
         self.averaging.bind(self.network.state())
         saves = [self.checkpoint_every, *([self.validate_every] if self.dataset.validation else [])]
-        self.ranks.from_first(lambda: self.recorder.begin(min(saves)))
+        self.ranks.broadcast(lambda: self.recorder.begin(min(saves)))
 
     def complete(self) -> Result:
         """Train to the end, test, and return the result; write it also if a signal or divergence ends the run."""
@@ -184,7 +184,7 @@ class Training:
                 network.freeze(optimizer.finished(step))
                 logits = network.forward(x, training=True, step=step)
                 own_loss, dlogits = settings.loss.loss_and_gradient(logits, targets)
-                loss, correct = ranks.figures(own_loss, hits(logits, targets))
+                loss, correct = ranks.reduce_metrics(own_loss, hits(logits, targets))
                 if not math.isfinite(loss):
                     raise self._diverged("loss", x, targets)
                 network.backward(ranks.weighted(dlogits))
@@ -223,7 +223,7 @@ class Training:
         self.network.load_state(averaged_state_of(last))
         if tested.best_step is not None:
             try:
-                best = self.ranks.from_first(self._best)
+                best = self.ranks.broadcast(self._best)
             except DamagedError as error:
                 self.reporter.warn(f"warning: {error}; testing with the last parameters instead")
                 tested = dataclasses.replace(tested, best_step=None, best_accuracy=None)
@@ -281,6 +281,6 @@ class Training:
 
     def _diverged(self, what: str, x: Array, targets: Array) -> DivergedError:
         loss, step = self.config.train.loss, self.progress.step
-        places = self.ranks.each_alone(lambda: first_not_finite(self.network, loss, x, targets, step))
+        places = self.ranks.allgather_local(lambda: first_not_finite(self.network, loss, x, targets, step))
         where = next((place for place in places if place), "the loss itself")
         return DivergedError(f"the {what} is not finite, first in {where}")

@@ -1,1 +1,1 @@
-"""Small helpers that know nothing of networks: text, files, signals, registries, random streams."""
+"""Utilities that know nothing of networks: text, files, signals, registries, random streams."""

@@ -15,11 +15,11 @@ _COLOURS = {
     re.compile(r"accuracy [\d.]+% \(best\)"): "32",  # green
     re.compile(r"^test accuracy [\d.]+%|(?<= images, )accuracy [\d.]+%"): "1;32",
 }
-"""What stands out at a terminal, and how (ECMA-48, select graphic rendition)."""
+"""Patterns that stand out at a terminal, with their codes (ECMA-48, select graphic rendition)."""
 
 
 def say(text: str, *, error: bool = False) -> None:
-    """Print a line to stdout or stderr; a reader that went away (``| head``) or a full disk is no reason to end."""
+    """Print a line to stdout or stderr; a closed pipe (``| head``) or a full disk is ignored."""
     stream: TextIO | None = sys.stderr if error else sys.stdout
     if stream is None:
         return
@@ -37,14 +37,14 @@ def say(text: str, *, error: bool = False) -> None:
 
 
 def coloured(text: str) -> str:
-    """The text with what stands out in colour."""
+    """Colour what stands out in a text."""
     for pattern, colour in _COLOURS.items():
         text = pattern.sub(f"\x1b[{colour}m\\g<0>\x1b[0m", text)
     return text
 
 
 def shows_colours(stream: TextIO) -> bool:
-    """Tell whether a stream is a terminal with colours, and its user wants them (https://no-color.org)."""
+    """True if a stream is a terminal with colours, and its user wants them (https://no-color.org)."""
     if not stream.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return False
     # The consoles of older Windows would show the codes themselves.
@@ -62,7 +62,7 @@ def shell_word(text: str) -> str:
 
 
 def mute(stream: TextIO) -> None:
-    """Send what is and will be written to a broken stream nowhere, so that the exit of Python does not complain."""
+    """Redirect a broken stream to the null device, so that Python does not complain at exit."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
@@ -70,7 +70,7 @@ def mute(stream: TextIO) -> None:
 
 
 def only_ascii(stream: TextIO) -> bool:
-    """Tell whether a terminal may not show more than ASCII.
+    """True if a terminal may not show more than ASCII.
 
     In the C locale Python itself switches to UTF-8 (PEP 538) and sets LC_CTYPE=C.UTF-8, which says nothing about
     the terminal.

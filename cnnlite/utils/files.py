@@ -1,4 +1,4 @@
-"""Writing files so that a reader finds the old content or the new, never a part of it."""
+"""Atomic writes, locks and safe reads of files: a reader finds the old content or the new, never a part of it."""
 
 import contextlib
 import io
@@ -20,12 +20,12 @@ _TEMPORARY = re.compile(r"\.cnnlite-[0-9a-f]{16}\.tmp")
 
 
 def unwritable(path: Path, error: OSError) -> StorageError:
-    """Make the StorageError for a failed write to ``path``, which says why."""
+    """Make the StorageError for a failed write to ``path``, with the reason."""
     return StorageError(f"{path}: cannot write: {error.strerror or error}")
 
 
 def unreadable(path: Path, error: OSError) -> StorageError:
-    """Make the StorageError for a failed look at ``path``, which says why."""
+    """Make the StorageError for a failed read of ``path``, with the reason."""
     return StorageError(f"{path}: cannot read: {error.strerror or error}")
 
 
@@ -33,9 +33,12 @@ def unreadable(path: Path, error: OSError) -> StorageError:
 def replacing(path: Path, previous: Path | None = None) -> Iterator[BinaryIO]:
     """Open a file that takes the place of ``path``, complete and on disk, if the block ends without an error.
 
-    What was at ``path`` is kept as ``previous`` where one is given; a link there is replaced, and what it leads to
-    stays. After an error ``path`` is what it was and the temporary file is gone; a process killed half-way leaves
-    temporary files for ``remove_temporary``. StorageError, also for a folder, FIFO or device at ``path``.
+    The old file is kept as ``previous`` where one is given; a link at ``path`` is replaced, and its target stays. After
+    an error ``path`` is what it was and the temporary file is gone; a killed process leaves temporary files for
+    `remove_temporary`.
+
+    Raises:
+        StorageError: if the file cannot be written, also for a folder, FIFO or device at ``path``.
     """
     for place in filter(None, (path, previous)):
         if is_special(place):
@@ -50,18 +53,18 @@ def replacing(path: Path, previous: Path | None = None) -> Iterator[BinaryIO]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file in one piece; StorageError if that cannot be."""
+    """Write a file atomically; StorageError if that fails."""
     with replacing(path) as file:
         file.write(content)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 file in one piece; StorageError if that cannot be."""
+    """Write a UTF-8 file atomically; StorageError if that fails."""
     write_bytes(path, text.encode(errors="backslashreplace"))  # names of files need not be text
 
 
 def refuse_existing(paths: Iterable[Path], *, force: bool = False) -> None:
-    """Raise ConfigError if anything is where a command would write; with ``force``, only for what is no file."""
+    """Raise ConfigError if any of ``paths`` exists; with ``force``, only for what is not a file."""
     found = [path for path in paths if os.path.lexists(path)]
     if special := [path for path in found if is_special(path)]:
         raise ConfigError(f"{special[0]}: is not a regular file; name another place")
@@ -73,9 +76,11 @@ def refuse_existing(paths: Iterable[Path], *, force: bool = False) -> None:
 
 
 def write_files(contents: Mapping[Path, bytes], *, force: bool = False) -> None:
-    """Write what a command makes, all of it or nothing: files that exist are named, and only ``force`` replaces them.
+    """Write all files or none; only ``force`` replaces existing ones.
 
-    ConfigError as from `refuse_existing`; StorageError if one cannot be written, with the old files as they were.
+    Raises:
+        ConfigError: as from `refuse_existing`.
+        StorageError: if one cannot be written; the old files are as they were.
     """
     refuse_existing(contents, force=force)
     with contextlib.ExitStack() as stack:
@@ -100,9 +105,9 @@ def write_files(contents: Mapping[Path, bytes], *, force: bool = False) -> None:
 
 
 def is_special(path: Path) -> bool:
-    """Tell whether a folder, FIFO or device is at ``path``, or at the end of a link there.
+    """True if a folder, FIFO or device is at ``path``, or at the end of a link there.
 
-    So are all names of the system's own, such as /dev/stdout, which may lead to a file.
+    True also for the system's own names, such as /dev/stdout, which may lead to a file.
     """
     folder = os.path.realpath(path.parent)
     ours = folder != "/dev" and not folder.startswith("/proc/")
@@ -110,7 +115,7 @@ def is_special(path: Path) -> bool:
 
 
 def check_writable(folder: Path) -> None:
-    """Write and remove a temporary file in ``folder``; OSError if that cannot be."""
+    """Write and remove a temporary file in ``folder``; OSError if that fails."""
     temporary = temporary_name(folder)
     try:
         with open(temporary, "xb") as file:
@@ -121,9 +126,9 @@ def check_writable(folder: Path) -> None:
 
 
 def open_to_append(path: Path, *, unshare: bool = False) -> io.BufferedWriter:
-    """Open a file for appending, made if need be; StorageError for a link, FIFO or device, which lead elsewhere.
+    """Open a file for appending, created if missing; StorageError for a link, FIFO or device.
 
-    With ``unshare``, a file that has other names too, as in a copy made of hard links, becomes one by itself first.
+    With ``unshare``, a file with several hard links, as in a copy made of them, becomes a file of its own first.
     Other OSErrors are passed on.
     """
     with contextlib.suppress(FileNotFoundError):
@@ -142,14 +147,14 @@ def open_to_append(path: Path, *, unshare: bool = False) -> io.BufferedWriter:
 
 
 def open_at_once(path: Path) -> BinaryIO:
-    """Open a file for reading; one that others write to, a FIFO, would keep a plain `open` waiting for ever."""
+    """Open a file for reading, without blocking: a FIFO would keep a plain `open` waiting for ever."""
     return open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))
 
 
 def read_small(path: Path, most: int) -> bytes:
     """Read a regular file of at most ``most`` bytes; DataError if it is anything else, or cannot be read.
 
-    The OSErrors that say that nothing is there are passed on.
+    The OSErrors for a missing file are passed on.
     """
     try:
         with open_at_once(path) as file:
@@ -166,17 +171,17 @@ def read_small(path: Path, most: int) -> bytes:
 
 
 def temporary_name(folder: Path) -> Path:
-    """Make up a name at which nobody can have put a link; short, as that of the file may be as long as names can be."""
+    """Make up a name at which nobody can have put a link; short, as the file's own may be as long as names can be."""
     return folder / f".cnnlite-{secrets.token_hex(8)}.tmp"
 
 
 def is_temporary(name: str) -> bool:
-    """Tell a name that `temporary_name` made up."""
+    """True if a name was made up by `temporary_name`."""
     return bool(_TEMPORARY.fullmatch(name))
 
 
 def is_missing(path: Path) -> bool:
-    """Tell whether nothing is at ``path``; StorageError if the system does not say, which is another thing."""
+    """True if nothing is at ``path``; StorageError if the system does not say."""
     try:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -187,7 +192,7 @@ def is_missing(path: Path) -> bool:
 
 
 def place(text: str) -> str:
-    """Expand a ``~`` that a path begins with; ValueError if that, or a control character, makes it no place."""
+    """Expand a leading ``~`` of a path; ValueError for an unknown home folder or a control character."""
     if has_codes(text):
         raise ValueError("holds a control character, which no name of a folder may")
     found = os.path.expanduser(text)
@@ -198,10 +203,10 @@ def place(text: str) -> str:
 
 
 def remove_temporary(folder: Path) -> None:
-    """Delete what killed processes left of unfinished writes in ``folder``, and nothing else.
+    """Delete temporary files that killed processes left in ``folder``, and nothing else.
 
-    That are regular files with names of ours which nobody is writing: whoever does holds the lock of the file, or on
-    Windows keeps it from being deleted. Where files cannot be locked, nobody can tell, and all stay.
+    These are regular files with names of ours that nobody is writing: a writer holds the lock of its file, or on
+    Windows keeps it from being deleted. Where files cannot be locked, all stay.
     """
     with contextlib.suppress(OSError):
         for path in filter(lambda path: is_temporary(path.name), folder.iterdir()):
@@ -222,7 +227,7 @@ def _is_abandoned(path: Path) -> bool:
 def lock(file: IO[bytes] | int, *, otherwise: bool = True) -> bool:
     """Lock an open file, or on POSIX a folder, until it is closed; False if another process holds it.
 
-    ``otherwise`` is the answer where the file system has no locks: usually it is better to work than to refuse.
+    ``otherwise`` is returned where the file system has no locks: usually it is better to work than to refuse.
     """
     try:
         if sys.platform == "win32":
@@ -242,9 +247,9 @@ def lock(file: IO[bytes] | int, *, otherwise: bool = True) -> bool:
 
 @contextlib.contextmanager
 def locked_folder(folder: Path, *, otherwise: bool = True) -> Iterator[bool]:
-    """Lock a folder inside the block; False if another process holds it.
+    """Lock a folder inside the block; yields False if another process holds it.
 
-    ``otherwise`` is the answer where folders cannot be locked; Windows cannot even open them.
+    ``otherwise`` is yielded where folders cannot be locked; Windows cannot even open them.
     """
     if os.name != "posix":
         yield otherwise
@@ -257,13 +262,13 @@ def locked_folder(folder: Path, *, otherwise: bool = True) -> Iterator[bool]:
 
 
 def _opener(path: str, flags: int) -> int:
-    """Open neither what a link leads to nor, waiting for another process, a FIFO."""
+    """Open a file without following a link, and without waiting at a FIFO."""
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
 
 
 @contextlib.contextmanager
 def _spare(path: Path) -> Iterator[Path]:
-    """Make up another name beside ``path``; whatever has it at the end is removed, and OSErrors are of ``path``."""
+    """Make up a temporary name beside ``path``; a file there is removed at the end, and OSErrors name ``path``."""
     spare = temporary_name(path.parent)
     try:
         yield spare
@@ -276,7 +281,7 @@ def _spare(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _filling(temporary: Path) -> Iterator[BinaryIO]:
-    """Open a new file, whose content is on disk when the block has ended."""
+    """Open a new file, and sync its content to disk at the end of the block."""
     with open(temporary, "x+b") as file:
         if os.name == "posix":  # a lock of Windows would keep others from reading
             lock(file)
@@ -286,7 +291,7 @@ def _filling(temporary: Path) -> Iterator[BinaryIO]:
 
 
 def _keep(path: Path, previous: Path) -> None:
-    """Make ``previous`` another name of the file at ``path``, which is there all the time."""
+    """Link ``previous`` to the file at ``path``, which stays in place throughout."""
     spare = temporary_name(previous.parent)
     try:
         os.link(path, spare)
@@ -300,7 +305,7 @@ def _keep(path: Path, previous: Path) -> None:
 
 
 def _put_back(old: Path, path: Path, there: bool) -> None:
-    """Undo the writing of a file, of which ``old`` is what was ``there`` before."""
+    """Undo the writing of ``path``: restore ``old`` if a file was ``there`` before."""
     with contextlib.suppress(OSError):
         if there:
             os.replace(old, path)

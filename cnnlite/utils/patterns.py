@@ -1,6 +1,6 @@
-"""Regular expressions searched for in names, without backtracking: they may come from strangers.
+"""Untrusted regular expressions, searched for in names without backtracking.
 
-Python's `re` only reads a pattern here, it does not search. Sets of places, the bits of an integer, are taken through
+Python's `re` only parses a pattern here, it does not search. Sets of places, the bits of an integer, are taken through
 the pattern instead, for all names at once: from where a part of it may end to where it may begin. Nothing is tried
 twice, so that repetitions and alternatives do not multiply.
 """
@@ -13,20 +13,21 @@ from re import _parser  # type: ignore[attr-defined]  # private, the same from P
 from typing import Any
 
 LONGEST = 200
-"""Characters of a pattern."""
+"""Maximum length of a pattern."""
 STEPS = 10_000
-"""Parts of a pattern that a search goes through, again for each repetition; sensible ones take a hundred or two."""
+"""Maximum parts of a pattern in a search, again for each repetition; sensible ones take a hundred or two."""
 _END = "\n"
-"""After each name, in none of them."""
+"""Character that ends each name, and is in none."""
 _UNICODE = 32
-"""The flag that all patterns have."""
+"""Flag that all patterns have."""
 
 
 class NamePattern:
-    """A regular expression; ValueError if it is none, or needs what is not known here.
+    """A regular expression to search for in names.
 
-    That is flags, and whatever depends on how something was matched, not only whether: references to groups, possessive
-    repetitions.
+    Raises:
+        ValueError: if the text is none, or needs what is not supported: flags, and whatever depends on how something
+            was matched, as references to groups and possessive repetitions do.
     """
 
     def __init__(self, text: str):
@@ -64,7 +65,7 @@ class _Search:
         self._steps = 0
 
     def bits(self, places: int) -> str:
-        """Write a set with a digit for each place, the first one first."""
+        """Format a set with a digit for each place, the first one first."""
         return f"{places:0{len(self._text)}b}"[::-1]
 
     def reached(self, parts: Iterable[Any], places: int, *, back: bool) -> int:
@@ -107,7 +108,7 @@ class _Search:
         return found
 
     def _taken(self, part: Any, name: str) -> int:
-        """The places before letters that a part for a single letter takes."""
+        """Places before the letters that a part for a single letter takes."""
         if id(part) not in self._of_part:
             items = part[1] if name == "IN" else [part]
             taken = _union(places for letter, places in self._letters.items() if _takes(items, letter))
@@ -124,7 +125,7 @@ class _Search:
 
 @lru_cache(maxsize=4)
 def _letters(text: str) -> dict[str, int]:
-    """The places of each letter of a text."""
+    """Places of each letter of a text."""
     return {letter: int("".join("1" if other == letter else "0" for other in reversed(text)), 2) for letter in {*text}}
 
 
@@ -143,7 +144,7 @@ _CATEGORIES = {"DIGIT": str.isdecimal, "SPACE": str.isspace, "WORD": _is_word}
 
 
 def _takes(items: Iterable[Any], letter: str) -> bool:
-    """Tell whether one of the ``items`` of a set takes a letter, or none if the first turns the set round."""
+    """True if one of the ``items`` of a set takes a letter, or none if the first negates the set."""
     for op, value in items:
         name = str(op)
         if name == "NEGATE":

@@ -1,4 +1,4 @@
-"""Text from elsewhere (names of files, of classes, what a server or a checkpoint says) made fit to print."""
+"""Escapes for untrusted text: names of files and classes, words of a server or a checkpoint."""
 
 import re
 
@@ -10,12 +10,12 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def escaped(text: str) -> str:
-    """The text with all control characters but tabs and new lines as escapes, such as those of Python."""
+    """Escape all control characters but tabs and new lines, as Python does."""
     return _CODES.sub(_escape, text)
 
 
 def one_line(text: str, most: int = 1000) -> str:
-    """The text with all control characters as escapes, new lines too, and without its middle if it is too long."""
+    """Escape all control characters, new lines too, and cut out the middle of a text that is too long."""
     line = _CODES.sub(_escape, text).replace("\n", "\\n")
     if len(line) <= most:
         return line
@@ -24,9 +24,9 @@ def one_line(text: str, most: int = 1000) -> str:
 
 
 def readable(text: str) -> str:
-    """The text with what is no text in it, bytes of names of files (PEP 383), read as UTF-8, else as escapes.
+    """Decode bytes of file names (PEP 383) in a text as UTF-8, and escape those that are not.
 
-    Whatever must be text (a page, a label of a chart, a field of another format) is given names through this.
+    For names in whatever must be text: a page, a label of a chart, a field of another format.
     """
     text = _BYTES.sub(
         lambda found: found[0].encode("ascii", "surrogateescape").decode("utf-8", "backslashreplace"), text
@@ -35,12 +35,12 @@ def readable(text: str) -> str:
 
 
 def is_text(text: str) -> bool:
-    """Tell whether the text can be written as UTF-8."""
+    """True if the text can be encoded as UTF-8."""
     return not _SURROGATES.search(text)
 
 
 def has_codes(text: str) -> bool:
-    """Tell whether the text holds control characters other than tabs."""
+    """True if the text holds control characters other than tabs."""
     return "\n" in text or bool(_CODES.search(text))
 
 

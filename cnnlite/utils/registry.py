@@ -12,12 +12,12 @@ C = TypeVar("C", bound=type[Any])
 class Registry(Generic[T]):
     """Maps config names to subclasses of one base class.
 
-    The constructor's parameters of a registered class are the options it takes in a config; their
-    annotations are the types that the config is checked against.
+    The constructor's parameters of a registered class are its options in a config; their annotations are the types that
+    the config is checked against.
     """
 
     by_base: ClassVar[dict[type, "Registry[Any]"]] = {}
-    """Finds the registry for an annotation: base class -> registry."""
+    """Registry for an annotation: base class -> registry."""
 
     def __init__(self, kind: str, base: type[T]):
         self.kind = kind
@@ -26,7 +26,7 @@ class Registry(Generic[T]):
         Registry.by_base[base] = self
 
     def register(self, name: str) -> Callable[[C], C]:
-        """Class decorator: make the class available in configs as ``name``."""
+        """Return a class decorator that makes the class available in configs as ``name``."""
 
         def add(cls: C) -> C:
             if name in self._classes:
@@ -39,7 +39,7 @@ class Registry(Generic[T]):
         return add
 
     def __getitem__(self, name: str) -> type[T]:
-        """The class called ``name``; ValueError with a suggestion if there is none."""
+        """Return the class called ``name``; ValueError with a suggestion if there is none."""
         try:
             return self._classes[name]
         except KeyError:
@@ -47,7 +47,7 @@ class Registry(Generic[T]):
             raise ValueError(f"unknown {self.kind} {name!r}{hint}") from None
 
     def name_of(self, cls: type) -> str:
-        """What configs call a class, or the nearest class above it; its own name if none is registered."""
+        """Name of a class in configs, or of its nearest registered base; its own name if there is none."""
         names = {known: name for name, known in self._classes.items()}
         return next((names[known] for known in cls.__mro__ if known in names), cls.__name__)
 

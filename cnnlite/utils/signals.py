@@ -25,7 +25,7 @@ class Stopped(BaseException):
         self.exit_code = 128 + number
         self.name = signal.Signals(number).name
         self.hint = ""
-        """How to go on, for the message that the user sees last."""
+        """Hint for the message that the user sees last."""
 
 
 class StopFlag:
@@ -59,9 +59,9 @@ class StopFlag:
 
     @contextlib.contextmanager
     def deferred(self, promise: str = "") -> Iterator[None]:
-        """Only take note of signals inside the block, which calls `check` where it can end.
+        """Defer signals inside the block, which calls `check` where it can end.
 
-        ``promise`` is what to answer to Ctrl-C at a terminal, where somebody waits.
+        ``promise`` is the answer to Ctrl-C at a terminal, where somebody waits.
         """
         self._deferred, self._promise = True, promise
         try:
@@ -75,7 +75,7 @@ class StopFlag:
             self.end(self.number)
 
     def end(self, number: int) -> NoReturn:
-        """Raise Stopped, for the last time: SIGXCPU comes again each second, whatever is being cleaned up."""
+        """Raise Stopped; no later signal raises it again, as SIGXCPU comes each second, during cleanup too."""
         self._ending = True
         raise Stopped(number)
 

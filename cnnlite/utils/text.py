@@ -1,4 +1,4 @@
-"""Figures and texts as people read them, and the word that they may have meant."""
+"""Formatting of numbers and texts for people, and suggestions for misspelt words."""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -6,12 +6,12 @@ from types import MappingProxyType
 
 
 def percent(value: float | None) -> str:
-    """A fraction as a percentage; a dash for None."""
+    """Format a fraction as a percentage; a dash for None."""
     return "-" if value is None else f"{value:.1%}"
 
 
 def duration(seconds: float) -> str:
-    """Write a time as people do: ``45 s``, ``5 min 20 s``, ``2 h 5 min``."""
+    """Format a duration: ``45 s``, ``5 min 20 s``, ``2 h 5 min``."""
     whole = round(seconds)
     if whole < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
@@ -21,7 +21,7 @@ def duration(seconds: float) -> str:
 
 
 def size_text(count: int) -> str:
-    """Write a number of bytes with a unit that fits."""
+    """Format a number of bytes with a unit that fits."""
     for unit, size in ("GB", 1e9), ("MB", 1e6), ("kB", 1e3):
         if count >= size:
             return f"{count / size:,.1f} {unit}"
@@ -29,12 +29,15 @@ def size_text(count: int) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str], in_full: Mapping[str, str] = MappingProxyType({})) -> str:
-    """``"; did you mean 'x'?"`` for the nearest known word, or an empty string; ``in_full`` is what to type for it."""
+    """Suggest the nearest known word: ``"; did you mean 'x'?"``, or an empty string.
+
+    ``in_full`` maps a known word to what to type for it.
+    """
     names = list(known)
     nearest = difflib.get_close_matches(word, names, n=1) or difflib.get_close_matches(word.lower(), names, n=1)
     return f"; did you mean {in_full.get(nearest[0], nearest[0])!r}?" if nearest else ""
 
 
 def clip(text: str, length: int = 60) -> str:
-    """``text``, cut to ``length`` characters."""
+    """Cut ``text`` to ``length`` characters."""
     return text if len(text) <= length else text[: length - 3] + "..."

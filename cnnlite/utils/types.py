@@ -9,7 +9,7 @@ Array: TypeAlias = NDArray[Any]
 """A NumPy array; the docstring of whoever takes it gives shape and dtype."""
 
 DType: TypeAlias = np.dtype[Any]
-"""What kind of numbers an array holds: float32 to train, float64 to check gradients."""
+"""Type of an array's numbers: float32 to train, float64 to check gradients."""
 
 Shape: TypeAlias = tuple[int, ...]
 """The shape of one sample, without the batch axis: ``(H, W, C)`` or ``(features,)``."""

@@ -35,7 +35,7 @@ def train_step(step: Step, ranks: Communicator, stop: StopFlag, batch: int) -> N
     which = ranks.begin_batch(batch)
     logits = step.network.forward(step.x[which], training=True, step=step.count)
     loss, dlogits = step.loss.loss_and_gradient(logits, step.labels[which])
-    ranks.figures(loss, 0.0)
+    ranks.reduce_metrics(loss, 0.0)
     step.network.backward(ranks.weighted(dlogits))
     ranks.allreduce(group.grads for group in step.optimizer.bound)
     gradient_norm(step.optimizer.bound)
@@ -56,14 +56,14 @@ def seconds_of(action: Callable[[], object], times: int) -> list[float]:
 def measure(ranks: Communicator, name: str, batch: int, threads: int, seconds: float) -> dict[str, Any]:
     """Return times and traffic of steps that take about ``seconds`` in all."""
     engine.set_threads(threads)
-    step, stop = prepare(load_config(name), batch), ranks.agreed(StopFlag())
+    step, stop = prepare(load_config(name), batch), ranks.reduce_stop(StopFlag())
 
     def once() -> None:
         train_step(step, ranks, stop, batch)
 
     with np.errstate(all="ignore"):
         last = seconds_of(once, WARM_UP_STEPS)[-1]
-        steps = ranks.from_first(lambda: max(LEAST_STEPS, min(MOST_STEPS, round(seconds / last))))
+        steps = ranks.broadcast(lambda: max(LEAST_STEPS, min(MOST_STEPS, round(seconds / last))))
         before = traffic(ranks)
         times = seconds_of(once, steps)
         after = traffic(ranks)

@@ -53,7 +53,7 @@ def figures_count_samples(ranks: Communicator) -> None:
     which = ranks.begin_batch(2)  # rank 0 has none of its own
     assert which == (slice(0, 1), slice(0, 1), slice(1, 2))[ranks.rank]
     assert ranks.samples(1) == 2
-    assert ranks.figures((99.0, 2.0, 4.0)[ranks.rank], 1.0) == (3.0, 2.0)
+    assert ranks.reduce_metrics((99.0, 2.0, 4.0)[ranks.rank], 1.0) == (3.0, 2.0)
     assert np.array_equal(ranks.weighted(np.ones(2, np.float32)), np.full(2, (0, 0.5, 0.5)[ranks.rank], np.float32))
 
 
@@ -107,13 +107,13 @@ def dropout_drops_what_it_drops_alone(ranks: Communicator) -> None:
 
 def everybody_learns_what_one_found(ranks: Communicator) -> None:
     assert ranks.allgather("x" * ranks.rank) == ["", "x", "xx"]
-    assert ranks.each_alone(lambda: ranks.rank**2) == [0, 1, 4]
-    assert ranks.from_first(lambda: ("of", ranks.rank)) == ("of", 0)
+    assert ranks.allgather_local(lambda: ranks.rank**2) == [0, 1, 4]
+    assert ranks.broadcast(lambda: ("of", ranks.rank)) == ("of", 0)
 
     def missing() -> None:
         raise DataError("no images")
 
-    assert fails(lambda: ranks.from_first(missing), DataError) == "no images"
+    assert fails(lambda: ranks.broadcast(missing), DataError) == "no images"
     text = fails(lambda: ranks.check_same({"a": 1, "b": min(ranks.rank, 1)}), ConfigError)
     assert "rank 1" in text.splitlines()[0]
     assert "has b 1, rank 0" in text.splitlines()[1]
@@ -131,12 +131,12 @@ def one_rank_decodes_pictures_for_all(ranks: Communicator) -> None:
     from tests.support.folders import fill
 
     root = Path("pictures")
-    ranks.from_first(lambda: str(fill(root)))
+    ranks.broadcast(lambda: str(fill(root)))
     with mock.patch("cnnlite.data.datasets.folder.read_pictures", wraps=read_pictures) as read:
         digests = ranks.allgather(Folder(8).load(root).digest)
         assert len(set(digests)) == 1
         assert [count > 0 for count in ranks.allgather(read.call_count)] == [True, False, False]
-        ranks.from_first(lambda: (root / "ant" / "00000.png").write_text("text"))
+        ranks.broadcast(lambda: (root / "ant" / "00000.png").write_text("text"))
         assert "00000.png: is not a picture" in fails(lambda: Folder(8).load(root), DataError)
         assert [count > 0 for count in ranks.allgather(read.call_count)] == [True, False, False]
 

@@ -1,4 +1,4 @@
-"""What a dataset is, the registry that configs find sources in, and how one is split for training."""
+"""Datasets and their sources, the registry in which configs find them, and splits for training."""
 
 import hashlib
 import itertools
@@ -24,7 +24,7 @@ from cnnlite.utils.types import Array, Shape
 Validation: TypeAlias = (
     Literal["default", "none"] | Annotated[int, "a number of images"] | Annotated[float, "a fraction"]
 )
-"""How to take the validation images from the training images; see `load_dataset`."""
+"""Choice of validation images among the training images; see `load_dataset`."""
 
 DIGEST_CHUNK = 4 * 1024 * 1024
 
@@ -58,13 +58,13 @@ class Images:
         return len(self.labels)
 
     def take(self, which: Array | slice) -> "Images":
-        """The images that an index array (a copy) or a slice (a view) selects."""
+        """Select images by an index array (a copy) or a slice (a view)."""
         return Images(self.images[which], self.labels[which])
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """The images to train on, to validate with and to test with; all of the same shape."""
+    """Training, validation and test images, all of the same shape."""
 
     name: str
     train: Images
@@ -74,18 +74,18 @@ class Dataset:
     digest: str
     """SHA-256 of the source's arrays: the same whatever the split and the crop."""
     held_out: int = 0
-    """How many of all training images, the last ones, are for validation unless a config says otherwise."""
+    """Number of training images, the last ones, that are for validation unless a config says otherwise."""
     above: Array | None = None
-    """For each training image the fraction above which it is for validation, never rising; see `splits.turns`.
+    """Fraction above which each training image is for validation, in descending order; see `splits.turns`.
 
     None where the images have no names: a fraction is drawn at random then.
     """
     has_validation: bool = False
-    """Whether the source itself says which images to validate with; others would be training images then."""
+    """True if the source itself says which images to validate with; others would be training images then."""
 
 
 class Source(ABC):
-    """Where a dataset comes from; the constructor takes the options a config may set."""
+    """Source of a dataset; the constructor takes the options a config may set."""
 
     in_shape: Shape | None = None
     """Shape of an image, (H, W, C), where it is known without the files: a network is checked against it before."""
@@ -94,21 +94,23 @@ class Source(ABC):
 
     @abstractmethod
     def load(self, root: Path) -> Dataset:
-        """All training images and all test images, unsplit: ``validation`` is None, and ``held_out`` says how to split.
+        """Load all training and test images, unsplit: ``validation`` is None, and ``held_out`` says how to split.
 
-        Raises DatasetMissing if ``root`` does not hold the dataset, DataError if it is damaged.
+        Raises:
+            DatasetMissing: if ``root`` does not hold the dataset.
+            DataError: if it is damaged.
         """
 
     def reading_only(self, classes: tuple[str, ...]) -> "Source":
-        """The same source for a checkpoint from anywhere, of these classes: loading writes nothing that has a name.
+        """Return the same source for an untrusted checkpoint of these classes: loading writes no named file.
 
-        What would take long to load is refused with DataError if it has other classes.
+        A dataset that would take long to load is refused with DataError if it has other classes.
         """
         return self
 
     @property
     def frame(self) -> Frame | None:
-        """How pictures from elsewhere become as large as these images; None if only the files tell their size."""
+        """Frame that makes other pictures as large as these images; None if only the files tell their size."""
         return None if self.in_shape is None else Frame(self.in_shape[0], self.in_shape[1])
 
 
@@ -116,7 +118,7 @@ sources: Registry[Source] = Registry("dataset", Source)  # type: ignore[type-abs
 
 
 def default_root() -> Path:
-    """Where datasets are if nobody says: the environment variable CNNLITE_DATA, or ``data``; or ConfigError."""
+    """Default folder of datasets: the environment variable CNNLITE_DATA, or ``data``; ConfigError if not usable."""
     try:
         return Path(place(os.environ.get("CNNLITE_DATA") or "data"))
     except ValueError as error:
@@ -129,14 +131,16 @@ def load_dataset(
     """Load a dataset, take the validation images from its training images, and crop all three parts.
 
     Args:
-        source: Where the images come from.
-        root: Folder of the downloaded datasets.
+        source: source of the images.
+        root: folder of the downloaded datasets.
         validation: ``default`` for the source's own choice, ``none``, a count of images taken from the end, or a
             fraction in (0, 1), drawn at random or, where the dataset says so, by the name of each image.
-        center_crop: Side in pixels of the centre square to keep.
-        seed: Chooses the images of a validation fraction.
+        center_crop: side in pixels of the centre square to keep.
+        seed: chooses the images of a validation fraction.
 
-    Raises ConfigError if the images cannot be split or cropped so, DataError if they cannot be read.
+    Raises:
+        ConfigError: if the images cannot be split or cropped so.
+        DataError: if they cannot be read.
     """
     dataset = source.load(root)
     train, held_out = _split(dataset, validation, seed)
@@ -187,12 +191,12 @@ def _crop(images: Images, size: int) -> Images:
         cropped = center(images.images, size)
     except ValueError as error:
         raise ConfigError([Problem("data.center_crop", str(error))]) from None
-    # What is mapped from a file stays there, however large it is.
+    # A mapped array stays in its file, however large it is.
     return Images(cropped if _is_mapped(images.images) else np.ascontiguousarray(cropped), images.labels)
 
 
 def _is_mapped(array: Array) -> bool:
-    """Whether an array is a view of a file that is mapped into memory."""
+    """True if an array is a view of a file that is mapped into memory."""
     base: object = array
     while isinstance(base, np.ndarray):
         base = base.base
@@ -209,7 +213,7 @@ def center(images: Array, size: int) -> Array:
 
 
 def digest(parts: list[Images], classes: tuple[str, ...]) -> str:
-    """SHA-256 that names the content: over shapes, class names, and the SHA-256s of pieces of the arrays.
+    """Compute the SHA-256 of the content: of shapes, class names, and the SHA-256s of pieces of the arrays.
 
     The pieces have a fixed size, so that cores can share the work and the digest does not depend on how they do.
     """

@@ -1,8 +1,8 @@
-"""A file of uint8 images and their labels that is mapped into memory, not read, and verified before it is used.
+"""Cache files of uint8 images and their labels, verified and mapped into memory, not read.
 
-It holds the training images, the test images (each row an image, height x width x 3 bytes), the labels (int64, little
+A file holds training images, test images (each row an image, height x width x 3 bytes), labels (int64, little
 endian), facts (UTF-8 JSON), and 48 bytes: the SHA-256 of the facts, their length (uint64), and eight that name the
-format. The facts hold the SHA-256 that names the content (`dataset.digest`).
+format. The facts hold the SHA-256 of the content (`base.digest`).
 """
 
 import hashlib
@@ -29,23 +29,26 @@ _LARGEST_FACTS = 64 * 2**20
 
 
 Parts: TypeAlias = tuple[Iterator[Images], Iterator[Images]]
-"""Images to train on and to test with, as they come."""
+"""Chunks of training images and of test images."""
 Cached: TypeAlias = tuple[Images, Images, dict[str, Any]]
-"""Images to train on, images to test with, facts."""
+"""Training images, test images, facts."""
 
 
 def write_cache(path: Path, parts: Parts, shape: tuple[int, ...], facts: dict[str, Any]) -> None:
-    """Write the images of both parts, as they come, and the facts, which get ``train``, ``test`` and ``digest``.
+    """Write the images of both parts, chunk by chunk, and the facts, which get ``train``, ``test`` and ``digest``.
 
-    ``shape`` is that of an image, ``facts`` have the class names under ``classes``. The file is there when it is
-    complete. Raises StorageError if it cannot be written, DataError if a part has no images.
+    ``shape`` is that of an image, ``facts`` have the class names under ``classes``. The file appears once complete.
+
+    Raises:
+        StorageError: if it cannot be written.
+        DataError: if a part has no images.
     """
     with replacing(path) as file:
         _fill(file, parts, shape, facts)
 
 
 def passing_cache(parts: Parts, shape: tuple[int, ...], facts: dict[str, Any]) -> Cached:
-    """Map what `write_cache` would write from a file without a name, which is gone with the arrays; the same errors."""
+    """Write a cache to a file without a name, which is gone with the arrays, and map it; errors as of `write_cache`."""
     try:
         with tempfile.TemporaryFile(prefix="cnnlite-") as file:
             _fill(file, parts, shape, facts)
@@ -76,9 +79,11 @@ def _fill(file: BinaryIO, parts: Parts, shape: tuple[int, ...], facts: dict[str,
 
 
 def read_cache(path: Path) -> Cached:
-    """Map the training and the test images of a file, which is verified from end to end; and the facts.
+    """Map the images of a cache file, verified from end to end, and read its facts.
 
-    Raises FileNotFoundError, or DataError if the file is not as it was written.
+    Raises:
+        FileNotFoundError: if there is none.
+        DataError: if it is not as it was written.
     """
     try:
         with open_at_once(path) as file:
@@ -121,7 +126,7 @@ def _facts(file: BinaryIO) -> dict[str, Any]:
 
 
 def _mapped(file: BinaryIO, facts: dict[str, Any]) -> tuple[Images, Images]:
-    """Views of the file for the two parts; the labels are copied."""
+    """Map the images of both parts, as views of the file; the labels are copied."""
     shape, train, count = facts["shape"], facts["train"], facts["train"] + facts["test"]
     flat = np.memmap(file, np.uint8, "r", shape=(count * (math.prod(shape) + 8),))
     start = len(flat) - 8 * count

@@ -17,7 +17,7 @@ from cnnlite.utils.types import Array
 SIDE = 32
 PIXELS = SIDE * SIDE
 LARGEST_FILE = 200 * 1024 * 1024
-"""Bytes; the largest real one, CIFAR-100's training images, has 155 million."""
+"""Maximum bytes of a file; the largest real one, CIFAR-100's training images, has 155 million."""
 
 Batch: TypeAlias = tuple[Array, Array]
 """Planes of colour, uint8 ``(N, 3 * 1024)``, and labels, int64 ``(N,)``."""
@@ -25,18 +25,18 @@ Batch: TypeAlias = tuple[Array, Array]
 
 @dataclass(frozen=True)
 class Version:
-    """The files of one version of one dataset; they are known by these exact names and by no other."""
+    """Files of one version of one dataset, recognised by these exact names only."""
 
     folder: str
     train: tuple[str, ...]
     test: str
     names: str
-    """File with the names of the classes."""
+    """File with the class names."""
     binary: bool
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The names of all files of the version."""
+        """Names of all files of the version."""
         return (*self.train, self.test, self.names)
 
 
@@ -91,7 +91,7 @@ CIFAR100 = Cifar(
 
 
 class _CifarSource(Source):
-    """What the two have in common; the last fifth of the training images is for validation."""
+    """Common base of the two; the last fifth of the training images is for validation."""
 
     in_shape = (SIDE, SIDE, 3)
     cifar: ClassVar[Cifar]
@@ -123,7 +123,7 @@ class Cifar100(_CifarSource):
 
 
 def _locate(cifar: Cifar, root: Path) -> tuple[Path, Version]:
-    """The folder with a complete version: ``root/<its name>``, or ``root`` itself."""
+    """Find the folder with a complete version: ``root/<its name>``, or ``root`` itself."""
     for folder in (root, *(root / version.folder for version in cifar.versions)):
         if os.path.isdir(folder) and not os.access(folder, os.X_OK):  # else all in it would look missing
             raise DataError(f"{folder}: cannot be opened: Permission denied")
@@ -198,7 +198,7 @@ def _checked(cifar: Cifar, path: Path, planes: Array, labels: list[int]) -> Batc
 
 
 def _images(batches: Sequence[Batch]) -> Images:
-    """Batches one after the other, their colour planes interleaved to channels last."""
+    """Concatenate batches, their colour planes interleaved to channels last."""
     images = np.empty((sum(len(labels) for _, labels in batches), PIXELS, 3), np.uint8)
     start = 0
     for planes, labels in batches:

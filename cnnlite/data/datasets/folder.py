@@ -1,4 +1,4 @@
-"""Pictures in folders named after their classes, as ImageNet has them, of any size and number."""
+"""Pictures of any size and number in folders named after their classes, as in ImageNet."""
 
 import contextlib
 import copy
@@ -26,7 +26,7 @@ _CHUNK_BYTES = 16 * 2**20
 _ENOUGH_FAULTS = 100
 _NAMED = 10
 _VALIDATION = 0.1
-"""Fraction of those to train on that is for validation unless a config says otherwise."""
+"""Fraction of the training images that is for validation unless a config says otherwise."""
 _TELL_SECONDS = 10.0
 _WAIT_SECONDS = 0.2
 
@@ -92,7 +92,7 @@ class Folder(Source):
         path = self.cache_path(root)
         found: list[Cached] = []
         # The first rank decodes, the others wait for messages, not for a lock; they may be on hosts with other disks.
-        distributed.current().from_first(lambda: found.append(self._cached(path, listing)))
+        distributed.current().broadcast(lambda: found.append(self._cached(path, listing)))
         train, test, facts = found[0] if found else self._cached(path, listing)
         if distributed.current().first:
             for text in listing.left_out:
@@ -116,13 +116,13 @@ class Folder(Source):
         )
 
     def cache_path(self, root: Path) -> Path:
-        """Where the cache file for these options is; different options have different files."""
+        """Path of the cache file for these options; different options have different files."""
         options = (str(root.resolve()) if self.cache else "", self.frame, self.corrupt, self.test_fraction, self.seed)
         name = f"{self.size}-{hashlib.sha256(repr(options).encode()).hexdigest()[:12]}.images"
         return (root / ".cnnlite" if self.cache is None else Path(self.cache)) / name
 
     def _cached(self, path: Path, listing: Listing) -> Cached:
-        """What the cache holds, made first if need be; of several processes one makes it."""
+        """Read the cache, which one of several processes makes if need be."""
         found = _fitting_cache(path, listing, say_why=True)
         if found is None and self._trained_on is not None:
             say(
@@ -156,7 +156,7 @@ class Folder(Source):
 
 @contextlib.contextmanager
 def _turn(path: Path) -> Iterator[None]:
-    """Wait until no other process makes the file, and keep others from it inside the block."""
+    """Lock the making of the file inside the block, after waiting for other processes."""
     with open_to_append(path.with_suffix(".lock")) as file:
         for waited in itertools.count():
             if lock(file):
@@ -168,7 +168,7 @@ def _turn(path: Path) -> Iterator[None]:
 
 
 def _fitting_cache(path: Path, listing: Listing, *, say_why: bool = False) -> Cached | None:
-    """What the cache holds, or None if it is not of these pictures; nothing is mapped then, so it can be replaced."""
+    """Read the cache; None if it is not of these pictures: nothing is mapped then, so it can be replaced."""
     try:
         found = read_cache(path)
     except FileNotFoundError:
@@ -185,7 +185,7 @@ def _fitting_cache(path: Path, listing: Listing, *, say_why: bool = False) -> Ca
 
 
 def _are_of(facts: dict[str, Any], listing: Listing) -> bool:
-    """Tell whether facts are of these pictures; whoever made the folder may have put any there."""
+    """True if facts are of these pictures; they are untrusted, as whoever made the folder may have put any there."""
     skipped, gone = facts.get("skipped"), facts.get("gone")
     return (
         (facts.get("listing"), facts["classes"]) == (listing.digest, list(listing.classes))
@@ -199,7 +199,7 @@ def _are_of(facts: dict[str, Any], listing: Listing) -> bool:
 
 
 class _Reading:
-    """The pictures of a listing on their way into a cache."""
+    """Reads the pictures of a listing for a cache."""
 
     def __init__(self, listing: Listing, frame: Frame, *, refuse: bool):
         self.listing = listing
@@ -212,15 +212,15 @@ class _Reading:
             "skipped_count": 0,
             "gone": [],
         }
-        """What the cache keeps beside the images.
+        """Facts that the cache keeps beside the images.
 
-        ``skipped`` has the first names with reasons, ``gone`` the places that are missing among those to train on.
+        ``skipped`` has the first names with reasons, ``gone`` the indices that are missing among the training images.
         """
         self._done = 0
         self._told = time.monotonic()
 
     def parts(self) -> tuple[Iterator[Images], Iterator[Images]]:
-        """Training images and test images, chunk by chunk; DataError after the last if pictures are to be refused."""
+        """Read training and test images, chunk by chunk; DataError after the last if pictures are to be refused."""
         return self._images(self.listing.train), itertools.chain(self._images(self.listing.test), self._verdict())
 
     def _images(self, pictures: Pictures) -> Iterator[Images]:
@@ -268,7 +268,7 @@ class _Reading:
 
 
 def _as_text(name: str) -> str:
-    """The name in one line, with bytes that are no UTF-8 as escapes: the cache keeps it as text."""
+    """Escape a name to one line of text, also bytes that are not UTF-8, for the cache."""
     return one_line(name.encode(errors="backslashreplace").decode())
 
 

@@ -1,4 +1,4 @@
-"""Which pictures a folder of classes holds, and which part each belongs to: the names only, nothing is opened."""
+"""Listing of the pictures in folders of classes, and their split: by names only, no file is opened."""
 
 import hashlib
 import os
@@ -40,30 +40,30 @@ class Pictures:
         return Pictures(self.files + other.files, self.labels + other.labels)
 
     def take(self, which: Array) -> "Pictures":
-        """Those that an index array selects."""
+        """Select pictures by an index array."""
         return Pictures([self.files[index] for index in which], [self.labels[index] for index in which])
 
     def keys(self) -> list[str]:
-        """Their names as they are the same on all systems."""
+        """Names of the pictures, the same on all systems."""
         return [_spelled(file.replace(os.sep, "/")) for file in self.files]
 
 
 @dataclass
 class Listing:
-    """What a folder holds, in an order that follows from the names alone."""
+    """Pictures of a folder, in an order that follows from the names alone."""
 
     root: Path
     classes: tuple[str, ...] = ()
     """Names of the class folders with pictures to train on, sorted."""
     train: Pictures = field(default_factory=Pictures)
-    """In an order that is random but always the same: those for validation are the last ones."""
+    """Pictures in a random but reproducible order: those for validation are the last ones."""
     above: Array = field(default_factory=lambda: np.empty(0))
-    """For each of ``train``, the fraction above which it is for validation: never rising; see `splits.turns`."""
+    """Fraction above which each of ``train`` is for validation, in descending order; see `splits.turns`."""
     has_validation: bool = False
-    """Whether a folder says which of ``train`` are for validation; ``above`` is `FIRST` or `NEVER` then."""
+    """True if a folder says which of ``train`` are for validation; ``above`` is `FIRST` or `NEVER` then."""
     test: Pictures = field(default_factory=Pictures)
     left_out: list[str] = field(default_factory=list)
-    """What was seen and not taken, in words."""
+    """Messages about files and folders that are not used."""
     digest: str = ""
     """SHA-256 over names, sizes and times of modification."""
 
@@ -71,8 +71,8 @@ class Listing:
 def list_pictures(root: Path, test_fraction: float, seed: int = 0) -> Listing:
     """List the pictures below ``root``: ``[train|val|test/]class/picture``; DataError if that is not what it holds.
 
-    What to test with is the folder ``test``, else ``val``, else about ``test_fraction`` of all pictures: which ones
-    follows from the name of each, and from ``seed``.
+    Test images are those in the folder ``test``, else in ``val``, else about ``test_fraction`` of all pictures, chosen
+    by the name of each and ``seed``.
     """
     reader = _Reader(root)
     listing = reader.listing
@@ -102,7 +102,7 @@ def list_pictures(root: Path, test_fraction: float, seed: int = 0) -> Listing:
 
 
 class _Reader:
-    """Finds out how the folders are arranged, and reads them in the order of their names."""
+    """Finds the arrangement of the folders, and lists them in the order of their names."""
 
     def __init__(self, root: Path):
         self.root = root
@@ -112,7 +112,7 @@ class _Reader:
         self._places: dict[str, tuple[str, str]] = {}  # part and path of each class folder, by where it really is
 
     def parts(self) -> dict[str, str]:
-        """Find the folder of each part, if there is one to train on; ``root`` holds folders of classes otherwise."""
+        """Find the folder of each part, if there is one to train on; else ``root`` holds folders of classes."""
         tree = self.tree
         found: dict[str, list[str]] = {}
         folders, _, files = tree.look("")
@@ -140,7 +140,7 @@ class _Reader:
         return {part: names[0] for part, names in found.items()}
 
     def read(self, folder: str, part: str) -> Pictures:
-        """The pictures of a part, by class; those to train on say which classes there are."""
+        """List the pictures of a part, by class; those to train on define the classes."""
         found = self._classes(folder, part)
         if part == TRAIN:
             if len(found) < 2:
@@ -165,7 +165,7 @@ class _Reader:
         return pictures
 
     def _classes(self, folder: str, part: str) -> dict[str, list[str]]:
-        """The pictures of every class folder that has some, by class name, both sorted."""
+        """List the pictures of every class folder that has some, by class name, both sorted."""
         classes: dict[str, list[str]] = {}
         self.tree.leave_outside(folder)
         for entry in self.tree.look(folder)[0]:
@@ -215,5 +215,5 @@ class _Reader:
 
 
 def _spelled(name: str) -> str:
-    """The name as UTF-8 has it whatever the locale, in the one spelling of those that macOS and Linux may give it."""
+    """Normalize a name to UTF-8 in NFC, whatever the locale and the spelling of the file system."""
     return unicodedata.normalize("NFC", os.fsencode(name).decode("utf-8", "surrogateescape"))

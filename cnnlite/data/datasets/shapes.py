@@ -1,4 +1,4 @@
-"""The embedded dataset: ten kinds of colour shapes, drawn by code, so that nothing needs to be downloaded."""
+"""The built-in dataset: ten kinds of coloured shapes, drawn by code, so that nothing needs to be downloaded."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +25,7 @@ _STAR = (  # directions of the five edges of a star, 72 degrees apart
 )
 
 Depth: TypeAlias = Callable[[Array, Array], Array]
-"""How deep the point (u, v) lies inside a shape of about unit radius; negative outside."""
+"""Signed distance of points (u, v) inside a shape of about unit radius; negative outside."""
 
 
 def _radius(u: Array, v: Array) -> Array:
@@ -139,7 +139,7 @@ def draw_shapes(count: int, rng: np.random.Generator) -> Images:
 
 
 def _draw(depth: Depth, count: int, rng: np.random.Generator) -> Array:
-    """``count`` images of one shape, uint8 ``(count, 32, 32, 3)``."""
+    """Draw ``count`` images of one shape, uint8 ``(count, 32, 32, 3)``."""
     radius = _uniform(rng, 8.0, 13.0, (count, 1, 1))
     u, v = _local_coordinates(radius, rng)
     cover = np.clip(0.5 + radius * depth(u, v), 0.0, 1.0)[..., None]  # share of each pixel inside the shape
@@ -155,7 +155,7 @@ def _uniform(rng: np.random.Generator, low: float, high: float, shape: tuple[int
 
 
 def _local_coordinates(radius: Array, rng: np.random.Generator) -> tuple[Array, Array]:
-    """Coordinates of all pixels, ``(count, 32, 32)``, seen from shapes that are moved, turned and scaled."""
+    """Draw shapes' places, angles and scales; returns coordinates of all pixels in them, ``(count, 32, 32)``."""
     count = len(radius)
     room = (SIDE - 1) / 2 - radius + 1.5  # a shape may leave the image by a pixel or so
     cosine, sine = _directions(count, rng)
@@ -166,20 +166,20 @@ def _local_coordinates(radius: Array, rng: np.random.Generator) -> tuple[Array, 
 
 
 def _directions(count: int, rng: np.random.Generator) -> tuple[Array, Array]:
-    """Unit vectors in all directions (not quite evenly), two arrays ``(count, 1, 1)``."""
+    """Draw unit vectors in all directions (not quite evenly), two arrays ``(count, 1, 1)``."""
     a, b = _uniform(rng, -1, 1, (2, count, 1, 1))
     length = np.sqrt(a * a + b * b) + 1e-12
     return a / length, b / length
 
 
 def _colours(count: int, rng: np.random.Generator) -> tuple[Array, Array]:
-    """Colours of background and shape, ``(count, 1, 1, 3)``; the shape is the lighter one, by 30 levels at least."""
+    """Draw colours of background and shape, ``(count, 1, 1, 3)``; the shape is lighter, by at least 30 levels."""
     background = _uniform(rng, 0, 120, (count, 1, 1, 3))
     return background, background + _uniform(rng, 30, 135, (count, 1, 1, 3))
 
 
 def _slope(count: int, rng: np.random.Generator) -> Array:
-    """Light that grows from one side of the image to the other, ``(count, 32, 32, 1)``, up to 20 levels."""
+    """Draw a linear gradient of light across each image, ``(count, 32, 32, 1)``, of up to 20 levels."""
     pixel = (np.arange(SIDE) - (SIDE - 1) / 2) / SIDE
     across, down = _uniform(rng, -20, 20, (2, count, 1, 1))
     slope: Array = across * pixel[None, None, :] + down * pixel[None, :, None]

@@ -1,4 +1,4 @@
-"""Folders and the names of files in them, gone through in order, with an account of what is not used."""
+"""Walk over folders of pictures in order, with an account of the files that are not used."""
 
 import os
 from collections import Counter
@@ -17,7 +17,7 @@ Files: TypeAlias = list[os.DirEntry[str]]
 
 
 class Tree:
-    """What is below ``root``; hidden files and folders are as if they were not there. Paths are relative to it."""
+    """Files and folders below ``root``, without hidden ones; paths are relative to it."""
 
     def __init__(self, root: Path):
         self.root = root
@@ -28,9 +28,9 @@ class Tree:
         self._loops: dict[str, None] = {}
 
     def look(self, folder: str) -> tuple[list[str], Files, Files]:
-        """Names of folders, pictures, and other files in a folder, sorted; DataError if it cannot be opened.
+        """List the folders, pictures and other files in a folder, sorted; DataError if it cannot be opened.
 
-        A link to the folder itself, or to one around it, is left out.
+        A link to the folder itself, or to a parent of it, is left out.
         """
         path = self.root / folder
         try:
@@ -52,11 +52,11 @@ class Tree:
         return [name for name in folders if name not in loops], pictures, others
 
     def picture_below(self, folder: str) -> str | None:
-        """The path of a picture in a folder, or in one of those below it."""
+        """Path of a picture in a folder, or in one of those below it; None if there is none."""
         return next((os.path.join(here, file.name) for here, files, _ in self._below(folder) for file in files), None)
 
     def _below(self, folder: str) -> Iterator[tuple[str, Files, Files]]:
-        """All folders from ``folder`` down, with their files; none twice, whatever links there are."""
+        """Iterate over all folders from ``folder`` down, with their files; none twice, whatever links there are."""
         waiting, seen = [folder], set()
         while waiting:
             here = waiting.pop()
@@ -67,7 +67,7 @@ class Tree:
                 waiting += [os.path.join(here, name) for name in reversed(folders)]
 
     def leave(self, others: Files) -> None:
-        """Take note of files that are not used, and of links that may once have led to folders."""
+        """Note files that are not used, and broken links."""
         for entry in others:
             if is_broken(entry):
                 self._broken.append(os.path.relpath(entry.path, self.root))
@@ -75,19 +75,19 @@ class Tree:
                 self._others[os.path.splitext(entry.name)[1].lower() or "without an ending"] += 1
 
     def leave_outside(self, folder: str) -> None:
-        """Take note of the files in a folder of folders."""
+        """Note the files in a folder of folders."""
         _, pictures, others = self.look(folder)
         self._outside += [os.path.join(folder, entry.name) for entry in pictures]
         self.leave(others)
 
     def leave_empty(self, folder: str) -> None:
-        """Take note of a folder without pictures, and of what is in it."""
+        """Note a folder without pictures, and the files in it."""
         self._empty.append(folder)
         for _, _, others in self._below(folder):
             self.leave(others)
 
     def told(self) -> Iterator[str]:
-        """What was taken note of, in words."""
+        """Describe what was noted, a line for each kind."""
         if self._others:
             kinds = (f"{count:,} {kind}" for kind, count in self._others.most_common())
             yield f"{_counted(self._others.total(), 'file')} not named like pictures: {_listed(kinds)}"
@@ -102,7 +102,7 @@ class Tree:
 
 
 def is_broken(entry: os.DirEntry[str]) -> bool:
-    """Tell whether an entry is a link that leads nowhere."""
+    """True if an entry is a link that leads nowhere."""
     return entry.is_symlink() and not os.path.exists(entry.path)
 
 

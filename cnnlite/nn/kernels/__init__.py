@@ -1,1 +1,1 @@
-"""Array functions without state: the arithmetic of the layers, on blocks of samples."""
+"""Stateless array functions: the arithmetic of the layers, on blocks of samples."""

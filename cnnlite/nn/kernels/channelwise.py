@@ -14,12 +14,12 @@ from cnnlite.runtime import engine
 from cnnlite.utils.types import Array, DType, Shape
 
 LONGEST = 16384
-"""Numbers in a row at the most, so that a repeated operand stays in the caches; NumPy is slower below 8192."""
+"""Maximum length of a row, so that a repeated operand stays in the caches; NumPy is slower below 8192."""
 
 
 @lru_cache(maxsize=256)
 def row_length(sample_shape: Shape) -> int:
-    """Numbers in a row for samples of this shape: as many trailing axes as `LONGEST` allows, the first one in part."""
+    """Length of a row for samples of this shape: as many trailing axes as `LONGEST` allows, the first one in part."""
     length = sample_shape[-1]
     for axis in reversed(sample_shape[:-1]):
         part = next(divisor for divisor in range(axis, 0, -1) if axis % divisor == 0 and length * divisor <= LONGEST)
@@ -51,7 +51,7 @@ def times(x: Array, factor: float) -> Array:
 
 
 def per_row(length: int, dtype: DType, *operands: Array) -> Array:
-    """Each of the (C,) operands repeated to a row, (operands, length)."""
+    """Repeat each of the (C,) operands to a row: (operands, length)."""
     count = len(operands[0])
     rows = np.empty((len(operands), length // count, count), dtype)
     for row, operand in zip(rows, operands, strict=True):
@@ -81,7 +81,7 @@ def channel_dots(a: Array, b: Array, channels: int) -> Array:
 
 
 def add_folds(row: Array, channels: int) -> Array:
-    """The sum of the stretches of ``channels`` numbers in one row, (length,) -> (C,)."""
+    """Sum of the stretches of ``channels`` numbers in one row, (length,) -> (C,)."""
     folds = row.reshape(-1, channels)
     total: Array = np.matmul(_ones(len(folds), row.dtype), folds)
     return total

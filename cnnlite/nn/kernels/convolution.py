@@ -1,4 +1,4 @@
-"""Convolution and its gradients: chooses the cheapest algorithm for the shape."""
+"""Convolution and its gradients, by the cheapest algorithm for the shape."""
 
 import math
 from functools import lru_cache
@@ -19,11 +19,11 @@ COPY, TRANSFORM = 8, 1.6
 LEAST_COPIED, LEAST_HEIGHT = 16, 8
 """Numbers in a row of a window, and rows of the output; with fewer, `unfold_rows` takes longer than its costs say."""
 FEW_CHANNELS = 16
-"""With at most so many, adding up windows pixel by pixel takes longer than multiplying by zeros."""
+"""With at most so many, adding windows to pixels (col2im) takes longer than multiplying by zeros."""
 
 
 def fits(algorithm: Algorithm, windows: Windows) -> bool:
-    """Whether ``algorithm`` can do convolutions of this geometry."""
+    """True if ``algorithm`` supports convolutions of this geometry."""
     if algorithm == "winograd":
         return winograd.fits(windows)
     return algorithm != "unfold_rows" or windows.stride[0] == 1
@@ -31,7 +31,7 @@ def fits(algorithm: Algorithm, windows: Windows) -> bool:
 
 @lru_cache(maxsize=1024)
 def choose(windows: Windows, filters: int, algorithm: Algorithm = "auto") -> Algorithm:
-    """The ``algorithm``; for ``auto``, the one that should take the least time.
+    """Choose the algorithm: the given one, or for ``auto`` the one of least cost.
 
     Costs are multiply-adds of a large matrix product per image; copying one number costs as much as `COPY` of them, and
     the small products of Winograd's transforms run at 1 / `TRANSFORM` of the speed of large ones.
@@ -65,13 +65,15 @@ def forward(
     *,
     keep: bool = False,
 ) -> tuple[Array, Array | None]:
-    """y[n, i, j, f] = bias[f] + sum over r, s, c of x[n, i*stride + r, j*stride + s, c] * weight[r, s, c, f].
+    """Convolve ``x`` with ``weight`` and add ``bias``.
+
+    y[n, i, j, f] = bias[f] + sum over r, s, c of x[n, i*stride + r, j*stride + s, c] * weight[r, s, c, f].
 
     ``x`` is (N, H, W, C), padded as ``windows`` say; ``weight`` (kernel_h, kernel_w, C, F); ``bias`` (F,); the result
     (N, out_h, out_w, F). A convolution as the field calls it: a cross-correlation, the kernel is not flipped.
 
     Returns:
-        y, and what to ``keep`` for `weight_gradient`: the windows as columns, if they are few and made at all, or None.
+        y, and with ``keep`` the im2col matrix for `weight_gradient`; None if it is large or was not computed.
     """
     algorithm = choose(windows, weight.shape[3], algorithm)
     if algorithm == "winograd":
@@ -82,12 +84,12 @@ def forward(
 
 
 def input_gradient(dy: Array, weight: Array, windows: Windows, algorithm: Algorithm = "auto") -> Array:
-    """The gradient for ``x``: a convolution of ``dy``.
+    """Gradient with respect to ``x``: a convolution of ``dy``.
 
     On the padded image, dx[i*s + a] = sum over r of dy[i - r] * weight[r*s + a] for each phase a < s (of each axis):
     for all phases together one convolution of stride 1 with the kernel turned by 180 degrees and s * s * C outputs.
-    Zeros make up the kernel where the stride does not divide its size; with many channels that is more work than adding
-    each window's gradient to its pixels.
+    Zeros fill up the kernel where the stride does not divide its size; with many channels that is more work than adding
+    each window's gradient to its pixels (col2im).
     """
     turned = None if windows.is_reshape else _turned(windows, weight.shape[3])
     if turned is None:
@@ -118,7 +120,7 @@ def input_gradient(dy: Array, weight: Array, windows: Windows, algorithm: Algori
 
 @lru_cache(maxsize=1024)
 def _turned(windows: Windows, filters: int) -> Windows | None:
-    """The geometry of the convolution in `input_gradient`; None if that is not the way."""
+    """Geometry of the convolution in `input_gradient`; None where col2im is to be used."""
     axes = []
     for size, kernel, stride, top, out in zip(
         windows.size, windows.kernel, windows.stride, windows.top_left, windows.out, strict=True
@@ -135,7 +137,7 @@ def _turned(windows: Windows, filters: int) -> Windows | None:
 def weight_gradient(
     x: Array, dy: Array, windows: Windows, dweight: Array, algorithm: Algorithm = "auto", columns: Array | None = None
 ) -> None:
-    """Write the gradient for the weights to ``dweight``; ``columns`` is what `forward` kept."""
+    """Write the gradient of the weights to ``dweight``; ``columns`` is the im2col matrix that `forward` kept."""
     algorithm = choose(windows, dweight.shape[3], algorithm)
     if algorithm == "winograd":
         winograd.weight_gradient(x, dy, windows, dweight)

@@ -1,7 +1,7 @@
-"""Batch normalization with the activation and the max pooling behind it, in the same passes over memory.
+"""Batch normalization fused with the activation and the max pooling after it, in the same passes over memory.
 
-Scale, shift and an activation that never falls keep the order of numbers, or turn it round: so the pooling can come
-first, and all that follows has less to do. Results are those of the three, one after the other, within rounding.
+Scale, shift and a monotonic activation keep the order of numbers, or reverse it: so pooling can come first and leave
+less to do. Results equal those of the three layers in turn, within rounding.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Elementwise(Protocol):
     """An activation as the kernels use it, on blocks."""
 
     from_output: bool
-    """Whether `gradient` needs the output ``y`` only and not the input ``x``."""
+    """True if `gradient` needs only the output ``y``, not the input ``x``."""
 
     def apply(self, x: Array, out: Array) -> None:
         """Write f(x) to ``out``, which may be ``x``."""
@@ -42,12 +42,12 @@ class Epilogue:
     scale: Array
     shift: Array
     activation: Elementwise | None
-    """f; None for none."""
+    """The function f, or None."""
     windows: Windows | None
-    """Of the max pooling; None for none."""
+    """Geometry of the max pooling, or None."""
 
     def forward(self, x: Array) -> tuple[Array, Array]:
-        """What is left of ``x`` (N, ..., C) after the pooling, and ``y``."""
+        """Compute pooled(x) and y for ``x`` (N, ..., C)."""
         pooled = x
         if self.windows is not None:
             signs = np.where(self.scale < 0, -1, 1).astype(x.dtype) if np.minimum.reduce(self.scale) < 0 else None
@@ -59,7 +59,7 @@ class Epilogue:
         return pooled, y
 
     def apply(self, x: Array, out: Array, *, activated: bool = True) -> None:
-        """Write y of a block of rows to ``out``, or what the activation is applied to."""
+        """Write y of a block of rows to ``out``; without ``activated``, the input of the activation."""
         np.multiply(x, self.scales, out=out)
         out += self.shifts
         if activated and self.activation is not None:
@@ -67,9 +67,9 @@ class Epilogue:
 
 
 def parameter_gradients(dy: Array, x: Array, y: Array, epilogue: Epilogue) -> tuple[Array, Array]:
-    """The gradient dz for what the activation was applied to, and dbeta and dgamma of these samples, (2, C) in float64.
+    """Gradient dz of the activation's input, and dbeta and dgamma of these samples, (2, C) in float64.
 
-    They are those of `normalization` for dz and what the pooling left, ``x`` (N, ..., C).
+    The latter are computed as in `normalization`, from dz and the pooled ``x`` (N, ..., C).
     """
     length, activation = epilogue.length, epilogue.activation
     if activation is None:
@@ -87,10 +87,9 @@ def parameter_gradients(dy: Array, x: Array, y: Array, epilogue: Epilogue) -> tu
 
 
 def input_gradient(dz: Array, x: Array, pooled: Array, sums: Array, m: int, epilogue: Epilogue) -> Array:
-    """The gradient for the input ``x`` (N, ..., C), of which the pooling left ``pooled``.
+    """Gradient with respect to the input ``x`` (N, ..., C), given ``pooled``, its values after pooling.
 
-    dx = dz * scale + x * slope + offset, as in `normalization`. Behind a max pooling, only the greatest of each window
-    have a dz.
+    dx = dz * scale + x * slope + offset, as in `normalization`. With max pooling, only maxima have a dz.
     """
     windows = epilogue.windows
     slope, offset = normalization.slope_and_offset(sums, m, epilogue.mean, epilogue.inv_std, epilogue.scale)

@@ -18,11 +18,11 @@ Pair: TypeAlias = int | tuple[int, int]
 
 
 MOST = 4096
-"""Pixels of a kernel, stride or padding at the most; more is a slip of the keyboard, and would overflow later."""
+"""Maximum kernel size, stride or padding, in pixels; more is a typing error, and would overflow later."""
 
 
 def pair(value: Pair, name: str, least: int = 1) -> tuple[int, int]:
-    """A height and a width from one number for both, or from two; ValueError below ``least`` or above `MOST`."""
+    """Expand one number or two to (height, width); ValueError below ``least`` or above `MOST`."""
     height, width = (value, value) if isinstance(value, int) else value
     if min(height, width) < least:
         raise OptionError(f"{name} must be at least {least}, not {value}", name)
@@ -33,7 +33,7 @@ def pair(value: Pair, name: str, least: int = 1) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Windows:
-    """Where windows of ``kernel`` size lie on a padded image, ``stride`` apart, and how many: ``out``."""
+    """Geometry of sliding windows: ``out`` windows of size ``kernel``, ``stride`` apart, on a padded image."""
 
     size: tuple[int, int]
     channels: int
@@ -49,11 +49,13 @@ class Windows:
     def fit(
         in_shape: Shape, kernel: tuple[int, int], stride: tuple[int, int], padding: Padding, *, exact: bool
     ) -> "Windows":
-        """The windows on images of ``in_shape`` (H, W, C).
+        """Fit windows to images of ``in_shape`` (H, W, C).
 
         out = floor((in + padding - kernel) / stride) + 1 (Dumoulin & Visin 2016, arXiv:1603.07285). Padding ``same``
-        makes out = ceil(in / stride), with the odd row or column of padding at the end. ValueError, with the
-        arithmetic, if no window fits, or with ``exact`` if windows do not reach the last row or column.
+        makes out = ceil(in / stride), with the odd row or column of padding at the end.
+
+        Raises:
+            ValueError: if no window fits, or with ``exact`` if windows do not reach the last row or column.
         """
         if len(in_shape) != 3:
             raise ValueError(f"expects images of shape (H, W, C), but its input has shape {in_shape}")
@@ -76,7 +78,7 @@ class Windows:
 
     @staticmethod
     def of_axes(channels: int, *axes: tuple[int, int, int, int, int, int]) -> "Windows":
-        """From size, kernel, stride, padding before and after, and number of windows of each of the two axes."""
+        """Construct from size, kernel, stride, padding before and after, and number of windows of each axis."""
         size, kernel, stride, top_left, bottom_right, out = zip(*axes, strict=True)
         return Windows(size, channels, kernel, stride, top_left, bottom_right, out)
 
@@ -88,7 +90,7 @@ class Windows:
 
     @cached_property
     def is_reshape(self) -> bool:
-        """Whether the windows in a row are the image itself: each is one pixel, or the only one is the whole image."""
+        """True if im2col is a reshape of the image: each window is one pixel, or the only one is the image."""
         if self.padded != self.size:
             return False
         return self.kernel == self.stride == (1, 1) or (self.kernel == self.size and self.out == (1, 1))
@@ -101,7 +103,7 @@ class Windows:
 
     @cached_property
     def of_rows(self) -> "Windows":
-        """Windows of one row, at each row of the padded image, as wide and as far apart as these."""
+        """Windows one row high, at each row of the padded image, with this width and horizontal stride."""
         out = (self.padded[0], self.out[1])
         return replace(self, kernel=(1, self.kernel[1]), stride=(1, self.stride[1]), out=out)
 
@@ -116,12 +118,12 @@ class Windows:
         return image[:, :, column : column + stride * (self.out[1] - 1) + 1 : stride]
 
     def places(self, image: Array) -> Iterator[Array]:
-        """Each place of all windows, in reading order, as a view (n, out_h, out_w, C) of padded images."""
+        """Iterate over the places of all windows in reading order, as views (n, out_h, out_w, C) of padded images."""
         for row, column in itertools.product(*map(range, self.kernel)):
             yield self.columns(self.rows(image, row), column)
 
     def taps(self, image: Array) -> Array:
-        """Each place of all windows side by side: (kernel_h * kernel_w, n, out_h, out_w, C), in scratch memory."""
+        """Copy each place of all windows to scratch memory: (kernel_h * kernel_w, n, out_h, out_w, C)."""
         shape = (math.prod(self.kernel), len(image), *self.out, image.shape[3])
         taps = engine.scratch("windows.taps", shape, image.dtype)
         self.copy_taps(taps, image)
@@ -138,7 +140,7 @@ class Windows:
         np.copyto(there, here) if back else np.copyto(here, there)
 
     def copy(self, image: Array, out: Array) -> None:
-        """Copy all windows of padded images into ``out``, of n * out_h * out_w * kernel_h * kernel_w * C numbers.
+        """Copy all windows of padded images to ``out``, n * out_h * out_w * kernel_h * kernel_w * C numbers (im2col).
 
         A row of a window is contiguous; NumPy copies it faster as one opaque element than as a loop over numbers.
         """
@@ -149,11 +151,11 @@ class Windows:
         np.copyto(np.ndarray(shape, row, out), np.ndarray(shape, row, image, 0, (sn, sy * sh, sx * sw, sy)))
 
     def pad(self, x: Array, value: float = 0.0) -> Array:
-        """``x`` (n, H, W, C) with a border of ``value``, as `framed` makes it."""
+        """Pad ``x`` (n, H, W, C) with ``value``, see `framed`."""
         return framed(x, self.top_left, self.padded, value)
 
     def scatter(self, taps: Array, dx: Array) -> None:
-        """Write the sum of what ``taps`` (kernel_h * kernel_w, n, out_h, out_w, C) bring to their pixels to ``dx``."""
+        """Write to ``dx`` the sums over pixels of ``taps`` (kernel_h * kernel_w, n, out_h, out_w, C) (col2im)."""
         bordered = self.padded != self.size
         image = engine.scratch("windows.image", (len(dx), *self.padded, self.channels), dx.dtype) if bordered else dx
         if self.kernel == self.stride and taps.flags.c_contiguous:  # each pixel is in one window at the most
@@ -171,9 +173,10 @@ class Windows:
 
 
 def framed(x: Array, top_left: tuple[int, int], size: tuple[int, int], value: float = 0.0) -> Array:
-    """``x`` (n, H, W, C) from ``top_left`` on in images of ``size`` that are ``value`` elsewhere, contiguous.
+    """Place ``x`` (n, H, W, C) at ``top_left`` in images of ``size`` that are ``value`` elsewhere.
 
-    They are in scratch memory; ``x`` itself where it is of this size.
+    Returns:
+        Contiguous images in scratch memory; ``x`` itself if it has this size.
     """
     (top, left), (n, height, width, channels) = top_left, x.shape
     if (height, width) == size:
@@ -189,7 +192,7 @@ def framed(x: Array, top_left: tuple[int, int], size: tuple[int, int], value: fl
 
 
 def strides(image: Array) -> tuple[int, ...]:
-    """Bytes from one to the next on each axis of contiguous images; NumPy's own may be anything for a length of 1."""
+    """Strides in bytes of contiguous images; NumPy's own may be anything on axes of length 1."""
     return _strides(image.shape, image.itemsize)
 
 

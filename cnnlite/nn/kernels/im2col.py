@@ -1,4 +1,4 @@
-"""Convolution as a matrix product: windows are copied into the rows of a matrix, the weights are its partner.
+"""Convolution by im2col: windows are copied to the rows of a matrix, which is multiplied by the weights.
 
 Chellapilla, Puri & Simard 2006, "High performance convolutional neural networks for document processing". Two ways of
 copying: whole windows (kernel_h * kernel_w copies of each pixel, one product), or their rows alone (kernel_w copies,
@@ -18,23 +18,23 @@ from cnnlite.runtime import engine
 from cnnlite.utils.types import Array
 
 LARGE_WEIGHTS = 512 * 1024
-"""Bytes of weights from which on a matrix product needs `LEAST_ROWS`, and partial sums of gradients cost too much."""
+"""Bytes of weights above which a matrix product needs `LEAST_ROWS`, and partial sums of gradients cost too much."""
 LEAST_ROWS = 256
 PIECES = 16
 """Parts of the gradient of large weights, each computed by one core."""
 CHUNKS = 16
 """Partial sums of the gradient of smaller weights."""
 CHUNK_BYTES = 32 * 2**20
-"""What the unfolded images of a chunk of samples may take where they are unfolded before being multiplied."""
+"""Maximum size of the im2col matrix of a chunk of samples, where it is computed before being multiplied."""
 
 KEPT_BYTES = 2**20
-"""Unfolded images that take more are unfolded again for the gradient: that costs less than reading them from memory."""
+"""Maximum size of an im2col matrix kept for the gradient: to compute a larger one again costs less than to read it."""
 
 
 def im2col(x: Array, windows: Windows, out: Array | None = None) -> Array:
-    """Windows of a block as rows: (n * out_h * out_w, kernel_h * kernel_w * C).
+    """Copy the windows of a block to rows: (n * out_h * out_w, kernel_h * kernel_w * C).
 
-    They are written to ``out``, or to scratch memory if there is none; or they are a view of ``x`` where they can be.
+    They go to ``out``, or to scratch memory if it is None; where no copy is needed, the result is a view of ``x``.
     """
     count = len(x) * math.prod(windows.out)
     if windows.is_reshape:
@@ -46,14 +46,14 @@ def im2col(x: Array, windows: Windows, out: Array | None = None) -> Array:
 
 
 def rows(x: Array, windows: Windows) -> Array:
-    """The rows of all windows of a block: (n, padded_h, out_w, kernel_w * C), in scratch memory or a view of ``x``."""
+    """Rows of all windows of a block: (n, padded_h, out_w, kernel_w * C), in scratch memory or a view of ``x``."""
     return im2col(x, windows.of_rows).reshape(len(x), *windows.of_rows.out, -1)
 
 
 def forward(
     x: Array, weight: Array, bias: Array | None, windows: Windows, *, keep: bool = False
 ) -> tuple[Array, Array | None]:
-    """The convolution of ``x`` with ``weight``, by whole windows; and these, to ``keep``, if they take little."""
+    """Convolve ``x`` with ``weight``, by whole windows; with ``keep``, return their matrix too if it is small."""
     filters = weight.shape[3]
     matrix = weight.reshape(-1, filters)
     pixels = math.prod(windows.out)
@@ -74,7 +74,7 @@ def forward(
 
 
 def forward_rows(x: Array, weight: Array, bias: Array | None, windows: Windows) -> Array:
-    """The convolution of ``x`` with ``weight``, by rows of windows; for vertical stride 1."""
+    """Convolve ``x`` with ``weight``, by rows of windows; for vertical stride 1."""
     kh, kw, c, filters = weight.shape
     out_h, out_w = windows.out
     y = engine.empty((len(x), out_h, out_w, filters), x.dtype)
@@ -93,7 +93,7 @@ def forward_rows(x: Array, weight: Array, bias: Array | None, windows: Windows) 
 
 
 def input_gradient(dy: Array, weight: Array, windows: Windows) -> Array:
-    """The gradient for the input of a convolution of any stride: the transpose of each step of `forward`."""
+    """Gradient with respect to the input, for any stride: the transpose of each step of `forward` (col2im)."""
     filters = weight.shape[3]
     transposed = weight.reshape(-1, filters).T
     dx = engine.empty((len(dy), *windows.size, windows.channels), dy.dtype)
@@ -112,7 +112,7 @@ def input_gradient(dy: Array, weight: Array, windows: Windows) -> Array:
 
 
 def weight_gradient(x: Array, dy: Array, windows: Windows, dweight: Array, columns: Array | None = None) -> None:
-    """Write the gradient for the weights to ``dweight``, by whole windows: those in ``columns`` if it is given."""
+    """Write the gradient of the weights to ``dweight``, by whole windows: those in ``columns`` if given."""
     filters = dweight.shape[3]
 
     def product(start: int, stop: int, out: Array) -> None:
@@ -130,7 +130,7 @@ def weight_gradient(x: Array, dy: Array, windows: Windows, dweight: Array, colum
 
 
 def _add_chunk(x: Array, dy: Array, windows: Windows, dweight: Array, *, add: bool) -> None:
-    """Unfold a chunk of samples, then share out the rows of the gradient: each is written, or added to, by one core."""
+    """Compute im2col of a chunk, then the gradient: each piece of its rows is written, or added to, by one core."""
     filters, pixels = dweight.shape[3], math.prod(windows.out)
     gradient, right = dweight.reshape(-1, filters), dy.reshape(-1, filters)
     unfolded = engine.empty((len(x) * pixels, len(gradient)), x.dtype)
@@ -148,7 +148,7 @@ def _add_chunk(x: Array, dy: Array, windows: Windows, dweight: Array, *, add: bo
 
 
 def weight_gradient_rows(x: Array, dy: Array, windows: Windows, dweight: Array) -> None:
-    """Write the gradient for the weights to ``dweight``, by rows of windows; for vertical stride 1."""
+    """Write the gradient of the weights to ``dweight``, by rows of windows; for vertical stride 1."""
     kh, kw, c, filters = dweight.shape
     out_h, pixels = windows.out[0], math.prod(windows.out)
 
@@ -163,16 +163,16 @@ def weight_gradient_rows(x: Array, dy: Array, windows: Windows, dweight: Array) 
 
 
 def _sample_bytes(windows: Windows, filters: int, itemsize: int) -> int:
-    """What unfolding one sample touches: the unfolded image and the output."""
+    """Bytes that im2col of one sample touches: its copied windows and the output."""
     return math.prod(windows.out) * (math.prod(windows.kernel) * windows.channels + filters) * itemsize
 
 
 def _sample_bytes_of_rows(windows: Windows, filters: int, itemsize: int) -> int:
-    """What unfolding the rows of one sample touches: its copied rows, the output and one part of it."""
+    """Bytes that im2col of one sample by rows touches: its copied rows, the output and one part of it."""
     copied = windows.padded[0] * windows.kernel[1] * windows.channels
     return windows.out[1] * (copied + 2 * windows.out[0] * filters) * itemsize
 
 
 def _least_samples(windows: Windows, weight: Array) -> int:
-    """Samples that give a product rows enough to pay for loading large weights."""
+    """Minimum number of samples whose product has enough rows to pay for loading large weights."""
     return math.ceil(LEAST_ROWS / math.prod(windows.out)) if weight.nbytes > LARGE_WEIGHTS else 1

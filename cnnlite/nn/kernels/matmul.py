@@ -16,7 +16,7 @@ For products of many rows with a small matrix that is up to 1.6 times as fast, s
 """
 LEAST_ROWS = 32
 LEAST_SUM, MOST_SUM = 96, 128
-"""Rows that a piece of a sum of products has; with fewer, adding the pieces costs more than is won."""
+"""Rows in a piece of a sum of products; with fewer, adding the pieces costs more than it saves."""
 
 
 def matmul(a: Array, b: Array, out: Array) -> Array:
@@ -58,9 +58,9 @@ def sum_of_products(a: Array, b: Array, out: Array) -> None:
 def sum_over_blocks(
     product: Callable[[int, int, Array], None], count: int, item_bytes: int, out: Array, most_parts: int
 ) -> None:
-    """Write to ``out`` the sum of what ``product(start, stop, part)`` writes to ``part`` for blocks of ``count`` items.
+    """Sum what ``product(start, stop, part)`` writes to ``part`` for blocks of ``count`` items, into ``out``.
 
-    On all threads: each of the partial sums, ``most_parts`` or fewer, is that of consecutive blocks.
+    Runs on all threads, with up to ``most_parts`` partial sums, each over consecutive blocks.
     """
     chunks = engine.even(count, min(most_parts, len(engine.blocks(count, item_bytes))))
     sums = engine.empty((len(chunks), *out.shape), out.dtype) if len(chunks) > 1 else out[None]
@@ -76,7 +76,7 @@ def sum_over_blocks(
 
 
 def write_or_add(product: Callable[..., object], *arguments: Any, out: Array, add: bool) -> None:
-    """Let ``product(*arguments, out)`` write to ``out``, or ``add`` to ``out`` what it would write."""
+    """Call ``product(*arguments, out)`` to write to ``out``, or ``add`` to ``out`` what it would write."""
     part = engine.scratch("products.added", out.shape, out.dtype) if add else out
     product(*arguments, part)
     if add:
@@ -85,7 +85,7 @@ def write_or_add(product: Callable[..., object], *arguments: Any, out: Array, ad
 
 @lru_cache(maxsize=1024)
 def _rows(count: int, least: int, most: int) -> int:
-    """The greatest divisor of ``count`` from ``least`` to ``most``, or ``count`` itself if there is none."""
+    """Largest divisor of ``count`` from ``least`` to ``most``, or ``count`` itself if there is none."""
     for rows in range(min(count, most), least - 1, -1):
         if count % rows == 0:
             return rows

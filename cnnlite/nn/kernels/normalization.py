@@ -53,7 +53,7 @@ def moments(x: Array) -> tuple[Array, Array]:
 
 
 def forward(x: Array, scale: Array, shift: Array) -> Array:
-    """Y = x * scale + shift for ``x`` (N, ..., C) and float64 ``scale`` and ``shift`` (C,)."""
+    """Scale and shift: y = x * scale + shift, for ``x`` (N, ..., C) and float64 ``scale`` and ``shift`` (C,)."""
     scales, shifts = per_row(row_length(x.shape[1:]), x.dtype, scale, shift)
     y = engine.empty(x.shape, x.dtype)
 
@@ -93,7 +93,7 @@ def parameter_gradients(
 
 
 def slope_and_offset(sums: Array, m: int, mean: Array, inv_std: Array, scale: Array) -> tuple[Array, Array]:
-    """The two last terms of dx = gamma * inv_std * (dy - dbeta / m - xhat * dgamma / m) as x * slope + offset.
+    """Last two terms of dx = gamma * inv_std * (dy - dbeta / m - xhat * dgamma / m) as x * slope + offset.
 
     In the whole batch, ``sums`` (2, C) are dbeta and dgamma, and a channel has ``m`` numbers.
     """
@@ -104,7 +104,7 @@ def slope_and_offset(sums: Array, m: int, mean: Array, inv_std: Array, scale: Ar
 
 
 def input_gradient(dy: Array, x: Array, scale: Array, slope: Array, offset: Array) -> Array:
-    """Gradient dx = dy * scale + x * slope + offset for ``x``; see `slope_and_offset`."""
+    """Gradient with respect to ``x``: dx = dy * scale + x * slope + offset; see `slope_and_offset`."""
     scales, slopes, offsets = per_row(row_length(x.shape[1:]), x.dtype, scale, slope, offset)
     dx = engine.empty(x.shape, x.dtype)
 

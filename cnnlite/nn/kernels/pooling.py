@@ -15,7 +15,7 @@ from cnnlite.utils.types import Array
 
 
 def max_forward(x: Array, windows: Windows, signs: Array | None = None) -> Array:
-    """The greatest number in each window; padding never wins. Where ``signs`` (C,) are -1, the least number instead."""
+    """Maximum of each window; padding never wins. Where ``signs`` (C,) are -1, the minimum instead."""
     y = engine.empty((len(x), *windows.out, windows.channels), x.dtype)
 
     def block(start: int, stop: int) -> None:
@@ -31,7 +31,7 @@ def max_forward(x: Array, windows: Windows, signs: Array | None = None) -> Array
 
 
 def _greatest(x: Array, windows: Windows, y: Array) -> None:
-    """Write the greatest number of each window of a block to ``y``: first over the rows of windows, then columns."""
+    """Write the maximum of each window of a block to ``y``: first over rows of windows, then over columns."""
     (kh, kw), (out_h, _) = windows.kernel, windows.out
     image = windows.pad(x, -math.inf)
     rows = engine.scratch("pooling.rows", (len(x), out_h, *image.shape[2:]), x.dtype)
@@ -46,7 +46,7 @@ def _maximum(arrays: Sequence[Array], out: Array) -> None:
 
 
 def max_backward(dy: Array, x: Array, y: Array, windows: Windows) -> Array:
-    """``dy`` goes to the number of each window that equals ``y``; of several, to the first in reading order."""
+    """Gradient with respect to ``x``: ``dy`` goes to the maximum of each window, the first in reading order."""
     dx = engine.empty(x.shape, x.dtype)
 
     def block(start: int, stop: int) -> None:
@@ -57,7 +57,7 @@ def max_backward(dy: Array, x: Array, y: Array, windows: Windows) -> Array:
 
 
 def max_gradient_of_block(dy: Array, x: Array, y: Array, windows: Windows, dx: Array) -> None:
-    """Write `max_backward` of a block to ``dx``: each tap that reaches ``y`` takes all that is left of ``dy``."""
+    """Write `max_backward` of a block to ``dx``: each tap that equals ``y`` takes all that is left of ``dy``."""
     taps = windows.taps(windows.pad(x, -math.inf))
     wins = engine.scratch("pooling.wins", y.shape, np.bool_)
     rest = engine.scratch("pooling.rest", y.shape, y.dtype)
@@ -71,7 +71,7 @@ def max_gradient_of_block(dy: Array, x: Array, y: Array, windows: Windows, dx: A
 
 
 def average_forward(x: Array, windows: Windows) -> Array:
-    """The mean of each window; padding counts as zeros."""
+    """Mean of each window; padding counts as zeros."""
     y = engine.empty((len(x), *windows.out, windows.channels), x.dtype)
     share = x.dtype.type(1 / math.prod(windows.kernel))
 
@@ -85,7 +85,7 @@ def average_forward(x: Array, windows: Windows) -> Array:
 
 
 def average_backward(dy: Array, windows: Windows) -> Array:
-    """``dy`` goes to all places of each window in equal shares."""
+    """Gradient with respect to the input: ``dy`` goes to all places of each window in equal shares."""
     dx = engine.empty((len(dy), *windows.size, windows.channels), dy.dtype)
     share = dy.dtype.type(1 / math.prod(windows.kernel))
 

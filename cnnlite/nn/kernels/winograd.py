@@ -42,25 +42,25 @@ LOCAL_NUMBERS = 128 * 128
 LEAST_TILES, MOST_TILES = 48, 128
 """Tiles of such a block: enough rows for the matrix products."""
 PARTIAL_BYTES = 16 * 2**20
-"""What the partial sums of a gradient for weights may take."""
+"""Bytes that partial sums of a weight gradient may take."""
 CHUNK_BYTES = 24 * 2**20
-"""What the tiles of a chunk may take where all cores do one step of it after the other."""
+"""Bytes that the tiles of a chunk may take where all cores do one step of it after the other."""
 WEIGHTS = 512
 """Weights that are transformed in one product, small enough for the L1 cache."""
 
 
 def fits(windows: Windows) -> bool:
-    """Whether this algorithm can be used."""
+    """True if the kernel is 3x3 and the stride 1."""
     return windows.kernel == (3, 3) and windows.stride == (1, 1)
 
 
 def tile_counts(windows: Windows) -> tuple[int, int]:
-    """Rows and columns of tiles on an image."""
+    """Number of rows and columns of tiles on an image."""
     return math.ceil(windows.out[0] / 4), math.ceil(windows.out[1] / 4)
 
 
 def forward(x: Array, weight: Array, bias: Array | None, windows: Windows) -> Array:
-    """The convolution of ``x`` (N, H, W, C) with ``weight`` (3, 3, C, F).
+    """Convolve ``x`` (N, H, W, C) with ``weight`` (3, 3, C, F) and add ``bias``.
 
     In float32 the largest error is about 1e-5 of the largest output.
     """
@@ -86,7 +86,7 @@ def forward(x: Array, weight: Array, bias: Array | None, windows: Windows) -> Ar
 
 
 def _forward_chunk(x: Array, transformed: Array, bias: Array | None, windows: Windows, y: Array) -> None:
-    """Each step for all samples before the next, so that products have many rows for their many weights."""
+    """Do each step for all samples before the next, so that products have many rows for their many weights."""
     tiles = len(x) * math.prod(tile_counts(windows))
     inputs, products = (engine.empty((TAPS, tiles, channels), x.dtype) for channels in transformed.shape[1:])
     _for_tiles(_transform_input, x, windows, inputs)
@@ -208,11 +208,11 @@ def _transform_output_gradient(dy: Array, windows: Windows, out: Array) -> None:
 
 
 def _local_bytes(per_sample: int, channels: int, filters: int) -> int:
-    """What a sample counts for where a core does all steps of a block by itself."""
+    """Bytes that a sample counts for where a core does all steps of a block by itself."""
     tiles = max(LEAST_TILES, min(MOST_TILES, LOCAL_NUMBERS // (channels + filters)))
     return engine.BLOCK_BYTES * per_sample // tiles
 
 
 def _chunks(count: int, numbers_per_tap: int, itemsize: int) -> tuple[tuple[int, int], ...]:
-    """Even chunks of samples whose tiles take `CHUNK_BYTES` at the most."""
+    """Split samples evenly into chunks whose tiles take `CHUNK_BYTES` at most."""
     return engine.even(count, min(count, math.ceil(count * TAPS * numbers_per_tap * itemsize / CHUNK_BYTES)))

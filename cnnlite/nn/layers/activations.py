@@ -16,9 +16,9 @@ class Activation(Layer):
     """y = f(x) for each number; a subclass writes f and its derivative for a block."""
 
     from_output = False
-    """Whether `gradient` needs the output ``y`` only; then the input is not kept."""
+    """True if `gradient` needs only the output ``y``; the input is not kept then."""
     monotonic = False
-    """Whether f(a) <= f(b) for all a < b; then a pooling may come first, see `fusion`."""
+    """True if f(a) <= f(b) for all a < b; a max pooling may come first then, see `fusion`."""
 
     @abstractmethod
     def apply(self, x: Array, out: Array) -> None:
@@ -38,7 +38,7 @@ class Activation(Layer):
         return self.backward_from(dy, *self.kept())
 
     def backward_from(self, dy: Array, x: Array, y: Array) -> Array:
-        """The gradient for ``x`` from that for ``y``, dy * f'(x), all of shape (N, ...), in a new array."""
+        """Gradient with respect to ``x``, dy * f'(x), in a new array; all of shape (N, ...)."""
         dx = engine.empty(dy.shape, dy.dtype)
         for_rows(self.gradient, dy, x, y, dx)
         return dx
@@ -181,7 +181,7 @@ class GELU(Activation):
     SCALE = math.sqrt(2 / math.pi)
     CUBIC = 0.044715
     FAR = 10.0
-    """Where f' is 0 or 1 to the last digit, in float64 too."""
+    """Distance from 0 at which f' is 0 or 1 to the last digit, in float64 too."""
 
     def _tanh(self, x: Array, square: Array) -> Array:
         t = engine.scratch("activation.part", x.shape, x.dtype)

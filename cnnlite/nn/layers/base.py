@@ -1,4 +1,4 @@
-"""The layer protocol: what every layer is, and the registry that configs find them in."""
+"""The layer protocol, and the registry in which configs find layers."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ from cnnlite.utils.types import Array, DType, Shape
 
 
 def dotted(prefix: str, name: str) -> str:
-    """The full name of what is called ``name`` in the layer ``prefix``, which is empty for the whole model."""
+    """Join ``prefix`` and ``name`` with a dot; the prefix of the whole model is empty."""
     return f"{prefix}.{name}" if prefix else name
 
 
@@ -26,19 +26,19 @@ class Context:
     """One pass of a batch through the network, as its layers see it."""
 
     training: bool = False
-    """Whether a ``backward`` is to come, and layers such as dropout and batch norm do what is for training only."""
+    """True if a ``backward`` is to come, and layers such as dropout and batch norm act as in training."""
     step: int = 0
-    """Number of the training step: whatever a layer draws at random is a function of it."""
+    """Number of the training step; random draws of layers are functions of it."""
     ranks: Communicator = _ALONE
-    """Adds up what is of the whole batch, of which this process may compute a part."""
+    """Communicator that sums over the whole batch, of which this process may compute a part."""
 
 
 Init = Callable[[np.random.Generator, Shape], Array]
-"""Draws an array of a shape."""
+"""Function that draws an array of a given shape."""
 
 
 class Spec(NamedTuple):
-    """An array that a layer needs: its shape, and its first numbers or number."""
+    """Declaration of an array: its shape, its initializer or initial value, and whether it is trained."""
 
     shape: Shape
     init: Init | float
@@ -48,14 +48,14 @@ class Spec(NamedTuple):
 class Layer(ABC):
     """One step of a network, with its trained arrays and the gradients of the loss for them.
 
-    The constructor only takes options. ``infer`` receives the shape of a sample, checks that it fits, declares the
-    arrays of the layer, and says what shape comes out; ``allocate`` makes them: ``params``, ``grads`` and ``buffers``.
-    ``forward`` and ``backward`` then alternate:
+    The constructor only takes options. ``infer`` checks the shape of an input sample, declares the layer's arrays and
+    returns the output shape; ``allocate`` makes the arrays: ``params``, ``grads`` and ``buffers``. ``forward`` and
+    ``backward`` then alternate:
 
-    - Nobody changes ``x``, ``dy`` or what a layer returns: branches of a network share them, and what is returned may
+    - ``x``, ``dy`` and returned arrays are never changed: branches of a network share them, and a returned array may
       be ``x`` itself, or kept for ``backward``.
     - ``backward`` writes ``grads``, it does not add to them.
-    - What ``forward`` keeps for ``backward`` is in ``_kept``, only in training; ``kept`` hands it out once.
+    - ``forward`` saves what ``backward`` needs in ``_kept``, only in training; ``kept`` returns it once.
 
     Activations are channels last, ``(N, H, W, C)`` or ``(N, features)``.
     """
@@ -63,19 +63,19 @@ class Layer(ABC):
     path: str = ""
     """Place in the config, such as ``model[4].conv2d``; part of error messages."""
     needs_dx: bool = True
-    """False where nobody uses the gradient for the input, as in a network's first layers."""
+    """False where the gradient of the input is not used, as in a network's first layers."""
     is_frozen: bool = False
-    """True once its parameters are trained no more; see `Network.freeze`."""
+    """True once its parameters are no longer trained; see `Network.freeze`."""
     multiply_adds: int = 0
-    """Multiplications and additions, counted as one, of the forward pass for one sample; set by ``infer``."""
+    """Multiply-adds of the forward pass for one sample; set by ``infer``."""
     out_shape: Shape = ()
-    """Shape of an output sample; noted for each layer of a network when it is inferred."""
+    """Shape of an output sample; set for each layer of a network when it is inferred."""
     least_batch: int = 1
-    """How many images a batch must have to train on; set by ``infer``."""
+    """Minimum batch size to train on; set by ``infer``."""
     fit_images: int = 0
-    """How many training images the layer wants to see before training begins; see `fit`."""
+    """Number of training images that `fit` takes; 0 for none."""
     layer_count: int = 1
-    """How many layers this is, with those inside it."""
+    """Number of layers, this one and those inside it."""
 
     def __init__(self) -> None:
         self.specs: dict[str, Spec] = {}
@@ -86,22 +86,25 @@ class Layer(ABC):
         self._kept: Any = None
 
     def infer(self, in_shape: Shape) -> Shape:
-        """Infer the shape of an output sample, and declare arrays; ValueError if ``in_shape`` does not fit.
+        """Infer the shape of an output sample, and declare arrays with `add_param` and `add_buffer`.
 
-        Takes no memory, and may be called again. Layers without arrays that keep the shape have no need of their own.
+        Takes no memory, and may be called again. Layers without arrays that keep the shape need not override it.
+
+        Raises:
+            ValueError: if ``in_shape`` does not fit.
         """
         return in_shape
 
     def add_param(self, name: str, shape: Shape, init: Init | float = 0.0) -> None:
-        """Declare an array that is trained, for ``infer``."""
+        """Declare a trained array, in ``infer``."""
         self.specs[name] = Spec(shape, init, trained=True)
 
     def add_buffer(self, name: str, shape: Shape, init: Init | float = 0.0) -> None:
-        """Declare an array that belongs to the layer's state and is not trained, for ``infer``."""
+        """Declare an array of the layer's state that is not trained, in ``infer``."""
         self.specs[name] = Spec(shape, init, trained=False)
 
     def allocate(self, rng: np.random.Generator, dtype: DType) -> None:
-        """Make all declared arrays, of this layer and then of those inside it, with numbers drawn in this order."""
+        """Make all declared arrays of this layer and then of those inside it, drawing in this order."""
         for name, (shape, init, trained) in self.specs.items():
             value = np.empty(shape, dtype)
             value[...] = init(rng, shape) if callable(init) else init
@@ -119,45 +122,45 @@ class Layer(ABC):
 
     @abstractmethod
     def forward(self, x: Array, context: Context) -> Array:
-        """The output for a batch ``x`` of shape ``(N, *in_shape)``."""
+        """Compute the output for a batch ``x`` of shape ``(N, *in_shape)``."""
 
     @abstractmethod
     def backward(self, dy: Array) -> Array | None:
-        """From the gradient for the output, write ``grads`` and return the gradient for the input.
+        """Write ``grads`` and return the gradient of the input, given the gradient ``dy`` of the output.
 
         Uses up what the last training ``forward`` kept: where it kept something, a second call raises. May return None
         if not ``needs_dx``.
         """
 
     def kept(self) -> Any:
-        """Take what the last training ``forward`` put into ``_kept``, once; RuntimeError if there is nothing."""
+        """Return what the last training ``forward`` kept, once; RuntimeError if there is nothing."""
         if self._kept is None:
             raise RuntimeError("backward needs a forward with training=True before it, each time")
         kept, self._kept = self._kept, None
         return kept
 
     def forget(self) -> None:
-        """Let go of what this layer and those below it keep, where no ``backward`` is to come."""
+        """Drop what this layer and those below it keep, where no ``backward`` is to come."""
         for _, layer in self.walk():
             layer._kept = None
 
     def skip_dx(self) -> None:
-        """Tell the layer that nobody uses the gradient for its input."""
+        """Tell the layer that the gradient of its input is not used."""
         self.needs_dx = False
 
     def fit(self, x: Array) -> None:  # noqa: B027 (most layers need nothing)
-        """Work out buffers from ``x``, the layer's inputs for the first training images; called once, before training.
+        """Compute buffers from ``x``, the layer's inputs for the first training images; called once, before training.
 
-        A resumed run and an evaluation have the buffers from their checkpoint.
+        A resumed run and an evaluation load the buffers from their checkpoint.
         """
 
     @property
     def most_fit_images(self) -> int:
-        """The most that this layer, or one below it, wants to see in `fit`; 0 if none does."""
+        """Maximum ``fit_images`` of this layer and those below it."""
         return max(layer.fit_images for _, layer in self.walk())
 
     def infer_child(self, name: str, child: "Layer", in_shape: Shape) -> Shape:
-        """Infer ``child`` as part of this layer; its parameters are called ``name.*``. Errors say whose they are."""
+        """Infer ``child`` as part of this layer; its parameters are called ``name.*``, its errors name its place."""
         self.children[name] = child
         try:
             child.out_shape = child.infer(in_shape)
@@ -166,7 +169,7 @@ class Layer(ABC):
         return child.out_shape
 
     def walk(self, prefix: str = "") -> Iterator[tuple[str, "Layer"]]:
-        """This layer and all below it, depth first, each with its dotted name (``3.body.0``)."""
+        """Iterate over this layer and all below it, depth first, with dotted names (``3.body.0``)."""
         yield prefix, self
         for name, child in self.children.items():
             yield from child.walk(dotted(prefix, name))

@@ -1,4 +1,4 @@
-"""Layers made of layers."""
+"""Containers: layers made of layers."""
 
 import copy
 import itertools
@@ -16,7 +16,7 @@ from cnnlite.utils.rng import stream
 from cnnlite.utils.types import Array, DType, Shape
 
 MOST_LAYERS = 10_000
-"""More are a mistake in a config, and would take minutes to build."""
+"""Maximum number of layers; more are a mistake in a config, and would take minutes to build."""
 
 
 @layers.register("sequential")
@@ -32,7 +32,7 @@ class Sequential(Layer):
         self.layers = layers
         self.layer_count = 1 + sum(layer.layer_count for layer in layers)
         self.steps = list(layers)
-        """The layers that work, one after the other; others are fused into the one before them, see `fusion`."""
+        """Layers that are called, in order; the others are fused into the one before them, see `fusion`."""
         self._first = 0  # of the steps, the one where the backward pass ends
 
     def infer(self, in_shape: Shape) -> Shape:
@@ -73,7 +73,7 @@ class Sequential(Layer):
 
 @layers.register("parallel")
 class Parallel(Layer):
-    """The same input through several branches, whose outputs are joined (Szegedy et al. 2014, arXiv:1409.4842).
+    """Branches applied to the same input, whose outputs are joined (Szegedy et al. 2014, arXiv:1409.4842).
 
     Args:
         branches: the branches; an empty list passes its input on. Their parameters are called ``0.*``, ``1.*``, ...
@@ -89,14 +89,14 @@ class Parallel(Layer):
         self.layer_count = 1 + sum(branch.layer_count for branch in branches)
         self.merge = merge
         self.activation: Activation | None = None
-        """Of the sum, before it leaves the cache; see `fusion`."""
+        """Activation fused into the sum, before it leaves the cache; see `fusion`."""
 
     def infer(self, in_shape: Shape) -> Shape:
         named = zip(self.names, self.branches, strict=True)
         return self.joined([self.infer_child(name, branch, in_shape) for name, branch in named])
 
     def joined(self, shapes: Sequence[Shape]) -> Shape:
-        """Check that the branches' outputs go together; ValueError if not. Returns the shape of the whole."""
+        """Shape of the joined outputs; ValueError if the branches' ``shapes`` do not go together."""
         comparable = [shape[:-1] for shape in shapes] if self.merge == "concat" else shapes
         if len(set(comparable)) > 1:
             raise ValueError(f"cannot {self.merge} branches with outputs of shapes {', '.join(map(str, shapes))}")
@@ -113,7 +113,7 @@ class Parallel(Layer):
             branch.skip_dx()
 
     def factors(self, context: Context) -> Sequence[float]:
-        """Factors of the branches' outputs in this pass; one that is 0 leaves its branch out."""
+        """Factors of the branches' outputs in this pass; 0 leaves a branch out."""
         return [1.0] * len(self.branches)
 
     def forward(self, x: Array, context: Context) -> Array:
@@ -154,7 +154,7 @@ def _clear_gradients(layer: Layer) -> None:
 
 
 def _sum(arrays: Sequence[Array], activation: Activation | None = None) -> Array:
-    """The activation of the sum, in a new array: what is summed may be somebody else's."""
+    """Sum arrays and apply the activation, in a new array: the summands may be shared."""
     if len(arrays) == 1 and activation is None:
         return arrays[0]
 
@@ -218,10 +218,10 @@ class Residual(Parallel):
 
 @layers.register("repeat")
 class Repeat(Sequential):
-    """The same layers several times one after the other, each time with parameters of their own.
+    """Layers repeated one after the other, each time with parameters of their own.
 
     Args:
-        times: how often.
+        times: number of repetitions.
         body: the layers. Their parameters are called ``0.*`` the first time, then ``1.*``, ...
     """
 

@@ -22,7 +22,7 @@ class Conv2d(Layer):
         kernel_size: height and width of a filter; one number for both.
         stride: steps between windows.
         padding: zeros on each side, or ``same`` (out = ceil(in / stride)), or ``valid`` (none).
-        bias: whether a number is added to each channel; leave it out before a batch norm, which subtracts it again.
+        bias: add a bias to each channel; leave it out before a batch norm, which subtracts it again.
         init: ``he``, ``glorot``, ``normal`` (deviation 0.01), ``unit`` (deviation 1), or ``dirac`` (copies the input).
         exact: refuse an input whose last rows or columns no window reaches.
         algorithm: ``auto`` chooses the fastest for the shape; ``unfold``, ``unfold_rows`` (vertical stride 1) and

@@ -1,4 +1,4 @@
-"""Layers that do the work of their neighbours; `fusion` puts them in their place."""
+"""Fused layers, which `fusion` puts in the place of neighbouring ones."""
 
 from cnnlite.nn.kernels import fused
 from cnnlite.nn.kernels.fused import Epilogue
@@ -10,12 +10,12 @@ from cnnlite.utils.types import Array
 
 
 class FusedBatchNorm(BatchNorm):
-    """A batch norm with the activation and the max pooling that follow, in either order, in the same passes.
+    """Batch norm fused with the activation and the max pooling that follow, in either order.
 
     Args:
-        norm: the batch norm itself, whose options, shapes and arrays these are now.
-        activation: f, applied to blocks that have just been normalized.
-        pool: done before all else.
+        norm: the batch norm, whose options, shapes and arrays it takes over.
+        activation: applied to blocks that have just been normalized.
+        pool: applied before everything else.
     """
 
     def __init__(self, norm: BatchNorm, activation: Activation | None, pool: MaxPool2d | None):

@@ -1,4 +1,4 @@
-"""How weights begin: draws scaled to fan_in and fan_out, how many weights an output and an input have.
+"""Weight initializers, scaled to fan_in and fan_out: the number of weights of an output and of an input.
 
 Shapes are (kernel_h, kernel_w, in, out) or (in, out).
 """

@@ -15,8 +15,8 @@ class Linear(Layer):
     """y = x @ weight + bias: ``(N, in_features) -> (N, out_features)``; images first need flatten or a global pooling.
 
     Args:
-        out_features: how many numbers come out.
-        bias: whether a number is added to each.
+        out_features: number of outputs.
+        bias: add a bias to each output.
         init: ``he``, ``glorot``, ``normal`` (deviation 0.01), ``unit`` (deviation 1), or ``dirac`` (copies the input).
 
     Parameters: ``weight`` (in_features, out_features), ``bias`` (out_features,).

@@ -20,8 +20,8 @@ class BatchNorm(Layer):
     Args:
         momentum: weight of a new batch in running statistics: running = (1 - momentum) * running + momentum * batch.
         eps: added to the variance, in training and in evaluation.
-        affine: whether gamma and beta are trained; without, y is the normalized x.
-        scale: whether there is a gamma beside beta; without, it is 1.
+        affine: train gamma and beta; without, y is the normalized x.
+        scale: train gamma beside beta; without, gamma is 1.
 
     Parameters: ``gamma``, ``beta`` (C,). Buffers: ``running_mean``, ``running_var`` (C,), the latter unbiased.
     """
@@ -55,7 +55,7 @@ class BatchNorm(Layer):
         return normalization.forward(x, scale, shift)
 
     def statistics(self, x: Array, context: Context) -> tuple[Array, Array]:
-        """Mean and 1 / sqrt(var + eps) of each channel, (C,) in float64: in training of the batch, else the running."""
+        """Mean and 1 / sqrt(var + eps) of each channel, (C,) in float64: of the batch in training, else running."""
         if context.training:
             mean, variance = context.ranks.moments(*normalization.moments(x))
             self._update_running(mean, variance, _numbers(x, context))
@@ -64,7 +64,7 @@ class BatchNorm(Layer):
         return mean, 1 / np.sqrt(variance + self.eps)
 
     def scale_and_shift(self, mean: Array, inv_std: Array) -> tuple[Array, Array]:
-        """The whole of it as y = x * scale + shift: (C,) in float64."""
+        """Scale and shift of batch norm as y = x * scale + shift, both (C,) in float64."""
         scale = inv_std * self.params["gamma"] if self.scale else inv_std
         return scale, self.params["beta"] - mean * scale if self.affine else -mean * scale
 
@@ -82,7 +82,7 @@ class BatchNorm(Layer):
         return normalization.input_gradient(dy, x, scale, slope, offset)
 
     def batch_sums(self, own: Array, x: Array, context: Context) -> tuple[Array, int]:
-        """Write the gradients, ``own`` (2, C), of beta and gamma; returns those of the whole batch, and its numbers."""
+        """Write ``own`` (2, C), the gradients of beta and gamma; returns their sums over the batch, and its numbers."""
         if self.affine:
             self.grads["beta"][...] = own[0]
         if self.scale:
@@ -91,5 +91,5 @@ class BatchNorm(Layer):
 
 
 def _numbers(x: Array, context: Context) -> int:
-    """How many numbers a channel has in the whole batch, of which ``x`` (N, ..., C) may be a part."""
+    """Number of values per channel in the whole batch, of which ``x`` (N, ..., C) may be a part."""
     return context.ranks.samples(len(x)) * math.prod(x.shape[1:-1])

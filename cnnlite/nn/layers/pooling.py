@@ -11,7 +11,7 @@ from cnnlite.utils.types import Array, Shape
 
 
 class _Pool2d(Layer):
-    """What max and average pooling share: options and geometry."""
+    """Options and geometry that max and average pooling share."""
 
     def __init__(self, kernel_size: Pair, stride: Pair | None = None, padding: Padding = 0, exact: bool = False):
         super().__init__()
@@ -31,7 +31,7 @@ class _Pool2d(Layer):
 
 @layers.register("max_pool2d")
 class MaxPool2d(_Pool2d):
-    """The greatest number of each window: ``(N, H, W, C) -> (N, out_h, out_w, C)``, sizes as for conv2d.
+    """Maximum of each window: ``(N, H, W, C) -> (N, out_h, out_w, C)``, sizes as for conv2d.
 
     Args:
         kernel_size: height and width of a window; one number for both.
@@ -52,7 +52,7 @@ class MaxPool2d(_Pool2d):
 
 @layers.register("avg_pool2d")
 class AvgPool2d(_Pool2d):
-    """The mean of each window: ``(N, H, W, C) -> (N, out_h, out_w, C)``, sizes as for conv2d.
+    """Mean of each window: ``(N, H, W, C) -> (N, out_h, out_w, C)``, sizes as for conv2d.
 
     Args:
         kernel_size: height and width of a window; one number for both.
@@ -70,7 +70,7 @@ class AvgPool2d(_Pool2d):
 
 @layers.register("global_avg_pool2d")
 class GlobalAvgPool2d(Layer):
-    """The mean of each channel over all pixels: ``(N, H, W, C) -> (N, C)`` (Lin, Chen & Yan 2013, arXiv:1312.4400)."""
+    """Mean of each channel over all pixels: ``(N, H, W, C) -> (N, C)`` (Lin, Chen & Yan 2013, arXiv:1312.4400)."""
 
     def infer(self, in_shape: Shape) -> Shape:
         if len(in_shape) != 3:

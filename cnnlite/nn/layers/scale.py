@@ -1,4 +1,4 @@
-"""Multiplication by a number."""
+"""Multiplication by a constant."""
 
 import math
 

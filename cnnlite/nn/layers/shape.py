@@ -1,4 +1,4 @@
-"""Layers that change the shape of what flows, not its numbers."""
+"""Layers that change the shape of activations, not their numbers."""
 
 import math
 
@@ -8,7 +8,7 @@ from cnnlite.utils.types import Array, Shape
 
 @layers.register("flatten")
 class Flatten(Layer):
-    """All axes of a sample as one: ``(N, H, W, C) -> (N, H * W * C)``."""
+    """Flatten all axes of a sample to one: ``(N, H, W, C) -> (N, H * W * C)``."""
 
     def infer(self, in_shape: Shape) -> Shape:
         self.in_shape = in_shape

@@ -28,7 +28,7 @@ class WhiteningConv2d(Layer):
     Args:
         kernel_size: height and width of a filter; one number for both.
         eps: added to the variances, which keeps noise from being blown up.
-        images: how many training images to take patches from.
+        images: number of training images to take patches from.
 
     Parameters: ``bias`` (out_channels,), uniform in +-1 / sqrt(fan_in) at first. Buffers: ``weight`` (kernel_h,
     kernel_w, in_channels, out_channels), drawn in the same way until `fit`.
@@ -63,7 +63,7 @@ class WhiteningConv2d(Layer):
         weight[...] = np.concatenate([filters, -filters], axis=1).reshape(weight.shape)
 
     def _covariance(self, x: Array) -> Array:
-        """The mean of p p^T over all patches p of ``x``, in float64 from products of blocks."""
+        """Mean of p p^T over all patches p of ``x``, in float64 from products of blocks."""
         size = self.buffers["weight"].shape[-1] // 2
         sample_bytes = 8 * math.prod(self.windows.out) * size
 

@@ -1,8 +1,8 @@
-"""One communicator with two forms, alone or among ranks of MPI; the only room that knows ranks.
+"""Data-parallel training over MPI behind one communicator; the only package that knows ranks.
 
 Training is synchronous and data-parallel: every rank holds the whole network and computes a slice of each batch.
-Whatever is of the whole batch (statistics, losses, gradients) is added up in an order that follows from the number of
-ranks alone: the same number of ranks gives the same bits, whichever algorithms an MPI chooses.
+Statistics, losses and gradients of the whole batch are reduced in an order that follows from the number of ranks alone:
+the same number of ranks gives the same bits, whichever algorithms an MPI chooses.
 
 When a rank fails it tells the others, which find its notice while they wait for messages, and all end together.
 """

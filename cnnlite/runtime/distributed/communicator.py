@@ -1,4 +1,4 @@
-"""What the rest of cnnlite knows of ranks: a communicator, here that of a process that trains alone."""
+"""The communicator: the interface to ranks, here for a process that trains alone."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -12,62 +12,62 @@ T = TypeVar("T")
 
 
 class Communicator:
-    """Has all there is, and leaves everything as it is; `Ranks` does what the methods say."""
+    """Communicator of a single process, whose values are those of all ranks; `Ranks` is the one over MPI."""
 
     rank = 0
     size = 1
     offset = 0
-    """Place in the whole batch of the first sample that this rank computes."""
+    """Index in the whole batch of the first sample that this rank computes."""
 
     @property
     def first(self) -> bool:
-        """Whether this is the rank that writes files and speaks to the user."""
+        """True if this rank writes files and speaks to the user."""
         return self.rank == 0
 
     def begin_batch(self, count: int) -> slice:
         """Begin a batch of ``count`` samples; returns the part that this rank computes, one sample or more.
 
-        `offset`, `samples`, `figures`, `weighted`, `moments` and `batch_sums` speak of it up to the next call.
+        `offset`, `samples`, `reduce_metrics`, `weighted`, `moments` and `batch_sums` refer to it until the next call.
         """
         return slice(0, count)
 
     def samples(self, own: int) -> int:
-        """Samples in the whole batch, of which this rank has ``own``."""
+        """Number of samples in the whole batch, of which this rank has ``own``."""
         return own
 
-    def figures(self, loss: float, hits: float) -> tuple[float, float]:
-        """Mean loss and number of hits of the whole batch, from those of this rank's part."""
+    def reduce_metrics(self, loss: float, hits: float) -> tuple[float, float]:
+        """Reduce mean loss and number of hits of this rank's part to those of the whole batch."""
         return loss, hits
 
     def weighted(self, gradient: Array) -> Array:
-        """The gradient of the whole batch's mean loss, from that of this rank's mean loss; may be changed in place."""
+        """Weight the gradient of this rank's mean loss by its share of the batch; may change it in place."""
         return gradient
 
     def moments(self, mean: Array, variance: Array) -> tuple[Array, Array]:
-        """Mean and biased variance of channels over the whole batch, from those of this rank's part, in float64."""
+        """Reduce float64 means and biased variances of channels of this rank's part to those of the whole batch."""
         return mean, variance
 
     def batch_sums(self, array: Array) -> Array:
-        """Sums over the whole batch, from this rank's in float64; zeros where it has no samples to use them for."""
+        """Reduce float64 sums of this rank's part to those of the whole batch; zeros on a rank without samples."""
         return array
 
     def allreduce(self, arrays: Iterable[Array]) -> None:
-        """Replace contiguous arrays by their sums over all ranks."""
+        """Sum contiguous arrays over all ranks, in place."""
 
     def allgather(self, value: T) -> list[T]:
-        """What every rank gave, in the order of the ranks."""
+        """Gather the values of all ranks, in their order."""
         return [value]
 
-    def from_first(self, make: Callable[[], T]) -> T:
+    def broadcast(self, make: Callable[[], T]) -> T:
         """Broadcast what ``make`` returns on rank 0, or the error of cnnlite it raises; others do not call it."""
         return make()
 
-    def each_alone(self, compute: Callable[[], T]) -> list[T]:
-        """What ``compute`` returns on every rank, without messages while it computes."""
+    def allgather_local(self, compute: Callable[[], T]) -> list[T]:
+        """Gather what ``compute`` returns on each rank, where it runs without communication."""
         return [compute()]
 
-    def agreed(self, stop: StopFlag) -> StopFlag:
-        """A flag whose check raises Stopped on all ranks if a signal came to any; all have to check as often."""
+    def reduce_stop(self, stop: StopFlag) -> StopFlag:
+        """Flag whose check raises Stopped on all ranks if a signal came to any; all have to check as often."""
         return stop
 
     def check_same(self, facts: Mapping[str, Any], error: type[CnnliteError] = ConfigError) -> None:
@@ -77,7 +77,7 @@ class Communicator:
         """Raise RankError on all ranks if the arrays do not have the same bits everywhere."""
 
     def threads(self, wanted: int | None) -> int | None:
-        """How many threads this rank computes on: as wanted, or its share of the cores; None for all of them."""
+        """Number of threads for this rank: as wanted, or its share of the cores; None for all of them."""
         return wanted
 
 
@@ -85,13 +85,13 @@ _current = Communicator()
 
 
 def current() -> Communicator:
-    """The communicator in use."""
+    """Return the communicator in use."""
     return _current
 
 
 @contextlib.contextmanager
 def using(communicator: Communicator) -> Iterator[None]:
-    """Let `current` be another one inside the block."""
+    """Make ``communicator`` the `current` one inside the block."""
     global _current
     before, _current = _current, communicator
     try:

@@ -1,4 +1,4 @@
-"""Finding out whether a launcher of MPI started this process, and joining the others if so."""
+"""Joining the ranks of an MPI launcher, if one started this process."""
 
 import os
 import warnings
@@ -17,15 +17,18 @@ _LAUNCHERS = {
     "OMPI_COMM_WORLD_SIZE": "OMPI_COMM_WORLD_RANK",
     "SLURM_STEP_NUM_TASKS": "SLURM_PROCID",
 }
-"""Variables by which launchers tell a process how many there are, and which of them it is."""
+"""Environment variables by which launchers tell a process the number of ranks, and its own rank."""
 
 
 @contextmanager
 def joined() -> Iterator[Communicator]:
-    """Join the ranks that a launcher of MPI started, inside the block; without a launcher, be alone.
+    """Join the ranks that an MPI launcher started, inside the block; without a launcher, be alone.
 
     An error in the block, here or on another rank, ends the block on all ranks: it is raised on rank 0, the others
-    leave with its exit code. ConfigError if MPI is not installed or not that of the launcher, or if versions differ.
+    leave with its exit code.
+
+    Raises:
+        ConfigError: if MPI is not installed or not that of the launcher, or if versions differ.
     """
     variable = next((name for name in _LAUNCHERS if _number(name) > 1), None)
     if variable is None or current().size > 1:
@@ -45,7 +48,7 @@ def joined() -> Iterator[Communicator]:
 
 
 def _connect(variable: str) -> Ranks:
-    """Load MPI, which starts it; only rank 0 complains if that cannot be."""
+    """Import MPI, which initializes it; only rank 0 reports a failure."""
     try:
         import mpi4py
 

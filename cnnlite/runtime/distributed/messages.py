@@ -1,4 +1,4 @@
-"""How ranks exchange arrays, tell each other that they failed, and end together; all of MPI that is used is here."""
+"""Messages among ranks: exchanges of arrays, notices of failure, and a common end; all calls of MPI are here."""
 
 import os
 import time
@@ -31,7 +31,7 @@ class RankError(CnnliteError):
 
 @dataclass
 class Traffic:
-    """What this rank has sent, and how long it waited for exchanges to complete."""
+    """Bytes sent by this rank, and time it waited for exchanges to complete."""
 
     exchanges: int = 0
     bytes_sent: int = 0
@@ -39,10 +39,10 @@ class Traffic:
 
 
 class Messages:
-    """Exchanges between all ranks, which all of them have to make in the same order.
+    """Collective exchanges, which all ranks have to make in the same order.
 
     MPI's own way of waiting would not notice failures and signals, and keep cores from ranks that compute: exchanges
-    are started here without waiting, and waited for by asking.
+    are started without blocking, and polled.
 
     Args:
         mpi: the module ``mpi4py.MPI``, initialized.
@@ -55,7 +55,7 @@ class Messages:
         self.rank, self.size = mpi.COMM_WORLD.rank, mpi.COMM_WORLD.size
         self.traffic = Traffic()
         self.agreed_to_end = False
-        """Whether all ranks know that they are about to end, so that none needs to hurry another."""
+        """True once all ranks know that they are about to end, so that none needs to hurry another."""
         self._data, self._notices = mpi.COMM_WORLD.Dup(), mpi.COMM_WORLD.Dup()
         self._memory: dict[Any, Array] = {}
         self._parent = os.getppid()
@@ -64,20 +64,20 @@ class Messages:
         self._barrier: Any = None
 
     def allgather(self, array: Array) -> Array:
-        """The arrays of all ranks, of the same shape, in a new array with an axis of ranks before the others."""
+        """Gather the arrays of all ranks, of the same shape, in a new array with a first axis of ranks."""
         rows = np.empty((self.size, *array.shape), array.dtype)
         self._wait(array.nbytes * (self.size - 1), self._data.Iallgather(np.ascontiguousarray(array), rows))
         return rows
 
     def allreduce(self, array: Array) -> None:
-        """Replace a contiguous array by the sum over all ranks, with the same bits on all of them."""
+        """Sum a contiguous array over all ranks in place, with the same bits on all of them."""
         if array.nbytes <= _SMALL_BYTES:
             array[...] = self._sum_by_doubling(array)
         else:
             self._sum_by_pieces(array.reshape(-1))
 
     def _sum_by_doubling(self, total: Array) -> Array:
-        """The sum of pairs of ranks, then of pairs of pairs, and so on (recursive doubling).
+        """Sum over pairs of ranks, then over pairs of pairs, and so on (recursive doubling).
 
         All have the same bits, because a + b is b + a. Ranks beyond the greatest power of two let others add theirs.
         """
@@ -106,7 +106,7 @@ class Messages:
         return array
 
     def _sum_by_pieces(self, array: Array) -> None:
-        """Replace a flat array by the sum over all ranks, added in their order (reduce-scatter, then allgather).
+        """Sum a flat array over all ranks in place, in their order (reduce-scatter, then allgather).
 
         Each rank adds up one piece and sends it to all: 2 (size - 1) / size of the array is sent, which is the least.
         """
@@ -133,7 +133,7 @@ class Messages:
         return self._memory[key]
 
     def allgather_objects(self, value: Any) -> list[Any]:
-        """What every rank gave, in the order of the ranks."""
+        """Gather the objects of all ranks, in their order."""
         data = np.frombuffer(bytearray(self._mpi.pickle.dumps(value)), np.uint8)
         sizes = self.allgather(np.array(data.size))
         everything = np.empty(sizes.sum(), np.uint8)
@@ -141,7 +141,7 @@ class Messages:
         return [self._mpi.pickle.loads(piece) for piece in np.split(everything, np.cumsum(sizes)[:-1])]
 
     def broadcast_object(self, value: Any) -> Any:
-        """What rank 0 gave."""
+        """Broadcast the object of rank 0."""
         data = np.frombuffer(bytearray(self._mpi.pickle.dumps(value)), np.uint8)
         size = np.array([data.size])
         self._wait(size.nbytes, self._data.Ibcast(size))
@@ -179,7 +179,7 @@ class Messages:
             raise error
 
     def leave(self, error: BaseException | None) -> None:
-        """Tell the others of an error, and wait until all are about to leave; if they are not in time, end them."""
+        """Tell the others of an error, and wait until all are about to leave; end those that are not in time."""
         began = time.perf_counter()
         if error is not None and not self._notified:
             trace = "".join(traceback.format_exception(error))[-4000:]
@@ -198,7 +198,7 @@ class Messages:
 
 
 def _pause(waited: float) -> None:
-    """Let others have the core: for a moment while something is about to come, for longer after a while."""
+    """Yield the core to others: for a moment while something is about to come, for longer after a while."""
     if waited > _SPIN_SECONDS:
         time.sleep(1e-3 if waited > _DOZE_SECONDS else 5e-5)
     elif hasattr(os, "sched_yield"):
@@ -208,7 +208,7 @@ def _pause(waited: float) -> None:
 
 
 def error_of(kind: str, text: str, code: int = 1) -> CnnliteError:
-    """The error of cnnlite that is called ``kind``, or one with the exit ``code`` of whatever else it was.
+    """Make the error of cnnlite that is called ``kind``, or a RankError with the exit ``code`` for any other.
 
     Never Stopped, after which a run saves where it is: in the middle of a step there is nothing to save.
     """

@@ -1,4 +1,4 @@
-"""The communicator of one of several processes that train together."""
+"""The communicator over MPI, for processes that train together."""
 
 import os
 import platform
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class Ranks(Communicator):
-    """Divides batches among the ranks and puts results together; `Communicator` says what each method does.
+    """Splits batches among ranks and reduces their results; `Communicator` describes each method.
 
     Args:
         mpi: the module ``mpi4py.MPI``, initialized.
@@ -46,7 +46,7 @@ class Ranks(Communicator):
     def _weight(self) -> float:
         return self._own / self._total
 
-    def figures(self, loss: float, hits: float) -> tuple[float, float]:
+    def reduce_metrics(self, loss: float, hits: float) -> tuple[float, float]:
         total = self._summed(np.array([loss * self._weight, hits * (self._own > 0)]))
         return float(total[0]), float(total[1])
 
@@ -74,7 +74,7 @@ class Ranks(Communicator):
     def allgather(self, value: T) -> list[T]:
         return self.messages.allgather_objects(value)
 
-    def from_first(self, make: Callable[[], T]) -> T:
+    def broadcast(self, make: Callable[[], T]) -> T:
         value: T | None = None
         failure: CnnliteError | None = None
         if self.first:
@@ -88,13 +88,13 @@ class Ranks(Communicator):
         result: T = found
         return result
 
-    def each_alone(self, compute: Callable[[], T]) -> list[T]:
+    def allgather_local(self, compute: Callable[[], T]) -> list[T]:
         with using(Communicator()):
             value = compute()
         return self.allgather(value)
 
-    def agreed(self, stop: StopFlag) -> StopFlag:
-        return _AgreedStop(stop, self.messages)
+    def reduce_stop(self, stop: StopFlag) -> StopFlag:
+        return _ReducedStop(stop, self.messages)
 
     def check_same(self, facts: Mapping[str, Any], error: type[CnnliteError] = ConfigError) -> None:
         (first, first_name), *others = self.allgather((dict(facts), self.messages.name))
@@ -118,8 +118,8 @@ class Ranks(Communicator):
         return wanted or max(1, engine.available_cores() // sharing)
 
 
-class _AgreedStop(StopFlag):
-    """Asks all ranks whether a signal came."""
+class _ReducedStop(StopFlag):
+    """Stop flag of all ranks: a signal to one of them stops all."""
 
     def __init__(self, own: StopFlag, messages: Messages):
         super().__init__()
@@ -128,7 +128,7 @@ class _AgreedStop(StopFlag):
 
     @contextmanager
     def deferred(self, promise: str = "") -> Iterator[None]:
-        """Only take note of signals inside the block."""
+        """Defer signals inside the block."""
         with self._own.deferred(promise):
             yield
 
