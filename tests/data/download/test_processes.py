@@ -16,7 +16,7 @@ from tests.support.archives import PACKED
 from tests.support.server import Server
 
 ROOT = Path(__file__).parents[3]
-PART = "cifar-10-batches-py.tar.gz.part"
+PART = "cifar-10-batches-py.tar.gz.cnnlite.part"
 SCRIPT = """
 import sys
 from cnnlite.cli import main
