@@ -96,20 +96,6 @@ def ignores_range(server: Server, handler: Any) -> None:
     send(handler, 200, server.content, tag=server.tag)
 
 
-def without_validator(count: int | None = None) -> Callable[[Server, Any], None]:
-    """Knows Range, but has neither ETag nor date."""
-
-    def answer(server: Server, handler: Any) -> None:
-        start, size = _asked(server, handler), len(server.content)
-        body = server.content[start:][:count]
-        if start:
-            send(handler, 206, body, size - start, Content_Range=f"bytes {start}-{size - 1}/{size}")
-        else:
-            send(handler, 200, body, size)
-
-    return answer
-
-
 def wrong_range(server: Server, handler: Any) -> None:
     """A part, but not the part that was asked for."""
     size = len(server.content)
@@ -120,12 +106,6 @@ def wrong_range(server: Server, handler: Any) -> None:
 def no_content_range(server: Server, handler: Any) -> None:
     """A part, without saying which."""
     send(handler, 206, server.content[5:], tag=server.tag)
-
-
-def ignores_if_range(server: Server, handler: Any) -> None:
-    """The part that was asked for, of a file that is another one by now."""
-    start, size = int(handler.headers["Range"].removeprefix("bytes=").removesuffix("-")), len(server.content)
-    send(handler, 206, server.content[start:], tag='"two"', Content_Range=f"bytes {start}-{size - 1}/{size}")
 
 
 def length(difference: int) -> Callable[[Server, Any], None]:

@@ -240,7 +240,7 @@ def test_a_signal_while_downloading_keeps_what_has_come(number: signal.Signals, 
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
-    part = Path("d/cifar-10-batches-py.tar.gz.part")
+    part = Path("d/cifar-10-batches-py.tar.gz.cnnlite.part")
     until(part)
     time.sleep(0.2)
     process.send_signal(number)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from cnnlite.data.datasets.cifar import LARGEST_FILE
 from cnnlite.data.download.archive import LARGEST_ARCHIVE, extract, md5
-from cnnlite.data.download.fetch import BytesDone, check_url, discard, fetch, size
+from cnnlite.data.download.connection import is_address, shown
+from cnnlite.data.download.fetch import BytesDone, fetch, kept
 from cnnlite.errors import ConfigError, DataError, StorageError
 from cnnlite.utils.files import locked_folder
 from cnnlite.utils.hints import Argument
@@ -59,9 +60,8 @@ def download_cifar(
     dataset: str = "cifar10",
     from_file: Path | None = None,
     url: str | None = None,
-    progress: BytesDone | None = None,
-    say: Callable[[str], None] | None = None,
-    timeout: float = 30.0,
+    progress: BytesDone = lambda done, total: None,
+    say: Callable[[str], object] = lambda text: None,
 ) -> Path:
     """Put a dataset into ``root`` and return its folder; does nothing if it is there already, complete and verified.
 
@@ -72,7 +72,6 @@ def download_cifar(
         url: Another address of the archive; what it holds must be the same, the packing may differ.
         progress: Told about the bytes downloaded, then about those unpacked.
         say: Told what happens, a line at a time.
-        timeout: Seconds of silence after which a connection counts as broken.
 
     Raises ConfigError for an unknown dataset or a bad address, DataError if the archive cannot be had or is not what it
     should be, StorageError if ``root`` cannot be written.
@@ -82,28 +81,32 @@ def download_cifar(
     if from_file is not None and url is not None:
         raise ConfigError(f"{Argument('from_file')} and {Argument('url')} exclude each other")
     archive = ARCHIVES[dataset]
-    say = say or (lambda text: None)
-    progress = progress or (lambda done, total, /: None)
     target = root / archive.folder
     if is_complete(target, archive):
         say(f"{target}: complete and verified already, nothing to do")
         return target
     if from_file is not None and not from_file.is_file():
         raise DataError(f"{from_file}: {'not a file' if from_file.exists() else 'no such file'}")
-    if url is not None:
-        check_url(url)
-    _make_folder(root)
+    if url is not None and not is_address(url):
+        hint = f"for a file on this machine use {Argument('from_file')}"
+        raise ConfigError(f"{Argument('url')} {shown(url)}: not an http or https address; {hint}")
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{root}: cannot be made: {error.strerror}") from None
     with locked_folder(root) as alone:
         if not alone:
             raise DataError(f"{root}: another process is downloading into this folder; wait until it is done")
-        if target.exists() and is_complete(target, archive):
+        if is_complete(target, archive):
             say(f"{target}: complete and verified by another process")
             return target
         if from_file is not None:
             say(f"unpacking {from_file}")
-            _install(from_file, target, archive, progress, say)
+            aside = extract(from_file, target, archive.members, progress)
         else:
-            _download_and_install(url or archive.url, target, archive, progress, say, timeout)
+            aside = _get(url or archive.url, target, archive, progress, say)
+    if aside is not None:
+        say(f"the incomplete or changed files that were there are now in {aside}")
     say(f"{target}: complete and verified")
     return target
 
@@ -111,68 +114,50 @@ def download_cifar(
 def is_complete(folder: Path, archive: Archive) -> bool:
     """Whether all files of the dataset are in ``folder``, byte for byte; DataError if they cannot be read."""
     try:
-        for name in archive.members:
+        for name, checksum in archive.members.items():
             # What is no file of the right kind of size (a pipe, a device) might be read for ever.
-            if not stat.S_ISREG((folder / name).stat().st_mode) or size(folder / name) > LARGEST_FILE:
+            status = (folder / name).stat()
+            if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST_FILE or md5(folder / name) != checksum:
                 return False
-        return all(md5(folder / name) == checksum for name, checksum in archive.members.items())
+        return True
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:
         raise DataError(f"{error.filename or folder}: cannot be read: {error.strerror}") from None
 
 
-def _download_and_install(
-    url: str, target: Path, archive: Archive, progress: BytesDone, say: Callable[[str], None], timeout: float
-) -> None:
-    part = target.with_name(f"{target.name}.tar.gz.part")
+def _get(url: str, target: Path, archive: Archive, progress: BytesDone, say: Callable[[str], object]) -> Path | None:
+    """Download and unpack an archive; returns what `extract` does."""
+    # Other programs call theirs .part, too: this one says whose it is.
+    part = target.with_name(f"{target.name}.tar.gz.cnnlite.part")
+
+    def fetch_official() -> bool:
+        """Download what is missing, and tell whether the whole is the published archive."""
+        fetch(url, part, limit=LARGEST_ARCHIVE, progress=progress)
+        return md5(part) == archive.md5
+
     try:
-        _download(url, part, archive, progress, say, timeout)
-        say("unpacking")
+        resumed = part.exists()
+        say(f"{'going on with' if resumed else 'downloading'} {url}")
+        official = fetch_official()
+        if resumed and not official:  # perhaps it began as another file, or another one is on the server now
+            say("the checksum of the whole is wrong: starting over")
+            part.unlink()
+            official = fetch_official()
+        if not official and url == archive.url:
+            part.unlink()
+            raise DataError(
+                f"{url}: the archive has the wrong checksum and is removed; "
+                f"try again, or a mirror with {Argument('url')}"
+            )
+        say("unpacking" if official else "not the official archive: what is in it will be checked")
         try:
-            _install(part, target, archive, progress, say)
+            aside = extract(part, target, archive.members, progress)
         except DataError as error:
-            discard(part)
+            part.unlink()
             raise DataError(f"{error}; the download is removed, run the same command again") from None
     except Stopped as stopped:
-        if part.exists():
-            stopped.hint = f"{size(part):,} bytes are kept, run the same command again to go on"
+        stopped.hint = kept(part).removeprefix("; ")
         raise
-    discard(part)
-
-
-def _download(
-    url: str, part: Path, archive: Archive, progress: BytesDone, say: Callable[[str], None], timeout: float
-) -> None:
-    resumed = part.exists()
-    say(f"{'going on with' if resumed else 'downloading'} {url}")
-    fetch(url, part, limit=LARGEST_ARCHIVE, progress=progress, timeout=timeout)
-    if md5(part) == archive.md5:
-        return
-    if resumed:  # perhaps the file on the server changed in between
-        say("the checksum of the whole is wrong: starting over")
-        discard(part)
-        fetch(url, part, limit=LARGEST_ARCHIVE, progress=progress, timeout=timeout)
-    if md5(part) == archive.md5:
-        return
-    if url == archive.url:
-        discard(part)
-        raise DataError(
-            f"{url}: the archive has the wrong checksum and is removed; try again, or a mirror with {Argument('url')}"
-        )
-    say("not the official archive: what is in it will be checked")
-
-
-def _install(
-    archive_file: Path, target: Path, archive: Archive, progress: BytesDone, say: Callable[[str], None]
-) -> None:
-    _make_folder(target.parent)
-    if (aside := extract(archive_file, target, archive.members, progress)) is not None:
-        say(f"the incomplete or changed files that were there are now in {aside}")
-
-
-def _make_folder(root: Path) -> None:
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"{root}: cannot be made: {error.strerror}") from None
+    part.unlink()
+    return aside

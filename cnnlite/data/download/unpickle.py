@@ -1,206 +1,119 @@
-"""Reads the pickles of the CIFAR datasets without running what a pickle asks for: Python's own pickle is not used.
+"""Reads the pickles of the CIFAR datasets, with the standard library's reader cut down to what they need.
 
-A pickle is a program for a machine with a stack (PEP 307). This machine knows only the instructions that make numbers,
-text, lists, tuples, dicts and arrays of bytes. The three globals that the files name are matched and not imported, and
-every other instruction or global is refused. Nothing is allocated, hashed or printed that the file does not hold:
-memo numbers, announced lengths and nested keys of a hostile file cost nothing.
+A pickle is a program for a machine with a stack (PEP 307). The machine here is `pickle._Unpickler`, written in Python:
+the one in C cannot be told which instructions to refuse, and makes tables as long as a memo number says. Of its
+instructions those stay that make numbers, text, lists, tuples, dicts and arrays of bytes. The three globals that the
+files name are not imported but stand for functions and classes of this module. Nothing is allocated, hashed or printed
+that the file does not hold.
 """
 
-import math
-from collections.abc import Callable
-from typing import Any, TypeAlias
+import io
+import pickle
+from typing import Any
 
 import numpy as np
 
 from cnnlite.utils.types import Array
 
-_MOST_INSTRUCTIONS = 1_000_000
-"""CIFAR-100's training images, the largest file, take 200,000."""
-_MOST_DIMENSIONS = 4
+_MOST_READS = 700_000
+"""For instructions, and for what follows them; CIFAR-100's training images, the largest file, take 450,000."""
 
 
 class RefusedError(Exception):
     """The pickle is damaged, or holds something that CIFAR files do not."""
 
 
-class _Global:
-    """A name that a pickle may ask for."""
+class _File(io.BytesIO):
+    """Ends with an error where it is short, and after more reads than any CIFAR file takes."""
+
+    reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.reads += 1
+        if self.reads > _MOST_READS:
+            raise RefusedError("more instructions than any CIFAR file has")
+        found = super().read(size)
+        if len(found) != size:
+            raise RefusedError("damaged or cut short")
+        return found
 
 
-_RECONSTRUCT, _NDARRAY, _DTYPE = _Global(), _Global(), _Global()
-_GLOBALS = {
-    (b"numpy.core.multiarray", b"_reconstruct"): _RECONSTRUCT,
-    (b"numpy", b"ndarray"): _NDARRAY,
-    (b"numpy", b"dtype"): _DTYPE,
-}
-_UINT8 = object()
-"""The only type of numbers in an array."""
+class _Dict(dict[bytes, Any]):
+    """Refuses keys that may take for ever to hash."""
+
+    def __setitem__(self, key: bytes, value: Any) -> None:
+        if type(key) is not bytes:
+            raise RefusedError("a dict whose keys are not text")
+        super().__setitem__(key, value)
+
+
+class _Uint8:
+    """The only type of numbers in an array."""
+
+    def __init__(self, name: Any, *flags: Any):
+        if name != b"u1":
+            raise RefusedError("an array of another type instead of uint8")
+
+    def __setstate__(self, state: Any) -> None:
+        """Ignore byte order and the like, which mean nothing for bytes."""
 
 
 class _Array:
-    """An array; without content until BUILD."""
+    """An array of bytes; without content until `__setstate__`."""
 
     content: Array | None = None
 
-    def fill(self, state: Any) -> None:
+    def __init__(self, *arguments: Any):
+        """Ignore the class, shape and type of an empty array."""
+
+    def __setstate__(self, state: Any) -> None:
         _, shape, dtype, fortran, data = state
-        if dtype is not _UINT8 or type(data) is not bytes or type(shape) is not tuple:
+        if not isinstance(dtype, _Uint8) or type(data) is not bytes or type(shape) is not tuple:
             raise RefusedError("an array that is not plain bytes")
-        whole = len(shape) <= _MOST_DIMENSIONS and all(type(n) is int and n >= 0 for n in shape)
-        if not whole or math.prod(shape) != len(data):
-            raise RefusedError(f"an array whose shape does not fit its {len(data):,} bytes")
         self.content = np.frombuffer(data, np.uint8).reshape(shape, order="F" if fortran is True else "C")
+        if self.content.shape != shape:  # a negative length fits anything
+            raise RefusedError(f"an array whose shape does not fit its {len(data):,} bytes")
 
 
-class _Machine:
-    """Carries out one pickle."""
-
-    def __init__(self, data: bytes):
-        self.data = data
-        self.at = 0
-        self.stack: list[Any] = []
-        self.marks: list[int] = []
-        self.memo: dict[int, Any] = {}
-
-    def run(self) -> Any:
-        for _ in range(_MOST_INSTRUCTIONS):
-            code = self.data[self.at : self.at + 1]
-            self.at += 1
-            if (operation := _OPERATIONS.get(code)) is not None:
-                operation(self)
-            elif code == b".":
-                return self.stack.pop()
-            else:
-                what = f"it holds the instruction {code!r}, which CIFAR files do not need" if code else "cut short"
-                raise RefusedError(f"damaged, or {what}")
-        raise RefusedError("more instructions than any CIFAR file has")
-
-    def take(self, count: int) -> bytes:
-        start, self.at = self.at, self.at + count
-        if count < 0 or self.at > len(self.data):
-            raise RefusedError("damaged or cut short")
-        return self.data[start : self.at]
-
-    def number(self, count: int, signed: bool = False) -> int:
-        if count > 8:
-            raise RefusedError("a number beyond 64 bits")
-        return int.from_bytes(self.take(count), "little", signed=signed)
-
-    def line(self) -> bytes:
-        end = self.data.find(b"\n", self.at, self.at + 100)
-        line = self.take(end - self.at)
-        self.at += 1
-        return line
-
-    def since_mark(self) -> list[Any]:
-        mark = self.marks.pop()
-        items = self.stack[mark:]
-        del self.stack[mark:]
-        return items
-
-    def last(self, count: int) -> tuple[Any, ...]:
-        return tuple([self.stack.pop() for _ in range(count)][::-1])
-
-    def set_items(self, items: list[Any]) -> None:
-        target = self.stack[-1]
-        for key, value in zip(items[::2], items[1::2], strict=True):
-            if type(target) is not dict or type(key) is not bytes:
-                raise RefusedError("a dict whose keys are not text")
-            target[key] = value
-
-    def extend(self, items: list[Any]) -> None:
-        if type(self.stack[-1]) is not list:
-            raise RefusedError("damaged: a list is no list")
-        self.stack[-1].extend(items)
-
-    def find(self, module: Any, name: Any) -> None:
-        if type(module) is not bytes or type(name) is not bytes or (module, name) not in _GLOBALS:
-            asked = b".".join((module, name)).decode("latin-1")  # TypeError if they are no text
-            raise RefusedError(f"it asks for {asked!r}, which CIFAR files do not need")
-        self.stack.append(_GLOBALS[module, name])
-
-    def call(self) -> None:
-        function, arguments = self.last(2)
-        if function is _RECONSTRUCT:
-            self.stack.append(_Array())
-        elif function is _DTYPE and type(arguments) is tuple and arguments[:1] == (b"u1",):
-            self.stack.append(_UINT8)
-        else:
-            raise RefusedError("an array of another type instead of uint8")
-
-    def build(self) -> None:
-        state = self.stack.pop()
-        if isinstance(self.stack[-1], _Array):
-            self.stack[-1].fill(state)
-        elif self.stack[-1] is not _UINT8:  # whose state is byte order and the like, which mean nothing for bytes
-            raise RefusedError("damaged: it builds what is no array")
+_GLOBALS = {("numpy.core.multiarray", "_reconstruct"): _Array, ("numpy", "ndarray"): None, ("numpy", "dtype"): _Uint8}
 
 
-_Operation: TypeAlias = Callable[[_Machine], Any]
+def _build(reader: Any) -> None:
+    state = reader.stack.pop()
+    if not isinstance(reader.stack[-1], _Array | _Uint8):  # others would get attributes
+        raise RefusedError("damaged: it builds what is no array")
+    reader.stack[-1].__setstate__(state)
 
 
-def _push(value: Callable[[_Machine], Any]) -> _Operation:
-    return lambda machine: machine.stack.append(value(machine))
+def _stack_global(reader: Any) -> None:
+    name, module = reader.stack.pop(), reader.stack.pop()
+    reader.append(reader.find_class(module.decode(), name.decode()))
 
 
-def _put(size: int) -> _Operation:
-    return lambda machine: machine.memo.__setitem__(machine.number(size), machine.stack[-1])
+_known = pickle._Unpickler.dispatch
 
 
-def _get(size: int) -> _Operation:
-    return _push(lambda machine: machine.memo[machine.number(size)])
+class _Reader(pickle._Unpickler):
+    dispatch = {code: _known[code] for code in b"\x80.(NKMJ\x88\x89UTCB\x8e)t\x85\x86\x87]aesuqrhj\x94cR"} | {
+        pickle.BUILD[0]: _build,
+        pickle.EMPTY_DICT[0]: lambda reader: reader.append(_Dict()),
+        pickle.FRAME[0]: lambda reader: reader.read(8),  # or what is in it would not be read from the file
+        pickle.SHORT_BINUNICODE[0]: _known[pickle.SHORT_BINBYTES[0]],  # text is bytes, whoever wrote it
+        pickle.STACK_GLOBAL[0]: _stack_global,
+    }
 
-
-def _bytes(size: int) -> _Operation:
-    return _push(lambda machine: machine.take(machine.number(size)))
-
-
-_OPERATIONS: dict[bytes, _Operation] = {
-    b"\x80": lambda machine: machine.take(1),  # PROTO
-    b"\x95": lambda machine: machine.take(8),  # FRAME
-    b"(": lambda machine: machine.marks.append(len(machine.stack)),
-    b"N": _push(lambda machine: None),
-    b"\x88": _push(lambda machine: True),
-    b"\x89": _push(lambda machine: False),
-    b"K": _push(lambda machine: machine.number(1)),
-    b"M": _push(lambda machine: machine.number(2)),
-    b"J": _push(lambda machine: machine.number(4, signed=True)),
-    b"\x8a": _push(lambda machine: machine.number(machine.number(1), signed=True)),  # LONG1
-    b"U": _bytes(1),
-    b"C": _bytes(1),
-    b"\x8c": _bytes(1),  # SHORT_BINUNICODE
-    b"T": _bytes(4),
-    b"B": _bytes(4),
-    b"\x8e": _bytes(8),  # BINBYTES8
-    b"]": _push(lambda machine: []),
-    b"}": _push(lambda machine: {}),
-    b")": _push(lambda machine: ()),
-    b"t": _push(lambda machine: tuple(machine.since_mark())),
-    b"\x85": _push(lambda machine: machine.last(1)),
-    b"\x86": _push(lambda machine: machine.last(2)),
-    b"\x87": _push(lambda machine: machine.last(3)),
-    b"a": lambda machine: machine.extend([machine.stack.pop()]),
-    b"e": lambda machine: machine.extend(machine.since_mark()),
-    b"s": lambda machine: machine.set_items(list(machine.last(2))),
-    b"u": lambda machine: machine.set_items(machine.since_mark()),
-    b"q": _put(1),
-    b"r": _put(4),
-    b"\x94": lambda machine: machine.memo.__setitem__(len(machine.memo), machine.stack[-1]),  # MEMOIZE
-    b"h": _get(1),
-    b"j": _get(4),
-    b"c": lambda machine: machine.find(machine.line(), machine.line()),
-    b"\x93": lambda machine: machine.find(*machine.last(2)),  # STACK_GLOBAL
-    b"R": _Machine.call,
-    b"b": _Machine.build,
-}
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _GLOBALS:
+            raise RefusedError(f"it asks for {f'{module}.{name}'[:100]!r}, which CIFAR files do not need")
+        return _GLOBALS[module, name]
 
 
 def read_pickle(data: bytes) -> dict[bytes, Any]:
     """The dict in a CIFAR pickle, its keys as bytes and its arrays uint8; raises RefusedError."""
     try:
-        content = _Machine(data).run()
-    except (IndexError, KeyError, ValueError, TypeError):
-        raise RefusedError("damaged: its instructions make no sense") from None
+        content = _Reader(_File(data), encoding="bytes").load()
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, pickle.UnpicklingError):
+        raise RefusedError("damaged, or it holds instructions that CIFAR files do not need") from None
     if not isinstance(content, dict):
         raise RefusedError(f"a {type(content).__name__} instead of a dict")
     return {key: value.content if isinstance(value, _Array) else value for key, value in content.items()}

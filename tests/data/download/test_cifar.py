@@ -1,6 +1,5 @@
 """A dataset is downloaded, verified and unpacked, whatever was there before."""
 
-import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from tests.support.cifar_files import members
 from tests.support.server import Server
 
 pytestmark = pytest.mark.usefixtures("small_archive")
-PART = f"{FOLDER}.tar.gz.part"
+PART = f"{FOLDER}.tar.gz.cnnlite.part"
 
 
 def test_given_archive_is_verified_unpacked_and_loads(packed: Path, tmp_path: Path) -> None:
@@ -153,6 +152,15 @@ def test_unknown_dataset_and_contradictory_sources_are_config_errors(tmp_path: P
         download_cifar(tmp_path, from_file=tmp_path, url="https://a.org/x")
 
 
+@pytest.mark.parametrize(
+    "url", ["ftp://a.org/x", "file:///x", "a.tar.gz", "http://", "http://a:b/", "https://a b/", ""]
+)
+def test_bad_address_is_a_config_error(url: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="not an http or https address"):
+        download_cifar(tmp_path / "data", url=url)
+    assert not (tmp_path / "data").exists()
+
+
 def test_download_unpacks_and_removes_the_archive(tmp_path: Path) -> None:
     server = Server(PACKED)
     try:
@@ -187,30 +195,47 @@ def test_official_address_with_another_archive_is_refused_before_unpacking(
     assert content(tmp_path) == []
 
 
-@pytest.mark.parametrize("name", [PART, f"{PART}.json"])
-def test_what_another_program_left_where_the_part_goes_is_neither_continued_nor_removed(
-    name: str, tmp_path: Path
-) -> None:
-    (tmp_path / name).write_bytes(b"what another program left here")
-    server = Server(PACKED, servers.without_validator())
-    try:
-        with pytest.raises(StorageError, match=f"{name}: is in the way of the download and not one of cnnlite's; move"):
-            download_cifar(tmp_path, url=server.url)
-    finally:
-        server.close()
-    assert server.ranges() == []
-    assert (tmp_path / name).read_bytes() == b"what another program left here"
-
-
-def test_part_that_turns_out_wrong_is_fetched_anew(tmp_path: Path) -> None:
-    (tmp_path / PART).write_bytes(b"what has changed since it came")
-    server = Server(PACKED, servers.without_validator())
-    (tmp_path / f"{PART}.json").write_text(json.dumps({"url": server.url, "validator": ""}))
+def test_what_another_program_left_of_a_download_is_neither_continued_nor_removed(tmp_path: Path) -> None:
+    others = {f"{FOLDER}.tar.gz.part": b"what another program left here", f"{FOLDER}.tar.gz": b"and another one"}
+    cifar_files.write(tmp_path, others)
+    server = Server(PACKED)
     try:
         download_cifar(tmp_path, url=server.url)
     finally:
         server.close()
-    assert server.ranges() == ["bytes=30-", None]
+    assert server.ranges() == [None]
+    assert {name: (tmp_path / name).read_bytes() for name in others} == others
+
+
+@pytest.mark.parametrize("begun", [b"what has changed since it came", PACKED[:30], b"x" * 5 + PACKED[5:]])
+def test_part_that_turns_out_wrong_is_fetched_anew(begun: bytes, tmp_path: Path) -> None:
+    (tmp_path / PART).write_bytes(begun)
+    server = Server(PACKED)
+    try:
+        download_cifar(tmp_path, url=server.url)
+    finally:
+        server.close()
+    assert server.ranges() == [f"bytes={len(begun)}-", None][: 1 if PACKED.startswith(begun) else 2]
+    assert content(tmp_path) == [FOLDER]
+
+
+@pytest.mark.parametrize("stays", [True, False])
+def test_file_that_changed_in_between_is_fetched_from_its_start(stays: bool, tmp_path: Path) -> None:
+    # Another packing of the same files, broken off: the server goes on with the official one, as does another mirror.
+    other = cifar_files.pack(members(dict(reversed(FILES.items()))))
+    server, second = Server(other, servers.partly(1000), servers.status(404)), Server(PACKED)
+    said: list[str] = []
+    try:
+        with pytest.raises(DataError, match="404 Not Found"):
+            download_cifar(tmp_path, url=server.url)
+        assert content(tmp_path) == [PART]
+        server.content, server.answers = PACKED, [servers.good]
+        download_cifar(tmp_path, url=server.url if stays else second.url, say=said.append)
+    finally:
+        server.close()
+        second.close()
+    assert said[1] == "the checksum of the whole is wrong: starting over"
+    assert (server if stays else second).ranges()[-2:] == ["bytes=1000-", None]
     assert content(tmp_path) == [FOLDER]
 
 

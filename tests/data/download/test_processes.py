@@ -11,21 +11,19 @@ from pathlib import Path
 import pytest
 
 from cnnlite.utils.files import locked_folder
-from tests.support import cifar_files
 from tests.support import server as servers
-from tests.support.cifar_files import members
+from tests.support.archives import PACKED
 from tests.support.server import Server
 
-FILES = cifar_files.python_files()
-PACKED = cifar_files.pack(members(FILES))
 ROOT = Path(__file__).parents[3]
-PART = "cifar-10-batches-py.tar.gz.part"
+PART = "cifar-10-batches-py.tar.gz.cnnlite.part"
 SCRIPT = """
 import sys
 from cnnlite.cli import main
-from cnnlite.data.download import cifar
-from tests.data.download import test_processes as test
-cifar.ARCHIVES["cifar10"] = test.cifar_files.described(test.FILES, test.PACKED)
+from cnnlite.data.download.cifar import ARCHIVES
+from tests.support.archives import FILES, PACKED
+from tests.support.cifar_files import described
+ARCHIVES["cifar10"] = described(FILES, PACKED)
 main()
 """
 
