@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
+from cnnlite.data.decoders import held, is_slow
 from cnnlite.errors import missing_extra
-from cnnlite.runtime import engine
+from cnnlite.runtime import engine, machine
 from cnnlite.utils.types import Array
 
 if TYPE_CHECKING:
@@ -41,8 +42,11 @@ _UPRIGHT = (
 MOST_PIXELS = 89_478_485
 """Of a picture, as far as it is decoded; what Pillow warns of."""
 MEMORY = 2**29
-"""Bytes that pictures may take while they are decoded, on all threads together; one that takes more is refused."""
-_HUNGRY = {"JPEG2000": 16, "WEBP": 16, "AVIF": 12}
+"""Bytes that pictures may take while they are decoded, on all threads together; one that takes more is refused.
+
+Where a process may not use as much, half of what it may.
+"""
+_HUNGRY = {"WEBP": 16, "AVIF": 12}
 """Bytes for each pixel of decoders that take more than the picture itself."""
 _NARROW = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}
 """Bytes for each pixel in modes of Pillow where that is not 4."""
@@ -127,6 +131,7 @@ def _own_limits() -> Iterator[None]:
     Image.init()
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     Image.core.set_block_size(_BLOCK)  # type: ignore[attr-defined]
+    _room.size = min(MEMORY, machine.memory() // 2)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -139,14 +144,15 @@ class _Room:
     """Memory for pictures that are decoded, which threads take in turns."""
 
     def __init__(self) -> None:
+        self.size = MEMORY
         self._taken = 0
         self._changed = threading.Condition()
 
     @contextlib.contextmanager
     def take(self, size: int) -> Iterator[None]:
-        """Wait until ``size`` bytes of `MEMORY`, not more than all of it, are free; have them inside the block."""
+        """Wait until ``size`` bytes of the room, not more than all of it, are free; have them inside the block."""
         with self._changed:
-            self._changed.wait_for(lambda: self._taken + size <= MEMORY)
+            self._changed.wait_for(lambda: self._taken + size <= self.size)
             self._taken += size
         try:
             yield
@@ -249,17 +255,24 @@ def _scans(picture: "Picture") -> int:
 
 
 def _bytes(picture: "Picture", scans: int, *, copied: bool) -> int:
-    """What decoding an opened picture takes, with its ``scans``; _UnusableError if that is too much."""
+    """What decoding an opened picture takes, with its ``scans``; _UnusableError if that, or the time, is too much."""
     pixels = picture.width * picture.height
     if pixels > MOST_PIXELS:
         raise _UnusableError(
             f"has more than {MOST_PIXELS:,} pixels, which may be meant to exhaust memory; make it smaller"
         )
-    size = scans + pixels * (_HUNGRY.get(str(picture.format), _NARROW.get(picture.mode, 4)) + 4 * copied)
-    if size > MEMORY:
+    file = getattr(picture, "fp")  # noqa: B009 (which Pillow's annotations hide)
+    place, stored = file.tell(), file.seek(0, os.SEEK_END)
+    file.seek(place)
+    if is_slow(picture, stored):
+        raise _UnusableError("is large for a kind that takes seconds for a million pixels; save it as a PNG")
+    # What a decoder holds is free again when the picture is copied.
+    beside = scans + max(held(picture, stored), 4 * pixels * copied)
+    size = beside + pixels * _HUNGRY.get(str(picture.format), _NARROW.get(picture.mode, 4))
+    if size > _room.size:
         raise _UnusableError(
-            f"takes {size / 2**20:,.0f} MiB of memory to decode, more than {MEMORY / 2**20:,.0f}; make it smaller, or "
-            "save it as a JPEG that is not progressive"
+            f"takes {size / 2**20:,.0f} MiB of memory to decode, more than {_room.size / 2**20:,.0f}; make it smaller, "
+            "or save it as a JPEG that is not progressive"
         )
     return size
 
