@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnlite.data import Dataset, Images, Normalizer, Views, as_seen, views_of
+from cnnlite.data import Chosen, Images, Normalizer, Views, as_seen, views_of
 from cnnlite.errors import ConfigError, DataError, DivergedError
 from cnnlite.nn.losses import Loss
 from cnnlite.nn.network import Network
@@ -36,7 +36,7 @@ class Evaluation:
 
 def evaluate(
     network: Network,
-    images: Images,
+    images: Images | Chosen,
     normalizer: Normalizer,
     loss: Loss,
     classes: Sequence[str],
@@ -93,20 +93,20 @@ def evaluate_checkpoint(
     dataset = load_data(config, root, classes)
     if dataset.classes != classes or dataset.train.images.shape[1:] != network.in_shape:
         raise DataError(f"{path}: was trained on other classes or image sizes than {dataset.name} has here")
-    warnings = []
+    warnings: list[str] = []
+    images: Images | Chosen | None = getattr(dataset, split)
     if checkpoint.fact("dataset", dict).get("digest") != dataset.digest:
-        dataset, changes = as_seen(dataset, checkpoint.part("seen"), split)
+        images, changes = as_seen(dataset, checkpoint.part("seen"), split)
         warnings.append(f"the images of {dataset.name} here are not those that {path} was trained on: {changes}")
-    images = split_of(dataset, split)
+    images = split_of(dataset.name, split, images)
     found = evaluate(network, images, normalizer, config.train.loss, classes, views=views or config.train.tta)
     return found, {"checkpoint": str(path), "dataset": dataset.name, "split": split, **asdict(found)}, warnings
 
 
-def split_of(dataset: Dataset, split: str) -> Images:
-    """Find the images called ``train``, ``validation`` or ``test``; ConfigError if there are none."""
-    images: Images | None = getattr(dataset, split)
+def split_of(dataset: str, split: str, images: Images | Chosen | None) -> Images | Chosen:
+    """Pass on the images called ``split``; ConfigError if there are none."""
     if images is None or not len(images):
-        raise ConfigError(f"{dataset.name} has no {split} images under the config of this checkpoint (data.validation)")
+        raise ConfigError(f"{dataset} has no {split} images under the config of this checkpoint (data.validation)")
     return images
 
 
