@@ -13,7 +13,7 @@ from cnnlite.runtime import engine
 from cnnlite.utils.types import Array
 
 PARTS = ("train", "validation", "test")
-"""The first that an image was in counts: one that was trained on tests nothing."""
+"""Of further copies of an image, the first that it was in has them: such copies test nothing that was trained on."""
 _LABELS = "/labels"
 
 

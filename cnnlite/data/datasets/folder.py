@@ -18,7 +18,7 @@ from cnnlite.data.images import Frame, read_pictures
 from cnnlite.errors import DataError, StorageError
 from cnnlite.runtime import distributed
 from cnnlite.utils.console import say
-from cnnlite.utils.files import lock, open_to_append, place, remove_temporary
+from cnnlite.utils.files import lock, open_to_append, place, remove_temporary, unwritable
 from cnnlite.utils.printable import one_line
 
 _CHUNK_BYTES = 16 * 2**20
@@ -141,7 +141,8 @@ class Folder(Source):
                         remove_temporary(path.parent)
                         self._build(path, listing)
                         found = read_cache(path)
-            except (OSError, StorageError) as error:
+            except (OSError, StorageError) as caught:
+                error = unwritable(path.parent, caught) if isinstance(caught, OSError) else caught
                 raise StorageError(f"{error}; -o data.dataset.folder.cache=DIR puts the cache elsewhere") from None
         return found
 
