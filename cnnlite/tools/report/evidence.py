@@ -163,6 +163,11 @@ def points(fraction: float) -> str:
     return f"{number} point{'' if number == '1' else 's'}"
 
 
+def above_lowest(rise: float) -> str:
+    """How far a loss is above its lowest, as a fraction of it, in words."""
+    return "at its lowest" if rise < 0.005 else f"{rise:.0%} above its lowest"
+
+
 def late_gain(values: Sequence[float]) -> float:
     """Mean of the last quarter of the values less that of as many before: one lucky row cannot make such a rise."""
     count = math.ceil(len(values) / 4)
