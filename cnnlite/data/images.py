@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from cnnlite.data.decoders import held, is_slow
-from cnnlite.errors import missing_extra
+from cnnlite.errors import StorageError, missing_extra
 from cnnlite.runtime import engine, machine
 from cnnlite.utils.types import Array
 
@@ -104,8 +104,12 @@ def read_pictures(paths: Sequence[Path], frame: Frame) -> tuple[Array, dict[int,
 
     Grey, palette, 16-bit and CMYK pictures become RGB, transparent ones lie on white, EXIF orientation is respected,
     and of several frames or pages the first is taken. Where no number of a 16-bit picture needs more than 12 bits,
-    white is 4095. ConfigError if Pillow is not installed.
+    white is 4095. ConfigError if Pillow is not installed, StorageError if pictures of the frame's size are too large.
     """
+    each, there = 7 * frame.height * frame.width, machine.memory() // 2  # as Pillow has its pixels, and as an array
+    if each > there:
+        size = f"{frame.height}x{frame.width} pixels would take {each / 1e9:,.1f} GB of memory each"
+        raise StorageError(f"pictures of {size}, more than {there / 1e9:,.1f}")
     out = np.zeros((len(paths), frame.height, frame.width, 3), np.uint8)
     faults: dict[int, str] = {}
 

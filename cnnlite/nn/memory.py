@@ -5,18 +5,22 @@ import math
 from cnnlite.errors import ConfigError, Problem, StorageError
 from cnnlite.nn.layers.base import Layer
 from cnnlite.runtime import machine
+from cnnlite.utils.types import Shape
 
 _NUMBER = 4
 """Bytes of a float32."""
+_AT_ONCE = 2**30
+"""Bytes of the largest array that networks are run on, or give, when they do not train."""
 
 
-def refuse_if_too_large(model: Layer, batch_size: int = 1) -> None:
-    """Raise ConfigError if this machine cannot hold the parameters with their gradients, or an image's layer output.
+def refuse_if_too_large(model: Layer, batch_size: int = 1, image: Shape = (0,)) -> None:
+    """Raise ConfigError if memory cannot hold the parameters with their gradients, an image, or a layer's output of it.
 
-    StorageError if only a whole batch of such outputs is too much. ``model`` has been inferred.
+    StorageError if only a whole batch of such outputs is too much. ``model`` has been inferred, ``image`` is a shape.
     """
     available = machine.memory()
     _refuse_above(available, "its parameters and their gradients", 2 * _NUMBER * count_parameters(model))
+    _refuse_above(available, "an image", _NUMBER * math.prod(image))
     for _, layer in model.walk():
         output = _NUMBER * math.prod(layer.out_shape or (0,))
         what = f"the output of {layer.path or 'the model'}"
@@ -26,6 +30,16 @@ def refuse_if_too_large(model: Layer, batch_size: int = 1) -> None:
                 f"out of memory with batch size {batch_size}: {what} would take {_gigabytes(output * batch_size)}, "
                 f"there are {_gigabytes(available)}; lower train.batch_size (-o train.batch_size={batch_size // 2})"
             )
+
+
+def images_at_once(most: int, image: Shape, model: Layer | None = None) -> int:
+    """Count the images, at most ``most``, that are shown to a network at once, so that large ones do not fill memory.
+
+    It follows from shapes alone, that of an image and those of what an inferred ``model`` makes of it, and not from
+    the machine: the last bits of a matrix product may depend on its size.
+    """
+    shapes = [image, *(layer.out_shape for _, layer in model.walk())] if model else [image]
+    return max(1, min(most, _AT_ONCE // (_NUMBER * max(map(math.prod, shapes)))))
 
 
 def count_parameters(model: Layer) -> int:

@@ -18,7 +18,7 @@ from cnnlite.runtime import distributed, engine
 from cnnlite.utils.types import Array
 
 BATCH_SIZE = 250
-"""The same everywhere: the last bits of a matrix product may depend on its size."""
+"""The same everywhere, but less for large images: the last bits of a matrix product may depend on its size."""
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,14 @@ def evaluate(
     The logits of an image are the mean of those of its ``views``. Ranks share the batches, and add up the results in
     the order of the images: their number does not change a bit. Raises DivergedError if the loss is not finite.
     """
-    ranks, total = distributed.current(), -(-len(images) // BATCH_SIZE)
+    size = network.at_once(BATCH_SIZE)
+    ranks, total = distributed.current(), -(-len(images) // size)
     first, last = engine.even(total, ranks.size)[ranks.rank]
     losses: list[tuple[float, int]] = []
     own = ConfusionMatrix(len(classes))
     with np.errstate(all="ignore"):
-        for start in range(first * BATCH_SIZE, last * BATCH_SIZE, BATCH_SIZE):
-            part = images.take(slice(start, start + BATCH_SIZE))
+        for start in range(first * size, last * size, size):
+            part = images.take(slice(start, start + size))
             labels, logits = part.labels, mean_logits(network, part.images, normalizer, views)
             losses.append((loss.loss_and_gradient(logits, labels)[0] * len(labels), len(labels)))
             own.add(labels, logits.argmax(axis=1))

@@ -15,7 +15,7 @@ import pytest
 
 from cnnlite.data import images
 from cnnlite.data.images import Frame, read_pictures
-from cnnlite.errors import ConfigError
+from cnnlite.errors import ConfigError, StorageError
 from cnnlite.runtime import engine, machine
 from cnnlite.utils.types import Array
 
@@ -360,6 +360,12 @@ def test_a_process_that_may_use_little_memory_decodes_in_half_of_it(
     assert "takes 4 MiB of memory to decode, more than 4;" in fault(path)
     monkeypatch.setattr(machine, "memory", lambda: 8 * 2**20)
     assert read(path).shape == (6, 8, 3)
+
+
+def test_frames_that_memory_does_not_hold_are_refused_at_once(tmp_path: Path) -> None:
+    path = saved(tmp_path, Image.new("RGB", (8, 6)))
+    with pytest.raises(StorageError, match=r"pictures of 1000000x1000000 pixels would take 7,000\.0 GB of memory each"):
+        read_pictures([path], Frame(10**6, 10**6))
 
 
 def slow_pictures(folder: Path, width: int, height: int) -> Iterator[Path]:

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import hashlib
 import itertools
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 
 from cnnlite.data.datasets.base import Dataset, Images, Source, sources
-from cnnlite.data.datasets.cache import Cached, passing_cache, read_cache, write_cache
+from cnnlite.data.datasets.cache import Cached, passing_cache, read_cache, refuse_without_room, write_cache
 from cnnlite.data.datasets.listing import Listing, Pictures, list_pictures
 from cnnlite.data.images import Frame, read_pictures
 from cnnlite.errors import DataError, StorageError
@@ -123,7 +124,9 @@ class Folder(Source):
     def _cached(self, path: Path, listing: Listing) -> Cached:
         """What the cache holds, made first if need be; of several processes one makes it."""
         found = _fitting_cache(path, listing, say_why=True)
+        room = len(listing.train) + len(listing.test), (self.size, self.size, 3)
         if found is None and self._trained_on is not None:
+            refuse_without_room(Path(tempfile.gettempdir()), *room, hint="; the variable TMPDIR names another folder")
             say(
                 f"{listing.root}: reading {_pictures(len(listing.train) + len(listing.test))}, for this time only",
                 error=True,
@@ -139,6 +142,7 @@ class Folder(Source):
                     found = _fitting_cache(path, listing)
                     if found is None:
                         remove_temporary(path.parent)
+                        refuse_without_room(path.parent, *room)
                         self._build(path, listing)
                         found = read_cache(path)
             except (OSError, StorageError) as caught:

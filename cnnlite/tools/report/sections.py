@@ -194,7 +194,7 @@ def filters(page: Page, trained: BestNetwork) -> str:
 
 def features(page: Page, trained: BestNetwork, seen: Seen) -> str:
     """Maps of a few images on their way through the network; returns why they are left out, or nothing."""
-    images = seen.images.take(examples(seen.images.labels, _FOLLOWED))
+    images = seen.images.take(examples(seen.images.labels, trained.network.at_once(_FOLLOWED)))
     network = one_by_one(trained.network, trained.config)
     stages = feature_stages(network, trained.normalizer(images.images))
     if not stages:

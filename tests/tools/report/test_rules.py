@@ -169,7 +169,7 @@ def found(name: str, evidence: Evidence) -> Any:
 
 
 def test_a_loss_at_its_lowest_is_not_said_to_be_above_it(tmp_path: Path) -> None:
-    figures: dict[str, Any] = {name: FALLING[:4] for name in ("train_loss", "validation_loss")}
+    figures: dict[str, Any] = dict.fromkeys(("train_loss", "validation_loss"), FALLING[:4])
     figures |= {"train_accuracy": [0.5, 0.7, 0.8, 0.9], "validation_accuracy": [0.5, 0.7, 0.75, 0.79]}
     result = found("overfitting", Evidence(made_up(tmp_path / "run", **figures), classes=10))
     assert "the validation loss at its lowest: the" in result.text
