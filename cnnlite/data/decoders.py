@@ -1,10 +1,8 @@
-"""What Pillow's decoders take beside the picture that they make: memory, and time."""
+"""What decoders take beside the pictures, opened by Pillow, that they make: memory, and time."""
 
 import math
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from PIL.Image import Image as Picture
+from collections.abc import Container
+from typing import Any
 
 _SLOW_PIXELS = 2**22
 """Of a picture that is decoded in Python, where a million may take 3 seconds."""
@@ -18,16 +16,16 @@ _SAMPLE = 6
 """Bytes for each sample of JPEG 2000: 4 of OpenJPEG, 2 in the buffer that it gives Pillow."""
 
 
-def held(picture: "Picture", size: int) -> int:
+def held(picture: Any, size: int) -> int:
     """Bytes that the decoder of an opened picture takes beside its pixels; ``size`` is that of the file."""
     if picture.format == "JPEG2000":
-        return _SAMPLE * len(picture.getbands()) * picture.width * picture.height
-    if picture.format == "TIFF" and any(tile[0] == "libtiff" for tile in picture.tile):  # type: ignore[attr-defined]
+        return int(_SAMPLE * len(picture.getbands()) * picture.width * picture.height)
+    if picture.format == "TIFF" and any(tile[0] == "libtiff" for tile in picture.tile):
         return _piece(picture, getattr(picture, "tag_v2", {}), size)
     return 0
 
 
-def _piece(picture: "Picture", tags: Any, size: int) -> int:
+def _piece(picture: Any, tags: Any, size: int) -> int:
     """A strip or tile of a TIFF, which is decoded at once: as it is in the file, and as pixels."""
     if _TILE_WIDTH in tags:
         pixels = int(tags[_TILE_WIDTH]) * int(tags.get(_TILE_LENGTH, 1))
@@ -43,9 +41,7 @@ def _numbers(value: Any) -> tuple[int, ...]:
     return tuple(map(int, value)) if isinstance(value, tuple) else (int(value),)
 
 
-def is_slow(picture: "Picture", size: int) -> bool:
-    """Whether decoding a picture, from a file of ``size`` bytes, would take many seconds."""
-    from PIL import Image
-
-    in_python = any(tile[0] in Image.DECODERS for tile in picture.tile)  # type: ignore[attr-defined]
+def is_slow(picture: Any, size: int, decoders: Container[str]) -> bool:
+    """Whether decoding a picture from ``size`` bytes would take many seconds; ``decoders`` are those in Python."""
+    in_python = any(tile[0] in decoders for tile in picture.tile)
     return in_python and (picture.width * picture.height > _SLOW_PIXELS or size > _SLOW_BYTES)

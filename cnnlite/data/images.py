@@ -260,6 +260,8 @@ def _scans(picture: "Picture") -> int:
 
 def _bytes(picture: "Picture", scans: int, *, copied: bool) -> int:
     """What decoding an opened picture takes, with its ``scans``; _UnusableError if that, or the time, is too much."""
+    from PIL import Image
+
     pixels = picture.width * picture.height
     if pixels > MOST_PIXELS:
         raise _UnusableError(
@@ -268,7 +270,7 @@ def _bytes(picture: "Picture", scans: int, *, copied: bool) -> int:
     file = getattr(picture, "fp")  # noqa: B009 (which Pillow's annotations hide)
     place, stored = file.tell(), file.seek(0, os.SEEK_END)
     file.seek(place)
-    if is_slow(picture, stored):
+    if is_slow(picture, stored, Image.DECODERS):
         raise _UnusableError("is large for a kind that takes seconds for a million pixels; save it as a PNG")
     # What a decoder holds is free again when the picture is copied.
     beside = scans + max(held(picture, stored), 4 * pixels * copied)
