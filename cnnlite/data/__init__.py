@@ -7,13 +7,14 @@ from cnnlite.data.datasets import cifar as _cifar  # registers the sources
 from cnnlite.data.datasets import folder as _folder
 from cnnlite.data.datasets import shapes as _shapes
 from cnnlite.data.datasets.base import Dataset, DatasetMissing, Images, Source, default_root, load_dataset, sources
-from cnnlite.data.fingerprints import as_seen, fingerprints, repeated
+from cnnlite.data.fingerprints import Chosen, as_seen, fingerprints, repeated
 from cnnlite.data.mix import Mixing, mixings
 from cnnlite.data.normalize import Normalizer
 from cnnlite.data.views import Views, views_of
 
 __all__ = [
     "Batches",
+    "Chosen",
     "Dataset",
     "DatasetMissing",
     "Images",

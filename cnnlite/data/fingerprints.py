@@ -2,8 +2,8 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,14 +13,24 @@ from cnnlite.runtime import engine
 from cnnlite.utils.types import Array
 
 PARTS = ("train", "validation", "test")
-"""Parts of a dataset; of several that an image was in, the first counts: one that was trained on tests nothing."""
+"""Of further copies of an image, the first that it was in has them: such copies test nothing that was trained on."""
+_LABELS = "/labels"
 
 
 def fingerprints(dataset: Dataset) -> dict[str, Array]:
-    """Compute fingerprints, uint64 (N,), of the images of each part; none where the images are the same everywhere."""
-    if dataset.above is None:
-        return {}
-    return {part: _of(images) for part in PARTS if (images := getattr(dataset, part)) is not None}
+    """Compute fingerprints, uint64 (N,), and labels of each part; none if the images are the same everywhere."""
+    labels = {part + _LABELS: images.labels.astype(np.int32) for part, images in _parts(dataset)}
+    return _pixels(dataset) | labels
+
+
+def _parts(dataset: Dataset) -> list[tuple[str, Images]]:
+    """The parts that there are, with their names; none where the images are the same everywhere."""
+    found = [(part, getattr(dataset, part)) for part in PARTS if dataset.above is not None]
+    return [(part, images) for part, images in found if images is not None]
+
+
+def _pixels(dataset: Dataset) -> dict[str, Array]:
+    return {part: _of(images) for part, images in _parts(dataset)}
 
 
 def _of(images: Images) -> Array:
@@ -36,30 +46,67 @@ def _of(images: Images) -> Array:
     return found
 
 
-def as_seen(dataset: Dataset, before: Mapping[str, Array], part: str) -> tuple[Dataset, str]:
-    """Restore the split that a run saw to a dataset.
+@dataclass(frozen=True)
+class Chosen:
+    """Images from several parts of a dataset, none of which is copied before it is taken."""
 
-    The images that it saw as ``part`` are put back into it, and others out. An image that it has not seen stays where
-    it is now, but is not among those that it was trained on.
+    parts: Sequence[Images]
+    places: Array
+    """Ascending indices, counted through all parts."""
 
-    Returns:
-        The dataset, and a text about what has changed.
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def take(self, which: slice) -> Images:
+        """Copy the images that a slice selects."""
+        places, found, start = self.places[which], [], 0
+        for part in self.parts:
+            found.append(part.take(places[(places >= start) & (places < start + len(part))] - start))
+            start += len(part)
+        return Images(np.concatenate([each.images for each in found]), np.concatenate([each.labels for each in found]))
+
+
+def as_seen(dataset: Dataset, before: Mapping[str, Array], part: str) -> tuple[Images | Chosen | None, str]:
+    """Find the images that a run saw as ``part``, wherever they are now; returns also what has changed.
+
+    One that was in several parts is in each as often as it was; further copies are in the first of them. An image that
+    it has not seen stays where it is now, but is not among those that it was trained on.
     """
-    now = fingerprints(dataset)
-    before = {part: before[part].ravel() for part in PARTS if part in before and before[part].dtype == np.uint64}
-    if not now or not before:
-        return dataset, "which of them it has seen is not known"
-    pool, known = np.concatenate([*now.values()]), np.concatenate([*before.values()])
-    place = np.concatenate([np.full(len(found), PARTS.index(name)) for name, found in now.items()])
-    place[~np.isin(pool, known) & (place == 0)] = len(PARTS)
-    for name, found in reversed(before.items()):
-        place[np.isin(pool, found)] = PARTS.index(name)
-    places = dict(zip(now, np.split(place, np.cumsum([len(found) for found in now.values()])[:-1]), strict=True))
-    back: dict[str, Any] = {part: _joined(dataset, places, PARTS.index(part))}
-    new, missing = _more(pool, known), _more(known, pool)
-    return replace(
-        dataset, **back
-    ), f"{new:,} new, {missing:,} missing; those that it has seen count as what they were then"
+    now = _pixels(dataset)
+    known = {name: before[name].ravel() for name in PARTS if name in before and before[name].dtype == np.uint64}
+    if not now or not known:
+        return getattr(dataset, part), "which of them it has seen is not known"
+    pool, place = np.concatenate([*now.values()]), np.repeat([*map(PARTS.index, now)], [*map(len, now.values())])
+    kinds, kind, here = np.unique(pool, return_inverse=True, return_counts=True)
+    then = np.array([_count(kinds, known.get(name, pool[:0])) for name in PARTS])
+    wanted, others = PARTS.index(part), then.sum(axis=0)
+    count = np.minimum(here, then[wanted])
+    is_first = (then[wanted] > 0) & ~then[:wanted].any(axis=0)
+    count[is_first] = np.maximum(count, here - others + then[wanted])[is_first]
+    # Of equal images those come first that are in the part now.
+    order = np.lexsort((place != wanted, kind))
+    chosen = order[np.arange(len(pool)) - np.repeat(np.cumsum(here) - here, here) < np.repeat(count, here)]
+    unseen = np.flatnonzero((others == 0)[kind] & (place == wanted) & (part != PARTS[0]))
+    images = Chosen([images for _, images in _parts(dataset)], np.sort(np.concatenate([chosen, unseen])))
+    return images, _changes(dataset, before, pool, known)
+
+
+def _count(kinds: Array, found: Array) -> Array:
+    """Number of times that each of ``kinds``, ascending, is among those found."""
+    return np.bincount(np.searchsorted(kinds, found[np.isin(found, kinds)]), minlength=len(kinds))
+
+
+def _changes(dataset: Dataset, before: Mapping[str, Array], pool: Array, known: Mapping[str, Array]) -> str:
+    seen = np.concatenate([*known.values()])
+    new, missing = _more(pool.tolist(), seen.tolist()), _more(seen.tolist(), pool.tolist())
+    labels = [before[name] for part in known if (name := part + _LABELS) in before]
+    moved = 0
+    if sum(map(np.size, labels)) == len(seen):
+        now = np.concatenate([images.labels for _, images in _parts(dataset)]).tolist()
+        then = np.concatenate([each.ravel() for each in labels]).tolist()
+        moved = _more(zip(pool.tolist(), now, strict=True), zip(seen.tolist(), then, strict=True)) - new
+    other = f", {moved:,} {'has' if moved == 1 else 'have'} another class now" if moved else ""
+    return f"{new:,} new, {missing:,} missing{other}; those that it has seen count as what they were then"
 
 
 def repeated(known: Mapping[str, Array]) -> Iterator[str]:
@@ -69,11 +116,6 @@ def repeated(known: Mapping[str, Array]) -> Iterator[str]:
             yield f"warning: {count:,} of the images to {purpose} with are trained on too, pixel for pixel"
 
 
-def _more(some: Array, others: Array) -> int:
+def _more(some: Iterable[Any], others: Iterable[Any]) -> int:
     """Number of ``some`` that are not in ``others``, each counted as often as it is there."""
-    return (Counter(some.tolist()) - Counter(others.tolist())).total()
-
-
-def _joined(dataset: Dataset, places: Mapping[str, Array], wanted: int) -> Images:
-    found = [getattr(dataset, part).take(np.flatnonzero(place == wanted)) for part, place in places.items()]
-    return Images(*(np.concatenate([getattr(images, what) for images in found]) for what in ("images", "labels")))
+    return (Counter(some) - Counter(others)).total()

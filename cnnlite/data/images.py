@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from cnnlite.errors import missing_extra
-from cnnlite.runtime import engine
+from cnnlite.data.decoders import held, is_slow
+from cnnlite.errors import StorageError, missing_extra
+from cnnlite.runtime import engine, machine
 from cnnlite.utils.types import Array
 
 if TYPE_CHECKING:
@@ -41,8 +42,11 @@ _UPRIGHT = (
 MOST_PIXELS = 89_478_485
 """Maximum pixels of a picture, as it is decoded; above it Pillow warns."""
 MEMORY = 2**29
-"""Maximum bytes of pictures being decoded, on all threads together; one that takes more is refused."""
-_HUNGRY = {"JPEG2000": 16, "WEBP": 16, "AVIF": 12}
+"""Maximum bytes of pictures being decoded, on all threads together; one that takes more is refused.
+
+Where a process may not use as much, half of what it may.
+"""
+_HUNGRY = {"WEBP": 16, "AVIF": 12}
 """Bytes for each pixel of decoders that take more than the picture itself."""
 _NARROW = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}
 """Bytes for each pixel in modes of Pillow where that is not 4."""
@@ -107,7 +111,12 @@ def read_pictures(paths: Sequence[Path], frame: Frame) -> tuple[Array, dict[int,
 
     Raises:
         ConfigError: if Pillow is not installed.
+        StorageError: if pictures of the frame's size are too large.
     """
+    each, there = 7 * frame.height * frame.width, machine.memory() // 2  # as Pillow has its pixels, and as an array
+    if each > there:
+        size = f"{frame.height}x{frame.width} pixels would take {each / 1e9:,.1f} GB of memory each"
+        raise StorageError(f"pictures of {size}, more than {there / 1e9:,.1f}")
     out = np.zeros((len(paths), frame.height, frame.width, 3), np.uint8)
     faults: dict[int, str] = {}
 
@@ -133,6 +142,7 @@ def _own_limits() -> Iterator[None]:
     Image.init()
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     Image.core.set_block_size(_BLOCK)  # type: ignore[attr-defined]
+    _room.size = min(MEMORY, machine.memory() // 2)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -145,14 +155,15 @@ class _Room:
     """Memory budget of pictures being decoded, shared by all threads."""
 
     def __init__(self) -> None:
+        self.size = MEMORY
         self._taken = 0
         self._changed = threading.Condition()
 
     @contextlib.contextmanager
     def take(self, size: int) -> Iterator[None]:
-        """Wait until ``size`` bytes of `MEMORY`, at most all of it, are free; reserve them inside the block."""
+        """Wait until ``size`` bytes of the room, at most all of it, are free; reserve them inside the block."""
         with self._changed:
-            self._changed.wait_for(lambda: self._taken + size <= MEMORY)
+            self._changed.wait_for(lambda: self._taken + size <= self.size)
             self._taken += size
         try:
             yield
@@ -255,17 +266,26 @@ def _scans(picture: "Picture") -> int:
 
 
 def _bytes(picture: "Picture", scans: int, *, copied: bool) -> int:
-    """Bytes that decoding an opened picture takes, with its ``scans``; _UnusableError if too many."""
+    """Bytes that decoding an opened picture takes, with its ``scans``; _UnusableError if too many, or too slow."""
+    from PIL import Image
+
     pixels = picture.width * picture.height
     if pixels > MOST_PIXELS:
         raise _UnusableError(
             f"has more than {MOST_PIXELS:,} pixels, which may be meant to exhaust memory; make it smaller"
         )
-    size = scans + pixels * (_HUNGRY.get(str(picture.format), _NARROW.get(picture.mode, 4)) + 4 * copied)
-    if size > MEMORY:
+    file = getattr(picture, "fp")  # noqa: B009 (which Pillow's annotations hide)
+    place, stored = file.tell(), file.seek(0, os.SEEK_END)
+    file.seek(place)
+    if is_slow(picture, stored, Image.DECODERS):
+        raise _UnusableError("is large for a kind that takes seconds for a million pixels; save it as a PNG")
+    # What a decoder holds is free again when the picture is copied.
+    beside = scans + max(held(picture, stored), 4 * pixels * copied)
+    size = beside + pixels * _HUNGRY.get(str(picture.format), _NARROW.get(picture.mode, 4))
+    if size > _room.size:
         raise _UnusableError(
-            f"takes {size / 2**20:,.0f} MiB of memory to decode, more than {MEMORY / 2**20:,.0f}; make it smaller, or "
-            "save it as a JPEG that is not progressive"
+            f"takes {size / 2**20:,.0f} MiB of memory to decode, more than {_room.size / 2**20:,.0f}; make it smaller, "
+            "or save it as a JPEG that is not progressive"
         )
     return size
 

@@ -10,7 +10,7 @@ import numpy as np
 from cnnlite.errors import CheckpointError, ConfigError, Problem
 from cnnlite.nn.fusion import fuse
 from cnnlite.nn.layers.base import Context, Layer, dotted
-from cnnlite.nn.memory import count_parameters, refuse_if_too_large
+from cnnlite.nn.memory import count_parameters, images_at_once, refuse_if_too_large
 from cnnlite.nn.shape_errors import misfits, wrong_output
 from cnnlite.runtime import distributed, engine
 from cnnlite.utils.rng import stream
@@ -90,7 +90,7 @@ class Network:
         if fused:
             fuse(self.model)
         if seed is not None:
-            refuse_if_too_large(self.model)
+            refuse_if_too_large(self.model, image=in_shape)
             try:
                 self.model.allocate(stream(seed, "weights"), self.dtype)
             except MemoryError as error:
@@ -138,6 +138,10 @@ class Network:
         """Fit layers that are computed from data, not trained, to the first training ``images``."""
         if count := self.model.most_fit_images:
             self.model.fit(normalize(images[:count]))
+
+    def at_once(self, most: int) -> int:
+        """Count the images, at most ``most``, to show it at once outside of training; see `memory.images_at_once`."""
+        return images_at_once(most, self.in_shape, self.model)
 
     def state(self) -> dict[str, Array]:
         """All arrays that training changes, not copied, as ``param/NAME`` and ``buffer/NAME``."""

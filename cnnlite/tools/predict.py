@@ -14,6 +14,7 @@ from cnnlite.data.datasets.base import center
 from cnnlite.data.images import SUFFIXES, Frame, read_pictures
 from cnnlite.errors import DataError, DivergedError
 from cnnlite.nn.losses import softmax
+from cnnlite.nn.memory import images_at_once
 from cnnlite.nn.network import Network
 from cnnlite.runs.restore import load_network
 from cnnlite.training.evaluation import BATCH_SIZE, mean_logits
@@ -65,11 +66,12 @@ class Model:
             raise ValueError(f"{wanted}, not {images.dtype} of shape {images.shape}")
         out = np.empty((len(images), len(self.classes)), np.float32)
         with np.errstate(all="ignore"):
-            for start in range(0, len(images), BATCH_SIZE):
-                part = images[start : start + BATCH_SIZE]
+            size = self.network.at_once(BATCH_SIZE)
+            for start in range(0, len(images), size):
+                part = images[start : start + size]
                 if self.crop is not None:
                     part = center(part, self.crop)
-                out[start : start + BATCH_SIZE] = mean_logits(self.network, part, self.normalizer, views)
+                out[start : start + size] = mean_logits(self.network, part, self.normalizer, views)
         if not np.isfinite(out).all():
             raise DivergedError("what the network gives is not finite: its parameters have grown too large")
         return out
@@ -105,8 +107,9 @@ def predict_files(model: Model, paths: Sequence[Path], top: int) -> Iterator[Pre
     if model.image_shape[2] != 3:
         raise DataError(f"pictures have 3 channels, but this network takes {model.image_shape[2]}")
     files = [file for path in paths for file in _files(path)]
-    for start in range(0, len(files), _FILES_AT_ONCE):
-        part = files[start : start + _FILES_AT_ONCE]
+    size = images_at_once(_FILES_AT_ONCE, model.image_shape)
+    for start in range(0, len(files), size):
+        part = files[start : start + size]
         images, faults = read_pictures(part, model.frame)
         usable = [index for index in range(len(part)) if index not in faults]
         rows = dict(zip(usable, model.predict(images[usable]), strict=True))

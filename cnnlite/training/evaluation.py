@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnlite.data import Dataset, Images, Normalizer, Views, as_seen, views_of
+from cnnlite.data import Chosen, Images, Normalizer, Views, as_seen, views_of
 from cnnlite.errors import ConfigError, DataError, DivergedError
 from cnnlite.nn.losses import Loss
 from cnnlite.nn.network import Network
@@ -18,7 +18,7 @@ from cnnlite.runtime import distributed, engine
 from cnnlite.utils.types import Array
 
 BATCH_SIZE = 250
-"""The same everywhere, as the last bits of a matrix product may depend on its size."""
+"""The same everywhere, but less for large images: the last bits of a matrix product may depend on its size."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Evaluation:
 
 def evaluate(
     network: Network,
-    images: Images,
+    images: Images | Chosen,
     normalizer: Normalizer,
     loss: Loss,
     classes: Sequence[str],
@@ -53,13 +53,14 @@ def evaluate(
     Raises:
         DivergedError: If the loss is not finite.
     """
-    ranks, total = distributed.current(), -(-len(images) // BATCH_SIZE)
+    size = network.at_once(BATCH_SIZE)
+    ranks, total = distributed.current(), -(-len(images) // size)
     first, last = engine.even(total, ranks.size)[ranks.rank]
     losses: list[tuple[float, int]] = []
     own = ConfusionMatrix(len(classes))
     with np.errstate(all="ignore"):
-        for start in range(first * BATCH_SIZE, last * BATCH_SIZE, BATCH_SIZE):
-            part = images.take(slice(start, start + BATCH_SIZE))
+        for start in range(first * size, last * size, size):
+            part = images.take(slice(start, start + size))
             labels, logits = part.labels, mean_logits(network, part.images, normalizer, views)
             losses.append((loss.loss_and_gradient(logits, labels)[0] * len(labels), len(labels)))
             own.add(labels, logits.argmax(axis=1))
@@ -99,20 +100,20 @@ def evaluate_checkpoint(
     dataset = load_data(config, root, classes)
     if dataset.classes != classes or dataset.train.images.shape[1:] != network.in_shape:
         raise DataError(f"{path}: was trained on other classes or image sizes than {dataset.name} has here")
-    warnings = []
+    warnings: list[str] = []
+    images: Images | Chosen | None = getattr(dataset, split)
     if checkpoint.fact("dataset", dict).get("digest") != dataset.digest:
-        dataset, changes = as_seen(dataset, checkpoint.part("seen"), split)
+        images, changes = as_seen(dataset, checkpoint.part("seen"), split)
         warnings.append(f"the images of {dataset.name} here are not those that {path} was trained on: {changes}")
-    images = split_of(dataset, split)
+    images = split_of(dataset.name, split, images)
     found = evaluate(network, images, normalizer, config.train.loss, classes, views=views or config.train.tta)
     return found, {"checkpoint": str(path), "dataset": dataset.name, "split": split, **asdict(found)}, warnings
 
 
-def split_of(dataset: Dataset, split: str) -> Images:
-    """Return the images of the split ``train``, ``validation`` or ``test``; ConfigError if there are none."""
-    images: Images | None = getattr(dataset, split)
+def split_of(dataset: str, split: str, images: Images | Chosen | None) -> Images | Chosen:
+    """Return the images of the split called ``split``; ConfigError if there are none."""
     if images is None or not len(images):
-        raise ConfigError(f"{dataset.name} has no {split} images under the config of this checkpoint (data.validation)")
+        raise ConfigError(f"{dataset} has no {split} images under the config of this checkpoint (data.validation)")
     return images
 
 

@@ -104,8 +104,8 @@ def launch(request: Request, reporter: Reporter, stop: StopFlag, offer: Offer) -
 
 
 def _resume(request: Request, path: Path, reporter: Reporter, stop: StopFlag, offer: Offer) -> tuple[Result, Path]:
-    from_first = distributed.current().broadcast
-    named = from_first(path.is_file)
+    broadcast = distributed.current().broadcast
+    named = broadcast(path.is_file)
     run = _directory(lambda: _open(path))
     with _held(run, request):
         fits = check_run(path)
@@ -114,26 +114,26 @@ def _resume(request: Request, path: Path, reporter: Reporter, stop: StopFlag, of
             check_version(Checkpoint({}, file.meta))  # before the config, which that version may read differently
             fits(file)
 
-        unsaved = from_first(lambda: not named and run.is_unsaved())
-        checkpoint, warnings = from_first(
+        unsaved = broadcast(lambda: not named and run.is_unsaved())
+        checkpoint, warnings = broadcast(
             (lambda: (_beginning(run), []))
             if unsaved
             else lambda: (load_checkpoint(path, check), []) if named else run.newest_checkpoint(check)
         )
-        if named and (last := from_first(lambda: run.last_step())) > checkpoint.fact("step", int):
+        if named and (last := broadcast(lambda: run.last_step())) > checkpoint.fact("step", int):
             given_up = "rows, checkpoints and result after it will be replaced"
             warnings = [f"going back from step {last} to step {checkpoint.meta['step']}: {given_up}"]
         for warning in warnings:
             reporter.warn(f"warning: {warning}")
-        config = settled(from_first(lambda: request.load_config(run.file("config.yaml"))))
+        config = settled(broadcast(lambda: request.load_config(run.file("config.yaml"))))
         config = dataclasses.replace(config, name=str(checkpoint.meta.get("name", path.name)))
         changes = check_same(config, checkpoint, reporter)
         unchanged = all(change.path in PLACES for change in changes)
-        if unchanged and not named and (result := from_first(lambda: _finished(run))):
+        if unchanged and not named and (result := broadcast(lambda: _finished(run))):
             longer = f"a larger {Argument('epochs')}, or {Override('train.iterations=...')}"
             reporter.warn(f"{run.path}: this run is complete; train on with {longer}")
             return result, run.path
-        tensorboard = request.tensorboard or from_first(lambda: not is_missing(run.file("tensorboard")))
+        tensorboard = request.tensorboard or broadcast(lambda: not is_missing(run.file("tensorboard")))
         if tensorboard:
             require_tensorboardx()
         dataset = checked_data(config, offer)
@@ -142,7 +142,7 @@ def _resume(request: Request, path: Path, reporter: Reporter, stop: StopFlag, of
             raise DataError(f"{config.data.root}: not the images that {run.path} was trained on; {hint}")
         _check_ranks(config, dataset)
         progress = Progress() if unsaved else Progress.of(checkpoint)
-        sessions = from_first(lambda: read_object(run.file("environment.json")))
+        sessions = broadcast(lambda: read_object(run.file("environment.json")))
         run.write_json("environment.json", {"config": config.name, **with_session(sessions, progress.step)})
         run.write_text("config.yaml", render(config))
         if tensorboard:

@@ -6,15 +6,19 @@ import os
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 
 from cnnlite.cli import cli
 from cnnlite.data.datasets import cache
 from cnnlite.data.datasets.folder import Folder
-from cnnlite.runs.checkpoint import load_checkpoint, save_checkpoint
+from cnnlite.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from cnnlite.runtime import machine
 from tests.support.folders import fill
 
 CONFIG = """\
@@ -143,6 +147,52 @@ def test_a_folder_of_pictures_does_not_say_where_its_cache_goes(here: Path) -> N
     way_out = "-o data.dataset.folder.cache=DIR puts the cache elsewhere"
     assert done.stderr == f"error: pictures/.cnnlite: is a link; {way_out}\n"
     assert not list(Path("victim").iterdir())
+
+
+@pytest.fixture
+def forged(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same where checkpoints of eight numbers want images of 8000 x 8000 pixels."""
+    monkeypatch.setattr("cnnlite.data.datasets.folder.read_pictures", lambda *_: pytest.fail("decoded"))
+    for path in [*here.glob("run/checkpoints/*.npz"), here / "mine.npz"]:
+        checkpoint = load_checkpoint(path)
+        arrays = {name: array for name, array in checkpoint.arrays.items() if name.startswith("normalize/")}
+        arrays |= {"param/1.weight": np.ones((3, 2), np.float32), "param/1.bias": np.ones(2, np.float32)}
+        meta = checkpoint.meta | {"in_shape": [8000, 8000, 3]}
+        meta["config"]["data"]["dataset"]["folder"]["size"] = 8000
+        meta["config"]["model"][0] = "global_avg_pool2d"
+        save_checkpoint(path, Checkpoint(arrays, meta))
+    (here / "run" / "config.yaml").write_text(yaml.safe_dump(meta["config"]))
+    return here
+
+
+@pytest.mark.parametrize("command", ["eval", "explain", "report"])
+def test_images_that_a_checkpoint_wants_are_not_decoded_where_the_disk_has_no_room(
+    command: str, forged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**9))
+    done = run(*COMMANDS[command])
+    told = "cannot write 16 images of 8000x8000 pixels: they take 3.1 GB, 1.0 GB are free; the variable TMPDIR names"
+    assert told in done.output
+    if command == "eval":
+        assert (done.exit_code, len(done.stderr.splitlines())) == (5, 1)
+
+
+@pytest.mark.parametrize("command", ["eval", "export", "predict"])
+def test_images_that_a_checkpoint_wants_are_refused_where_memory_does_not_hold_one(
+    command: str, forged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "memory", lambda: 7 * 10**8)
+    done = run(*COMMANDS[command])
+    assert (done.exit_code, len(done.stderr.splitlines())) == (3, 1)
+    assert "an image would take 0.8 GB of memory; there are 0.7 GB" in done.stderr
+
+
+def test_a_cache_is_not_begun_where_the_disk_has_no_room(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=3071))
+    done = run("train", "-q", "-c", "config.yaml")
+    assert done.exit_code == 5
+    assert re.search(r"16 images of 8x8 pixels: they take 0.0 GB, .*cache=DIR puts the cache elsewhere\n", done.stderr)
+    assert [path.name for path in Path("pictures/.cnnlite").iterdir() if path.suffix != ".lock"] == []
 
 
 NONSENSE: dict[str, list[Any]] = {

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,9 @@ def parts(now: Dataset, before: dict[str, Array]) -> tuple[list[list[int]], str]
     """The numbers of the images of each part as they were seen, and what has changed."""
     found = []
     for part in PARTS:
-        back, changes = as_seen(now, before, part)
-        images: Images = getattr(back, part)
+        chosen, changes = as_seen(now, before, part)
+        assert chosen is not None
+        images = chosen.take(slice(None))
         found.append(sorted(images.images.ravel().tolist()))
         assert images.labels.tolist() == [number % 2 for number in images.images.ravel().tolist()]
     return found, changes
@@ -52,17 +54,50 @@ def test_images_go_back_to_where_the_run_saw_them_and_what_came_and_went_is_coun
     assert changes.startswith("4 new, 1 missing;")
 
 
-def test_one_that_was_in_several_parts_tests_nothing() -> None:
-    back, changes = parts(numbered([8], None, [1, 2, 2, 3]), fingerprints(numbered([1, 2], [2, 3], [3, 4])))
-    assert back == [[1, 2, 2], [3], []]
+def test_one_that_was_in_several_parts_stays_in_them_as_often_as_it_was() -> None:
+    before = fingerprints(numbered([1, 2], [2, 3], [3, 4]))
+    back, changes = parts(numbered([8], None, [1, 2, 2, 3]), before)
+    assert back == [[1, 2], [2, 3], [3]]
     assert changes.startswith("1 new, 2 missing;")
+    assert parts(numbered([9], [2, 2, 2, 2], [3, 4]), before)[0] == [[2, 2, 2], [2, 3], [3, 4]]
+    assert parts(numbered([9], [2, 3, 1], [2, 3, 4]), before)[0] == [[1, 2], [2, 3], [3, 4]]
+
+
+def test_images_that_have_another_class_now_are_counted_and_stay_in_their_part() -> None:
+    now = numbered([1, 2, 3], [4], [5, 9])
+    before = fingerprints(now)
+    now.train.labels[0], now.test.labels[0] = 0, 0
+    for part, labels in (("train", [0, 0, 1]), ("test", [0, 1])):
+        images, changes = as_seen(now, before, part)
+        assert images is not None
+        assert images.take(slice(None)).labels.tolist() == labels
+        assert changes.startswith("0 new, 0 missing, 2 have another class now; those")
+    older = {part: before[part] for part in PARTS}
+    assert as_seen(now, older, "test")[1].startswith("0 new, 0 missing;")
+    odd = before | {"train/labels": np.zeros((2, 2))}
+    assert as_seen(now, odd, "test")[1].startswith("0 new, 0 missing;")
+
+
+def test_what_a_run_saw_is_taken_batch_by_batch() -> None:
+    images = Images(noise(4000, 50, 50, 3), np.zeros(4000, np.int64))
+    whole = Dataset("mine", images, None, images.take(slice(3, 9)), ("a",), "", above=np.zeros(4000))
+    before = fingerprints(whole)
+    tracemalloc.start()
+    try:
+        found, _ = as_seen(whole, before, "train")
+        assert found is not None
+        for start in range(0, len(found), 100):
+            np.testing.assert_array_equal(found.take(slice(start, start + 100)).images, images.images[start:][:100])
+        assert tracemalloc.get_traced_memory()[1] < images.images.nbytes / 4
+    finally:
+        tracemalloc.stop()
 
 
 def test_without_fingerprints_nothing_is_moved_and_that_is_said() -> None:
     now = numbered([1], None, [2])
     odd = {"train": np.ones((2, 2)), "other": np.ones(3, np.uint64)}
     for before in ({}, odd):
-        assert as_seen(now, before, "test") == (now, "which of them it has seen is not known")
+        assert as_seen(now, before, "test") == (now.test, "which of them it has seen is not known")
     assert fingerprints(counted([3, 3], None, [1, 1], own=False)) == {}
 
 
@@ -117,6 +152,30 @@ def test_what_is_added_removed_renamed_or_copied_changes_no_side(tmp_path: Path)
         assert evaluated(run, split)[:2] == (count, accuracy)
 
 
+def test_copies_in_several_parts_count_alike_before_and_after_a_change(tmp_path: Path) -> None:
+    pictures = tmp_path / "pics"
+    for part in ("train", "val", "test"):
+        fill(pictures / part, 6)
+    for number in range(7):
+        shutil.copy(pictures / "train" / "ant" / "00000.png", pictures / "test" / "ant" / f"copy{number}.png")
+    run = trained(pictures)
+    tested = json.loads((run / "result.json").read_text())["test_accuracy"]
+    before = {split: evaluated(run, split)[:2] for split in PARTS}
+    assert before["test"] == (19, tested)
+    fill(pictures / "new", 1, size=9)
+    (pictures / "new" / "ant" / "00000.png").rename(pictures / "train" / "ant" / "unrelated.png")
+    shutil.rmtree(pictures / "new")
+    assert {split: evaluated(run, split)[:2] for split in PARTS} == before
+
+
+def test_a_picture_that_moved_to_another_class_is_told(tmp_path: Path) -> None:
+    pictures = fill(tmp_path / "pics", 30)
+    run = trained(pictures)
+    for index in (3, 4):
+        (pictures / "ant" / f"{index:05}.png").rename(pictures / "bee" / f"moved{index}.png")
+    assert ": 0 new, 0 missing, 2 have another class now; those" in evaluated(run, "test")[2]
+
+
 def test_only_runs_on_pictures_of_ones_own_keep_them(tmp_path: Path, dataset: Dataset) -> None:
     start(tiny(epochs=1), tmp_path / "shapes", dataset)
     assert not load_checkpoint(tmp_path / "shapes/checkpoints/best.npz").part("seen")
@@ -125,7 +184,7 @@ def test_only_runs_on_pictures_of_ones_own_keep_them(tmp_path: Path, dataset: Da
     model = ["flatten", {"linear": {"out_features": 2}}]
     start(config_from_data({**config.resolved, "model": model}), tmp_path / "own", own)
     kept = load_checkpoint(tmp_path / "own/checkpoints/best.npz").part("seen")
-    assert sum(map(len, kept.values())) == 40
+    assert sum(len(kept[part]) for part in PARTS) == sum(len(kept[f"{part}/labels"]) for part in PARTS) == 40
 
 
 def test_images_in_two_parts_are_told_when_a_run_begins(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ import pytest
 
 from cnnlite.data import images
 from cnnlite.data.images import Frame, read_pictures
-from cnnlite.errors import ConfigError
-from cnnlite.runtime import engine
+from cnnlite.errors import ConfigError, StorageError
+from cnnlite.runtime import engine, machine
 from cnnlite.utils.types import Array
 
 Image: Any = pytest.importorskip("PIL.Image", reason="the extra `images` is not installed")
@@ -295,6 +295,100 @@ def test_no_small_file_takes_gigabytes(name: str, mode: str, side: int, tmp_path
     assert most < 800
     assert len(faults) == 2
     assert "MiB of memory to decode" in faults[0]
+
+
+def tiff(path: Path, width: int, height: int, tags: dict[int, list[int]], pixels: bytes) -> Path:
+    """A TIFF of one deflated strip or tile."""
+    data = zlib.compress(pixels, 1)
+    offset, stored = (324, 325) if 322 in tags else (273, 279)
+    tags = {256: [width], 257: [height], 259: [8], 262: [2], 278: [height], offset: [8], stored: [len(data)]} | tags
+    place, body, rest = 8 + len(data) + 2 + 12 * len(tags) + 4, struct.pack("<H", len(tags)), b""
+    for tag, values in sorted(tags.items()):
+        packed = struct.pack(f"<{len(values)}I", *values)
+        if len(packed) > 4:
+            packed, rest = struct.pack("<I", place + len(rest)), rest + packed
+        body += struct.pack("<HHI", tag, 4, len(values)) + packed
+    path.write_bytes(b"II*\0" + struct.pack("<I", 8 + len(data)) + data + body + bytes(4) + rest)
+    return path
+
+
+def held_tiff(folder: Path, kind: str) -> Path:
+    if kind == "a tile":
+        return tiff(folder / "a.tif", 100, 100, {258: [8] * 3, 277: [3], 322: [14_000], 323: [14_000]}, bytes(100))
+    depth, side = (16, 9400) if kind == "16 bits" else (8, 9440)
+    return tiff(folder / "a.tif", side, side, {258: [depth] * 3, 277: [3]}, bytes(100))
+
+
+@pytest.mark.parametrize("kind", ["16 bits", "8 bits", "a tile"])
+def test_what_libtiff_holds_is_counted_and_refused_before_it_is_taken(kind: str, tmp_path: Path) -> None:
+    assert "MiB of memory to decode, more than 512" in fault(held_tiff(tmp_path, kind))
+
+
+@needs_rusage
+@pytest.mark.parametrize(
+    ("name", "mode", "options"),
+    [
+        ("a.tif", "RGB", {"compression": "tiff_adobe_deflate", "tiffinfo": {278: 2000}}),
+        ("a.tif", "L", {"compression": "tiff_lzw", "tiffinfo": {278: 2000}}),
+        ("a.tif", "YCbCr", {"compression": "jpeg", "tiffinfo": {278: 2000}}),
+        ("16.tif", "RGB", {}),
+        ("a.jp2", "RGB", {}),
+        ("a.jp2", "RGBA", {}),
+        ("a.jp2", "L", {}),
+    ],
+)
+def test_what_a_picture_is_charged_is_what_it_takes(
+    name: str, mode: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    if name == "16.tif":
+        path = tiff(tmp_path / name, 2000, 2000, {258: [16] * 3, 277: [3]}, bytes(6 * 2000**2))
+    else:
+        path = saved(tmp_path, Image.new(mode, (2000, 2000)), name, **options)
+    base, _ = memory(1, saved(tmp_path, Image.new("L", (8, 6)), "small" + path.suffix))
+    most, faults = memory(1, path)
+    assert not faults
+    with Image.open(path) as picture:
+        charged = images._bytes(picture, 0, copied=not images._is_plain(picture)) / 2**20
+    assert (most - base) / 1.1 - 8 < charged < 1.7 * (most - base) + 8
+
+
+def test_a_process_that_may_use_little_memory_decodes_in_half_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(tmp_path, Image.new("RGB", (1000, 1000)))
+    monkeypatch.setattr(machine, "memory", lambda: 7 * 2**20)
+    assert "takes 4 MiB of memory to decode, more than 4;" in fault(path)
+    monkeypatch.setattr(machine, "memory", lambda: 8 * 2**20)
+    assert read(path).shape == (6, 8, 3)
+
+
+def test_frames_that_memory_does_not_hold_are_refused_at_once(tmp_path: Path) -> None:
+    path = saved(tmp_path, Image.new("RGB", (8, 6)))
+    with pytest.raises(StorageError, match=r"pictures of 1000000x1000000 pixels would take 7,000\.0 GB of memory each"):
+        read_pictures([path], Frame(10**6, 10**6))
+
+
+def slow_pictures(folder: Path, width: int, height: int) -> Iterator[Path]:
+    size = b"%d %d\n" % (width, height)
+    headers = {"a.ppm": b"P6\n" + size + b"200\n", "b.ppm": b"P3\n" + size + b"255\n", "c.pgm": b"P5\n" + size + b"9\n"}
+    for name, header in headers.items():
+        (folder / name).write_bytes(header + b"0 " * (3 * width * height if width < 100 else 9))
+        yield folder / name
+    rle = (b"\1\5" * width + b"\0\0") * height + b"\0\1" if width < 100 else b""
+    header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(rle), 0, 0, 1, 0) + bytes(4)
+    (folder / "d.bmp").write_bytes(b"BM" + struct.pack("<IHHI", 14 + len(header) + len(rle), 0, 0, 58) + header + rle)
+    yield folder / "d.bmp"
+
+
+def test_pictures_that_are_decoded_in_python_are_refused_where_that_takes_long(tmp_path: Path) -> None:
+    for path in slow_pictures(tmp_path, 8, 6):
+        assert read(path).shape == (6, 8, 3), path
+    for path in slow_pictures(tmp_path, 2049, 2049):
+        assert "takes seconds for a million pixels; save it as a PNG" in fault(path), path
+    with open(tmp_path / "long.ppm", "wb") as file:
+        file.write(b"P3\n8 6\n255\n")
+        file.truncate(2**26 + 1)
+    assert "save it as a PNG" in fault(tmp_path / "long.ppm")
 
 
 @needs_rusage

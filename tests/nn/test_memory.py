@@ -12,7 +12,7 @@ from cnnlite.nn.layers.linear import Linear
 from cnnlite.nn.layers.normalization import BatchNorm
 from cnnlite.nn.layers.pooling import GlobalAvgPool2d
 from cnnlite.nn.layers.shape import Flatten
-from cnnlite.nn.memory import count_parameters, refuse_if_too_large
+from cnnlite.nn.memory import count_parameters, images_at_once, refuse_if_too_large
 from cnnlite.nn.network import Network, inferred
 from cnnlite.runtime import machine
 
@@ -68,6 +68,20 @@ def test_the_batch_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     refuse_if_too_large(model, 30)
     with pytest.raises(StorageError, match=r"batch size 40: the output of .* would take 0.0 GB, .*batch_size=20"):
         refuse_if_too_large(model, 40)
+
+
+def test_an_image_that_does_not_fit_is_refused_however_small_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "memory", lambda: 10**8)
+    with pytest.raises(ConfigError, match=r"an image would take 0\.8 GB of memory; there are 0\.1 GB"):
+        Network(Sequential([GlobalAvgPool2d(), Linear(10)]), (8000, 8000, 3), seed=0)
+
+
+def test_so_many_images_are_shown_at_once_as_their_largest_array_allows() -> None:
+    network = Network(Sequential([Conv2d(64, 3, padding=1), GlobalAvgPool2d(), Linear(10)]), (256, 256, 3), seed=0)
+    assert network.at_once(250) == 64
+    assert network.at_once(6) == 6
+    assert images_at_once(250, (8000, 8000, 3)) == images_at_once(250, (10**5, 10**5, 3)) == 1
+    assert Network(Sequential([Flatten(), Linear(10)]), (32, 32, 3), seed=0).at_once(250) == 250
 
 
 def test_the_memory_is_no_more_than_a_limit_of_the_process() -> None:

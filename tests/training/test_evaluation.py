@@ -1,20 +1,27 @@
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from cnnlite.data import Dataset, Images, Normalizer
 from cnnlite.errors import CheckpointError, ConfigError, DataError, DivergedError
+from cnnlite.nn import memory
 from cnnlite.nn.losses import CrossEntropy
 from cnnlite.nn.network import Network
 from cnnlite.runs.checkpoint import Checkpoint, CheckpointFile, load_checkpoint, save_checkpoint
 from cnnlite.runs.directory import RunDirectory
+from cnnlite.tools.predict import Model
+from cnnlite.tools.report.behaviour import observe
+from cnnlite.tools.report.inside import dead_units, occlude, one_by_one
 from cnnlite.training.evaluation import describe, evaluate, evaluate_checkpoint
 from cnnlite.training.loop import train
 from cnnlite.training.progress import Reporter
 from cnnlite.utils.signals import StopFlag
+from cnnlite.utils.types import Array
 from tests.support.small_runs import tiny
 
 
@@ -31,6 +38,33 @@ def changed(path: Path, target: Path, **facts: object) -> Path:
     checkpoint.meta.update(facts)
     save_checkpoint(target, checkpoint)
     return target
+
+
+def test_large_images_are_evaluated_in_smaller_batches(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, normalizer = dataset.test.take(slice(30)), Normalizer.fit(dataset.train.images)
+    network = Network(tiny().model, (32, 32, 3), seed=3, classes=10)
+    x = normalizer(images.images)
+    whole = evaluate(network, images, normalizer, CrossEntropy(), dataset.classes)
+    drop = occlude(network, x[0]).drop
+    plain = one_by_one(network, tiny())
+    sizes, forward = [], Network.forward
+
+    def counted(self: Network, x: Array, **options: Any) -> Array:
+        sizes.append(len(x))
+        return forward(self, x, **options)
+
+    monkeypatch.setattr(Network, "forward", counted)
+    largest = max(math.prod(layer.out_shape) for _, layer in network.model.walk())
+    monkeypatch.setattr(memory, "_AT_ONCE", 4 * 7 * max(largest, x[0].size))
+    found = evaluate(network, images, normalizer, CrossEntropy(), dataset.classes)
+    assert sizes == [7, 7, 7, 7, 2]
+    assert (found.images, found.accuracy) == (30, whole.accuracy)
+    assert found.loss == pytest.approx(whole.loss)
+    np.testing.assert_allclose(occlude(network, x[0]).drop, drop, atol=1e-6)
+    Model(tiny(), network, normalizer, dataset.classes).logits(images.images, "none")
+    observe(network, images, normalizer)
+    dead_units(plain, images, normalizer)
+    assert max(sizes) == 7
 
 
 @pytest.mark.parametrize("count", [1, 249, 250, 251, 600])

@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import stat
 import struct
 import tempfile
@@ -56,6 +57,22 @@ def passing_cache(parts: Parts, shape: tuple[int, ...], facts: dict[str, Any]) -
     except OSError as error:
         folder, why = tempfile.gettempdir(), error.strerror or error
         raise StorageError(f"{folder}: cannot write: {why}; the variable TMPDIR names another folder") from error
+
+
+def refuse_without_room(folder: Path, count: int, shape: tuple[int, ...], hint: str = "") -> None:
+    """Raise StorageError if the disk of a folder has no room for so many images."""
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError:  # writing says what is wrong
+        return
+    if (size := count * math.prod(shape)) > free:
+        images = f"{count:,} images of {shape[0]}x{shape[1]} pixels"
+        sizes = f"they take {_gigabytes(size)}, {_gigabytes(free)} are free"
+        raise StorageError(f"{folder}: cannot write {images}: {sizes}{hint}")
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:,.1f} GB"
 
 
 def _fill(file: BinaryIO, parts: Parts, shape: tuple[int, ...], facts: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import hashlib
 import itertools
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,13 +13,13 @@ from typing import Annotated, Any, Literal
 import numpy as np
 
 from cnnlite.data.datasets.base import Dataset, Images, Source, sources
-from cnnlite.data.datasets.cache import Cached, passing_cache, read_cache, write_cache
+from cnnlite.data.datasets.cache import Cached, passing_cache, read_cache, refuse_without_room, write_cache
 from cnnlite.data.datasets.listing import Listing, Pictures, list_pictures
 from cnnlite.data.images import Frame, read_pictures
 from cnnlite.errors import DataError, OptionError, StorageError
 from cnnlite.runtime import distributed
 from cnnlite.utils.console import say
-from cnnlite.utils.files import lock, open_to_append, place, remove_temporary
+from cnnlite.utils.files import lock, open_to_append, place, remove_temporary, unwritable
 from cnnlite.utils.hints import Override
 from cnnlite.utils.printable import one_line
 
@@ -124,7 +125,9 @@ class Folder(Source):
     def _cached(self, path: Path, listing: Listing) -> Cached:
         """Read the cache, which one of several processes makes if need be."""
         found = _fitting_cache(path, listing, say_why=True)
+        room = len(listing.train) + len(listing.test), (self.size, self.size, 3)
         if found is None and self._trained_on is not None:
+            refuse_without_room(Path(tempfile.gettempdir()), *room, hint="; the variable TMPDIR names another folder")
             say(
                 f"{listing.root}: reading {_pictures(len(listing.train) + len(listing.test))}, for this time only",
                 error=True,
@@ -140,9 +143,11 @@ class Folder(Source):
                     found = _fitting_cache(path, listing)
                     if found is None:
                         remove_temporary(path.parent)
+                        refuse_without_room(path.parent, *room)
                         self._build(path, listing)
                         found = read_cache(path)
-            except (OSError, StorageError) as error:
+            except (OSError, StorageError) as caught:
+                error = unwritable(path.parent, caught) if isinstance(caught, OSError) else caught
                 hint = f"{Override('data.dataset.folder.cache=DIR')} puts the cache elsewhere"
                 raise StorageError(f"{error}; {hint}") from None
         return found

@@ -65,7 +65,7 @@ class Listing:
     left_out: list[str] = field(default_factory=list)
     """Messages about files and folders that are not used."""
     digest: str = ""
-    """SHA-256 over names, sizes and times of modification."""
+    """SHA-256 over names, sizes, times of change and inodes: another one where contents may be others."""
 
 
 def list_pictures(root: Path, test_fraction: float, seed: int = 0) -> Listing:
@@ -144,8 +144,9 @@ class _Reader:
         found = self._classes(folder, part)
         if part == TRAIN:
             if len(found) < 2:
+                count = "1 folder" if len(found) == 1 else f"{len(found)} folders"
                 raise DataError(
-                    f"{self.root / folder}: holds {len(found)} folders of pictures; it takes one for each class, two "
+                    f"{self.root / folder}: holds {count} of pictures; it takes one for each class, two "
                     "at least, or train, val and test with such folders in each"
                 )
             self.listing.classes = tuple(found)
@@ -206,10 +207,11 @@ class _Reader:
             path = os.path.join(folder, entry.name)
             try:
                 status = entry.stat()
-                facts = (status.st_size, status.st_mtime_ns)
+                # Archives and rsync set mtime; what was put in a file's place has another ctime or inode.
+                facts = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
             except OSError:  # a link to nowhere: it cannot be read either, which is reported then
-                facts = (-1, -1)
-            self.digest.update(b"%s\0%d\0%d\n" % (os.fsencode(path), *facts))
+                facts = (-1, -1, -1, -1)
+            self.digest.update(b"%s\0%d\0%d\0%d\0%d\n" % (os.fsencode(path), *facts))
             files.append(path)
         return files
 

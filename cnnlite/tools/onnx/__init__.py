@@ -11,6 +11,7 @@ from cnnlite import __version__
 from cnnlite.data import load_dataset
 from cnnlite.errors import CnnliteError, ConfigError, missing_extra
 from cnnlite.nn.losses import softmax
+from cnnlite.nn.memory import images_at_once
 from cnnlite.runtime import engine
 from cnnlite.tools.onnx import nodes as _nodes  # registers the exporters
 from cnnlite.tools.onnx.graph import Graph, exporters
@@ -167,16 +168,16 @@ def compare(model: Model, content: bytes, root: str | None = None) -> Difference
 
 
 def _images(model: Model, root: str | None) -> tuple[Array, str]:
-    data = model.config.data
+    data, count = model.config.data, images_at_once(_IMAGES, model.image_shape, model.network.model)
     try:
         source = data.dataset.reading_only(model.classes)  # the config came with the checkpoint: untrusted
         dataset = load_dataset(source, Path(data.root if root is None else root), validation="none")
         if dataset.test.images.shape[1:] == model.image_shape:
-            return np.asarray(dataset.test.images[:_IMAGES]), f"test images of {dataset.name}"
+            return np.asarray(dataset.test.images[:count]), f"test images of {dataset.name}"
         reason = f"those of {dataset.name} here have another size"
     except (CnnliteError, OSError):
         reason = "the dataset cannot be read here"
-    noise = np.random.default_rng(0).integers(0, 256, (_IMAGES, *model.image_shape), np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (count, *model.image_shape), np.uint8)
     return noise, f"images of noise, as {reason}"
 
 

@@ -47,9 +47,10 @@ class Behaviour:
 
 def observe(network: Network, images: Images, normalizer: Normalizer) -> Behaviour:
     """Predict all images, in order."""
+    size = network.at_once(BATCH_SIZE)
     parts = [
-        softmax(network.forward(normalizer(images.images[start : start + BATCH_SIZE]), training=False))
-        for start in range(0, len(images), BATCH_SIZE)
+        softmax(network.forward(normalizer(images.images[start : start + size]), training=False))
+        for start in range(0, len(images), size)
     ]
     return behaviour(np.concatenate(parts), images.labels)
 

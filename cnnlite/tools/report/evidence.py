@@ -162,6 +162,11 @@ def points(fraction: float) -> str:
     return f"{number} point{'' if number == '1' else 's'}"
 
 
+def above_lowest(rise: float) -> str:
+    """How far a loss is above its lowest, as a fraction of it, in words."""
+    return "at its lowest" if rise < 0.005 else f"{rise:.0%} above its lowest"
+
+
 def late_gain(values: Sequence[float]) -> float:
     """Return the mean of the last quarter of the values minus that of the quarter before; robust to a lucky row."""
     count = math.ceil(len(values) / 4)

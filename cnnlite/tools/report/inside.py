@@ -122,16 +122,21 @@ def occlude(network: Network, x: Array) -> Occlusion:
     patch = (max(1, height // 4), max(1, width // 4))
     grey = x.mean(axis=(0, 1))
     corners = [(top, left) for top in _starts(height, patch[0]) for left in _starts(width, patch[1])]
-    covered = np.repeat(x[None], len(corners), axis=0)  # (places, H, W, C)
-    for image, (top, left) in zip(covered, corners, strict=True):
-        image[top : top + patch[0], left : left + patch[1]] = grey
+    size = network.at_once(BATCH_SIZE)
+
+    def covered(places: list[tuple[int, int]]) -> Array:
+        images = np.repeat(x[None], len(places), axis=0)  # (places, H, W, C)
+        for image, (top, left) in zip(images, places, strict=True):
+            image[top : top + patch[0], left : left + patch[1]] = grey
+        return images
+
     before = softmax(network.forward(x[None], training=False))[0]
     prediction = int(before.argmax())
     total, count = np.zeros((height, width)), np.zeros((height, width))
     after = np.concatenate(
         [
-            softmax(network.forward(covered[start : start + BATCH_SIZE], training=False))[:, prediction]
-            for start in range(0, len(covered), BATCH_SIZE)
+            softmax(network.forward(covered(corners[start : start + size]), training=False))[:, prediction]
+            for start in range(0, len(corners), size)
         ]
     )
     for probability, (top, left) in zip(after, corners, strict=True):
@@ -172,15 +177,15 @@ def dead_units(network: Network, images: Images, normalizer: Normalizer) -> list
             alive.setdefault(call.name, []).append(y.reshape(-1, y.shape[-1]).max(axis=0) > 0)
 
     with watched(network.model, see):
-        for x in _few_batches(images, normalizer):
+        for x in _few_batches(images, normalizer, network.at_once(BATCH_SIZE)):
             network.forward(x, training=False)
     answering = {name: np.any(batches, axis=0) for name, batches in alive.items()}
     return [DeadUnits(places[name], int((~units).sum()), len(units)) for name, units in answering.items()]
 
 
-def _few_batches(images: Images, normalizer: Normalizer) -> Iterator[Array]:
+def _few_batches(images: Images, normalizer: Normalizer, size: int) -> Iterator[Array]:
     """Yield normalized batches spread over all images."""
-    count = min(len(images), DEAD_BATCHES * BATCH_SIZE)
+    count = min(len(images), DEAD_BATCHES * size)
     chosen = np.linspace(0, len(images) - 1, count).astype(int)
-    for part in np.array_split(chosen, math.ceil(count / BATCH_SIZE)):
+    for part in np.array_split(chosen, math.ceil(count / size)):
         yield normalizer(images.images[part])

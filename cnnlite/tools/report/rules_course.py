@@ -9,6 +9,7 @@ from cnnlite.tools.report.evidence import (
     GOOD,
     Evidence,
     Judgement,
+    above_lowest,
     late_gain,
     points,
     rule,
@@ -101,7 +102,7 @@ def lr_too_high(evidence: Evidence) -> Judgement:
         return None
     text = (
         f"The training loss should fall; here it jumped up {jumps} time{'' if jumps == 1 else 's'} and ended "
-        f"{rise:.0%} above its lowest. Steps that are too long throw a network out of the valley it is in. The "
+        f"{above_lowest(rise)}. Steps that are too long throw a network out of the valley it is in. The "
         f"learning rate is {evidence.lr}."
     )
     return "The learning rate looks too high", text, evidence.scaled_lr(1 / 3)

@@ -11,6 +11,7 @@ from cnnlite.tools.report.evidence import (
     GOOD,
     Evidence,
     Judgement,
+    above_lowest,
     late_gain,
     points,
     rule,
@@ -41,7 +42,7 @@ def overfitting(evidence: Evidence) -> Judgement:
         return None
     text = (
         f"At the end training accuracy is {train[-1]:.1%}, validation accuracy {validation[-1]:.1%}, and the "
-        f"validation loss {rise:.0%} above its lowest: the network learns its training images by heart."
+        f"validation loss {above_lowest(rise)}: the network learns its training images by heart."
     )
     if not evidence.record.config.data.augment:
         return "Overfitting", text + " Augmentation makes more of them.", ("data.augment=[random_flip, random_crop]",)

@@ -195,7 +195,7 @@ def filters(page: Page, trained: BestNetwork) -> str:
 
 def features(page: Page, trained: BestNetwork, seen: Seen) -> str:
     """Add feature maps of a few images; return the reason if they are left out, else an empty string."""
-    images = seen.images.take(examples(seen.images.labels, _FOLLOWED))
+    images = seen.images.take(examples(seen.images.labels, trained.network.at_once(_FOLLOWED)))
     network = one_by_one(trained.network, trained.config)
     stages = feature_stages(network, trained.normalizer(images.images))
     if not stages:

@@ -132,7 +132,7 @@ def test_file_names_may_be_no_text_at_all_but_class_names_may_not(tmp_path: Path
         (lambda root: None, "No such file or directory; data names the folder"),
         (lambda root: root.write_text("file"), "Not a directory"),
         (lambda root: root.mkdir(), "holds 0 folders of pictures"),
-        (lambda root: fill(root, classes=("one",)), "holds 1 folders of pictures"),
+        (lambda root: fill(root, classes=("one",)), "holds 1 folder of pictures"),
         (lambda root: fill(root / "train" / "deeper"), "deeper.ant: 00000.png would be left out"),
         (lambda root: [fill(root / "train"), (root / "test").mkdir()], "test: holds no pictures"),
         (lambda root: [fill(root / "train"), fill(root / "val", classes=("ant", "cow"))], "cow: there are no pictures"),

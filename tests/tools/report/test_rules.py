@@ -170,6 +170,15 @@ def found(name: str, evidence: Evidence) -> Any:
     return finding(evidence, rule)
 
 
+def test_a_loss_at_its_lowest_is_not_said_to_be_above_it(tmp_path: Path) -> None:
+    figures: dict[str, Any] = dict.fromkeys(("train_loss", "validation_loss"), FALLING[:4])
+    figures |= {"train_accuracy": [0.5, 0.7, 0.8, 0.9], "validation_accuracy": [0.5, 0.7, 0.75, 0.79]}
+    result = found("overfitting", Evidence(made_up(tmp_path / "run", **figures), classes=10))
+    assert "the validation loss at its lowest: the" in result.text
+    record = made_up(tmp_path / "other", train_loss=[2.0, 1.5, 1.7, 1.4, 1.6, 1.3])
+    assert "jumped up 2 times and ended at its lowest. Steps" in found("lr_too_high", Evidence(record, classes=10)).text
+
+
 @pytest.mark.parametrize(("name", "figures", "commands"), HOLDS)
 def test_a_rule_finds_what_it_is_for(
     name: str, figures: dict[str, Any], commands: tuple[str, ...], tmp_path: Path
