@@ -88,7 +88,7 @@ class OptionError(ValueError):
         place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in option)[1:]
         super().__init__(message if message.startswith(place) else f"{place}: {message}")
         self.message, self.option = message, option
-        """What is wrong, and the steps to the option: its name, then keys and indices inside of it."""
+        """Take the message, and the steps to the option: its name, then keys and indices inside of it."""
 
 
 def no_more_threads(error: BaseException) -> bool:

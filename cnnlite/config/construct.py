@@ -147,7 +147,7 @@ def _named(registry: Registry[Any], value: Any, steps: Steps, problems: Problems
 
 
 def _one_name(registry: Registry[Any], value: dict[str, Any]) -> str:
-    """What is expected in place of a mapping with several keys, or none."""
+    """Describe what is expected in place of a mapping with several keys, or none."""
     name, *rest = value or [""]
     if name in registry and any(key in registry for key in rest):
         return f"one {registry.kind}, got {keys_of(value)}; a list has a dash before each"
@@ -189,10 +189,10 @@ def _with_options(cls: type, given: dict[str, Any], steps: Steps, problems: Prob
 
 def _unknown(key: str, options: Mapping[str, Option], steps: Steps, problems: Problems) -> None:
     if home := problems.misplaced(steps, key):
-        way_out = f"; it belongs at {home}"
-    elif not (way_out := did_you_mean(clip(key), options)):
-        way_out = f"; known: {', '.join(options)}" if options else "; there are none here"
-    problems.add((*steps, key), f"unknown option{way_out}")
+        hint = f"; it belongs at {home}"
+    elif not (hint := did_you_mean(clip(key), options)):
+        hint = f"; known: {', '.join(options)}" if options else "; there are none here"
+    problems.add((*steps, key), f"unknown option{hint}")
 
 
 def _call(cls: type, arguments: dict[str, Any], steps: Steps, problems: Problems) -> Any:

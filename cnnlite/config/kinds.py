@@ -23,7 +23,7 @@ SCALARS: dict[Any, tuple[str, str]] = {
     float: ("a number", "number"),
     str: ("text", "string"),
 }
-"""What people, and JSON Schema, call a type."""
+"""Names of the types, for people and for JSON Schema."""
 
 
 def positive(number: float) -> None:
@@ -39,18 +39,18 @@ def not_negative(number: float) -> None:
 
 
 CHECKS: dict[Any, dict[str, Any]] = {positive: {"exclusiveMinimum": 0}, not_negative: {"minimum": 0}}
-"""What a check of ``Annotated`` says to JSON Schema; others are left to cnnlite itself."""
+"""Keywords of JSON Schema for checks of ``Annotated``; others are left to cnnlite itself."""
 _SPOKEN_BOOLS = {"on": "true", "yes": "true", "y": "true", "off": "false", "no": "false", "n": "false"}
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What an option may be."""
+    """One kind of option: the data that it takes, and what is made of them."""
 
     words: str
-    """What to write."""
+    """Description of what to write."""
     accepts: Callable[[Any], bool]
-    """Tells whether a value is the kind of data that this is written as; its content may still be wrong."""
+    """Returns True if a value is the kind of data that this is written as; its content may still be wrong."""
     make: Callable[[Any, Steps, Problems], Made]
     """Turns a value that is accepted into an object."""
     schema: Callable[[], dict[str, Any]] = dict
@@ -177,7 +177,7 @@ def from_config(cls: Any, value: Any, steps: Steps, problems: Problems) -> Made:
 
 
 def has_text_keys(value: Any) -> bool:
-    """Tell whether ``value`` is no mapping, or one whose keys are all text."""
+    """True if ``value`` is no mapping, or one whose keys are all text."""
     return not isinstance(value, dict) or all(isinstance(key, str) for key in value)
 
 

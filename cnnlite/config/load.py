@@ -110,7 +110,7 @@ def load_config(
 
 
 def _name_of(path: Path) -> str:
-    """What to call a config, and the runs of it: by its file, or by the run whose ``config.yaml`` it is."""
+    """Name a config, and the runs of it: after its file, or after the run whose ``config.yaml`` it is."""
     of_run = path.name == "config.yaml" and (path.parent / "checkpoints").is_dir()
     return path.resolve().parent.name if of_run else path.stem
 
@@ -166,9 +166,9 @@ def find_config(name: str) -> Path:
     near: dict[str, str] = {}
     with contextlib.suppress(OSError, ValueError):  # of a folder whose name is too long, or none that can be
         near = {path.name: str(path) for path in Path(name).parent.glob("*.yaml")}
-    way_out = did_you_mean(clip(Path(name).name), [*bundled_names(), *bundled_configs(), *near], near)
-    way_out = way_out or f"; bundled: {', '.join(bundled_names())}"
-    raise ConfigError([Problem("", f"no such file, and no bundled config of that name{way_out}", clip(name, 200))])
+    hint = did_you_mean(clip(Path(name).name), [*bundled_names(), *bundled_configs(), *near], near)
+    hint = hint or f"; bundled: {', '.join(bundled_names())}"
+    raise ConfigError([Problem("", f"no such file, and no bundled config of that name{hint}", clip(name, 200))])
 
 
 def _check(data: Any, problems: Problems, name: str) -> Config:
@@ -184,7 +184,7 @@ def _check(data: Any, problems: Problems, name: str) -> Config:
 
 
 def _misfits(data: dict[str, Any], places: Mapping[Steps, tuple[str, int]]) -> list[Problem]:
-    """What does not fit in the layers before the first that is wrong in itself, where the shape of images is known."""
+    """Find shape errors before the first layer that is wrong in itself, where the shape of images is known."""
     settings, _ = construct(DataSettings, data.get("data"), ("data",), Problems())
     model = data.get("model")
     if settings is BROKEN or settings.in_shape is None or not isinstance(model, list):

@@ -12,7 +12,7 @@ FAILED = (BROKEN, BROKEN)
 
 
 class Problems:
-    """What is wrong with a config, each with the place where it stands."""
+    """List of all that is wrong with a config, each with the place where it stands."""
 
     def __init__(self, places: Mapping[Steps, tuple[str, int]] | None = None, found: Sequence[Problem] = ()):
         self.places = places or {}

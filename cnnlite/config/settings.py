@@ -1,4 +1,4 @@
-"""What a config says about data and training, as typed settings."""
+"""Settings of data and training, as a config gives them."""
 
 import copy
 import re
@@ -41,7 +41,7 @@ def split_exists(validation: Validation) -> None:
 
 @dataclass(frozen=True)
 class Interval:
-    """How often something happens: every so many steps, or epochs."""
+    """Interval between two events: so many steps, or epochs."""
 
     schema: ClassVar[dict[str, Any]] = {
         "anyOf": [
@@ -81,7 +81,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class DataSettings:
-    """Which images, how they are split, and what is done to them.
+    """Images, their split, and what is done to them.
 
     Args:
         dataset: cifar10, cifar100, shapes, or folder.
@@ -120,7 +120,7 @@ class DataSettings:
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How long and by which rule to train.
+    """Length of the training, and its rules.
 
     Args:
         optimizer: the update rule, with the learning rate.
@@ -166,5 +166,5 @@ class TrainSettings:
         return lambda step: optimizer.rates(step, self.schedule.factor(step, total_steps, steps_per_epoch))
 
     def total_steps(self, steps_per_epoch: int) -> int:
-        """How many updates the training makes, at least 1."""
+        """Number of updates of the training, at least 1."""
         return max(1, self.iterations or steps_in(self.epochs or 0, steps_per_epoch))

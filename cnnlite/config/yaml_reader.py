@@ -51,7 +51,7 @@ class Document:
     """Line of each value, counted from 1; of its key if it has one."""
     file: str
     problems: list[Problem] = field(default_factory=list)
-    """What is wrong but leaves the rest readable, so that it can be reported along with other mistakes."""
+    """Faults that leave the rest readable, so that they can be reported along with other mistakes."""
 
 
 def dotted(steps: Steps) -> str:
@@ -82,8 +82,8 @@ def read_text(path: Path) -> str:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
             inside = path / "config.yaml"  # of a run
-            way_out = f"; its config is {inside}" if inside.is_file() else ""
-            raise ConfigError([Problem("", f"is a directory, not a YAML file{way_out}", file)])
+            hint = f"; its config is {inside}" if inside.is_file() else ""
+            raise ConfigError([Problem("", f"is a directory, not a YAML file{hint}", file)])
         if not stat.S_ISREG(status.st_mode):
             raise ConfigError([Problem("", "is not a regular file; save the YAML to a file first", file)])
         if status.st_size > MAX_BYTES:

@@ -1,4 +1,4 @@
-"""What unquoted words and figures of YAML mean.
+"""Scalars of YAML: unquoted words and figures, and their values.
 
 Scalars follow the YAML 1.2 core schema: ``1e-3`` is a number, ``on``, ``no`` and dates are text.
 """

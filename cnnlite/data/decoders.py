@@ -1,4 +1,4 @@
-"""What decoders take beside the pictures, opened by Pillow, that they make: memory, and time."""
+"""Memory and time that decoders of pictures take, beside the picture itself."""
 
 import math
 from collections.abc import Container
@@ -42,6 +42,6 @@ def _numbers(value: Any) -> tuple[int, ...]:
 
 
 def is_slow(picture: Any, size: int, decoders: Container[str]) -> bool:
-    """Whether decoding a picture from ``size`` bytes would take many seconds; ``decoders`` are those in Python."""
+    """True if decoding a picture from ``size`` bytes would take many seconds; ``decoders`` are those in Python."""
     in_python = any(tile[0] in decoders for tile in picture.tile)
     return in_python and (picture.width * picture.height > _SLOW_PIXELS or size > _SLOW_BYTES)

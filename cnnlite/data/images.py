@@ -161,7 +161,7 @@ class _Room:
 
     @contextlib.contextmanager
     def take(self, size: int) -> Iterator[None]:
-        """Wait until ``size`` bytes of the room, at most all of it, are free; reserve them inside the block."""
+        """Wait until ``size`` bytes of the budget, at most all of it, are free; reserve them inside the block."""
         with self._changed:
             self._changed.wait_for(lambda: self._taken + size <= self.size)
             self._taken += size

@@ -16,7 +16,7 @@ class Averaging(ABC):
     """Keeps averages of arrays of a network, by the names that `Network.state` gives them."""
 
     prefix = ""
-    """What the names of averaged arrays begin with."""
+    """Prefix of the names of averaged arrays."""
 
     def bind(self, arrays: Mapping[str, Array]) -> None:
         """Take charge of the live ``arrays`` of a network, with averages that begin as what they are now."""

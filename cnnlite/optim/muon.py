@@ -52,8 +52,8 @@ class Muon(Rule):
         """ConfigError if one of ``parameters`` is no matrix, or a group is left without any."""
         if flat := [parameter.name for parameter in parameters if len(parameter.shape) < 2]:
             names = f"{', '.join(flat[:3])}{', ...' if len(flat) > 3 else ''}"
-            way_out = "give the others an optimizer of their own with `composite`"
-            raise ConfigError([Problem(self.path, f"is for weights of two or more axes, not {names}; {way_out}")])
+            hint = "give the others an optimizer of their own with `composite`"
+            raise ConfigError([Problem(self.path, f"is for weights of two or more axes, not {names}; {hint}")])
         super().check(parameters)
 
     def slots_for(self, options: Options) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from cnnlite.utils.registry import Registry
 
 
 def steps_in(epochs: float, steps_per_epoch: int) -> int:
-    """How many steps so many epochs have, an incomplete last one included."""
+    """Number of steps of so many epochs, an incomplete last one included."""
     return math.ceil(epochs * steps_per_epoch - 1e-6)  # 0.3 epochs must not have one step more for the last bits of 0.3
 
 
@@ -37,7 +37,7 @@ class Schedule(ABC):
             raise ValueError("give warmup_epochs or warmup_steps, not both")
 
     def factor(self, step: int, total_steps: int, steps_per_epoch: int) -> float:
-        """What to multiply learning rates with at ``step``, counted from 0, of ``total_steps``."""
+        """Return the factor of the learning rates at ``step``, counted from 0, of ``total_steps``."""
         warmup = self.warmup(steps_per_epoch)
         ramp = min(1.0, (step + 1) / (warmup + 1))
         progress = (step - warmup) / max(1, total_steps - warmup)

@@ -60,7 +60,7 @@ def passing_cache(parts: Parts, shape: tuple[int, ...], facts: dict[str, Any]) -
 
 
 def refuse_without_room(folder: Path, count: int, shape: tuple[int, ...], hint: str = "") -> None:
-    """Raise StorageError if the disk of a folder has no room for so many images."""
+    """Raise StorageError if the disk of a folder cannot hold so many images."""
     try:
         free = shutil.disk_usage(folder).free
     except OSError:  # writing says what is wrong

@@ -112,7 +112,7 @@ def download_cifar(
 
 
 def is_complete(folder: Path, archive: Archive) -> bool:
-    """Whether all files of the dataset are in ``folder``, byte for byte; DataError if they cannot be read."""
+    """True if all files of the dataset are in ``folder``, byte for byte; DataError if they cannot be read."""
     try:
         for name, checksum in archive.members.items():
             # What is no file of the right kind of size (a pipe, a device) might be read for ever.
@@ -132,7 +132,7 @@ def _get(url: str, target: Path, archive: Archive, progress: BytesDone, say: Cal
     part = target.with_name(f"{target.name}.tar.gz.cnnlite.part")
 
     def fetch_official() -> bool:
-        """Download what is missing, and tell whether the whole is the published archive."""
+        """Download what is missing, and return True if the whole is the published archive."""
         fetch(url, part, limit=LARGEST_ARCHIVE, progress=progress)
         return md5(part) == archive.md5
 

@@ -134,7 +134,7 @@ def _broken(timeout: float) -> Iterator[None]:
 
 
 def is_address(url: str) -> bool:
-    """Tell whether ``url`` is a printable http or https address."""
+    """True if ``url`` is a printable http or https address."""
     try:
         address = urlsplit(url)
         printable = url.isascii() and url.isprintable() and " " not in url
@@ -144,5 +144,5 @@ def is_address(url: str) -> bool:
 
 
 def shown(text: str) -> str:
-    """What a server said, as part of a message: short, on one line, without codes that terminals obey."""
+    """Quote a server in a message: short, on one line, without codes that terminals obey."""
     return one_line(" ".join(text.split()), 150)

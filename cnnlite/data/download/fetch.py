@@ -61,7 +61,7 @@ def size(part: Path) -> int:
 
 
 def kept(part: Path) -> str:
-    """How to go on with a partial file, as the end of a message; nothing if there is none."""
+    """End of a message: how to go on with a partial file; nothing if there is none."""
     return f"; {size(part):,} bytes are kept, run the same command again to go on" if size(part) else ""
 
 

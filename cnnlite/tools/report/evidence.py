@@ -163,7 +163,7 @@ def points(fraction: float) -> str:
 
 
 def above_lowest(rise: float) -> str:
-    """How far a loss is above its lowest, as a fraction of it, in words."""
+    """Say in words by which fraction a loss is above its lowest."""
     return "at its lowest" if rise < 0.005 else f"{rise:.0%} above its lowest"
 
 
