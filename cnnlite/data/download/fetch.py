@@ -36,7 +36,7 @@ def fetch(
 
     A connection that breaks, says nothing for ``timeout`` seconds, or next to nothing for longer, is tried again: after
     ``pause`` seconds at first and twice as long each time, ``attempts`` times without progress. What arrived is kept
-    for the next call. Only a checksum can tell whether all of it is from the same file.
+    for the next call. A checksum alone shows that all of it is from the same file.
 
     Raises DataError if the file cannot be had or has more than ``limit`` bytes, StorageError if it cannot be written.
     """
