@@ -5,7 +5,7 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from cnnlite.runs.hold import Hold, confirm_same
 from cnnlite.runs.locate import no_run
 from cnnlite.runs.metrics import MetricsFile, NoMetrics
 from cnnlite.runs.results import read_object
+from cnnlite.runs.traces import Traces
 from cnnlite.utils.files import (
     check_writable,
     is_missing,
@@ -41,13 +42,10 @@ class RunDirectory:
     ``last.npz``, the one before it as ``previous.npz``, and ``best.npz``.
     """
 
-    def __init__(self, path: Path, made: Sequence[Path] = (), new: bool = False):
+    def __init__(self, path: Path, new: bool = False):
         self.path = path
         self.checkpoints = path / "checkpoints"
-        self._made = list(made)
-        """Folders that this process made, outermost first."""
-        self._wrote: dict[Path, os.stat_result] = {}
-        """Preliminary files as this process wrote them."""
+        self._traces = Traces()
         self._new, self._begun = new, False
         self._inside: os.stat_result | None = None
         """The folder of checkpoints that this process writes to."""
@@ -103,22 +101,18 @@ class RunDirectory:
         try:
             for folder in reversed([path, *itertools.takewhile(is_missing, path.parents)]):
                 try:
-                    run._make_folder(folder)
+                    run._traces.make_folder(folder)
                 except FileExistsError:  # another process was faster
                     if folder == path:
                         raise
         except OSError as error:
-            run._remove_folders()
+            run._traces.remove_folders()
             if isinstance(error, FileExistsError):
                 raise
             reason = f"{path.parent} is not a folder" if isinstance(error, NotADirectoryError) else error.strerror
             raise StorageError(f"{path}: cannot make the run directory: {reason or error}") from error
         run._prepare()
         return run
-
-    def _make_folder(self, folder: Path) -> None:
-        folder.mkdir()
-        self._made.append(folder)
 
     def _refuse_if_in_use(self) -> None:
         if not self.path.is_dir():
@@ -150,7 +144,7 @@ class RunDirectory:
                     f"{self.path}: another process is training in this run directory{shared}; name another one"
                 )
             with contextlib.suppress(FileExistsError):
-                self._make_folder(self.checkpoints)
+                self._traces.make_folder(self.checkpoints)
             self._inside = os.lstat(self.checkpoints)
             check_writable(self.checkpoints)
             remove_temporary(self.path)
@@ -199,7 +193,7 @@ class RunDirectory:
                 new = is_missing(path)
                 open_to_append(path).close()
                 if new:
-                    self._remember(path)
+                    self._traces.remember(path)
             except OSError as error:
                 raise unwritable(path, error) from error
         return path
@@ -212,11 +206,7 @@ class RunDirectory:
                 write_text(path, text)
             finally:  # the file may exist even after an error
                 if new:
-                    self._remember(path)
-
-    def _remember(self, path: Path) -> None:
-        with contextlib.suppress(OSError):  # a file that is not remembered is not removed
-            self._wrote[path] = os.lstat(path)
+                    self._traces.remember(path)
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Write a JSON file of the run atomically; StorageError if that fails."""
@@ -306,37 +296,16 @@ class RunDirectory:
         try:
             if self._hold.taken:
                 self.confirm()
-                self._remove_files()
+                self._traces.remove_files(self.file(_CONFIG))
+                with contextlib.suppress(OSError):
+                    self._hold.remove()
         except (OSError, StorageError):
             return False
         else:
-            self._remove_folders()
+            self._traces.remove_folders()
             return True
         finally:
             self.close()
-
-    def _remove_files(self) -> None:
-        """Remove the config, or raise OSError; then remove the other files."""
-        config = self.file(_CONFIG)
-        if not is_missing(config):
-            self._remove(config)
-        for path in self._wrote:
-            with contextlib.suppress(OSError):
-                self._remove(path)
-        with contextlib.suppress(OSError):
-            self._hold.remove()
-
-    def _remove(self, path: Path) -> None:
-        now, then = os.lstat(path), self._wrote.get(path)
-        grown = path.name == "log.txt"
-        if then is None or not os.path.samestat(now, then) or not (grown or now.st_mtime_ns == then.st_mtime_ns):
-            raise FileExistsError(path)
-        path.unlink()
-
-    def _remove_folders(self) -> None:
-        for folder in reversed(self._made):
-            with contextlib.suppress(OSError):  # somebody else's by now
-                folder.rmdir()
 
 
 class RunElsewhere(RunDirectory):

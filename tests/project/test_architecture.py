@@ -32,6 +32,7 @@ WRITERS = {
     "runs.metrics": "metrics.csv, appended to, where `directory` says",
     "training.progress": "log.txt, appended to, where `directory` says",
     "runs.hold": "the lock in a run directory",
+    "runs.traces": "removes what a process made for a run that came to nothing",
     "tools.report": "report/, after the run",
     "tools.onnx": "the ONNX file",
     "data": "datasets and their caches",
