@@ -85,7 +85,7 @@ def _title(text: str) -> str:
 def _bundled(name: str) -> Path:
     """Return the path of a bundled config, ignoring files in the current directory."""
     from cnnlite.config.bundled import bundled_config, bundled_names
-    from cnnlite.utils.text import did_you_mean
+    from cnnlite.utils.suggest import did_you_mean
 
     if found := bundled_config(name):
         return found

@@ -119,7 +119,7 @@ def export(checkpoint: Path, out: Path, data: str | None, force: bool, threads: 
     Example:
       cnnlite export runs/small small.onnx
     """
-    from cnnlite.tools.onnx import export
+    from cnnlite.tools.onnx.export import export
     from cnnlite.utils.console import say
     from cnnlite.utils.text import size_text
 

@@ -16,7 +16,8 @@ from cnnlite.config.yaml_reader import BROKEN, Steps, dotted
 from cnnlite.errors import ConfigError, OptionError
 from cnnlite.nn.layers.base import Layer
 from cnnlite.utils.registry import Registry
-from cnnlite.utils.text import clip, did_you_mean
+from cnnlite.utils.suggest import did_you_mean
+from cnnlite.utils.text import clip
 
 
 def construct(annotation: Any, value: Any, steps: Steps, problems: Problems) -> Made:

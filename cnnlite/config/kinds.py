@@ -12,7 +12,8 @@ from cnnlite.config.problems import FAILED, Problems
 from cnnlite.config.yaml_reader import BROKEN, MAX_DEPTH, Steps
 from cnnlite.config.yaml_scalars import MAX_INT, resolve
 from cnnlite.utils.registry import Registry
-from cnnlite.utils.text import clip, did_you_mean
+from cnnlite.utils.suggest import did_you_mean
+from cnnlite.utils.text import clip
 
 Made: TypeAlias = tuple[Any, Any]
 """An object, and the data that it is of with every default; both ``BROKEN`` if there is a problem."""

@@ -31,7 +31,8 @@ from cnnlite.optim import optimizers
 from cnnlite.optim.schedules import schedules
 from cnnlite.utils.hints import Argument
 from cnnlite.utils.printable import has_codes
-from cnnlite.utils.text import clip, did_you_mean
+from cnnlite.utils.suggest import did_you_mean
+from cnnlite.utils.text import clip
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from cnnlite.nn.network import Parameter, load_arrays, pack
 from cnnlite.runtime import engine
 from cnnlite.utils.patterns import NamePattern
 from cnnlite.utils.registry import Registry
-from cnnlite.utils.text import did_you_mean
+from cnnlite.utils.suggest import did_you_mean
 from cnnlite.utils.types import Array, Shape
 
 Options: TypeAlias = Mapping[str, Any]

@@ -11,8 +11,8 @@ from typing import Any
 
 from cnnlite.errors import CheckpointError, ConfigError, DamagedError, StorageError
 from cnnlite.runs.checkpoint import Checkpoint, CheckpointFile, load_checkpoint, open_checkpoint, save_checkpoint
-from cnnlite.runs.hold import Hold, confirm_same
 from cnnlite.runs.locate import no_run
+from cnnlite.runs.lock import Hold, confirm_same
 from cnnlite.runs.metrics import MetricsFile, NoMetrics
 from cnnlite.runs.results import read_object
 from cnnlite.runs.traces import Traces

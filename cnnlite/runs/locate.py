@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cnnlite.errors import CheckpointError, ConfigError
 from cnnlite.utils.files import is_missing
-from cnnlite.utils.text import did_you_mean
+from cnnlite.utils.suggest import did_you_mean
 
 
 def checkpoint_of(path: Path) -> Path:

@@ -134,7 +134,7 @@ class Training:
         self.ranks.broadcast(lambda: self.recorder.begin(min(saves)))
 
     def complete(self) -> Result:
-        """Train to the end, test, and return the result; write it also if a signal or divergence ends the run."""
+        """Train to the end, test, and return the result; written too if a signal or divergence ends the run."""
         recorder, parameters = self.recorder, self.network.size
         recorder.start()
         try:
@@ -199,7 +199,7 @@ class Training:
                 self.recorder.step(loss, correct, count)
 
     def _evaluate(self) -> None:
-        """Validate, write a row of the metrics, and save the best checkpoint if this is it."""
+        """Validate, write a row of the metrics, and save a checkpoint as `best` if it beats all before."""
         self.ranks.check_replicas(self.network.state())
         found = None
         if self.dataset.validation is not None:
@@ -216,7 +216,7 @@ class Training:
         return evaluate(self.network, images, self.normalizer, loss, classes, views=views, check=self.stop.check)
 
     def _test(self) -> Result:
-        """Evaluate on the test images, with the parameters of the best checkpoint if validation chose one."""
+        """Evaluate on the test images, with the best checkpoint; without validation the last one becomes it."""
         tested, last = self.progress, self.checkpoint()
         if tested.best_step is None:
             self.run.save("best", last)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Generic, TypeVar
 
-from cnnlite.utils.text import did_you_mean
+from cnnlite.utils.suggest import did_you_mean
 
 T = TypeVar("T")
 C = TypeVar("C", bound=type[Any])

@@ -1,9 +1,5 @@
 """Formatting of numbers and texts for people, and suggestions for misspelt words."""
 
-import difflib
-from collections.abc import Iterable, Mapping
-from types import MappingProxyType
-
 
 def percent(value: float | None) -> str:
     """Format a fraction as a percentage; a dash for None."""
@@ -26,16 +22,6 @@ def size_text(count: int) -> str:
         if count >= size:
             return f"{count / size:,.1f} {unit}"
     return f"{count} B"
-
-
-def did_you_mean(word: str, known: Iterable[str], in_full: Mapping[str, str] = MappingProxyType({})) -> str:
-    """Suggest the nearest known word: ``"; did you mean 'x'?"``, or an empty string.
-
-    ``in_full`` maps a known word to what to type for it.
-    """
-    names = list(known)
-    nearest = difflib.get_close_matches(word, names, n=1) or difflib.get_close_matches(word.lower(), names, n=1)
-    return f"; did you mean {in_full.get(nearest[0], nearest[0])!r}?" if nearest else ""
 
 
 def clip(text: str, length: int = 60) -> str:

@@ -31,7 +31,7 @@ WRITERS = {
     "runs.directory": "the run directory: makes and empties it; its files but these three",
     "runs.metrics": "metrics.csv, appended to, where `directory` says",
     "training.progress": "log.txt, appended to, where `directory` says",
-    "runs.hold": "the lock in a run directory",
+    "runs.lock": "the lock in a run directory",
     "runs.traces": "removes what a process made for a run that came to nothing",
     "tools.report": "report/, after the run",
     "tools.onnx": "the ONNX file",

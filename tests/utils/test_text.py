@@ -1,6 +1,7 @@
 import pytest
 
-from cnnlite.utils.text import did_you_mean, duration, size_text
+from cnnlite.utils.suggest import did_you_mean
+from cnnlite.utils.text import duration, size_text
 
 
 @pytest.mark.parametrize(

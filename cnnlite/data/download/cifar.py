@@ -13,7 +13,7 @@ from cnnlite.errors import ConfigError, DataError, StorageError
 from cnnlite.utils.files import locked_folder
 from cnnlite.utils.hints import Argument
 from cnnlite.utils.signals import Stopped
-from cnnlite.utils.text import did_you_mean
+from cnnlite.utils.suggest import did_you_mean
 
 
 @dataclass(frozen=True)

@@ -50,14 +50,14 @@ class Layer(ABC):
 
     The constructor only takes options. ``infer`` checks the shape of an input sample, declares the layer's arrays and
     returns the output shape; ``allocate`` makes the arrays: ``params``, ``grads`` and ``buffers``. ``forward`` and
-    ``backward`` then alternate:
+    ``backward`` then alternate in training:
 
-    - ``x``, ``dy`` and returned arrays are never changed: branches of a network share them, and a returned array may
+    - Nobody changes ``x``, ``dy`` or returned arrays: branches of a network share them, and a returned array may
       be ``x`` itself, or kept for ``backward``.
     - ``backward`` writes ``grads``, it does not add to them.
     - ``forward`` saves what ``backward`` needs in ``_kept``, only in training; ``kept`` returns it once.
 
-    Activations are channels last, ``(N, H, W, C)`` or ``(N, features)``.
+    Inputs and outputs are channels last, ``(N, H, W, C)`` or ``(N, features)``.
     """
 
     path: str = ""
@@ -88,7 +88,8 @@ class Layer(ABC):
     def infer(self, in_shape: Shape) -> Shape:
         """Infer the shape of an output sample, and declare arrays with `add_param` and `add_buffer`.
 
-        Takes no memory, and may be called again. Layers without arrays that keep the shape need not override it.
+        Allocates no arrays, and may be called again. A layer without arrays whose output has its input's shape
+        need not override it.
 
         Raises:
             ValueError: if ``in_shape`` does not fit.

@@ -1,4 +1,4 @@
-"""Convolution."""
+"""Convolution; its arithmetic is in `kernels.convolution`."""
 
 import math
 
@@ -20,15 +20,15 @@ class Conv2d(Layer):
     Args:
         out_channels: number of filters.
         kernel_size: height and width of a filter; one number for both.
-        stride: steps between windows.
+        stride: pixels from one window to the next.
         padding: zeros on each side, or ``same`` (out = ceil(in / stride)), or ``valid`` (none).
         bias: add a bias to each channel; leave it out before a batch norm, which subtracts it again.
         init: ``he``, ``glorot``, ``normal`` (deviation 0.01), ``unit`` (deviation 1), or ``dirac`` (copies the input).
         exact: refuse an input whose last rows or columns no window reaches.
         algorithm: ``auto`` chooses the fastest for the shape; ``unfold``, ``unfold_rows`` (vertical stride 1) and
-            ``winograd`` (3x3 kernels, stride 1) give the same results within rounding. Where a window is all zero,
-            ``winograd`` may leave up to 2e-5 of the greatest output instead of 0: behind it, with a bias of exactly 0,
-            a ReLU lets about half of these gradients through, where the others let none.
+            ``winograd`` (3x3 kernels, stride 1) give the same results within rounding. ``unfold`` is im2col. Where a
+            window is all zero, ``winograd`` may leave up to 2e-5 of the greatest output instead of 0: behind it, with
+            a bias of exactly 0, a ReLU passes the gradient at about half of these places, the others at none.
 
     Parameters: ``weight`` (kernel_h, kernel_w, in_channels, out_channels), ``bias`` (out_channels,).
     """

@@ -1,4 +1,4 @@
-"""Batch normalization."""
+"""Batch normalization; its arithmetic is in `kernels.normalization`."""
 
 import math
 
@@ -82,7 +82,11 @@ class BatchNorm(Layer):
         return normalization.input_gradient(dy, x, scale, slope, offset)
 
     def batch_sums(self, own: Array, x: Array, context: Context) -> tuple[Array, int]:
-        """Write ``own`` (2, C), the gradients of beta and gamma; returns their sums over the batch, and its numbers."""
+        """Write ``own`` (2, C), this process's gradients of beta and gamma.
+
+        Returns:
+            Their sums over the whole batch, and the number of values per channel in it.
+        """
         if self.affine:
             self.grads["beta"][...] = own[0]
         if self.scale:

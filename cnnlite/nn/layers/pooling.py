@@ -35,7 +35,7 @@ class MaxPool2d(_Pool2d):
 
     Args:
         kernel_size: height and width of a window; one number for both.
-        stride: steps between windows; the kernel size if left out.
+        stride: pixels from one window to the next; the kernel size if left out.
         padding: on each side, or ``same`` or ``valid``; padding never wins.
         exact: refuse an input whose last rows or columns no window reaches.
     """
@@ -56,7 +56,7 @@ class AvgPool2d(_Pool2d):
 
     Args:
         kernel_size: height and width of a window; one number for both.
-        stride: steps between windows; the kernel size if left out.
+        stride: pixels from one window to the next; the kernel size if left out.
         padding: zeros on each side, which count in the mean, or ``same`` or ``valid``.
         exact: refuse an input whose last rows or columns no window reaches.
     """

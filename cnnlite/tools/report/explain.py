@@ -6,9 +6,9 @@ from typing import Any
 
 from cnnlite.errors import CnnliteError
 from cnnlite.tools.report import rules_course, rules_fit
-from cnnlite.tools.report.evidence import RULES, Evidence, Finding, finding
 from cnnlite.tools.report.inside import dead_units, one_by_one
 from cnnlite.tools.report.record import BestNetwork, Record, Seen, load_seen, load_trained
+from cnnlite.tools.report.rules import RULES, Evidence, Finding, finding
 from cnnlite.utils.hints import Argument
 
 __all__ = ["Explanation", "describe_rules", "explain", "judge", "rules_course", "rules_fit"]

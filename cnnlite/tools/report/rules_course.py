@@ -2,7 +2,7 @@
 
 import itertools
 
-from cnnlite.tools.report.evidence import (
+from cnnlite.tools.report.rules import (
     CHANCE,
     CLIMBING,
     FEWEST_ROWS,

@@ -2,7 +2,7 @@
 
 import math
 
-from cnnlite.tools.report.evidence import (
+from cnnlite.tools.report.rules import (
     CHANCE,
     CLIMBING,
     DEAD,

@@ -18,8 +18,8 @@ from cnnlite.data.datasets.cifar import Cifar10
 from cnnlite.errors import DataError, StorageError, missing_extra
 from cnnlite.nn.layers.activations import ReLU
 from cnnlite.nn.layers.base import Layer
-from cnnlite.tools import onnx
-from cnnlite.tools.onnx import compare, to_onnx
+from cnnlite.tools.onnx import export as onnx
+from cnnlite.tools.onnx.export import compare, to_onnx
 from cnnlite.tools.onnx.graph import Graph, exporters
 from cnnlite.tools.predict import Model
 from tests.support.small_runs import TINY, trained

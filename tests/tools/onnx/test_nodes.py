@@ -9,8 +9,8 @@ from cnnlite.errors import ConfigError
 from cnnlite.nn.layers import layers
 from cnnlite.nn.layers.activations import ReLU
 from cnnlite.nn.layers.base import Context, Layer
-from cnnlite.tools.onnx import IR_VERSION, OPSET, exporters
-from cnnlite.tools.onnx.graph import Graph
+from cnnlite.tools.onnx.export import IR_VERSION, OPSET
+from cnnlite.tools.onnx.graph import Graph, exporters
 from cnnlite.utils.types import Array
 from tests.support.layer_cases import Case, cases_of, generator
 

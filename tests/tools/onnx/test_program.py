@@ -12,7 +12,7 @@ import yaml
 
 from cnnlite.config.load import config_from_data
 from cnnlite.data.images import read_pictures
-from cnnlite.tools.onnx import export
+from cnnlite.tools.onnx.export import export
 from cnnlite.tools.predict import Model, predict_files
 from cnnlite.training.evaluation import evaluate_checkpoint
 from cnnlite.utils.types import Array

@@ -11,10 +11,10 @@ import pytest
 import yaml
 
 from cnnlite.config.load import Config, config_from_data, load_config
-from cnnlite.tools.report.evidence import RULES, Evidence, finding, late_gain, points
 from cnnlite.tools.report.explain import advise, describe_rules, judge
 from cnnlite.tools.report.inside import DeadUnits
 from cnnlite.tools.report.record import Record, Row
+from cnnlite.tools.report.rules import RULES, Evidence, finding, late_gain, points
 from cnnlite.tools.report.rules_fit import lowest_loss
 from tests.support.report_runs import made_up
 from tests.support.small_runs import TINY, tiny

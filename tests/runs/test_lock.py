@@ -11,7 +11,7 @@ import pytest
 from cnnlite.errors import ConfigError, LostRunError, StorageError
 from cnnlite.runs.checkpoint import Checkpoint
 from cnnlite.runs.directory import RunDirectory
-from cnnlite.runs.hold import Hold
+from cnnlite.runs.lock import Hold
 
 CHECKPOINT = Checkpoint({"param/w": np.ones(3, dtype=np.float32)}, {"step": 1})
 ROW = {"step": 1, "train_loss": 0.5}
