@@ -96,9 +96,14 @@ def no_more_threads(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and str(error) == "can't start new thread"
 
 
+def cannot_load(error: BaseException) -> bool:
+    """Return True if a library is installed but cannot be loaded, as where there is too little memory for it."""
+    return type(error) is ImportError and "cannot import name" not in str(error)
+
+
 def exit_code(error: BaseException) -> int:
     """Return the exit code for an error: its own, that of `StorageError` for errors of the system, or 1."""
-    if isinstance(error, OSError | MemoryError) or no_more_threads(error):
+    if isinstance(error, OSError | MemoryError) or no_more_threads(error) or cannot_load(error):
         return StorageError.exit_code
     return int(getattr(error, "exit_code", 1))
 

@@ -12,7 +12,7 @@ import click
 
 from cnnlite import __version__
 from cnnlite.cli.flags import flags
-from cnnlite.errors import CnnliteError, exit_code, no_more_threads
+from cnnlite.errors import CnnliteError, cannot_load, exit_code, no_more_threads
 from cnnlite.utils.files import place
 from cnnlite.utils.hints import rendered_by
 from cnnlite.utils.printable import one_line
@@ -60,6 +60,9 @@ def _explain(error: BaseException) -> str:
         return f"error: {one_line(str(error.filename or 'input/output'))}: {error.strerror or error}"
     if no_more_threads(error):
         return "error: no more threads can be started; allow more processes (ulimit -u, pids.max) or memory"
+    if cannot_load(error):
+        reason = str(error).rpartition("Original error was:")[2].strip().partition("\n")[0]  # NumPy's is a page long
+        return f"error: a library cannot be loaded: {one_line(reason, 300)}; is there memory for it, is it whole?"
     return f"error: {type(error).__name__}: {one_line(str(error))}\nthis is a bug in cnnlite; --debug shows where"
 
 

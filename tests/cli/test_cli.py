@@ -346,3 +346,21 @@ def test_no_answer_to_the_offer_is_a_no(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(sys, "stderr", stderr)
     assert not training.offer_download(DatasetMissing("cifar100", Path("d")))
     assert stderr.getvalue().endswith("\n")
+
+
+def test_a_library_that_cannot_be_loaded_is_one_line_and_no_bug_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*_: object, **__: object) -> None:
+        raise ImportError("\nREAD THIS\n\nOriginal error was: libblas.so: failed to map segment\n\nadvice")
+
+    monkeypatch.setattr("cnnlite.config.load.load_config", load)
+    result = run("validate", "tiny.yaml")
+    told = "a library cannot be loaded: libblas.so: failed to map segment; is there memory for it, is it whole?"
+    assert (result.exit_code, result.stderr) == (5, f"error: {told}\n")
+
+
+def test_a_name_that_is_not_there_to_import_is_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*_: object, **__: object) -> None:
+        raise ImportError("cannot import name 'x' from 'cnnlite'")
+
+    monkeypatch.setattr("cnnlite.config.load.load_config", load)
+    assert run("validate", "tiny.yaml").exit_code == 1
