@@ -199,7 +199,7 @@ class Training:
                 self.recorder.step(loss, correct, count)
 
     def _evaluate(self) -> None:
-        """Validate, write a row of the metrics, and save a checkpoint as `best` if it beats all before."""
+        """Validate, and record the row, with a checkpoint if it is the best so far."""
         self.ranks.check_replicas(self.network.state())
         found = None
         if self.dataset.validation is not None:
@@ -207,8 +207,7 @@ class Training:
             with self.averaging.applied():
                 found = self.evaluation_of(self.dataset.validation, "none")
             self.reporter.activity("train", self.progress.step)
-        if self.recorder.row(self._lr(self.progress.step - 1), found):
-            self.run.save("best", self.checkpoint())
+        self.recorder.row(self._lr(self.progress.step - 1), found, self.checkpoint)
 
     def evaluation_of(self, images: Images, views: Views) -> Evaluation:
         """Evaluate the network with its current parameters."""
@@ -219,7 +218,7 @@ class Training:
         """Evaluate on the test images, with the best checkpoint; without validation the last one becomes it."""
         tested, last = self.progress, self.checkpoint()
         if tested.best_step is None:
-            self.run.save("best", last)
+            self.recorder.save_best(last)
         self.network.load_state(averaged_state_of(last))
         if tested.best_step is not None:
             try:

@@ -104,8 +104,8 @@ class Recorder:
             speed = (self._images - self._began_images) / (now - self._began)
             self.reporter.update(progress.step, progress.loss.value or 0.0, progress.accuracy.value or 0.0, speed)
 
-    def row(self, lr: float, found: Evaluation | None) -> bool:
-        """Write a row of the metrics, with the validation if any; return True if that is the best so far."""
+    def row(self, lr: float, found: Evaluation | None, checkpoint: Callable[[], Checkpoint]) -> None:
+        """Write a row of the metrics, with the validation if any, and save the ``checkpoint`` if that is the best."""
         progress = self.progress
         progress.seconds = time.perf_counter() - self._started
         row = {
@@ -127,7 +127,11 @@ class Recorder:
         self._images, self._seconds = 0, 0.0
         if found and best:
             progress.best_step, progress.best_accuracy, progress.best_loss = progress.step, found.accuracy, found.loss
-        return best
+            self.save_best(checkpoint())
+
+    def save_best(self, checkpoint: Checkpoint) -> None:
+        """Save the checkpoint to test with."""
+        self.run.save("best", checkpoint)
 
     def save_last(self, checkpoint: Callable[[], Checkpoint]) -> None:
         """Save the checkpoint to resume from, unless this state is saved already."""

@@ -52,7 +52,7 @@ def test_every_registered_name_is_there_with_its_options_and_words_about_them() 
             assert entry["description"], name
     assert list(schema()["properties"]) == list(options_of(Config))
     stride = definitions["layer"]["anyOf"][1]["properties"]["conv2d"]["properties"]["stride"]
-    assert (stride["description"], stride["default"]) == ("steps between windows.", 1)
+    assert (stride["description"], stride["default"]) == ("pixels from one window to the next.", 1)
 
 
 @pytest.mark.parametrize(
