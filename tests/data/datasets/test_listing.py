@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import sys
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from cnnlite.data.splits import FIRST
 from cnnlite.errors import DataError
 from cnnlite.runtime import engine
 from tests.support.folders import Image, fill, noise
+from tests.support.locales import PYTHON, with_locale
 
 
 def test_each_layout_has_its_parts(tmp_path: Path) -> None:
@@ -246,14 +246,13 @@ def test_the_locale_changes_no_side(tmp_path: Path) -> None:
     for file in list(tmp_path.rglob("*1*.png")):
         file.rename(file.with_name(f"ñ{file.name}"))
     code = (
-        "from pathlib import Path; from cnnlite.data.datasets.listing import list_pictures;"
-        f"found = list_pictures(Path({os.fsencode(tmp_path)!r}.decode()), 0.2);"
+        "import os; from pathlib import Path; from cnnlite.data.datasets.listing import list_pictures;"
+        f"found = list_pictures(Path(os.fsdecode({os.fsencode(tmp_path)!r})), 0.2);"
         "print(ascii((found.classes, found.train.keys(), found.test.keys(), found.digest)))"
     )
-    spelled = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parents[3])}
     ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     found = [
-        subprocess.run([sys.executable, "-c", code], env=spelled | more, capture_output=True, text=True, check=True)
+        subprocess.run([*PYTHON, "-c", code], env=with_locale(**more), capture_output=True, text=True, check=True)
         for more in ({"PYTHONUTF8": "1"}, ascii_only)
     ]
     assert found[0].stdout == found[1].stdout
