@@ -93,7 +93,8 @@ def as_seen(dataset: Dataset, before: Mapping[str, Array], part: str) -> tuple[I
 
 def _count(kinds: Array, found: Array) -> Array:
     """Number of times that each of ``kinds``, ascending, is among those found."""
-    return np.bincount(np.searchsorted(kinds, found[np.isin(found, kinds)]), minlength=len(kinds))
+    known = np.isin(found, kinds, kind="sort")  # the other way overflows for uint64 in NumPy 2.0
+    return np.bincount(np.searchsorted(kinds, found[known]), minlength=len(kinds))
 
 
 def _changes(dataset: Dataset, before: Mapping[str, Array], pool: Array, known: Mapping[str, Array]) -> str:
@@ -112,7 +113,7 @@ def _changes(dataset: Dataset, before: Mapping[str, Array], pool: Array, known: 
 def repeated(known: Mapping[str, Array]) -> Iterator[str]:
     """Warn of images to validate or to test with that are trained on too, by their fingerprints."""
     for part, purpose in (("validation", "validate"), ("test", "test")):
-        if part in known and (count := np.count_nonzero(np.isin(known[part], known["train"]))):
+        if part in known and (count := np.count_nonzero(np.isin(known[part], known["train"], kind="sort"))):
             yield f"warning: {count:,} of the images to {purpose} with are trained on too, pixel for pixel"
 
 
