@@ -50,7 +50,7 @@ def load(checkpoint: str | os.PathLike[str], *, threads: int | None = None) -> M
         CheckpointError: If the file is not a checkpoint, or the run has none yet.
         ConfigError: If the folder is not a run.
     """
-    if fewer := engine.set_threads(threads):
+    if fewer := engine.set_workers(threads):
         warnings.warn(fewer, RuntimeWarning, stacklevel=2)
     return Model.load(checkpoint_of(Path(_place(checkpoint))))
 

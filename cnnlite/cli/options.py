@@ -43,7 +43,7 @@ def compute_on(threads: int | None) -> None:
     """Set the number of threads, one per core by default, and warn if fewer could be started."""
     from cnnlite.runtime import engine
 
-    if fewer := engine.set_threads(threads):
+    if fewer := engine.set_workers(threads):
         complain(f"warning: {fewer}")
 
 

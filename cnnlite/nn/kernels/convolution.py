@@ -154,4 +154,5 @@ def bias_gradient(dy: Array, dbias: Array) -> None:
     def block(start: int, stop: int) -> Array:
         return channel_sums(dy[start:stop].reshape(-1, length), len(dbias))
 
-    np.add.reduce(engine.for_blocks(block, len(dy), dy[0].nbytes), axis=0, out=dbias)
+    shards = engine.for_shards(block, len(dy), dy[0].nbytes)
+    dbias[...] = engine.sum_by_pairs(np.array([np.add.reduce(parts, axis=0) for parts in shards]))

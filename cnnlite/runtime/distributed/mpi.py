@@ -30,46 +30,43 @@ class Ranks(Communicator):
         self._place = (platform.node(), _cores())
         self.messages = Messages(mpi, f"rank {mpi.COMM_WORLD.rank} on {platform.node()}")
         self.rank, self.size = self.messages.rank, self.messages.size
-        self._own = self._total = 0
+        self._total: int | None = None
+        self._rows: list[int] = []
 
-    def begin_batch(self, count: int) -> slice:
-        # Messages have to match, and layers need a sample: a rank without one computes another's, counted zero times.
-        start, stop = engine.even(count, self.size)[self.rank]
-        self._own, self._total = stop - start, count
-        self.offset = min(start, count - 1)
-        return slice(self.offset, max(stop, self.offset + 1))
+    @contextmanager
+    def batch(self, count: int, shards: Callable[[int], int]) -> Iterator[slice]:
+        parts = engine.even(count, self.size)
+        start, stop = parts[self.rank]
+        # Messages have to match, and layers need a sample: a rank without one computes another's, which does not count.
+        first, own = min(start, count - 1), max(1, stop - start)
+        self._rows = [shards(end - begin) if end > begin else 0 for begin, end in parts]
+        self._total = count
+        with engine.divided(own, shards(own)) as division:
+            self.offset = first + division.own.start
+            yield slice(self.offset, first + division.own.stop)
+        self._total, self.offset = None, 0
 
     def samples(self, own: int) -> int:
-        return self._total
+        return own if self._total is None else self._total
 
-    @property
-    def _weight(self) -> float:
-        return self._own / self._total
+    def gather(self, rows: Array) -> Array:
+        rows = engine.gather(rows)
+        if self._total is None:
+            return rows
+        return self._by_first(lambda: self.messages.allgather_rows(rows[: self._rows[self.rank]], self._rows), rows)
 
-    def reduce_metrics(self, loss: float, hits: float) -> tuple[float, float]:
-        total = self._summed(np.array([loss * self._weight, hits * (self._own > 0)]))
-        return float(total[0]), float(total[1])
-
-    def weighted(self, gradient: Array) -> Array:
-        gradient *= self._weight
-        return gradient
-
-    def moments(self, mean: Array, variance: Array) -> tuple[Array, Array]:
-        # E[x^2] - E[x]^2 is safe here: float64 keeps more digits than float32 numbers have to lose.
-        mean, square = self._summed(self._weight * np.stack([mean, variance + mean * mean]))
-        return mean, np.maximum(square - mean * mean, 0)
-
-    def batch_sums(self, array: Array) -> Array:
-        return self._summed(array) * (self._own > 0)
-
-    def _summed(self, array: Array) -> Array:
-        total = np.array(array, order="C")
-        self.messages.allreduce(total)
-        return total
+    def _by_first(self, exchange: Callable[[], Array], like: Array) -> Array:
+        """Let the first worker of each rank make an exchange that gives rows for all ranks, and return it in all."""
+        if engine.team().size == 1:
+            return exchange()
+        shape = (sum(self._rows), *like.shape[1:])
+        return engine.team().share(exchange() if engine.team().index == 0 else None, shape)
 
     def allreduce(self, arrays: Iterable[Array]) -> None:
         for array in arrays:
-            self.messages.allreduce(array)
+            if engine.team().index == 0:
+                self.messages.allreduce(array)
+        engine.team().meet()
 
     def allgather(self, value: T) -> list[T]:
         return self.messages.allgather_objects(value)
