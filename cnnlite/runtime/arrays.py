@@ -94,23 +94,30 @@ class Slabs:
 
 
 _chunk = memoryview(b"")
+"""Shared memory that is still to be given out, by this process alone."""
+
+
+def _forget_chunk() -> None:
+    global _chunk
+    _chunk = memoryview(b"")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_chunk)
 
 
 def shared(shape: Shape, dtype: Any) -> Array:
     """Allocate zeros that this process and those that will be forked from it have in common, where there is fork."""
     global _chunk
     if not hasattr(os, "fork"):
-        array: Array = np.zeros(shape, dtype)
-        return array
+        private: Array = np.zeros(shape, dtype)
+        return private
     count = math.prod(shape)
     size = -(-count * np.dtype(dtype).itemsize // CACHE_LINE) * CACHE_LINE
-    if size > len(_chunk):
-        fresh = memoryview(mmap.mmap(-1, max(size, _CHUNK_BYTES)))
-        if len(fresh) - size >= len(_chunk):
-            _chunk, place = fresh[size:], fresh
-        else:
-            place = fresh
-    else:
-        _chunk, place = _chunk[size:], _chunk
-    array = np.frombuffer(place, dtype, count).reshape(shape)
+    place = _chunk
+    if size > len(place):
+        place = memoryview(mmap.mmap(-1, max(size, _CHUNK_BYTES)))
+    if len(place) - size >= len(_chunk) or place is _chunk:
+        _chunk = place[size:]  # what is left of it is given out next
+    array: Array = np.frombuffer(place, dtype, count).reshape(shape)
     return array
