@@ -12,12 +12,10 @@ from cnnlite.nn.fusion import fuse
 from cnnlite.nn.layers.base import Context, Layer, dotted
 from cnnlite.nn.memory import count_parameters, images_at_once, refuse_if_too_large
 from cnnlite.nn.shape_errors import misfits, wrong_output
-from cnnlite.runtime import distributed, engine
+from cnnlite.runtime import distributed, engine, shards
 from cnnlite.utils.rng import stream
 from cnnlite.utils.types import Array, DType, Shape
 
-
-MOST_SHARDS = 8
 SHARD_WORK = 10_000_000
 """Multiply-adds of a forward pass that are worth a shard: with its gradients, about a millisecond of a core."""
 
@@ -123,7 +121,7 @@ class Network:
         if not all(layer.by_shards for layer in parts):
             return 1
         work = count * sum(layer.multiply_adds for layer in parts)
-        return 1 << (max(1, min(MOST_SHARDS, count, work // SHARD_WORK)).bit_length() - 1)
+        return shards.power_of_two(min(count, work // SHARD_WORK))
 
     @property
     def size(self) -> int:

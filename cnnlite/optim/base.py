@@ -11,7 +11,7 @@ import numpy as np
 
 from cnnlite.errors import ConfigError, OptionError, Problem
 from cnnlite.nn.network import Parameter, load_arrays, pack, places
-from cnnlite.runtime import engine
+from cnnlite.runtime import engine, shards
 from cnnlite.utils.patterns import NamePattern
 from cnnlite.utils.registry import Registry
 from cnnlite.utils.suggest import did_you_mean
@@ -48,7 +48,7 @@ class Group:
         """Sum the gradients of all workers' samples."""
         if self.rows is not None:
             for place in self._own:
-                engine.add_up(self.rows[:, place], self.grads[place])
+                shards.add_up(self.rows[:, place], self.grads[place])
 
     @cached_property
     def _own(self) -> list[slice]:
@@ -276,10 +276,10 @@ def _checked(name: str, value: Any, example: Any) -> Any:
 def gradient_norm(groups: Sequence[Group]) -> float:
     """The L2 norm of all gradients of ``groups`` together; infinite or NaN if a gradient is."""
     pieces = [g.grads[i:j] for g in groups for i, j in engine.blocks(g.grads.size, g.grads.itemsize)]
-    squares = engine.collect(lambda index: float(np.vdot(pieces[index], pieces[index])), len(pieces))
+    squares = shards.collect(lambda index: float(np.vdot(pieces[index], pieces[index])), len(pieces))
     total = sum(squares.tolist())  # of vdot, where np.dot would warn of an overflow
     if math.isinf(total):  # perhaps only beyond float32
-        total = sum(engine.collect(lambda index: _square(pieces[index]), len(pieces)).tolist())
+        total = sum(shards.collect(lambda index: _square(pieces[index]), len(pieces)).tolist())
     return math.sqrt(total)
 
 

@@ -1,5 +1,6 @@
 """Teams: workers on this host that make a training step together; here, the team of a process that works alone."""
 
+from collections.abc import Callable
 from typing import TypeVar
 
 import numpy as np
@@ -28,10 +29,9 @@ class Team:
         """Gather float64 rows of all workers, ``count`` in all, of which those of this worker begin at ``first``."""
         return rows
 
-    def share(self, array: Array | None, shape: Shape) -> Array:
-        """Return in all workers the float64 array of that shape that the first one gives."""
-        assert array is not None
-        return array
+    def share(self, make: Callable[[], Array], shape: Shape) -> Array:
+        """Return in all workers the float64 array of that shape that the first one makes."""
+        return make()
 
     def exchange(self, value: T) -> list[T]:
         """Gather the objects of all workers, in their order."""

@@ -7,6 +7,7 @@ leaves a busy core to those who compute.
 
 import contextlib
 import ctypes
+import itertools
 import math
 import mmap
 import os
@@ -164,7 +165,7 @@ class Workers(Team):
 
     def _error_of(self, failed: int) -> BaseException:
         length = int(self._error[:4].view(np.int32)[0])
-        kind, error, trace = pickle.loads(self._error[4 : 4 + length].tobytes())
+        kind, error, trace = pickle.loads(self._error[4 : 4 + length].tobytes())  # noqa: S301 (written by a worker)
         if error is not None:
             error.add_note(f"in worker {failed}:\n{trace}")
             found: BaseException = error
@@ -186,15 +187,17 @@ class Workers(Team):
             gathered[:, columns] = place[:count]
         return gathered.reshape(shape)
 
-    def share(self, array: Array | None, shape: Shape) -> Array:
+    def share(self, make: Callable[[], Array], shape: Shape) -> Array:
+        """Return in all workers the float64 array of that shape that the first one makes."""
         shared = self.slabs.empty(shape, np.float64)
         self.meet()
-        if array is not None:
-            shared[...] = array
+        if self.index == 0:
+            shared[...] = make()
         self.meet()
         return shared
 
     def numbers(self, count: int) -> Array:
+        """Return an array of ``count`` float64 numbers that all workers may write to, until the next call but one."""
         place = self._place().reshape(-1)
         if count > place.size:
             raise ValueError(f"{count} numbers are more than {place.size}")
@@ -207,6 +210,7 @@ class Workers(Team):
         return place
 
     def exchange(self, value: T) -> list[T]:
+        """Gather the objects of all workers, in their order."""
         data = np.frombuffer(pickle.dumps(value), np.uint8)
         sizes = self.numbers(self.size)
         sizes[self.index] = data.size
@@ -215,7 +219,7 @@ class Workers(Team):
         everything = self.slabs.empty((int(edges[-1]),), np.uint8)
         everything[edges[self.index] : edges[self.index + 1]] = data
         self.meet()
-        found = [pickle.loads(everything[i:j].tobytes()) for i, j in zip(edges, edges[1:], strict=False)]
+        found = [pickle.loads(everything[i:j].tobytes()) for i, j in itertools.pairwise(edges)]  # noqa: S301
         self.meet()  # before anybody uses that memory again
         return found
 
@@ -307,4 +311,3 @@ class Workers(Team):
         for process in self.processes:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
-

@@ -210,7 +210,7 @@ class Training:
         self.stop.check()
 
     def evaluation_of(self, images: Images, views: Views) -> Evaluation:
-        """Evaluate the network with its current parameters, together with the workers if all of them know the images."""
+        """Evaluate the network with its current parameters, with the workers if they know the images."""
         team, known = self.step.team, (self.dataset.validation, self.dataset.test)
         which = next((index for index, split in enumerate(known) if split is images), None)
         if team is None or which is None:
@@ -222,8 +222,7 @@ class Training:
     def _evaluate_part(self, code: int) -> list[Part]:
         """Evaluate this worker's share of the images of a split, coded with the views; all workers' parts in order."""
         which, views = divmod(code, len(VIEWS))
-        images, team = (self.dataset.validation, self.dataset.test)[which], engine.team()
-        assert images is not None
+        images, team = (self.dataset.validation or self.dataset.test, self.dataset.test)[which], engine.team()
         return team.exchange(self._part(images, VIEWS[views], team))
 
     def _part(self, images: Images, views: Views, team: Team) -> Part:

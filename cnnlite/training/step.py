@@ -10,13 +10,12 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from cnnlite.errors import no_more_threads
 from cnnlite.nn.losses import Loss
 from cnnlite.nn.network import Network
 from cnnlite.optim.averaging import Averaging, NoAveraging
-from cnnlite.optim.base import Group, Optimizer, gradient_norm, scale_gradients
+from cnnlite.optim.base import Optimizer, gradient_norm, scale_gradients
 from cnnlite.runs.metrics import hits
-from cnnlite.runtime import distributed, engine
+from cnnlite.runtime import distributed, engine, shards
 from cnnlite.runtime.workers import Workers, supported
 from cnnlite.utils.types import Array
 
@@ -79,7 +78,7 @@ class Step:
         with ranks.batch(count, network.shards) as part:
             x, targets = self.source.batch(step, part)
             logits = network.forward(x, training=True, step=step)
-            rows, dlogits = self._losses(logits, targets, count)
+            rows, dlogits = self._losses(logits, targets, count if ranks.counts else 0)
             loss, correct = (float(total) for total in ranks.gather(rows).sum(axis=0))
             loss /= count
             if not math.isfinite(loss):
@@ -93,7 +92,7 @@ class Step:
             norm = gradient_norm(groups)
             if not math.isfinite(norm):
                 return Outcome(loss, correct, count, "gradient")
-            with engine.lockstep():
+            with shards.lockstep():
                 if self.clip_norm is not None and norm > self.clip_norm:
                     scale_gradients(groups, self.clip_norm / norm)
                 self.optimizer.step(step, self.factor(step))
@@ -101,13 +100,15 @@ class Step:
         return Outcome(loss, correct, count, "")
 
     def _losses(self, logits: Array, targets: Array, count: int) -> tuple[Array, Array]:
-        """Compute the sum of losses and the number of hits of each shard, and the gradient of the batch's mean loss."""
+        """Compute the sum of losses and the number of hits of each shard, and the gradient of the batch's mean loss.
+
+        ``count`` is the number of samples in the batch; 0 for a sample that does not count.
+        """
         rows, gradients = [], []
-        counts = engine.counts()
-        for start, stop in engine.shards(len(logits)):
+        for start, stop in shards.bounds(len(logits)):
             loss, gradient = self.loss.loss_and_gradient(logits[start:stop], targets[start:stop])
             if stop - start != count:
-                gradient *= (stop - start) / count if counts else 0.0
+                gradient *= (stop - start) / count if count else 0.0
             rows.append((loss * (stop - start), hits(logits[start:stop], targets[start:stop])))
             gradients.append(gradient)
         return np.array(rows), gradients[0] if len(gradients) == 1 else np.concatenate(gradients)

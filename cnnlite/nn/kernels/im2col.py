@@ -14,7 +14,7 @@ import numpy as np
 from cnnlite.nn.kernels.channelwise import add_per_channel
 from cnnlite.nn.kernels.geometry import Windows
 from cnnlite.nn.kernels.matmul import matmul_rows, sum_of_products, sum_over_blocks, write_or_add
-from cnnlite.runtime import engine
+from cnnlite.runtime import engine, shards
 from cnnlite.utils.types import Array
 
 LARGE_WEIGHTS = 512 * 1024
@@ -55,7 +55,7 @@ def forward(
     filters = weight.shape[3]
     matrix = weight.reshape(-1, filters)
     pixels = math.prod(windows.out)
-    bytes_of_all = engine.total(len(x)) * pixels * len(matrix) * x.itemsize
+    bytes_of_all = shards.total(len(x)) * pixels * len(matrix) * x.itemsize
     keep = keep and not windows.is_reshape and bytes_of_all <= KEPT_BYTES
     columns = engine.empty((len(x) * pixels, len(matrix)), x.dtype) if keep else None
     y = engine.empty((len(x), *windows.out, filters), x.dtype)
@@ -67,7 +67,7 @@ def forward(
         if bias is not None:
             add_per_channel(y[start:stop], bias)
 
-    engine.for_shards(block, len(x), _sample_bytes(windows, filters, x.itemsize), _least_samples(windows, weight))
+    shards.for_shards(block, len(x), _sample_bytes(windows, filters, x.itemsize), _least_samples(windows, weight))
     return y, columns
 
 
@@ -86,7 +86,7 @@ def forward_rows(x: Array, weight: Array, bias: Array | None, windows: Windows) 
         if bias is not None:
             add_per_channel(y[start:stop], bias)
 
-    engine.for_shards(block, len(x), _sample_bytes_of_rows(windows, filters, x.itemsize))
+    shards.for_shards(block, len(x), _sample_bytes_of_rows(windows, filters, x.itemsize))
     return y
 
 
@@ -105,7 +105,7 @@ def input_gradient(dy: Array, weight: Array, windows: Windows) -> Array:
             taps = np.matmul(part, transposed, out=matrix).reshape(*dy[start:stop].shape[:3], -1, windows.channels)
             windows.scatter(taps.transpose(3, 0, 1, 2, 4), dx[start:stop])
 
-    engine.for_shards(block, len(dy), _sample_bytes(windows, filters, dy.itemsize), _least_samples(windows, weight))
+    shards.for_shards(block, len(dy), _sample_bytes(windows, filters, dy.itemsize), _least_samples(windows, weight))
     return dx
 
 
@@ -128,7 +128,7 @@ def weight_gradient(x: Array, dy: Array, windows: Windows, dweight: Array, colum
                 part = slice(first + start, first + stop)
                 _add_chunk(x[part], dy[part], windows, out, add=start > 0)
 
-    engine.sum_over_shards(shard, len(x), dweight)
+    shards.sum_over_shards(shard, len(x), dweight)
 
 
 def _add_chunk(x: Array, dy: Array, windows: Windows, dweight: Array, *, add: bool) -> None:
@@ -164,7 +164,7 @@ def weight_gradient_rows(x: Array, dy: Array, windows: Windows, dweight: Array) 
     def shard(first: int, last: int, out: Array) -> None:
         sum_over_blocks(product, first, last, _sample_bytes_of_rows(windows, filters, x.itemsize), out)
 
-    engine.sum_over_shards(shard, len(x), dweight)
+    shards.sum_over_shards(shard, len(x), dweight)
 
 
 def _sample_bytes(windows: Windows, filters: int, itemsize: int) -> int:

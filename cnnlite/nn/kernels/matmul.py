@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnlite.runtime import engine
+from cnnlite.runtime import engine, shards
 from cnnlite.utils.types import Array
 
 SMALL = 1_000_000
@@ -24,9 +24,7 @@ LARGE_WEIGHTS, LARGE_SHARE = 2**19, 16
 
 
 def is_large(weights: int, per_sample: int) -> bool:
-    """True if workers should exchange ``per_sample`` numbers of each sample rather than each sum the gradients of
-    ``weights`` for its own samples.
-    """
+    """True if workers should gather ``per_sample`` numbers of each sample, rather than sums of each for all weights."""
     return weights > max(LARGE_WEIGHTS, LARGE_SHARE * per_sample)
 
 
@@ -46,7 +44,7 @@ def matmul_samples(a: Array, b: Array, out: Array) -> Array:
     def block(start: int, stop: int) -> None:
         np.matmul(a[start:stop], b, out=out[start:stop])
 
-    engine.for_shards(block, len(a), (a.shape[1] + b.shape[1]) * a.itemsize)
+    shards.for_shards(block, len(a), (a.shape[1] + b.shape[1]) * a.itemsize)
     return out
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from cnnlite.nn.kernels.channelwise import channel_dots, channel_sums, for_rows, per_row, row_length
-from cnnlite.runtime import engine
+from cnnlite.runtime import engine, shards
 from cnnlite.utils.types import Array
 
 CANCELLATION = 8.0
@@ -43,8 +43,8 @@ def moments(x: Array) -> Array:
         row[0], row[1 : 1 + channels], row[1 + channels :] = count, mean, deviations
         return row
 
-    shards = engine.for_shards(block, len(x), per_sample * x.itemsize)
-    return np.array([combine(np.array(rows)) for rows in shards])
+    found = shards.for_shards(block, len(x), per_sample * x.itemsize)
+    return np.array([combine(np.array(rows)) for rows in found])
 
 
 def combine(rows: Array) -> Array:
@@ -102,8 +102,8 @@ def parameter_gradients(
             part = np.subtract(part, centres, out=engine.scratch("normalization.centred", part.shape, part.dtype))
         return channel_sums(gradient, channels), channel_dots(gradient, part, channels)
 
-    shards = engine.for_shards(block, len(x), 3 * x[0].nbytes)
-    rows = np.array([np.add.reduce(np.array(parts, np.float64), axis=0) for parts in shards])
+    found = shards.for_shards(block, len(x), 3 * x[0].nbytes)
+    rows = np.array([np.add.reduce(np.array(parts, np.float64), axis=0) for parts in found])
     rows[:, 1] = (rows[:, 1] - mean * rows[:, 0]) * inv_std
     return rows
 

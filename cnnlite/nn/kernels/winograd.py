@@ -16,7 +16,7 @@ import numpy as np
 from cnnlite.nn.kernels.channelwise import add_per_channel
 from cnnlite.nn.kernels.geometry import Windows, framed, strides
 from cnnlite.nn.kernels.matmul import matmul_rows, sum_of_products, sum_over_blocks, write_or_add
-from cnnlite.runtime import engine
+from cnnlite.runtime import engine, shards
 from cnnlite.utils.types import Array
 
 _BT = np.array(
@@ -67,7 +67,7 @@ def forward(x: Array, weight: Array, bias: Array | None, windows: Windows) -> Ar
     transformed = _transform_weight(weight)
     y = engine.empty((len(x), *windows.out, filters), x.dtype)
     if channels * filters > LOCAL_WEIGHTS:
-        for start, stop in engine.shards(len(x)):
+        for start, stop in shards.bounds(len(x)):
             for first, last in _chunks(start, stop, per_sample * (channels + filters), x.itemsize):
                 _forward_chunk(x[first:last], transformed, bias, windows, y[first:last])
         return y
@@ -80,7 +80,7 @@ def forward(x: Array, weight: Array, bias: Array | None, windows: Windows) -> Ar
         matmul_rows(inputs, transformed, products)
         _transform_output(bias, y[start:stop], windows, products)
 
-    engine.for_shards(block, len(x), _local_bytes(per_sample, channels, filters))
+    shards.for_shards(block, len(x), _local_bytes(per_sample, channels, filters))
     return y
 
 
@@ -120,7 +120,7 @@ def weight_gradient(x: Array, dy: Array, windows: Windows, dweight: Array) -> No
                 _add_chunk(x[first:last], dy[first:last], windows, gradient, add=first > start)
         _for_weights(_WEIGHT.T, gradient.reshape(TAPS, -1), out.reshape(9, -1))
 
-    engine.sum_over_shards(shard, len(x), dweight)
+    shards.sum_over_shards(shard, len(x), dweight)
 
 
 def _add_chunk(x: Array, dy: Array, windows: Windows, gradient: Array, *, add: bool) -> None:
@@ -219,5 +219,7 @@ def _local_bytes(per_sample: int, channels: int, filters: int) -> int:
 def _chunks(start: int, stop: int, numbers_per_tap: int, itemsize: int) -> Iterator[tuple[int, int]]:
     """Split samples from ``start`` to ``stop`` evenly into chunks whose tiles take `CHUNK_BYTES` at most."""
     count = stop - start
-    for first, last in engine.even(count, min(count, math.ceil(count * TAPS * numbers_per_tap * itemsize / CHUNK_BYTES))):
+    for first, last in engine.even(
+        count, min(count, math.ceil(count * TAPS * numbers_per_tap * itemsize / CHUNK_BYTES))
+    ):
         yield start + first, start + last

@@ -77,7 +77,7 @@ class Layer(ABC):
     """Number of training images that `fit` takes; 0 for none."""
     by_shards: bool = False
     """True if samples do not depend on one another but through ``context.ranks.gather``, and if gradients are summed
-    with `engine.sum_over_shards`: then several workers may compute parts of a batch, without changing a bit."""
+    with `shards.sum_over_shards`: then several workers may compute parts of a batch, without changing a bit."""
     is_large: bool = False
     """True if workers compute the gradient of its ``weight`` together, as no worker's own sum; set by ``infer``."""
     layer_count: int = 1

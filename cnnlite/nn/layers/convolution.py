@@ -9,7 +9,7 @@ from cnnlite.nn.kernels.geometry import Padding, Pair, Windows, pair
 from cnnlite.nn.kernels.matmul import is_large
 from cnnlite.nn.layers.base import Context, Layer, layers
 from cnnlite.nn.layers.initializers import Initializer, initializers
-from cnnlite.runtime import engine
+from cnnlite.runtime import shards
 from cnnlite.utils.types import Array, Shape
 
 
@@ -77,21 +77,21 @@ class Conv2d(Layer):
     def forward(self, x: Array, context: Context) -> Array:
         weight, bias, keep = self.params["weight"], self.params.get("bias"), context.training and not self.is_large
         if self.is_large:
-            x = engine.whole(x)
-        with engine.lockstep(self.is_large):
+            x = shards.whole(x)
+        with shards.lockstep(self.is_large):
             y, columns = convolution.forward(x, weight, bias, self.windows, self.algorithm, keep=keep)
         self._kept = (x, columns) if context.training else None
-        return engine.own(y) if self.is_large else y
+        return shards.own(y) if self.is_large else y
 
     def backward(self, dy: Array) -> Array | None:
         x, columns = self.kept()
         if self.has_bias:
             convolution.bias_gradient(dy, self.grads["bias"])
         if self.is_large:
-            dy = engine.whole(dy)
-        with engine.lockstep(self.is_large):
+            dy = shards.whole(dy)
+        with shards.lockstep(self.is_large):
             convolution.weight_gradient(x, dy, self.windows, self.grads["weight"], self.algorithm, columns)
             if not self.needs_dx:
                 return None
             dx = convolution.input_gradient(dy, self.params["weight"], self.windows, self.algorithm)
-        return engine.own(dx) if self.is_large else dx
+        return shards.own(dx) if self.is_large else dx

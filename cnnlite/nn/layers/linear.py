@@ -6,7 +6,7 @@ from cnnlite.errors import OptionError
 from cnnlite.nn.kernels.matmul import is_large, matmul, matmul_samples
 from cnnlite.nn.layers.base import Context, Layer, layers
 from cnnlite.nn.layers.initializers import Initializer, initializers
-from cnnlite.runtime import engine
+from cnnlite.runtime import engine, shards
 from cnnlite.utils.types import Array, Shape
 
 
@@ -52,13 +52,15 @@ class Linear(Layer):
     def backward(self, dy: Array) -> Array | None:
         x = self.kept()
         if self.has_bias:
-            engine.sum_over_shards(lambda i, j, out: np.add.reduce(dy[i:j], axis=0, out=out), len(x), self.grads["bias"])
+            shards.sum_over_shards(
+                lambda i, j, out: np.add.reduce(dy[i:j], axis=0, out=out), len(x), self.grads["bias"]
+            )
         if self.is_large:
-            whole, dwhole = engine.whole(x), engine.whole(dy)
-            with engine.lockstep():
+            whole, dwhole = shards.whole(x), shards.whole(dy)
+            with shards.lockstep():
                 matmul(whole.T, dwhole, self.grads["weight"])
         else:
-            engine.sum_over_shards(lambda i, j, out: matmul(x[i:j].T, dy[i:j], out), len(x), self.grads["weight"])
+            shards.sum_over_shards(lambda i, j, out: matmul(x[i:j].T, dy[i:j], out), len(x), self.grads["weight"])
         if not self.needs_dx:
             return None
         return matmul_samples(dy, self.params["weight"].T, engine.empty(x.shape, x.dtype))

@@ -7,7 +7,7 @@ import numpy as np
 from cnnlite.errors import OptionError
 from cnnlite.nn.kernels import normalization
 from cnnlite.nn.layers.base import Context, Layer, layers
-from cnnlite.runtime import engine
+from cnnlite.runtime import engine, shards
 from cnnlite.utils.types import Array, Shape
 
 
@@ -92,12 +92,13 @@ class BatchNorm(Layer):
         Returns:
             Their sums over the whole batch, and the number of values per channel in it.
         """
-        own = engine.sum_by_pairs(rows.astype(x.dtype))
+        own = shards.sum_by_pairs(rows.astype(x.dtype))
         if self.affine:
             self.grads["beta"][...] = own[0]
         if self.scale:
             self.grads["gamma"][...] = own[1]
-        return context.ranks.gather(rows).sum(axis=0), _numbers(x, context)
+        # Where a sample stands in without counting, nothing may flow back from the others.
+        return context.ranks.gather(rows).sum(axis=0) * context.ranks.counts, _numbers(x, context)
 
 
 def _numbers(x: Array, context: Context) -> int:

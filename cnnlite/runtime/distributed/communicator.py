@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from cnnlite.errors import CnnliteError, ConfigError
-from cnnlite.runtime import engine
+from cnnlite.runtime import shards
 from cnnlite.utils.signals import StopFlag
 from cnnlite.utils.types import Array
 
@@ -26,23 +26,28 @@ class Communicator:
         return self.rank == 0
 
     @contextlib.contextmanager
-    def batch(self, count: int, shards: Callable[[int], int]) -> Iterator[slice]:
+    def batch(self, count: int, pieces: Callable[[int], int]) -> Iterator[slice]:
         """Divide a batch of ``count`` samples inside the block, which has the part that this process computes.
 
-        That is one sample or more. ``shards`` gives the number of shards for a number of samples.
+        That is one sample or more. ``pieces`` gives the number of shards for a number of samples.
         """
-        with engine.divided(count, shards(count)) as division:
+        with shards.divided(count, pieces(count)) as division:
             self.offset = division.own.start
             yield division.own
         self.offset = 0
 
     def samples(self, own: int) -> int:
         """Number of samples in the whole batch, of which this process has ``own``."""
-        return engine.total(own)
+        return shards.total(own)
+
+    @property
+    def counts(self) -> bool:
+        """True if the samples that this process computes are its own; False for one that has none, and stands in."""
+        return shards.counts()
 
     def gather(self, rows: Array) -> Array:
         """Gather float64 ``rows``, one for each shard of this process, to those of all shards of the whole batch."""
-        return engine.gather(rows)
+        return shards.gather(rows)
 
     def allreduce(self, arrays: Iterable[Array]) -> None:
         """Sum contiguous arrays, which the workers of a rank share, over all ranks, in place."""
@@ -69,9 +74,9 @@ class Communicator:
     def check_replicas(self, state: Mapping[str, Array]) -> None:
         """Raise RankError on all ranks if the arrays do not have the same bits everywhere."""
 
-    def threads(self, wanted: int | None) -> int | None:
-        """Number of threads for this rank: as wanted, or its share of the cores; None for all of them."""
-        return wanted
+    def most_workers(self) -> int | None:
+        """Maximum number of workers of this rank, where it is to be chosen: its share of the cores; None for all."""
+        return None
 
 
 _current = Communicator()

@@ -5,12 +5,13 @@ import platform
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 
 from cnnlite.errors import CnnliteError, ConfigError
-from cnnlite.runtime import engine
+from cnnlite.runtime import engine, shards
 from cnnlite.runtime.distributed.communicator import Communicator, using
 from cnnlite.runtime.distributed.messages import Messages, RankError, error_of
 from cnnlite.utils.signals import StopFlag
@@ -34,14 +35,14 @@ class Ranks(Communicator):
         self._rows: list[int] = []
 
     @contextmanager
-    def batch(self, count: int, shards: Callable[[int], int]) -> Iterator[slice]:
+    def batch(self, count: int, pieces: Callable[[int], int]) -> Iterator[slice]:
         parts = engine.even(count, self.size)
         start, stop = parts[self.rank]
         # Messages have to match, and layers need a sample: a rank without one computes another's, which does not count.
         first, own = min(start, count - 1), max(1, stop - start)
-        self._rows = [shards(end - begin) if end > begin else 0 for begin, end in parts]
+        self._rows = [pieces(end - begin) if end > begin else 0 for begin, end in parts]
         self._total = count
-        with engine.divided(own, shards(own)) as division:
+        with shards.divided(own, pieces(own)) as division:
             self.offset = first + division.own.start
             yield slice(self.offset, first + division.own.stop)
         self._total, self.offset = None, 0
@@ -49,18 +50,17 @@ class Ranks(Communicator):
     def samples(self, own: int) -> int:
         return own if self._total is None else self._total
 
+    @property
+    def counts(self) -> bool:
+        return shards.counts() and self._rows[self.rank] > 0
+
     def gather(self, rows: Array) -> Array:
-        rows = engine.gather(rows)
+        rows = shards.gather(rows)
         if self._total is None:
             return rows
-        return self._by_first(lambda: self.messages.allgather_rows(rows[: self._rows[self.rank]], self._rows), rows)
-
-    def _by_first(self, exchange: Callable[[], Array], like: Array) -> Array:
-        """Let the first worker of each rank make an exchange that gives rows for all ranks, and return it in all."""
-        if engine.team().size == 1:
-            return exchange()
-        shape = (sum(self._rows), *like.shape[1:])
-        return engine.team().share(exchange() if engine.team().index == 0 else None, shape)
+        own = rows[: self._rows[self.rank]]
+        exchange = partial(self.messages.allgather_rows, own, self._rows)
+        return engine.team().share(exchange, (sum(self._rows), *rows.shape[1:]))
 
     def allreduce(self, arrays: Iterable[Array]) -> None:
         for array in arrays:
@@ -109,10 +109,10 @@ class Ranks(Communicator):
         if any(found != sums for found in self.allgather(sums)):
             raise RankError("the ranks no longer hold the same network; run all of them on processors of one kind")
 
-    def threads(self, wanted: int | None) -> int | None:
+    def most_workers(self) -> int | None:
         # Launchers may have given each rank cores of its own, or all ranks of a host the same.
         sharing = self.allgather(self._place).count(self._place)
-        return wanted or max(1, engine.available_cores() // sharing)
+        return max(1, engine.available_cores() // sharing)
 
 
 class _ReducedStop(StopFlag):
