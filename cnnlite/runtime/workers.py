@@ -38,6 +38,7 @@ _ROWS, _NUMBERS = 8, 2**16
 """Rows of float64 numbers exchanged at once, and numbers in a row."""
 _ERROR_BYTES = 2**16
 _END = -1
+_KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 _LINE = 8
 """Counters, 8 bytes each, that share a cache line."""
 
@@ -160,7 +161,7 @@ class Workers(Team):
                     raise self._error_of(failed)
                 code = os.waitstatus_to_exitcode(status)
                 how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-                reason = "; was there too little memory?" if code == -signal.SIGKILL else ""
+                reason = "; was there too little memory?" if code == -_KILL else ""
                 raise WorkerError(f"worker {number} of {self.size} (process {process}) {how}{reason}")
 
     def _error_of(self, failed: int) -> BaseException:
@@ -267,7 +268,7 @@ class Workers(Team):
     def _prepare(self) -> None:
         if sys.platform == "linux":
             with contextlib.suppress(OSError, AttributeError):
-                ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: no worker outlives the first one
+                ctypes.CDLL(None).prctl(1, _KILL)  # PR_SET_PDEATHSIG: no worker outlives the first one
         if os.getppid() != self._parent:
             os._exit(1)
         for number in SIGNALS:
@@ -310,4 +311,4 @@ class Workers(Team):
     def _kill(self) -> None:
         for process in self.processes:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
+                os.kill(process, _KILL)
