@@ -1,8 +1,5 @@
 """Commands for training, and for downloading datasets."""
 
-import contextlib
-import math
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,23 +11,20 @@ from cnnlite.cli import options
 from cnnlite.cli.group import NAME, PATH, cli, complain
 from cnnlite.errors import ConfigError
 from cnnlite.utils.signals import StopFlag
+from cnnlite.utils.text import seconds_of
 
 if TYPE_CHECKING:
     from cnnlite.data import DatasetMissing
 
 
 def _duration(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
-    """Return the seconds of a duration such as 90s, 20m, 1.5h or 1h30m."""
+    """Return the seconds of a duration; BadParameter if it is none."""
     if value is None:
         return None
-    found = re.fullmatch(r"(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s)?", value.replace(" ", ""))
-    seconds = 0.0
-    if found:
-        with contextlib.suppress(ValueError):
-            seconds = sum(float(part or 0) * unit for part, unit in zip(found.groups(), (3600, 60, 1), strict=True))
-    if not 0 < seconds < math.inf:
-        raise click.BadParameter(f"{value!r} is not a time; write 90s, 20m or 1h30m")
-    return seconds
+    try:
+        return seconds_of(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 @cli.command(context_settings={"allow_extra_args": True})

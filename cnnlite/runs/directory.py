@@ -138,11 +138,7 @@ class RunDirectory:
     def _prepare(self) -> None:
         """Take the lock, and find out now rather than at the first save whether files can be written here."""
         try:
-            if not self._hold.take():
-                shared = ", or in the one of which it is a copy by hard links" if self._hold.is_shared else ""
-                raise ConfigError(
-                    f"{self.path}: another process is training in this run directory{shared}; name another one"
-                )
+            self._hold.take()
             with contextlib.suppress(FileExistsError):
                 self._traces.make_folder(self.checkpoints)
             self._inside = os.lstat(self.checkpoints)

@@ -1,10 +1,10 @@
-"""Lock on a folder, held by one process, and a check that the folder's path still leads to it."""
+"""Lock on a run directory, held by one process, and a check that the directory's path still leads to it."""
 
 import os
 import stat
 from pathlib import Path
 
-from cnnlite.errors import LostRunError, StorageError
+from cnnlite.errors import ConfigError, LostRunError, StorageError
 from cnnlite.utils.files import lock, unwritable
 from cnnlite.utils.hints import Argument
 
@@ -21,13 +21,12 @@ class Hold:
         self.folder = folder
         self._descriptor: int | None = None
         self._made = False
-        self.is_shared = False
-        """True if the lock that another process holds has other names too, as after a copy by hard links."""
 
-    def take(self) -> bool:
-        """Lock the folder; return False if another process holds it.
+    def take(self) -> None:
+        """Lock the folder.
 
         Raises:
+            ConfigError: If another process holds it.
             OSError: If the lock's file cannot be opened.
             StorageError: If it is not a regular file.
         """
@@ -44,11 +43,13 @@ class Hold:
             self.release()
             raise StorageError(f"{self.path}: is not a regular file; remove it")
         if not lock(self._descriptor):
-            self.is_shared = os.fstat(self._descriptor).st_nlink > 1
+            is_shared = os.fstat(self._descriptor).st_nlink > 1
             self.release()
-            return False
+            shared = ", or in the one of which it is a copy by hard links" if is_shared else ""
+            raise ConfigError(
+                f"{self.folder}: another process is training in this run directory{shared}; name another one"
+            )
         self.confirm()
-        return True
 
     @property
     def taken(self) -> bool:
