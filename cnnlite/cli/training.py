@@ -10,6 +10,7 @@ import click
 from cnnlite.cli import options
 from cnnlite.cli.group import NAME, PATH, cli, complain
 from cnnlite.errors import ConfigError
+from cnnlite.utils.console import say, shell_word
 from cnnlite.utils.signals import StopFlag
 from cnnlite.utils.text import seconds_of
 
@@ -89,7 +90,6 @@ def train(stop: StopFlag, /, threads: int | None, quiet: bool, dry_run: bool, **
     from cnnlite.tools.dry_run import preview
     from cnnlite.training.launch import Request, launch
     from cnnlite.training.progress import Reporter
-    from cnnlite.utils.console import say, shell_word
 
     with distributed.joined() as ranks:
         options.compute_on(ranks.threads(threads))
@@ -164,7 +164,6 @@ def verify_resume(
     from cnnlite.config.load import load_config
     from cnnlite.runs.restore import check_training, load_data
     from cnnlite.tools.verify_resume import verify
-    from cnnlite.utils.console import say
 
     options.compute_on(threads)
     settings = load_config(config, overrides, data=data)

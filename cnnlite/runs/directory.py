@@ -22,10 +22,11 @@ from cnnlite.utils.files import (
     is_special,
     is_temporary,
     open_to_append,
+    reading,
     remove_temporary,
-    unreadable,
     unwritable,
     write_text,
+    writing,
 )
 from cnnlite.utils.hints import Argument
 
@@ -117,10 +118,8 @@ class RunDirectory:
     def _refuse_if_in_use(self) -> None:
         if not self.path.is_dir():
             raise ConfigError(f"{self.path}: is not a folder; name another {Argument('run_dir')}")
-        try:
+        with reading(self.path):
             bare = self._is_bare()
-        except OSError as error:
-            raise unreadable(self.path, error) from error
         if not bare:
             resume, other = Argument("resume", str(self.path)), Argument("run_dir")
             raise ConfigError(f"{self.path}: is not empty; continue that run with {resume}, or name another {other}")
@@ -185,13 +184,11 @@ class RunDirectory:
             StorageError: If it is not a regular file, or cannot be written.
         """
         with self._writing(name) as path:
-            try:
-                new = is_missing(path)
+            new = is_missing(path)
+            with writing(path):
                 open_to_append(path).close()
-                if new:
-                    self._traces.remember(path)
-            except OSError as error:
-                raise unwritable(path, error) from error
+            if new:
+                self._traces.remember(path)
         return path
 
     def write_text(self, name: str, text: str) -> None:
@@ -267,10 +264,8 @@ class RunDirectory:
 
     def is_unsaved(self) -> bool:
         """Return True if the run never had a checkpoint (even a damaged one) or a result; StorageError if unknown."""
-        try:
+        with reading(self.checkpoints):
             names = os.listdir(self.checkpoints)
-        except OSError as error:
-            raise unreadable(self.checkpoints, error) from error
         return is_missing(self.file("result.json")) and not any(re.fullmatch(r"[^.].*\.npz", name) for name in names)
 
     def close(self) -> None:

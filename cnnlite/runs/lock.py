@@ -1,11 +1,12 @@
 """Lock on a run directory, held by one process, and a check that the directory's path still leads to it."""
 
+import contextlib
 import os
 import stat
 from pathlib import Path
 
 from cnnlite.errors import ConfigError, LostRunError, StorageError
-from cnnlite.utils.files import lock, unwritable
+from cnnlite.utils.files import lock, writing
 from cnnlite.utils.hints import Argument
 
 
@@ -85,12 +86,9 @@ class Hold:
 
 def confirm_same(path: Path, then: os.stat_result | None, folder: Path | None = None) -> None:
     """Raise LostRunError, which names ``folder``, if another file or folder is at ``path`` now, or none."""
-    try:
+    same = False
+    with writing(folder or path), contextlib.suppress(FileNotFoundError, NotADirectoryError):
         same = then is not None and os.path.samestat(os.lstat(path), then)
-    except (FileNotFoundError, NotADirectoryError):
-        same = False
-    except OSError as error:
-        raise unwritable(folder or path, error) from error
     if not same:
         raise LostRunError(
             f"{folder or path}: was moved, removed or made anew during this run, so nothing more is written there\n"

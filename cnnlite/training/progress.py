@@ -12,7 +12,7 @@ from tqdm import tqdm
 from tqdm.std import TqdmDefaultWriteLock  # type: ignore[attr-defined]  # the stubs leave it out
 
 from cnnlite.utils.console import mute, only_ascii, say
-from cnnlite.utils.files import open_to_append, unwritable
+from cnnlite.utils.files import open_to_append, unwritable, writing
 from cnnlite.utils.printable import escaped
 
 _BAR = "{desc} {percentage:3.0f}% |{bar}| {remaining} left{postfix}"
@@ -66,12 +66,10 @@ class Reporter:
         """Append all lines to this file, earlier ones too; StorageError if it cannot be written."""
         if self.mute:
             return
-        try:
+        with writing(path):
             file = open_to_append(path, unshare=True)
-            self._log = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace")
-            self._log_path = path
-        except OSError as error:
-            raise unwritable(path, error) from error
+        self._log = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace")
+        self._log_path = path
         early, self._early = self._early, []
         for text in early:
             self.note(text)

@@ -24,9 +24,22 @@ def unwritable(path: Path, error: OSError) -> StorageError:
     return StorageError(f"{path}: cannot write: {error.strerror or error}")
 
 
-def unreadable(path: Path, error: OSError) -> StorageError:
-    """Make the StorageError for a failed read of ``path``, with the reason."""
-    return StorageError(f"{path}: cannot read: {error.strerror or error}")
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an OSError inside the block into the StorageError for a failed write to ``path``."""
+    try:
+        yield
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn an OSError inside the block into a StorageError for a failed read of ``path``."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"{path}: cannot read: {error.strerror or error}") from error
 
 
 @contextlib.contextmanager
@@ -182,12 +195,11 @@ def is_temporary(name: str) -> bool:
 
 def is_missing(path: Path) -> bool:
     """True if nothing is at ``path``; StorageError if the system does not say."""
-    try:
-        os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    except OSError as error:
-        raise unreadable(path, error) from error
+    with reading(path):
+        try:
+            os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return True
     return False
 
 
@@ -271,9 +283,8 @@ def _spare(path: Path) -> Iterator[Path]:
     """Make up a temporary name beside ``path``; a file there is removed at the end, and OSErrors name ``path``."""
     spare = temporary_name(path.parent)
     try:
-        yield spare
-    except OSError as error:
-        raise unwritable(path, error) from error
+        with writing(path):
+            yield spare
     finally:
         with contextlib.suppress(OSError):
             spare.unlink()

@@ -12,7 +12,7 @@ from cnnlite.tools.report.behaviour import observe
 from cnnlite.tools.report.explain import judge
 from cnnlite.tools.report.page import Page, details, note
 from cnnlite.tools.report.record import Record, load_seen, load_trained
-from cnnlite.utils.files import refuse_existing, unwritable, write_files
+from cnnlite.utils.files import refuse_existing, write_files, writing
 from cnnlite.utils.hints import Argument
 
 _WITHOUT_IMAGES = "class by class, mistakes, calibration, feature maps, occlusion and dead ReLUs"
@@ -57,10 +57,8 @@ def write_report(
         raise ConfigError(f"{folder}: is not a folder; name another with {Argument('out')}")
     refuse_existing([index], force=force)  # the pictures are not known yet
     page = report_page(record, root, say)
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritable(folder, error) from error
     pictures = {folder / name: content for name, content in page.files.items()}
     write_files({index: page.html().encode(), **pictures}, force=force)
     return index
