@@ -155,6 +155,15 @@ def test_parameters_beyond_all_memory_are_an_error() -> None:
         Network(Sequential([Flatten(), Linear(10**13)]), SHAPE, seed=0)
 
 
+def test_parameters_that_memory_does_not_hold_after_all_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def starve(*_: object) -> None:
+        raise MemoryError("Unable to allocate")
+
+    monkeypatch.setattr(Linear, "allocate", starve)
+    with pytest.raises(ConfigError, match=r"^model: the parameters do not fit in memory: Unable to allocate"):
+        Network(Sequential([Flatten(), Linear(10)]), SHAPE, seed=0)
+
+
 # State
 
 
