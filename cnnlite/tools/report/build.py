@@ -1,12 +1,11 @@
 """Builds the report of a run, and says what is left out and why."""
 
-import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 from cnnlite.config.load import render
-from cnnlite.errors import CheckpointError, ConfigError, DataError, missing_extra
+from cnnlite.errors import CheckpointError, ConfigError, DataError, require
 from cnnlite.tools.report import sections
 from cnnlite.tools.report.behaviour import observe
 from cnnlite.tools.report.explain import judge
@@ -26,12 +25,6 @@ _SPLITS = {
 }
 
 
-def require_matplotlib(what: str) -> None:
-    """Raise ConfigError if matplotlib, the extra for charts, is not installed."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise missing_extra(what, "plot")
-
-
 def write_report(
     record: Record,
     folder: Path,
@@ -49,7 +42,7 @@ def write_report(
             may lead anywhere in a run from elsewhere.
         StorageError: If the files cannot be written.
     """
-    require_matplotlib("cnnlite report")
+    require("cnnlite report", "matplotlib", "plot")
     index = folder / "index.html"
     if folder == record.path / "report" and folder.is_symlink():
         raise ConfigError(f"{folder}: is a link; name the folder that it leads to with {Argument('out')}")
