@@ -19,10 +19,10 @@ from cnnlite.runs.traces import Traces
 from cnnlite.utils.files import (
     check_writable,
     is_missing,
-    is_special,
     is_temporary,
     open_to_append,
     reading,
+    refuse_special,
     remove_temporary,
     unwritable,
     write_text,
@@ -91,8 +91,7 @@ class RunDirectory:
         if run.checkpoints.is_symlink():  # perhaps to the checkpoints of another run, with another lock
             raise ConfigError(f"{run.checkpoints}: is a link; resume the run that it leads into, or put a folder there")
         for file in (run.file("result.json"), run.checkpoint_path("previous"), run.checkpoint_path("best")):
-            if is_special(file):  # report it now, not at the first write
-                raise StorageError(f"{file}: is not a regular file; remove it")
+            refuse_special(file)  # report it now, not at the first write
         run._prepare()
         return run
 

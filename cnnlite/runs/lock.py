@@ -2,11 +2,10 @@
 
 import contextlib
 import os
-import stat
 from pathlib import Path
 
-from cnnlite.errors import ConfigError, LostRunError, StorageError
-from cnnlite.utils.files import lock, writing
+from cnnlite.errors import ConfigError, LostRunError
+from cnnlite.utils.files import is_missing, lock, open_to_append, writing
 from cnnlite.utils.hints import Argument
 
 
@@ -31,18 +30,9 @@ class Hold:
             OSError: If the lock's file cannot be opened.
             StorageError: If it is not a regular file.
         """
-        # A FIFO may have no other end, for which opening would wait; a link may lead to the lock of another folder.
-        flags = os.O_RDWR | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
-        try:
-            self._descriptor = os.open(self.path, flags | os.O_CREAT | os.O_EXCL, 0o666)
-            self._made = True
-        except FileExistsError:
-            if not stat.S_ISREG(os.lstat(self.path).st_mode):
-                raise StorageError(f"{self.path}: is not a regular file; remove it") from None
-            self._descriptor = os.open(self.path, flags)
-        if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
-            self.release()
-            raise StorageError(f"{self.path}: is not a regular file; remove it")
+        self._made = is_missing(self.path)
+        with open_to_append(self.path) as file:
+            self._descriptor = os.dup(file.fileno())
         if not lock(self._descriptor):
             is_shared = os.fstat(self._descriptor).st_nlink > 1
             self.release()

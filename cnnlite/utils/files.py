@@ -54,8 +54,7 @@ def replacing(path: Path, previous: Path | None = None) -> Iterator[BinaryIO]:
         StorageError: if the file cannot be written, also for a folder, FIFO or device at ``path``.
     """
     for place in filter(None, (path, previous)):
-        if is_special(place):
-            raise StorageError(f"{place}: is not a regular file; remove it")
+        refuse_special(place)
     with _spare(path) as temporary:
         with _filling(temporary) as file:
             yield file
@@ -125,6 +124,12 @@ def is_special(path: Path) -> bool:
     folder = os.path.realpath(path.parent)
     ours = folder != "/dev" and not folder.startswith("/proc/")
     return os.path.lexists(path) and not (ours and (os.path.isfile(path) or not os.path.exists(path)))
+
+
+def refuse_special(path: Path) -> None:
+    """Raise StorageError if `is_special`."""
+    if is_special(path):
+        raise StorageError(f"{path}: is not a regular file; remove it")
 
 
 def check_writable(folder: Path) -> None:

@@ -95,18 +95,9 @@ def _percent(value: float, _: int) -> str:
     return f"{100 * value:.10g} %"
 
 
-def loss_chart(record: Record) -> Chart:
-    """Draw training and validation loss over the epochs."""
-    return _both(record, "loss", "Loss")
-
-
-def accuracy_chart(record: Record) -> Chart:
-    """Draw training and validation accuracy over the epochs."""
-    return _both(record, "accuracy", "Accuracy")
-
-
-def _both(record: Record, what: str, title: str) -> Chart:
-    chart = Chart(title)
+def curve_chart(record: Record, what: str) -> Chart:
+    """Draw training and validation ``accuracy``, or ``loss``, over the epochs."""
+    chart = Chart(what.capitalize())
     for part, colour, dashes in (("train", COLOURS[0], "--"), ("validation", COLOURS[1], "-")):
         x, y = record.column(f"{part}_{what}")
         if x:
