@@ -1,5 +1,6 @@
 """Time budgets: measures the pace of a training, and chooses the number of steps that fits."""
 
+import bisect
 import contextlib
 import math
 import tempfile
@@ -55,11 +56,7 @@ class Pace:
 
     def steps_within(self, seconds: float) -> int:
         """Return the largest number of steps whose training fits; 0 if not even one does."""
-        low, high = 0, max(0, int(seconds / self.step)) + 1
-        while high - low > 1:  # bisection: `seconds` is monotonic in the number of steps
-            middle = (low + high) // 2
-            low, high = (middle, high) if self.seconds(middle) <= seconds else (low, middle)
-        return low
+        return bisect.bisect_right(range(1, 1 + max(0, int(seconds / self.step))), seconds, key=self.seconds)
 
 
 def measure(config: Config, dataset: Dataset, stop: StopFlag) -> Pace:

@@ -6,26 +6,17 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 from tqdm import tqdm
 from tqdm.std import TqdmDefaultWriteLock  # type: ignore[attr-defined]  # the stubs leave it out
 
+from cnnlite.training.tensorboard import TensorBoard
 from cnnlite.utils.console import mute, only_ascii, say
 from cnnlite.utils.files import open_to_append, unwritable, writing
 from cnnlite.utils.printable import escaped
 
 _BAR = "{desc} {percentage:3.0f}% |{bar}| {remaining} left{postfix}"
-
-
-class RowLog(Protocol):
-    """Another destination for the metrics of each validation."""
-
-    def row(self, figures: Mapping[str, float | None]) -> None:
-        """Take a row of metrics.csv."""
-
-    def close(self) -> None:
-        """Flush and close."""
 
 
 def _columns() -> int:
@@ -94,7 +85,7 @@ class Reporter(_Display):
         super().__init__()
         self.quiet = quiet or mute
         self.mute = mute
-        self.row_logs: list[RowLog] = []
+        self.row_logs: list[TensorBoard] = []
         self._activity, self._epoch = "train", 1
         self._log: IO[str] | None = None
         self._early: list[str] = []
