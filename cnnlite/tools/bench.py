@@ -17,7 +17,7 @@ from cnnlite.nn.network import Network
 from cnnlite.runs.restore import check_model
 from cnnlite.runtime import engine, machine
 from cnnlite.utils.hints import Override
-from cnnlite.utils.text import size_text, table
+from cnnlite.utils.text import aligned, size_text
 from cnnlite.utils.types import Array
 
 WARM_UP_STEPS = 3
@@ -83,7 +83,7 @@ class Report:
             f"  peak memory  {memory}",
         ]
         if self.layers is not None:
-            lines += ["", *_table(self.layers, self.rest_ms)]
+            lines += ["", _table(self.layers, self.rest_ms)]
         return "\n".join(lines)
 
 
@@ -209,7 +209,7 @@ def _enough_steps(warm_up: list[float]) -> int:
     return max(10, min(2000, round(_SECONDS / warm_up[-1])))
 
 
-def _table(rows: list[LayerTiming], rest_ms: float) -> list[str]:
+def _table(rows: list[LayerTiming], rest_ms: float) -> str:
     forward, backward = sum(row.forward_ms for row in rows), sum(row.backward_ms for row in rows)
     total = forward + backward + rest_ms
     lines = [("layer", "kind", "forward ms", "backward ms", "share")]
@@ -217,4 +217,4 @@ def _table(rows: list[LayerTiming], rest_ms: float) -> list[str]:
         share = (row.forward_ms + row.backward_ms) / total
         lines.append((row.name, row.kind, f"{row.forward_ms:.3f}", f"{row.backward_ms:.3f}", f"{share:.1%}"))
     lines.append(("", "loss and update", f"{rest_ms:.3f}", "", f"{rest_ms / total:.1%}"))
-    return table(lines, left=(0, 1))
+    return aligned(lines, left=(0, 1))

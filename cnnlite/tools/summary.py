@@ -11,7 +11,7 @@ from cnnlite.nn.layers.base import layers as registry
 from cnnlite.nn.layers.containers import Parallel, Repeat, Sequential
 from cnnlite.nn.network import Network
 from cnnlite.runs.restore import infer_model
-from cnnlite.utils.text import size_text, table
+from cnnlite.utils.text import aligned, size_text
 from cnnlite.utils.types import Shape
 
 _TITLES = ("layer", "output", "parameters", "multiply-adds", "memory")
@@ -80,7 +80,7 @@ class Summary:
         rows = [cells for row in self.rows for cells in _cells(row, 0)]
         total = ("total", "", f"{model.parameters:,}", f"{model.multiply_adds:,}", size_text(model.activation_bytes))
         inputs = ("input", shape_text(self.in_shape), "", "", "")
-        heading, *lines, totals = table([_TITLES, inputs, *rows, total], left=(0, 1))
+        heading, *lines, totals = aligned([_TITLES, inputs, *rows, total], left=(0, 1)).split("\n")
         rule = "-" * max(map(len, (heading, *lines, totals)))
         batch = size_text(self.batch_size * model.activation_bytes)
         return "\n".join(

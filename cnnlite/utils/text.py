@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 
 def percent(value: float | None) -> str:
@@ -39,8 +39,13 @@ def size_text(count: int) -> str:
     return f"{count} B"
 
 
-def table(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> list[str]:
-    """Format the lines of a table; the columns ``left`` are aligned left, the others right."""
+def clip(text: str, length: int = 60) -> str:
+    """Cut ``text`` to ``length`` characters."""
+    return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def aligned(rows: Sequence[Sequence[str]], left: Sequence[int]) -> str:
+    """Format a table as plain text; the columns ``left`` are aligned left, the others right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
@@ -49,9 +54,4 @@ def table(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> list[s
             for index, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
         lines.append("  ".join(cells).rstrip())
-    return lines
-
-
-def clip(text: str, length: int = 60) -> str:
-    """Cut ``text`` to ``length`` characters."""
-    return text if len(text) <= length else text[: length - 3] + "..."
+    return "\n".join(lines)
