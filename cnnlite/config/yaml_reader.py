@@ -195,10 +195,11 @@ class _Composer:
             self.open.add(anchor)
         if isinstance(event, yaml.ScalarEvent):
             value = self.scalar(event, steps)
-        elif isinstance(event, yaml.SequenceStartEvent):
-            value = self.sequence(event, steps)
         else:
-            value = self.mapping(event, steps)
+            is_list = isinstance(event, yaml.SequenceStartEvent)
+            value = self.sequence(steps) if is_list else self.mapping(steps)
+            if event.tag not in (None, "!", _TAG + ("seq" if is_list else "map")):
+                value = self.broken(f"the tag {event.tag!r} is not allowed; leave it out", event, steps)
         if anchor is not None:
             self.open.discard(anchor)
             self.anchors[anchor] = (steps, value)
@@ -217,39 +218,32 @@ class _Composer:
             return self.broken(f"{clip(event.value)!r} is not what its tag says", event, steps)
         return value
 
-    def sequence(self, event: Any, steps: Steps) -> Any:
+    def sequence(self, steps: Steps) -> list[Any]:
         items: list[Any] = []
         while not isinstance(item := next(self.events), yaml.SequenceEndEvent):
             items.append(self.node(item, (*steps, len(items))))
-        if event.tag not in (None, "!", _TAG + "seq"):
-            return self.broken(f"the tag {event.tag!r} is not allowed; leave it out", event, steps)
         return items
 
-    def mapping(self, event: Any, steps: Steps) -> Any:
+    def mapping(self, steps: Steps) -> dict[str, Any]:
         entries: dict[str, Any] = {}
         while not isinstance(key_event := next(self.events), yaml.MappingEndEvent):
             line = key_event.start_mark.line + 1
             key = self.node(key_event, (*steps, "?"))
             place = (*steps, key if isinstance(key, str) else "?")
-            usable = False
+            problem = ""
             if key == "<<":
-                self.broken(
-                    "merge keys (<<) are not supported; write the options out, or use an alias", key_event, steps
-                )
+                problem = "merge keys (<<) are not supported; write the options out, or use an alias"
             elif not isinstance(key, str):
-                if key is not BROKEN:
-                    self.broken("a key must be a word; put it in quotes if that is what you mean", key_event, steps)
+                problem = "a key must be a word; put it in quotes if that is what you mean"
             elif key in entries:
-                first = self.lines[place]
-                self.broken(f"the key {clip(key)!r} stands here twice, first in line {first}", key_event, steps)
+                problem = f"the key {clip(key)!r} stands here twice, first in line {self.lines[place]}"
             else:
                 self.lines[place] = line
-                usable = True
+            if problem and key is not BROKEN:
+                self.broken(problem, key_event, steps)
             value = self.node(next(self.events), place)
-            if usable:
+            if not problem:
                 entries[key] = value
-        if event.tag not in (None, "!", _TAG + "map"):
-            return self.broken(f"the tag {event.tag!r} is not allowed; leave it out", event, steps)
         return entries
 
     def alias(self, event: Any, steps: Steps) -> Any:
