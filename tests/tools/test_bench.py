@@ -49,7 +49,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder without any data in it, and a quick measurement of the machine."""
     (tmp_path / "net.yaml").write_text(CONFIG, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(machine, "_PROBE_SECONDS", 0.0)
+    monkeypatch.setattr(machine, "_PROBES", 1)
     monkeypatch.setattr(machine, "pinned", lambda: None)
 
 
