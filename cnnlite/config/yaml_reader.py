@@ -3,8 +3,6 @@
 Keys are text and stand once. Files are small by nature, so size, depth and what aliases expand to are limited.
 """
 
-import os
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +11,8 @@ from typing import Any, NoReturn, TypeAlias
 import yaml
 
 from cnnlite.config.yaml_scalars import resolve
-from cnnlite.errors import ConfigError, Problem
+from cnnlite.errors import ConfigError, DataError, Problem
+from cnnlite.utils.files import read_small
 from cnnlite.utils.text import clip
 
 MAX_BYTES = 1_000_000
@@ -79,21 +78,15 @@ def read_text(path: Path) -> str:
     """Read a regular, small UTF-8 file; ConfigError, unopened, if it is anything else (a FIFO would wait for ever)."""
     file = str(path)
     try:
-        status = path.stat()
-        if stat.S_ISDIR(status.st_mode):
+        if path.is_dir():
             inside = path / "config.yaml"  # of a run
             hint = f"; its config is {inside}" if inside.is_file() else ""
             raise ConfigError([Problem("", f"is a directory, not a YAML file{hint}", file)])
-        if not stat.S_ISREG(status.st_mode):
-            raise ConfigError([Problem("", "is not a regular file; save the YAML to a file first", file)])
-        if status.st_size > MAX_BYTES:
-            raise ConfigError([Problem("", _too_big(status.st_size), file)])
-        with path.open("rb") as stream:
-            data = stream.read(MAX_BYTES + 1)
+        data = read_small(path, MAX_BYTES, "a config is a small text file")
+    except DataError as error:
+        raise ConfigError(str(error)) from None
     except OSError as error:
-        raise ConfigError(
-            [Problem("", f"cannot be read: {error.strerror or os.strerror(error.errno or 0)}", file)]
-        ) from None
+        raise ConfigError([Problem("", f"cannot be read: {error.strerror}", file)]) from None
     except ValueError:
         raise ConfigError([Problem("", "is not a possible file name", repr(file))]) from None
     try:
@@ -102,10 +95,6 @@ def read_text(path: Path) -> str:
         line = data.count(b"\n", 0, error.start) + 1
         message = f"byte 0x{data[error.start]:02x} is not UTF-8; save the file with the encoding UTF-8"
         raise ConfigError([Problem("", message, file, line)]) from None
-
-
-def _too_big(size: int) -> str:
-    return f"has {size:,} bytes; a config has at most {MAX_BYTES:,}. Is this the right file?"
 
 
 class _Composer:
@@ -122,7 +111,7 @@ class _Composer:
 
     def document(self) -> Document:
         if len(self.text) > MAX_BYTES:
-            self.stop(_too_big(len(self.text)), 0)
+            self.stop(f"more than the {MAX_BYTES:,} bytes that a config may have", 0)
         self.events: Iterator[Any] = yaml.parse(self.text.removeprefix("\ufeff"), Loader=yaml.SafeLoader)
         try:
             data = self.compose()

@@ -169,18 +169,18 @@ def open_at_once(path: Path) -> BinaryIO:
     return open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))
 
 
-def read_small(path: Path, most: int) -> bytes:
-    """Read a regular file of at most ``most`` bytes; DataError if it is anything else, or cannot be read.
+def read_small(path: Path, most: int, hint: str = "remove it") -> bytes:
+    """Read a regular file of at most ``most`` bytes; DataError, with a ``hint``, if it is anything else.
 
-    The OSErrors for a missing file are passed on.
+    The OSErrors for a missing file are passed on, all others are a DataError too.
     """
     try:
         with open_at_once(path) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
-                raise DataError(f"{path}: is not a regular file; remove it")
+                raise DataError(f"{path}: is not a regular file; {hint}")
             if status.st_size > most:
-                raise DataError(f"{path}: has {status.st_size:,} bytes, more than the {most:,} it may have; remove it")
+                raise DataError(f"{path}: has {status.st_size:,} bytes, more than the {most:,} it may have; {hint}")
             return file.read(most)
     except (FileNotFoundError, NotADirectoryError):
         raise

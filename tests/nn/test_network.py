@@ -95,6 +95,16 @@ def test_the_model_given_stays_unbuilt() -> None:
     assert second.parameters["0.weight"].value.any()
 
 
+def test_a_network_may_be_built_without_fusion_and_is_the_same() -> None:
+    fused, apart = network(), Network(model(), SHAPE, seed=0, fused=False)
+    assert [type(layer) for layer in apart.model.children.values()] == [type(layer) for layer in model().layers]
+    assert [type(layer) for layer in fused.model.children.values()] != [type(layer) for layer in model().layers]
+    assert fused.state().keys() == apart.state().keys()
+    for training in (False, True):
+        y = fused.forward(batch(), training=training)
+        np.testing.assert_allclose(y, apart.forward(batch(), training=training), rtol=1e-4, atol=1e-5)
+
+
 def test_evaluation_leaves_no_trace() -> None:
     built = network()
     before = {name: array.copy() for name, array in built.state().items()}
