@@ -65,10 +65,9 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: to_plain(item) for key, item in value.items()}
     options = {name: to_plain(getattr(value, name)) for name in options_of(type(value))}
-    for registry in Registry.by_base.values():
-        for name in registry:
-            if registry[name] is type(value):
-                return {name: options} if options else name
+    named = (name for registry in Registry.by_base.values() for name in registry if registry[name] is type(value))
+    if name := next(named, None):
+        return {name: options} if options else name
     return options
 
 

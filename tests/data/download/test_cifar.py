@@ -127,9 +127,9 @@ def test_given_archive_must_be_a_file(tmp_path: Path, given: str) -> None:
 
 def test_root_that_cannot_be_made_is_a_storage_error(packed: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(StorageError, match="cannot be made"):
+    with pytest.raises(StorageError, match="cannot write"):
         download_cifar(tmp_path / "file" / "data", from_file=packed)
-    with pytest.raises(StorageError, match="cannot be made"):
+    with pytest.raises(StorageError, match="cannot write"):
         extract(packed, tmp_path / "file" / FOLDER, {}, lambda done, total, /: None)
 
 
