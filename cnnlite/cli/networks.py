@@ -6,6 +6,7 @@ import click
 
 from cnnlite.cli import options
 from cnnlite.cli.group import cli, complain
+from cnnlite.utils.console import say
 
 
 @cli.command(short_help="Check a config: syntax, options, shapes.")
@@ -21,7 +22,6 @@ def validate(config: str, overrides: tuple[str, ...]) -> None:
     """
     from cnnlite.config.load import load_config
     from cnnlite.runs.restore import describe_model
-    from cnnlite.utils.console import say
 
     say(f"{config}: {describe_model(load_config(config, overrides))}")
 
@@ -45,7 +45,6 @@ def summary(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
 
     from cnnlite.config.load import load_config
     from cnnlite.tools.summary import summarize
-    from cnnlite.utils.console import say
 
     found = summarize(load_config(config, overrides))
     say(json.dumps({"config": config, **found.facts()}) if as_json else found.describe(config))
@@ -67,7 +66,6 @@ def gradcheck(context: click.Context, config: str, overrides: tuple[str, ...]) -
     """
     from cnnlite.config.load import load_config
     from cnnlite.tools.gradcheck import check, describe
-    from cnnlite.utils.console import say
 
     checks = check(load_config(config, overrides))
     say(describe(checks))
@@ -95,7 +93,6 @@ def bench(config: str, overrides: tuple[str, ...], workers: int | None, as_json:
     from cnnlite.config.load import load_config
     from cnnlite.runtime import machine
     from cnnlite.tools import bench
-    from cnnlite.utils.console import say
 
     options.compute_on(workers)
     report = bench.bench(load_config(config, overrides), **wishes)
@@ -119,6 +116,5 @@ def schema() -> None:
     import json
 
     from cnnlite.config.json_schema import schema
-    from cnnlite.utils.console import say
 
     say(json.dumps(schema(), indent=2))

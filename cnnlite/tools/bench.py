@@ -18,7 +18,7 @@ from cnnlite.runs.restore import check_model
 from cnnlite.runtime import engine, machine
 from cnnlite.training import step as training
 from cnnlite.utils.hints import Override
-from cnnlite.utils.text import size_text
+from cnnlite.utils.text import aligned, size_text
 from cnnlite.utils.types import Array
 
 WARM_UP_STEPS = 3
@@ -84,7 +84,7 @@ class Report:
             f"  peak memory  {memory}",
         ]
         if self.layers is not None:
-            lines += ["", *_table(self.layers, self.rest_ms)]
+            lines += ["", _table(self.layers, self.rest_ms)]
         return "\n".join(lines)
 
 
@@ -217,16 +217,12 @@ def _enough_steps(warm_up: list[float]) -> int:
     return max(10, min(2000, round(_SECONDS / warm_up[-1])))
 
 
-def _table(rows: list[LayerTiming], rest_ms: float) -> list[str]:
-    names = max(len("layer"), *(len(row.name) for row in rows))
-    kinds = max(len("loss and update"), *(len(row.kind) for row in rows))
+def _table(rows: list[LayerTiming], rest_ms: float) -> str:
     forward, backward = sum(row.forward_ms for row in rows), sum(row.backward_ms for row in rows)
     total = forward + backward + rest_ms
-    lines = [f"{'layer':{names}}  {'kind':{kinds}}  {'forward ms':>10}  {'backward ms':>11}  {'share':>6}"]
+    lines = [("layer", "kind", "forward ms", "backward ms", "share")]
     for row in [*rows, LayerTiming("", "all layers", forward, backward)]:
         share = (row.forward_ms + row.backward_ms) / total
-        lines.append(
-            f"{row.name:{names}}  {row.kind:{kinds}}  {row.forward_ms:10.3f}  {row.backward_ms:11.3f}  {share:6.1%}"
-        )
-    lines.append(f"{'':{names}}  {'loss and update':{kinds}}  {rest_ms:10.3f}  {'':11}  {rest_ms / total:6.1%}")
-    return lines
+        lines.append((row.name, row.kind, f"{row.forward_ms:.3f}", f"{row.backward_ms:.3f}", f"{share:.1%}"))
+    lines.append(("", "loss and update", f"{rest_ms:.3f}", "", f"{rest_ms / total:.1%}"))
+    return aligned(lines, left=(0, 1))

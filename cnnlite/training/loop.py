@@ -10,6 +10,7 @@ from typing import get_args
 import numpy as np
 
 from cnnlite.config.load import Config
+from cnnlite.config.settings import steps_between
 from cnnlite.data import Batches, Dataset, Images, Normalizer, Views, fingerprints, repeated
 from cnnlite.errors import CheckpointError, DamagedError, DivergedError, StorageError
 from cnnlite.nn.nan_check import advice, first_not_finite
@@ -116,8 +117,8 @@ class Training:
         self.total_steps = settings.total_steps(steps_per_epoch)
         self.optimizer.plan(self.total_steps, steps_per_epoch)
         self.averaging = copy.deepcopy(settings.averaging) or NoAveraging()
-        self.validate_every = settings.validate_every.steps(steps_per_epoch)
-        self.checkpoint_every = settings.checkpoint_every.steps(steps_per_epoch)
+        self.validate_every = steps_between(settings.validate_every, steps_per_epoch)
+        self.checkpoint_every = steps_between(settings.checkpoint_every, steps_per_epoch)
         self.recorder = Recorder(
             config, run, dataset, reporter, total_steps=self.total_steps, steps_per_epoch=steps_per_epoch
         )
