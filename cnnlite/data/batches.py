@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cnnlite.data.augment import Pick, Transform
+from cnnlite.data.augment import Pick, Transform, check_shapes
 from cnnlite.data.datasets.base import Images
 from cnnlite.data.mix import Mixing, soft_targets
 from cnnlite.data.normalize import Normalizer
@@ -50,21 +50,8 @@ class Batches:
         self.mix = mix
         self.classes = classes
         self.steps_per_epoch = count // batch_size if drop_last else -(-count // batch_size)
-        self._check_shapes()
+        check_shapes(self.transforms, images.images.shape[1:])
         self._order: tuple[int, Array] | None = None
-
-    def _check_shapes(self) -> None:
-        shape = self.images.images.shape[1:]
-        for index, transform in enumerate(self.transforms):
-            try:
-                changed = transform.out_shape(shape)
-                if changed != shape:
-                    raise ValueError(
-                        f"makes {changed} of {shape}, but validation and test images stay as they are; "
-                        "to crop all images use data.center_crop"
-                    )
-            except ValueError as error:
-                raise ConfigError([Problem(f"data.augment[{index}]", str(error))]) from None
 
     def size(self, step: int) -> int:
         """Number of images in the batch of training step ``step``."""

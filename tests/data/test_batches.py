@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from cnnlite.data import Batches, Images, Normalizer, Transform
-from cnnlite.data.augment import AlternatingFlip, CenterCrop, Cutout, RandomCrop, RandomFlip
+from cnnlite.data.augment.crops import AlternatingFlip, CenterCrop, RandomCrop, RandomFlip
+from cnnlite.data.augment.erasing import Cutout
 from cnnlite.data.mix import Cutmix, Mixing, Mixup
 from cnnlite.errors import ConfigError
 from cnnlite.runtime import engine
