@@ -171,21 +171,26 @@ def sample(images: Array, rows: Array, columns: Array, interpolation: Interpolat
     columns = np.clip(columns.astype(np.float32, copy=False), -1, width) + border
     above, left = rows.astype(np.intp), columns.astype(np.intp)
     index = (np.arange(count) * ((height + 3) * stride))[:, None, None] + above * stride + left
-    down, right = rows - above.astype(np.float32), columns - left.astype(np.float32)
+    down, right = rows - np.floor(rows), columns - np.floor(columns)
     out = np.empty((*index.shape, channels), np.uint8)
+    first, second, third, fourth = corners = np.empty((4, *index.shape), np.float32)
     for channel, plane in enumerate(planes.reshape(channels, -1)):
+        # Nothing is to be clipped; but the other modes check each place, and copy.
         if interpolation == "nearest":
-            out[..., channel] = plane.take(index, mode="clip")  # nothing is to be clipped, but other modes check twice
+            out[..., channel] = plane.take(index, out=first, mode="clip")
             continue
-        corners = [plane[step:].take(index, mode="clip") for step in (0, 1, stride, stride + 1)]
-        upper, lower = _between(corners[0], corners[1], right), _between(corners[2], corners[3], right)
-        out[..., channel] = _between(upper, lower, down) + np.float32(0.5)
+        for corner, step in zip(corners, (0, 1, stride, stride + 1), strict=True):
+            plane[step:].take(index, out=corner, mode="clip")
+        _blend(first, second, right)
+        _blend(third, fourth, right)
+        _blend(first, third, down)
+        first += np.float32(0.5)
+        out[..., channel] = first
     return out
 
 
-def _between(first: Array, second: Array, share: Array) -> Array:
-    """Interpolate float32 arrays in place: ``first`` and ``share`` of the way to ``second``."""
-    second -= first
-    second *= share
-    first += second
-    return first
+def _blend(one: Array, other: Array, share: Array) -> None:
+    """Change ``one`` by ``share`` of the way to ``other``, which is lost."""
+    other -= one
+    other *= share
+    one += other

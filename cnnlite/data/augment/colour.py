@@ -127,7 +127,9 @@ class ColorJitter(Transform):
         bounds["hue"] = spread(hue, "hue", 0.0, -0.5, 0.5)
         self._bounds = {name: pair for name, pair in bounds.items() if pair != (float(name != "hue"),) * 2}
         if not self._bounds:
-            raise ValueError("changes nothing: give it one or more of brightness, contrast, saturation and hue")
+            raise ValueError(
+                "changes nothing: give it brightness, contrast, saturation or hue, such as brightness: 0.4"
+            )
 
     def out_shape(self, shape: Shape) -> Shape:
         for name in ("saturation", "hue"):

@@ -141,7 +141,7 @@ def test_changes_are_those_of_torchvision(torch: Any) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (ColorJitter, "changes nothing: give it one or more of brightness, contrast, saturation and hue"),
+        (ColorJitter, "changes nothing: give it brightness, contrast, saturation or hue, such as brightness: 0.4"),
         (lambda: ColorJitter(saturation=(1.0, 1.0), hue=(0.0, 0.0)), "changes nothing"),
         (lambda: ColorJitter(-0.5), r"brightness -0.5 is not in \[0, inf\)"),
         (lambda: ColorJitter(contrast=(-0.5, 1.0)), r"contrast \[-0.5, 1.0\] is not an interval within \[0, inf\)"),
