@@ -75,7 +75,6 @@ def _png(_: click.Context, __: click.Parameter, value: Path) -> Path:
     help="PNG file for the images.",
 )
 @click.option("--force", is_flag=True, help="Overwrite FILE if it exists.")
-@options.threads
 @options.as_json
 def preview(
     config: str,
@@ -85,7 +84,6 @@ def preview(
     data: str | None,
     out: Path,
     force: bool,
-    threads: int | None,
     as_json: bool,
 ) -> None:
     """Show the images of a training step as the network gets them: augmented, mixed, with their labels.
@@ -108,7 +106,7 @@ def preview(
     from cnnlite.utils.files import refuse_existing, write_files
     from cnnlite.utils.png import png
 
-    options.compute_on(threads)
+    options.compute_on(None)
     refuse_existing([out], force=force)
     settings = load_config(config, overrides, data=data)
     found = preview(settings, checked_data(settings, offer_download), step, count)

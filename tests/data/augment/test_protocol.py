@@ -2,7 +2,11 @@
 
 import numpy as np
 import pytest
+import yaml
 
+from cnnlite.config.construct import construct
+from cnnlite.config.options import to_plain
+from cnnlite.config.problems import Problems
 from cnnlite.data import Batches, Images, Normalizer, Transform, transforms
 from cnnlite.data.augment import check_shapes
 from cnnlite.data.augment.base import Spread, interval, spread
@@ -62,6 +66,18 @@ def test_draws_depend_on_the_stream_of_the_step_alone(transform: Transform) -> N
     assert drawn(1) == drawn(1)
     constant = isinstance(transform, CenterCrop | AlternatingFlip) or named(transform) == "RandomFlip-1.0"
     assert (drawn(1) == drawn(2)) is constant
+
+
+@pytest.mark.parametrize("transform", ALL, ids=named)
+def test_a_config_with_all_options_makes_the_same_transform(transform: Transform) -> None:
+    written = yaml.safe_load(yaml.safe_dump(to_plain(transform)))
+    problems = Problems()
+    again, resolved = construct(Transform, written, (), problems)
+    problems.raise_any()
+    assert resolved == written
+    draws = [each.draw(np.random.default_rng(0), pick(9)).tobytes() for each in (transform, again)]
+    assert draws[0] == draws[1]
+    assert vars(again) == vars(transform)
 
 
 def test_a_transform_that_does_not_fit_is_refused_with_its_option() -> None:
