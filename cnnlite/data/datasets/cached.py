@@ -18,7 +18,7 @@ import numpy as np
 
 from cnnlite.data.datasets.base import Dataset, Images, Source, sources
 from cnnlite.data.datasets.cache import Cached, passing_cache, read_cache, refuse_without_room, write_cache
-from cnnlite.data.datasets.listing import Examples, Listing
+from cnnlite.data.datasets.listing import Examples, Listing, counted
 from cnnlite.errors import DataError, OptionError, StorageError
 from cnnlite.runtime import distributed
 from cnnlite.utils.console import say
@@ -126,7 +126,7 @@ class CachedSource(Source):
         if found is None and self._trained_on is not None:
             where = Path(tempfile.gettempdir())
             refuse_without_room(where, listing.count, listing.shape, hint="; the variable TMPDIR names another folder")
-            say(f"{listing.root}: reading {_pictures(listing.count)}, for this time only", error=True)
+            say(f"{listing.root}: reading {counted(listing.count, 'picture')}, for this time only", error=True)
             return passing_cache(reading.parts(), listing.shape, reading.facts)
         if found is None:
             try:
@@ -246,7 +246,7 @@ class _Reading:
         count = self.facts["skipped_count"]
         them = "it" if count == 1 else "them"
         hint = f"mend or remove {them}, or train a new run without {them}: {self.source.option('corrupt=skip')}"
-        lines.append(f"{at_least}{_pictures(count)} cannot be read; {hint}")
+        lines.append(f"{at_least}{counted(count, 'picture')} cannot be read; {hint}")
         return DataError("\n".join(lines))
 
     def _tell(self, count: int) -> None:
@@ -263,8 +263,4 @@ def _as_text(name: str) -> str:
 
 def _told(skipped: list[list[str]], count: int) -> str:
     named = one_line(", ".join(f"{file} ({fault})" for file, fault in skipped[:3]))
-    return f"{_pictures(count)}: {named}" + ", ..." * (count > 3)
-
-
-def _pictures(count: int) -> str:
-    return "1 picture" if count == 1 else f"{count} pictures"
+    return f"{counted(count, 'picture')}: {named}" + ", ..." * (count > 3)

@@ -103,8 +103,8 @@ def divide(
         train, test = train.take(kept), train.take(held_out)
         if not len(test):
             raise DataError(
-                f"{place}: no class has more than one picture, so none is left to test with; a class needs 2, and 3 to "
-                "validate with too"
+                f"{place}: no class has more than one picture, or group of them, so none is left to test with; a class "
+                "needs 2, and 3 to validate with too"
             )
     validation = given.get(VALIDATION)
     if validation is None or reorder:
@@ -118,6 +118,11 @@ def divide(
 def spelled(name: str) -> str:
     """Normalize a name to UTF-8 in NFC, whatever the locale and the spelling of the file system."""
     return unicodedata.normalize("NFC", os.fsencode(name).decode("utf-8", "surrogateescape"))
+
+
+def counted(count: int, what: str) -> str:
+    """Count things in words, such as ``2 files``."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def stamp(path: Path | str) -> bytes:
