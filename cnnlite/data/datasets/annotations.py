@@ -97,8 +97,9 @@ def _key(item: Any, key: str, what: str) -> int | str:
 
 def _add(known: dict[int | str, int], item: Any, what: str) -> None:
     key = _key(item, "id", what)
-    if known.setdefault(key, len(known)) != len(known) - 1:
+    if key in known:
         raise ValueError(f"has two entries for the {what} {key}")
+    known[key] = len(known)
 
 
 def _file_name(item: dict[str, Any]) -> str:

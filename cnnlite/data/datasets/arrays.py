@@ -29,7 +29,7 @@ ROLES = {
 """Names of arrays, in any case and beside the name of a part, by what they hold."""
 _ROLE_OF = {name: role for role, names in ROLES.items() for name in names}
 _UNNAMED = {"arr_0": "x", "arr_1": "y"}
-"""What numpy.savez(file, x, y) calls its arrays."""
+"""Names of arrays that numpy.savez(file, x, y) gives, with better ones."""
 _MOST_CHANNELS = 4
 _AT_ONCE = 2**20
 

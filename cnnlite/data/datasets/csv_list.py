@@ -4,7 +4,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,15 +33,15 @@ class PictureList(PictureSource):
         columns: names of columns that are called otherwise, such as ``{label: species, group: patient}``.
     """
 
-    columns: dict[str, str] = field(default_factory=dict)
+    columns: dict[str, str] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for role in self.columns.keys() - COLUMNS.keys():
+        for role in (self.columns or {}).keys() - COLUMNS.keys():
             raise OptionError(f"there is no column for {role!r}; known: {', '.join(COLUMNS)}", "columns")
 
     def listing(self, root: Path) -> Listing[Pictures]:
-        table = _Table(_file_of(root), self.columns)
+        table = _Table(_file_of(root), self.columns or {})
         divided = divide(table.parts(), self.test_fraction, self.seed, table.path)
         return Listing(
             table.path.parent,

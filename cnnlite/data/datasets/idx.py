@@ -139,7 +139,7 @@ def _read(path: Path, axes: int) -> Array:
     except EOFError:
         raise DataError(f"{path}: is cut short") from None
     except (OSError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from None
+        raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _array(path: Path, file: BinaryIO | gzip.GzipFile, axes: int) -> Array:

@@ -1,6 +1,6 @@
 """Items of large JSON files, one by one."""
 
-import io
+import codecs
 import json
 import re
 from collections.abc import Iterator
@@ -48,7 +48,8 @@ class _Text:
     """Text of a file, of which a piece is in memory."""
 
     def __init__(self, file: BinaryIO):
-        self._file = io.TextIOWrapper(file, "utf-8-sig")
+        self._file = file
+        self._utf8 = codecs.getincrementaldecoder("utf-8-sig")()
         self._decoder = json.JSONDecoder(parse_constant=_refuse)
         self._text = ""
         self._at = 0
@@ -94,7 +95,7 @@ class _Text:
     def _read_more(self) -> bool:
         rest = self._text[self._at :]
         piece = self._file.read(max(_PIECE, len(rest)))  # twice as much each time: an item is not read again too often
-        self._text, self._at = rest + piece, 0
+        self._text, self._at = rest + self._utf8.decode(piece, final=not piece), 0
         return bool(piece)
 
 

@@ -9,20 +9,19 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, BinaryIO, Literal, NamedTuple
+from typing import IO, BinaryIO, NamedTuple
 
 import numpy as np
-from numpy.lib import format as npy
 
 from cnnlite.errors import DataError, StorageError
 from cnnlite.runtime import machine
 from cnnlite.utils.files import open_at_once
+from cnnlite.utils.npy import Header, read_header
 from cnnlite.utils.printable import one_line
-from cnnlite.utils.types import Array, DType, Shape
+from cnnlite.utils.types import Array
 
 _LENGTHS = 26
 """Place of the lengths of name and extra field in the header of a zip member (APPNOTE 4.3.7); both follow them."""
-_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 _CHUNK = 2**24
 
 
@@ -57,8 +56,8 @@ def read_arrays(root: Path) -> dict[str, Stored]:
 
 def _of_file(path: Path) -> Array:
     with _opened(path) as file:
-        shape, order, dtype = _header(file, os.fstat(file.fileno()).st_size)
-        return _mapped(file, file.tell(), shape, order, dtype)
+        header = _header(file, os.fstat(file.fileno()).st_size)
+        return _mapped(file, file.tell(), header)
 
 
 def _members(path: Path) -> dict[str, Stored]:
@@ -79,9 +78,9 @@ def _members(path: Path) -> dict[str, Stored]:
 
 def _of_member(file: BinaryIO, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:
     with archive.open(member) as stream:
-        shape, order, dtype = _header(stream, member.file_size)
+        header = _header(stream, member.file_size)
         if member.compress_type != zipfile.ZIP_STORED:
-            return _unpacked(stream, shape, order, dtype)
+            return _unpacked(stream, header)
         inside = stream.tell()
     file.seek(member.header_offset + _LENGTHS)
     start = member.header_offset + _LENGTHS + 4 + sum(struct.unpack("<2H", file.read(4)))
@@ -91,31 +90,30 @@ def _of_member(file: BinaryIO, archive: zipfile.ZipFile, member: zipfile.ZipInfo
         checksum = zlib.crc32(file.read(min(left, _CHUNK)), checksum)
     if checksum != member.CRC:
         raise ValueError("its checksum does not match")
-    return _mapped(file, start + inside, shape, order, dtype)
+    return _mapped(file, start + inside, header)
 
 
-def _header(stream: IO[bytes], size: int) -> tuple[Shape, Literal["C", "F"], DType]:
-    """Read the header of an array, and check that exactly as many bytes follow as it takes."""
-    version = npy.read_magic(stream)
-    if version not in _HEADERS:
-        raise ValueError(f"has .npy version {version}")
-    shape, is_fortran, dtype = _HEADERS[version](stream)
+def _header(stream: IO[bytes], size: int) -> Header:
+    """Read the header of an array of numbers or text that is not empty."""
+    shape, _, dtype = header = read_header(stream)
     if dtype.hasobject:
         raise ValueError("holds Python objects, which are never unpickled; save it as one array of numbers or text")
     if dtype.kind not in "biufSU":
         raise ValueError(f"holds {dtype}, neither numbers nor text")
-    if min(shape, default=1) < 1 or math.prod(shape) * dtype.itemsize != size - stream.tell():
-        raise ValueError(f"is empty, cut short or damaged: {size - stream.tell():,} bytes for shape {shape}")
-    return shape, "F" if is_fortran else "C", dtype
+    if (needed := math.prod(shape) * dtype.itemsize) == 0:
+        raise ValueError(f"is empty: it has shape {shape}")
+    if min(shape, default=0) < 0 or needed != (size := size - stream.tell()):
+        raise ValueError(f"is cut short or damaged: it has shape {shape}, but {size:,} bytes")
+    return header
 
 
-def _mapped(file: BinaryIO, start: int, shape: Shape, order: Literal["C", "F"], dtype: DType) -> Array:
+def _mapped(file: BinaryIO, start: int, header: Header) -> Array:
     # As a plain array: every slice of np.memmap would be one too, which takes several times as long to make.
-    return np.asarray(np.memmap(file, dtype, "r", start, shape, order))
+    return np.asarray(np.memmap(file, header.dtype, "r", start, header.shape, header.order))
 
 
-def _unpacked(stream: IO[bytes], shape: Shape, order: Literal["C", "F"], dtype: DType) -> Array:
-    size = math.prod(shape) * dtype.itemsize
+def _unpacked(stream: IO[bytes], header: Header) -> Array:
+    size = math.prod(header.shape) * header.dtype.itemsize
     if size > machine.memory() // 2:
         raise StorageError(
             f"is compressed, and would take {size / 1e9:,.1f} GB of memory; as numpy.savez saves it, it takes none"
@@ -123,7 +121,7 @@ def _unpacked(stream: IO[bytes], shape: Shape, order: Literal["C", "F"], dtype: 
     content = bytearray()
     while piece := stream.read(_CHUNK):  # no more than the archive says, and then its checksum
         content += piece
-    return np.frombuffer(content, dtype, math.prod(shape)).reshape(shape, order=order)
+    return np.frombuffer(content, header.dtype).reshape(header.shape, order=header.order)
 
 
 @contextlib.contextmanager
@@ -148,4 +146,4 @@ def _named(place: str) -> Iterator[None]:
     except StorageError as error:
         raise StorageError(f"{place}: {error}") from None
     except (ValueError, zipfile.BadZipFile, zlib.error, EOFError, struct.error, RuntimeError, DataError) as error:
-        raise DataError(f"{place}: {error}") from None
+        raise DataError(f"{place}: {one_line(str(error))}") from None
