@@ -108,7 +108,8 @@ class Step:
         self.count = 0
         # A small learning rate, so that random labels do not drive weights far.
         self.step = training.Step(
-            *(network, self.optimizer, self.loss, self, lambda step: 1e-3), others=[_memory_of_workers]
+            *(network, self.optimizer, self.loss, self, lambda step: 1e-3),
+            others=[_memory_of_workers, _work_of_workers],
         )
         self.choice = training.Choice(self.step, engine.workers(), engine.most_workers())
 
@@ -143,6 +144,12 @@ class Step:
         team = self.step.team
         return machine.peak_memory_bytes() if team is None else sum(team.call(1, 0))
 
+    def work(self) -> list[float]:
+        """Seconds of processor time that each worker has spent so far, but for waiting."""
+        team = self.step.team
+        found: list[float] = _work_of_workers(0) if team is None else team.call(2, 0)
+        return found
+
     def seconds(self, steps: int) -> list[float]:
         """Make ``steps`` steps, and return their times in seconds."""
         times = []
@@ -166,6 +173,11 @@ def bench(config: Config, *, batch_size: int | None = None, steps: int | None = 
 def _memory_of_workers(_: int) -> list[int]:
     """Gather the physical memory of each worker, of what they share its part."""
     return engine.team().exchange(machine.proportional_memory_bytes())
+
+
+def _work_of_workers(_: int) -> list[float]:
+    """Gather the processor time of each worker, but for what it spent on waiting."""
+    return engine.team().exchange(time.process_time() - engine.team().waited)
 
 
 def prepare(config: Config, batch_size: int | None = None) -> Step:
