@@ -2,9 +2,10 @@
 
 from cnnlite.data.augment import Transform, transforms
 from cnnlite.data.batches import Batches
-from cnnlite.data.class_table import class_table
+from cnnlite.data.class_table import class_counts, class_table
 from cnnlite.data.datasets import cifar as _cifar  # registers the sources
 from cnnlite.data.datasets import folder as _folder
+from cnnlite.data.datasets import long_tail as _long_tail
 from cnnlite.data.datasets import shapes as _shapes
 from cnnlite.data.datasets.base import Dataset, DatasetMissing, Images, Source, default_root, load_dataset, sources
 from cnnlite.data.fingerprints import Chosen, as_seen, fingerprints, repeated
@@ -24,6 +25,7 @@ __all__ = [
     "Transform",
     "Views",
     "as_seen",
+    "class_counts",
     "class_table",
     "default_root",
     "fingerprints",
@@ -35,4 +37,4 @@ __all__ = [
     "views_of",
 ]
 
-del _cifar, _folder, _shapes
+del _cifar, _folder, _long_tail, _shapes
