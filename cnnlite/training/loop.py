@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from cnnlite.config.load import Config
-from cnnlite.data import Batches, Dataset, Images, Normalizer, Views, fingerprints, repeated
+from cnnlite.data import Batches, Dataset, Images, Normalizer, Views, class_counts, fingerprints, repeated
 from cnnlite.errors import CheckpointError, DamagedError, DivergedError, StorageError
 from cnnlite.nn.nan_check import advice, first_not_finite
 from cnnlite.nn.network import Network, load_arrays
@@ -19,7 +19,7 @@ from cnnlite.optim.base import gradient_norm, scale_gradients
 from cnnlite.runs.checkpoint import Checkpoint
 from cnnlite.runs.directory import RunDirectory
 from cnnlite.runs.metrics import hits
-from cnnlite.runs.restore import averaged_state_of, state_of
+from cnnlite.runs.restore import averaged_state_of, fitted_loss, state_of
 from cnnlite.runs.results import Progress, Result
 from cnnlite.runtime import distributed
 from cnnlite.training.evaluation import Evaluation, evaluate
@@ -96,6 +96,7 @@ class Training:
         self.network = Network(config.model, shape, seed=config.seed, classes=len(dataset.classes))
         self.optimizer = copy.deepcopy(settings.optimizer)
         self.optimizer.bind(list(self.network.parameters.values()))
+        self.loss = fitted_loss(config, class_counts(dataset))
         self.seen = fingerprints(dataset)
         self.normalizer = Normalizer.fit(dataset.train.images, config.data.normalize)
         self.batches = Batches(
@@ -104,6 +105,7 @@ class Training:
             seed=config.seed,
             transforms=config.data.augment,
             normalizer=self.normalizer,
+            sampling=config.data.sampling,
             drop_last=config.data.drop_last,
             mix=config.data.mix,
             classes=len(dataset.classes),
@@ -183,7 +185,7 @@ class Training:
                 groups = optimizer.active(step)
                 network.freeze(optimizer.finished(step))
                 logits = network.forward(x, training=True, step=step)
-                own_loss, dlogits = settings.loss.loss_and_gradient(logits, targets)
+                own_loss, dlogits = self.loss.loss_and_gradient(logits, targets)
                 loss, correct = ranks.reduce_metrics(own_loss, hits(logits, targets))
                 if not math.isfinite(loss):
                     raise self._diverged("loss", x, targets)
@@ -211,8 +213,8 @@ class Training:
 
     def evaluation_of(self, images: Images, views: Views) -> Evaluation:
         """Evaluate the network with its current parameters."""
-        loss, classes = self.config.train.loss, self.dataset.classes
-        return evaluate(self.network, images, self.normalizer, loss, classes, views=views, check=self.stop.check)
+        classes, check = self.dataset.classes, self.stop.check
+        return evaluate(self.network, images, self.normalizer, self.loss, classes, views=views, check=check)
 
     def _test(self) -> Result:
         """Evaluate on the test images, with the best checkpoint; without validation the last one becomes it."""
@@ -279,7 +281,7 @@ class Training:
         return self.optimizer.rate(step, self._factor(step))
 
     def _diverged(self, what: str, x: Array, targets: Array) -> DivergedError:
-        loss, step = self.config.train.loss, self.progress.step
+        loss, step = self.loss, self.progress.step
         places = self.ranks.allgather_local(lambda: first_not_finite(self.network, loss, x, targets, step))
         where = next((place for place in places if place), "the loss itself")
         return DivergedError(f"the {what} is not finite, first in {where}")
