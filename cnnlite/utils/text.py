@@ -1,5 +1,7 @@
 """Formatting of numbers and texts for people, and suggestions for misspelt words."""
 
+from collections.abc import Sequence
+
 
 def percent(value: float | None) -> str:
     """Format a fraction as a percentage; a dash for None."""
@@ -27,3 +29,16 @@ def size_text(count: int) -> str:
 def clip(text: str, length: int = 60) -> str:
     """Cut ``text`` to ``length`` characters."""
     return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def aligned(rows: Sequence[Sequence[str]], left: Sequence[int]) -> str:
+    """Format a table as plain text; the columns ``left`` are aligned left, the others right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = (
+            cell.ljust(width) if index in left else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
