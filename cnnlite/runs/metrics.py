@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from cnnlite.errors import StorageError
-from cnnlite.utils.files import is_missing, is_special, open_to_append, replacing, unreadable, unwritable
+from cnnlite.utils.files import is_missing, is_special, open_to_append, reading, replacing, writing
 from cnnlite.utils.types import Array
 
 _LONGEST_LINE = 10_000
@@ -80,15 +80,12 @@ class MetricsFile:
             raise ValueError(f"no such columns: {', '.join(sorted(unknown))}")
         text = ",".join(_field(row.get(column)) for column in COLUMNS) + "\n"
         self._before()
-        try:
-            with open_to_append(self.path, unshare=True) as file:
-                if file.tell() == 0:
-                    text = ",".join(COLUMNS) + "\n" + text
-                file.write(text.encode())
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise unwritable(self.path, error) from error
+        with writing(self.path), open_to_append(self.path, unshare=True) as file:
+            if file.tell() == 0:
+                text = ",".join(COLUMNS) + "\n" + text
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
 
     def cut_back(self, step: int) -> None:
         """Remove the rows after ``step``, and any incomplete row of a killed process."""
@@ -97,7 +94,7 @@ class MetricsFile:
         self._before()
         if self.path.is_symlink() or is_special(self.path):  # nothing could be appended to it later
             raise StorageError(f"{self.path}: is not a regular file; remove it")
-        try:
+        with reading(self.path):
             missing = len(COLUMNS) - self._width()
             if not missing and all(kept for _, kept in self._lines(step)):
                 return
@@ -105,18 +102,14 @@ class MetricsFile:
                 file.write(_header(COLUMNS))
                 rows = (line for line, kept in itertools.islice(self._lines(step), 1, None) if kept)
                 file.writelines(row.removesuffix(b"\n") + b"," * missing + b"\n" for row in rows)
-        except OSError as error:
-            raise unreadable(self.path, error) from error
 
     def reaches_beyond(self, step: int) -> bool:
         """Return True if there is a row after ``step``; StorageError if the file cannot be read."""
-        try:
-            if is_missing(self.path):
-                return False
+        if is_missing(self.path):
+            return False
+        with reading(self.path):
             width = self._width() or len(COLUMNS)
             return any(_is_row(line, width) and not kept for line, kept in self._lines(step))
-        except OSError as error:
-            raise unreadable(self.path, error) from error
 
     def _width(self) -> int:
         """Return the number of columns that the header names: all, or those of an older version; 0 if it is neither."""

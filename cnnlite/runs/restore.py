@@ -10,6 +10,7 @@ import numpy as np
 from cnnlite import __version__
 from cnnlite.config.load import Config, config_from_data
 from cnnlite.data import Dataset, Normalizer, load_dataset
+from cnnlite.data.augment import check_shapes
 from cnnlite.data.sampling import shown_counts
 from cnnlite.errors import CheckpointError, ConfigError
 from cnnlite.nn.losses import Loss
@@ -69,10 +70,11 @@ def check_model(config: Config) -> Network | None:
 
 
 def check_training(config: Config) -> Network | None:
-    """Infer a network as `check_model` does, and check that optimizer and batches fit it; ConfigError if not."""
+    """Infer a network as `check_model` does, and check that what trains it fits; ConfigError if not."""
     network = check_model(config)
     if network is not None:
         with config.located():
+            check_shapes(config.data.augment, network.in_shape)
             refuse_small_batches(network.model, config.train.batch_size)
             config.train.optimizer.check(list(network.parameters.values()))
             config.train.loss.fit(np.ones(math.prod(network.out_shape)))

@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from cnnlite.runs import figures
 from cnnlite.runs.metrics import Mean
 from cnnlite.runs.restore import load_data, load_network, loss_of
 from cnnlite.runtime import distributed, engine
+from cnnlite.runtime.team import Team
 from cnnlite.utils.printable import one_line
 from cnnlite.utils.text import aligned
 from cnnlite.utils.types import Array
@@ -73,9 +74,38 @@ def evaluate(
     Raises:
         DivergedError: If the loss is not finite.
     """
-    size = network.at_once(BATCH_SIZE)
-    ranks, total = distributed.current(), -(-len(images) // size)
-    first, last = engine.even(total, ranks.size)[ranks.rank]
+    part = evaluate_part(network, images, normalizer, loss, classes, views=views, check=check)
+    return combined(distributed.current().allgather(part), classes)
+
+
+class Part(NamedTuple):
+    """Evaluation of some of the images, consecutive ones."""
+
+    losses: list[tuple[float, int]]
+    """Sum of losses and number of images of each batch."""
+    counts: Array
+    """As in `Evaluation.confusion`."""
+    predictions: Array
+    """As in `Evaluation.predictions`."""
+    top_hits: int
+    """See `figures.top_hits`."""
+
+
+def evaluate_part(
+    network: Network,
+    images: Images | Chosen,
+    normalizer: Normalizer,
+    loss: Loss,
+    classes: Sequence[str],
+    *,
+    views: Views = "none",
+    check: Callable[[], None] = lambda: None,
+    workers: Team | None = None,
+) -> Part:
+    """Evaluate the network on the batches that this process computes, of those of all ranks and their ``workers``."""
+    size, ranks, team = network.at_once(BATCH_SIZE), distributed.current(), workers or Team()
+    total, processes = -(-len(images) // size), ranks.size * team.size
+    first, last = engine.even(total, processes)[ranks.rank * team.size + team.index]
     losses: list[tuple[float, int]] = []
     predictions, top = [np.zeros(0, np.int64)], 0
     own = figures.ConfusionMatrix(len(classes))
@@ -88,14 +118,18 @@ def evaluate(
             own.add(labels, predictions[-1])
             top += figures.top_hits(logits, labels)
             check()
-    for _ in range(-(-total // ranks.size) - (last - first)):
+    for _ in range(-(-total // processes) - (last - first)):
         check()  # as often as on the other ranks
-    counts, mean, top5 = np.zeros_like(own.counts), Mean(), Mean()
-    gathered = ranks.allgather((losses, own.counts, np.concatenate(predictions), top))
-    for found, part_counts, part_predictions, part_top in gathered:
-        counts += part_counts
-        top5.add(part_top, len(part_predictions))
-        for batch_loss, count in found:
+    return Part(losses, own.counts, np.concatenate(predictions), top)
+
+
+def combined(parts: Sequence[Part], classes: Sequence[str]) -> Evaluation:
+    """Combine the parts of all processes, in the order of the images; see `evaluate`."""
+    counts, mean, top5 = np.zeros((len(classes), len(classes)), np.int64), Mean(), Mean()
+    for part in parts:
+        counts += part.counts
+        top5.add(part.top_hits, len(part.predictions))
+        for batch_loss, count in part.losses:
             mean.add(batch_loss, count)
     accuracy = figures.accuracy(counts)
     if mean.value is None or accuracy is None:
@@ -114,7 +148,7 @@ def evaluate(
         per_class={known.name: known.recall for known in by_class},
         precision={known.name: known.precision for known in by_class},
         confusion=counts.tolist(),
-        predictions=np.concatenate([part for _, _, part, _ in gathered]),
+        predictions=np.concatenate([part.predictions for part in parts]),
     )
 
 

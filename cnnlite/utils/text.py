@@ -1,5 +1,7 @@
-"""Formatting of numbers and texts for people, and suggestions for misspelt words."""
+"""Formatting of numbers and texts for people, and the durations that they write."""
 
+import math
+import re
 from collections.abc import Sequence
 
 
@@ -16,6 +18,17 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def seconds_of(text: str) -> float:
+    """Parse a duration such as ``90s``, ``20m``, ``1.5h`` or ``1h30m``; ValueError if it is none above 0."""
+    number = r"(\d+\.?\d*|\.\d+)"
+    found = re.fullmatch(f"(?:{number}h)?(?:{number}m)?(?:{number}s)?", text.replace(" ", ""))
+    parts = found.groups() if found else ()
+    seconds = sum(float(part or 0) * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"{text!r} is not a time; write 90s, 20m or 1h30m")
+    return seconds
 
 
 def size_text(count: int) -> str:

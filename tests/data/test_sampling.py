@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cnnlite.data import Batches, Images, Normalizer
-from cnnlite.data.augment import RandomCrop, RandomFlip
+from cnnlite.data.augment.crops import RandomCrop, RandomFlip
 from cnnlite.data.mix import Mixup
 from cnnlite.data.sampling import epoch_order, shown_counts
 from cnnlite.runtime import engine

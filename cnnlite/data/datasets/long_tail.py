@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from cnnlite.data.datasets.base import Dataset, Source, digest, sources
-from cnnlite.data.images import Frame
+from cnnlite.data.frames import Frame
 from cnnlite.errors import OptionError
 from cnnlite.utils.types import Array
 
