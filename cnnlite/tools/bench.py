@@ -100,7 +100,7 @@ class Step:
     def __init__(self, network: Network, config: Config, batch_size: int):
         rng = np.random.default_rng(config.seed)
         self.network = network
-        self.loss = config.train.loss
+        self.loss = config.train.loss.fit(np.ones(network.out_shape[0]))  # of classes that are equally frequent
         self.optimizer = copy.deepcopy(config.train.optimizer)
         self.optimizer.bind(list(network.parameters.values()))
         self.x = rng.standard_normal((batch_size, *network.in_shape), network.dtype)
