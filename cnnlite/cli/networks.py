@@ -8,6 +8,7 @@ import click
 from cnnlite.cli import options
 from cnnlite.cli.group import PATH, cli, complain
 from cnnlite.cli.training import offer_download
+from cnnlite.utils.console import say
 
 
 @cli.command(short_help="Check a config: syntax, options, shapes.")
@@ -23,7 +24,6 @@ def validate(config: str, overrides: tuple[str, ...]) -> None:
     """
     from cnnlite.config.load import load_config
     from cnnlite.runs.restore import describe_model
-    from cnnlite.utils.console import say
 
     say(f"{config}: {describe_model(load_config(config, overrides))}")
 
@@ -47,7 +47,6 @@ def summary(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
 
     from cnnlite.config.load import load_config
     from cnnlite.tools.summary import summarize
-    from cnnlite.utils.console import say
 
     found = summarize(load_config(config, overrides))
     say(json.dumps({"config": config, **found.facts()}) if as_json else found.describe(config))
@@ -131,7 +130,6 @@ def gradcheck(context: click.Context, config: str, overrides: tuple[str, ...]) -
     """
     from cnnlite.config.load import load_config
     from cnnlite.tools.gradcheck import check, describe
-    from cnnlite.utils.console import say
 
     checks = check(load_config(config, overrides))
     say(describe(checks))
@@ -142,26 +140,25 @@ def gradcheck(context: click.Context, config: str, overrides: tuple[str, ...]) -
 @options.config
 @options.overrides
 @click.option("--batch-size", type=click.IntRange(1), help="Number of images per step.  [default: as in the config]")
-@options.threads
+@options.workers
 @click.option("--steps", type=click.IntRange(1), help="Number of steps.  [default: two seconds of them]")
 @options.as_json
 @click.option("--layers", is_flag=True, help="Time each layer too.")
-def bench(config: str, overrides: tuple[str, ...], threads: int | None, as_json: bool, **wishes: Any) -> None:
+def bench(config: str, overrides: tuple[str, ...], workers: int | None, as_json: bool, **wishes: Any) -> None:
     """Benchmark training steps on random images: time, speed, memory.
 
     \b
     Examples:
       cnnlite bench small --layers
-      cnnlite bench resnet18 --batch-size 64 --threads 1 --json
+      cnnlite bench resnet18 --batch-size 64 --workers 1 --json
     """
     import json
 
     from cnnlite.config.load import load_config
     from cnnlite.runtime import machine
     from cnnlite.tools import bench
-    from cnnlite.utils.console import say
 
-    options.compute_on(threads)
+    options.compute_on(workers)
     report = bench.bench(load_config(config, overrides), **wishes)
     if slowed := machine.slowed():
         complain(f"warning: {slowed}")
@@ -183,6 +180,5 @@ def schema() -> None:
     import json
 
     from cnnlite.config.json_schema import schema
-    from cnnlite.utils.console import say
 
     say(json.dumps(schema(), indent=2))

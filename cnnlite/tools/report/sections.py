@@ -57,7 +57,7 @@ def curves(page: Page, record: Record) -> None:
     pictures = [
         (
             "loss",
-            charts.loss_chart(record),
+            charts.curve_chart(record, "loss"),
             f"Loss over the epochs.{ends}",
             "The number that training makes small. While both lines fall, the network learns something that holds "
             "for new images too; where the validation line turns up, it begins to learn its training images by "
@@ -65,7 +65,7 @@ def curves(page: Page, record: Record) -> None:
         ),
         (
             "accuracy",
-            charts.accuracy_chart(record),
+            charts.curve_chart(record, "accuracy"),
             f"Accuracy over the epochs.{rises}",
             "The fraction of images called by their right name. Training figures are means over the steps since the "
             "point before, on augmented images, so early on they lie below those of validation.",
