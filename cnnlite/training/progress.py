@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -40,6 +41,10 @@ class _Bar(tqdm):  # type: ignore[type-arg] # at run time it takes none
     """A progress bar; its defaults let it be collected half-made, about which older versions of tqdm complain."""
 
     last_print_t, start_t = -1.0, 0.0
+
+    def __init__(self, **options: Any):
+        self.start_t = time.time()  # before it is drawn for the first time, with the seconds since then
+        super().__init__(**options)
 
 
 tqdm.monitor_interval = 0  # no thread that refreshes bars: the loops refresh them
@@ -182,15 +187,16 @@ class Reporter:
             mute(sys.stderr)
 
 
-class ByteBar:
-    """Shows in a terminal how many bytes are downloaded or unpacked."""
+class CountBar:
+    """Shows in a terminal how many bytes are downloaded or unpacked, or how many of another ``unit`` are done."""
 
-    def __init__(self) -> None:
+    def __init__(self, unit: str = "B") -> None:
+        self._unit = unit
         self._bar: Any = None
         self._done = 0
 
     def __call__(self, done: int, total: int | None, /) -> None:
-        """Show that ``done`` of ``total`` bytes are done; ``total`` is None if unknown."""
+        """Show that ``done`` of ``total`` are done; ``total`` is None if unknown."""
         if sys.stderr is None or not sys.stderr.isatty():
             return
         try:
@@ -200,8 +206,8 @@ class ByteBar:
                 self._bar = _Bar(
                     total=total,
                     initial=done,
-                    unit="B",
-                    unit_scale=True,
+                    unit=self._unit,
+                    unit_scale=self._unit == "B",
                     ascii=style,
                     ncols=_columns(),
                     nrows=20,

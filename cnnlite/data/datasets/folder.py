@@ -15,6 +15,7 @@ import numpy as np
 from cnnlite.data.datasets.base import Dataset, Images, Source, sources
 from cnnlite.data.datasets.cache import Cached, passing_cache, read_cache, refuse_without_room, write_cache
 from cnnlite.data.datasets.listing import Listing, Pictures, list_pictures
+from cnnlite.data.datasets.tree import CACHE
 from cnnlite.data.images import Frame, read_pictures
 from cnnlite.errors import DataError, OptionError, StorageError
 from cnnlite.runtime import distributed
@@ -120,7 +121,7 @@ class Folder(Source):
         """Path of the cache file for these options; different options have different files."""
         options = (str(root.resolve()) if self.cache else "", self.frame, self.corrupt, self.test_fraction, self.seed)
         name = f"{self.size}-{hashlib.sha256(repr(options).encode()).hexdigest()[:12]}.images"
-        return (root / ".cnnlite" if self.cache is None else Path(self.cache)) / name
+        return (root / CACHE if self.cache is None else Path(self.cache)) / name
 
     def _cached(self, path: Path, listing: Listing) -> Cached:
         """Read the cache, which one of several processes makes if need be."""
