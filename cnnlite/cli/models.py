@@ -11,9 +11,11 @@ from cnnlite.cli.group import PATH, cli, complain
 from cnnlite.errors import AccuracyError
 
 if TYPE_CHECKING:
-    from cnnlite.data import Views
+    from cnnlite.data import Split, Views
 
 _TOP = 3
+DATASETS = ("cifar10", "cifar100", "folder", "shapes")
+"""Names of datasets in configs; a test compares, as looking them up would load NumPy for any help."""
 
 
 def _fraction(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
@@ -26,20 +28,24 @@ def _fraction(_: click.Context, __: click.Parameter, value: float | None) -> flo
 @options.checkpoint
 @click.option(
     "--split",
-    type=click.Choice(["test", "validation", "train"]),
-    default="test",
-    show_default=True,
-    help="Split of the dataset.",
+    type=click.Choice(["test", "validation", "train", "all"]),
+    help="Split of the dataset.  [default: test, or all of other images that nothing divides]",
 )
-@options.data_of_run
+@options.data_of_labelled
+@click.option(
+    "--dataset",
+    type=click.Choice(DATASETS),
+    help="What other images are at --data.  [default: what it looks like]",
+)
 @options.tta
 @options.threads
 @options.as_json
 @click.option("--min-accuracy", type=float, callback=_fraction, help="Minimum accuracy as a fraction, or exit code 3.")
 def evaluate(
     checkpoint: Path,
-    split: str,
+    split: "Split | None",
     data: str | None,
+    dataset: str | None,
     tta: "Views | None",
     threads: int | None,
     as_json: bool,
@@ -47,9 +53,13 @@ def evaluate(
 ) -> None:
     """Evaluate a run's best checkpoint, or any other: accuracy, loss, and accuracy of each class.
 
+    --data takes other labelled images too, in any arrangement that can be trained on. They are matched by the names of
+    classes; images of classes that the network does not know count in no figure.
+
     \b
     Examples:
       cnnlite eval runs/small
+      cnnlite eval runs/small --data photographs/
       cnnlite eval runs/small/checkpoints/last.npz --split validation --json
     """
     import json
@@ -59,10 +69,11 @@ def evaluate(
 
     options.compute_on(threads)
     checkpoint = options.checkpoint_of(checkpoint)
-    found, facts, warnings = evaluate_checkpoint(checkpoint, split, data, tta)
+    found, facts, warnings = evaluate_checkpoint(checkpoint, split, data, tta, dataset)
     for warning in warnings:
         complain(f"warning: {warning}")
-    say(json.dumps(facts, allow_nan=False) if as_json else describe(found, f"{facts['dataset']} {split}"))
+    images = f"{facts['dataset']} {facts['split']}".removesuffix(" all")
+    say(json.dumps(facts, allow_nan=False) if as_json else describe(found, images))
     if min_accuracy is not None and found.accuracy < min_accuracy:
         raise AccuracyError(f"{checkpoint}: accuracy {found.accuracy:.4f} is below {min_accuracy:g}")
 
@@ -100,8 +111,8 @@ def predict(
     if table is not None and (as_json or top is not None):
         raise click.UsageError(f"--csv has all classes: leave out {'--json' if as_json else '--top'}")
     from cnnlite.tools.predict import Model, find_pictures, predict_files
-    from cnnlite.tools.predictions import as_csv, as_text
-    from cnnlite.tools.predictions import as_json as in_json
+    from cnnlite.tools.predict_formats import as_csv, as_text
+    from cnnlite.tools.predict_formats import as_json as in_json
     from cnnlite.training.progress import CountBar
     from cnnlite.utils.console import emit, say
     from cnnlite.utils.files import refuse_existing, replacing

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from cnnlite.data.decoders import held, is_slow
-from cnnlite.errors import StorageError, missing_extra
+from cnnlite.errors import DataError, StorageError, missing_extra
 from cnnlite.runtime import engine, machine
 from cnnlite.utils.types import Array
 
@@ -130,6 +130,29 @@ def read_pictures(paths: Sequence[Path], frame: Frame) -> tuple[Array, dict[int,
     with _own_limits():
         engine.run(read, len(paths))
     return out, dict(sorted(faults.items()))
+
+
+def fit_images(images: Array, frame: Frame, channels: int) -> Array:
+    """Scale and crop images, uint8 (N, H, W, 1 or 3), as pictures of their size are, to so many channels.
+
+    Returns:
+        Images, uint8 (N, height, width, channels).
+
+    Raises:
+        ConfigError: if Pillow is not installed.
+        DataError: if the images, or what they are to become, have other numbers of channels.
+    """
+    if not {images.shape[3], channels} <= {1, 3}:
+        raise DataError(f"images of {images.shape[3]} channels cannot become images of {channels}")
+    out = np.empty((len(images), frame.height, frame.width, channels), np.uint8)
+    with _own_limits():
+        from PIL import Image
+
+        for index, image in enumerate(images):
+            picture = Image.fromarray(image if image.shape[-1] == 3 else image[..., 0])
+            fitted = frame.fit(picture.convert("RGB" if channels == 3 else "L"))
+            out[index] = np.asarray(fitted).reshape(out.shape[1:])
+    return out
 
 
 @contextlib.contextmanager

@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from cnnlite.data import Chosen, Images, Normalizer, Views, as_seen, views_of
+from cnnlite.data import Normalizer, Sliced, Split, Views, as_seen, match, views_of
+from cnnlite.data.images import Frame
 from cnnlite.errors import ConfigError, DataError, DivergedError
 from cnnlite.nn.losses import Loss
 from cnnlite.nn.network import Network
 from cnnlite.runs.metrics import ConfusionMatrix, Mean
-from cnnlite.runs.restore import load_data, load_network
+from cnnlite.runs.restore import load_network
 from cnnlite.runtime import distributed, engine
+from cnnlite.training.labelled import find_labelled
 from cnnlite.utils.types import Array
 
 BATCH_SIZE = 250
@@ -36,7 +38,7 @@ class Evaluation:
 
 def evaluate(
     network: Network,
-    images: Images | Chosen,
+    images: Sliced,
     normalizer: Normalizer,
     loss: Loss,
     classes: Sequence[str],
@@ -87,30 +89,48 @@ def mean_logits(network: Network, images: Array, normalizer: Normalizer, views: 
 
 
 def evaluate_checkpoint(
-    path: Path, split: str, root: str | None = None, views: Views | None = None
+    path: Path,
+    split: Split | None = None,
+    root: str | None = None,
+    views: Views | None = None,
+    kind: str | None = None,
 ) -> tuple[Evaluation, dict[str, Any], list[str]]:
-    """Evaluate a checkpoint on one split of its dataset.
+    """Evaluate a checkpoint on one split of its dataset, or of another.
 
-    ``root`` overrides the folder of the dataset, ``views`` those of the checkpoint's config.
+    ``root`` overrides the folder of the dataset, ``views`` those of the checkpoint's config; what ``root`` holds may
+    be any labelled images, of the dataset called ``kind`` or what it looks like, and is matched by the names of
+    classes. Without ``split``, the test images are taken, or all where nothing divides other images.
 
     Returns:
         The evaluation, the same as an object for JSON, and warnings.
     """
     checkpoint, config, network, normalizer, classes = load_network(path)
-    dataset = load_data(config, root, classes)
-    if dataset.classes != classes or dataset.train.images.shape[1:] != network.in_shape:
-        raise DataError(f"{path}: was trained on other classes or image sizes than {dataset.name} has here")
+    frame = config.data.dataset.frame or Frame(network.in_shape[0], network.in_shape[1])
+    before = checkpoint.part("seen")
+    dataset, is_other = find_labelled(config, classes, frame, before, root, kind)
+    facts: dict[str, Any] = {"checkpoint": str(path), "dataset": dataset.name}
     warnings: list[str] = []
-    images: Images | Chosen | None = getattr(dataset, split)
-    if checkpoint.fact("dataset", dict).get("digest") != dataset.digest:
-        images, changes = as_seen(dataset, checkpoint.part("seen"), split)
-        warnings.append(f"the images of {dataset.name} here are not those that {path} was trained on: {changes}")
-    images = split_of(dataset.name, split, images)
+    images: Sliced | None
+    if is_other:
+        matched = match(dataset, split, classes, frame, network.in_shape)
+        images, split, warnings = matched.images, matched.split, list(matched.warnings(before))
+        left_out = {"unknown_classes": matched.unknown, "missing_classes": matched.missing}
+    else:
+        split, left_out = split or "test", {}
+        if split == "all":
+            raise ConfigError(f"{dataset.name}: the network was trained on some of these images; name one split")
+        if dataset.classes != classes or dataset.train.images.shape[1:] != network.in_shape:
+            raise DataError(f"{path}: was trained on other classes or image sizes than {dataset.name} has here")
+        images = getattr(dataset, split, None)
+        if checkpoint.fact("dataset", dict).get("digest") != dataset.digest:
+            images, changes = as_seen(dataset, before, split)
+            warnings.append(f"the images of {dataset.name} here are not those that {path} was trained on: {changes}")
+        images = split_of(dataset.name, split, images)
     found = evaluate(network, images, normalizer, config.train.loss, classes, views=views or config.train.tta)
-    return found, {"checkpoint": str(path), "dataset": dataset.name, "split": split, **asdict(found)}, warnings
+    return found, facts | {"split": split, **left_out, **asdict(found)}, warnings
 
 
-def split_of(dataset: str, split: str, images: Images | Chosen | None) -> Images | Chosen:
+def split_of(dataset: str, split: str, images: Sliced | None) -> Sliced:
     """Return the images of the split called ``split``; ConfigError if there are none."""
     if images is None or not len(images):
         raise ConfigError(f"{dataset} has no {split} images under the config of this checkpoint (data.validation)")

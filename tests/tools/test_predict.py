@@ -21,7 +21,7 @@ from cnnlite.nn.losses import softmax
 from cnnlite.runs.checkpoint import load_checkpoint, save_checkpoint
 from cnnlite.runs.restore import load_data, load_network
 from cnnlite.tools.predict import Model, Prediction, find_pictures, predict_files
-from cnnlite.tools.predictions import as_csv
+from cnnlite.tools.predict_formats import as_csv
 from cnnlite.training.evaluation import evaluate_checkpoint
 from cnnlite.utils.types import Array
 from tests.support.small_runs import TINY, tiny, trained

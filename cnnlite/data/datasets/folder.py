@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from cnnlite.data.datasets.base import Dataset, Images, Source, sources
+from cnnlite.data.datasets.base import Dataset, Images, OtherClasses, Source, sources
 from cnnlite.data.datasets.cache import Cached, passing_cache, read_cache, refuse_without_room, write_cache
 from cnnlite.data.datasets.listing import Listing, Pictures, list_pictures
 from cnnlite.data.datasets.tree import CACHE
@@ -77,10 +77,17 @@ class Folder(Source):
         self.seed = seed
         self.in_shape = (size, size, 3)
         self._trained_on: tuple[str, ...] | None = None
+        self._some = False
 
-    def reading_only(self, classes: tuple[str, ...]) -> "Folder":
+    @classmethod
+    def framed(cls, frame: Frame) -> "Folder":
+        if frame.height != frame.width:
+            raise DataError(f"pictures become squares, but the network takes {frame.height}x{frame.width} pixels")
+        return cls(frame.height, frame.shorter, frame.stretch)
+
+    def reading_only(self, classes: tuple[str, ...], *, some: bool = False) -> "Folder":
         reader = copy.copy(self)
-        reader._trained_on = classes
+        reader._trained_on, reader._some = classes, some
         return reader
 
     @property
@@ -88,9 +95,10 @@ class Folder(Source):
         return Frame(self.size, self.size, self.resize, self.stretch)
 
     def load(self, root: Path) -> Dataset:
-        listing = list_pictures(root, self.test_fraction, self.seed)
-        if self._trained_on is not None and self._trained_on != tuple(listing.classes):
-            raise DataError(f"{root}: has other classes than the network was trained on")
+        own = self._trained_on
+        listing = list_pictures(root, self.test_fraction, self.seed, lenient=own is not None)
+        if own is not None and (own != listing.classes and not (self._some and {*own} & {*listing.classes})):
+            raise OtherClasses(root, listing.classes, own)
         path = self.cache_path(root)
         found: list[Cached] = []
         # The first rank decodes, the others wait for messages, not for a lock; they may be on hosts with other disks.
@@ -115,6 +123,7 @@ class Folder(Source):
             held_out,
             above=above,
             has_validation=listing.has_validation,
+            has_test=listing.has_test,
         )
 
     def cache_path(self, root: Path) -> Path:
@@ -133,7 +142,7 @@ class Folder(Source):
                 f"{listing.root}: reading {_pictures(len(listing.train) + len(listing.test))}, for this time only",
                 error=True,
             )
-            reading = _Reading(listing, self.frame, refuse=self.corrupt == "refuse")
+            reading = _Reading(listing, self.frame, refuse=False)  # what is damaged now need not have been
             return passing_cache(reading.parts(), (self.size, self.size, 3), reading.facts)
         if found is None:
             try:

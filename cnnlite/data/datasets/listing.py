@@ -62,30 +62,34 @@ class Listing:
     has_validation: bool = False
     """True if a folder says which of ``train`` are for validation; ``above`` is `FIRST` or `NEVER` then."""
     test: Pictures = field(default_factory=Pictures)
+    has_test: bool = False
+    """True if a folder says which pictures are for the test."""
     left_out: list[str] = field(default_factory=list)
     """Messages about files and folders that are not used."""
     digest: str = ""
     """SHA-256 over names, sizes, times of change and inodes: another one where contents may be others."""
 
 
-def list_pictures(root: Path, test_fraction: float, seed: int = 0) -> Listing:
+def list_pictures(root: Path, test_fraction: float, seed: int = 0, *, lenient: bool = False) -> Listing:
     """List the pictures below ``root``: ``[train|val|test/]class/picture``; DataError if that is not what it holds.
 
     Test images are those in the folder ``test``, else in ``val``, else about ``test_fraction`` of all pictures, chosen
-    by the name of each and ``seed``.
+    by the name of each and ``seed``. ``lenient`` takes what could not be trained on: a single class, one picture of
+    each, classes that are in one part only.
     """
-    reader = _Reader(root)
+    reader = _Reader(root, lenient)
     listing = reader.listing
     parts = reader.parts()
     train = reader.read(parts.get(TRAIN, ""), TRAIN)
     given = {part: reader.read(parts[part], part) for part in (TEST, VALIDATION) if part in parts}
+    listing.has_test = bool(given)
     if given:
         listing.test = given.pop(next(iter(given)))
     else:
         order, above = turns(train.keys(), train.labels, TEST, seed)
         held_out, kept = np.split(order, [np.searchsorted(above, test_fraction)])
         train, listing.test = train.take(kept), train.take(held_out)
-        if not listing.test:
+        if not listing.test and not lenient:
             raise DataError(
                 f"{root}: no class has more than one picture, so none is left to test with; a class needs 2, and 3 to "
                 "validate with too"
@@ -104,8 +108,9 @@ def list_pictures(root: Path, test_fraction: float, seed: int = 0) -> Listing:
 class _Reader:
     """Finds the arrangement of the folders, and lists them in the order of their names."""
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Path, lenient: bool):
         self.root = root
+        self.lenient = lenient
         self.tree = Tree(root)
         self.listing = Listing(root)
         self.digest = hashlib.sha256()
@@ -143,7 +148,7 @@ class _Reader:
         """List the pictures of a part, by class; those to train on define the classes."""
         found = self._classes(folder, part)
         if part == TRAIN:
-            if len(found) < 2:
+            if len(found) < (1 if self.lenient else 2):
                 count = "1 folder" if len(found) == 1 else f"{len(found)} folders"
                 raise DataError(
                     f"{self.root / folder}: holds {count} of pictures; it takes one for each class, two "
@@ -154,7 +159,10 @@ class _Reader:
             raise DataError(
                 f"{self.root / folder}: holds no pictures in folders named like classes; fill it or move it away"
             )
-        if strange := sorted(found.keys() - set(self.listing.classes)):
+        strange = sorted(found.keys() - set(self.listing.classes))
+        if self.lenient:
+            self.listing.classes += tuple(strange)
+        elif strange:
             raise DataError(
                 f"{self.root / folder / strange[0]}: there are no pictures of this class to train on"
                 + f" (and {len(strange) - 1} more such folders)" * (len(strange) > 1)

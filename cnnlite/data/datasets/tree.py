@@ -102,7 +102,7 @@ class Tree:
         """Describe what was noted, a line for each kind; ``hidden`` names too, if asked for."""
         if self._others:
             kinds = (f"{count:,} {kind}" for kind, count in self._others.most_common())
-            yield f"{_counted(self._others.total(), 'file')} not named like pictures: {_listed(kinds)}"
+            yield f"{_counted(self._others.total(), 'file')} not named like pictures: {listed(kinds)}"
         for what, rest, places in (
             ("picture", "in no folder of a class", self._outside),
             ("folder", "without pictures", self._empty),
@@ -111,7 +111,7 @@ class Tree:
             ("name", "with a dot in front", self._hidden if hidden else ()),
         ):
             if places:
-                yield f"{_counted(len(places), what)} {rest}: {_listed(places)}"
+                yield f"{_counted(len(places), what)} {rest}: {listed(places)}"
 
 
 def is_broken(entry: os.DirEntry[str]) -> bool:
@@ -132,6 +132,7 @@ def _counted(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
-def _listed(words: Iterable[str]) -> str:
+def listed(words: Iterable[str]) -> str:
+    """Join the first few words."""
     shown = [one_line(word, 100) for word in words]
     return ", ".join(shown[:_SHOWN]) + ", ..." * (len(shown) > _SHOWN)
