@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from types import MappingProxyType
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -57,23 +58,38 @@ class Matched:
     missing: list[str]
     """Classes of the network without images."""
 
-    def warnings(self, before: Mapping[str, Array]) -> Iterator[str]:
-        """Say what is left out, what is missing, and how many images a run has trained on, by their fingerprints."""
-        if self.unknown:
-            left, total = sum(self.unknown.values()), sum(self.unknown.values()) + len(self.images)
+    trained_on: int
+    """Number of images that the network has trained on, pixel for pixel, as far as that is known."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return what is left out, missing and not new as an object for JSON."""
+        return {"unknown_classes": self.unknown, "missing_classes": self.missing, "trained_on": self.trained_on}
+
+    def warnings(self) -> Iterator[str]:
+        """Say what is left out, missing and not new."""
+        if left := sum(self.unknown.values()):
             named = listed(f"{name} ({count:,})" for name, count in self.unknown.items())
+            total = left + len(self.images)
             yield f"{left:,} of {total:,} images are in no figure, as the network does not know their classes: {named}"
         if self.missing:
             yield f"there are no images of these classes of the network: {listed(self.missing)}"
-        if count := trained_on(self.images, before):
-            yield f"{count:,} of the {len(self.images):,} images are those that it has trained on, pixel for pixel"
+        if self.trained_on:
+            count = f"{self.trained_on:,} of the {len(self.images):,} images"
+            yield f"{count} are those that it has trained on, pixel for pixel"
 
 
-def match(dataset: Dataset, split: Split | None, classes: Sequence[str], frame: Frame, in_shape: Shape) -> Matched:
+def match(
+    dataset: Dataset,
+    split: Split | None,
+    classes: Sequence[str],
+    frame: Frame,
+    in_shape: Shape,
+    before: Mapping[str, Array] = MappingProxyType({}),
+) -> Matched:
     """Match the images of a split, ``all`` or one that the dataset itself has, to the classes of a network by name.
 
     Without ``split``, the test images where the dataset says which they are, else all. Images are fitted to ``frame``,
-    and cut to ``in_shape``, (H, W, C).
+    and cut to ``in_shape``, (H, W, C). ``before`` has the fingerprints of those that the network has seen.
 
     Raises:
         ConfigError: If the dataset has no such split.
@@ -93,7 +109,8 @@ def match(dataset: Dataset, split: Split | None, classes: Sequence[str], frame: 
     unknown = {name: int(n) for name, n, k in zip(dataset.classes, counts, labels, strict=True) if k == _UNKNOWN and n}
     there = {dataset.classes[index] for index in np.flatnonzero(counts)}
     images = Others(Chosen(chosen, np.flatnonzero(known)), labels, frame, in_shape)
-    return Matched(images, split, unknown, [name for name in classes if name not in there])
+    missing = [name for name in classes if name not in there]
+    return Matched(images, split, unknown, missing, trained_on(images, before))
 
 
 def _parts(dataset: Dataset) -> dict[str, list[Images]]:

@@ -108,26 +108,24 @@ def evaluate_checkpoint(
     frame = config.data.dataset.frame or Frame(network.in_shape[0], network.in_shape[1])
     before = checkpoint.part("seen")
     dataset, is_other = find_labelled(config, classes, frame, before, root, kind)
-    facts: dict[str, Any] = {"checkpoint": str(path), "dataset": dataset.name}
     warnings: list[str] = []
     images: Sliced | None
     if is_other:
-        matched = match(dataset, split, classes, frame, network.in_shape)
-        images, split, warnings = matched.images, matched.split, list(matched.warnings(before))
-        left_out = {"unknown_classes": matched.unknown, "missing_classes": matched.missing}
+        matched = match(dataset, split, classes, frame, network.in_shape, before)
+        images, split, of_others, warnings = matched.images, matched.split, matched.facts(), list(matched.warnings())
     else:
-        split, left_out = split or "test", {}
+        images, split, of_others = getattr(dataset, split or "test", None), split or "test", {}
         if split == "all":
             raise ConfigError(f"{dataset.name}: the network was trained on some of these images; name one split")
         if dataset.classes != classes or dataset.train.images.shape[1:] != network.in_shape:
             raise DataError(f"{path}: was trained on other classes or image sizes than {dataset.name} has here")
-        images = getattr(dataset, split, None)
         if checkpoint.fact("dataset", dict).get("digest") != dataset.digest:
             images, changes = as_seen(dataset, before, split)
             warnings.append(f"the images of {dataset.name} here are not those that {path} was trained on: {changes}")
         images = split_of(dataset.name, split, images)
     found = evaluate(network, images, normalizer, config.train.loss, classes, views=views or config.train.tta)
-    return found, facts | {"split": split, **left_out, **asdict(found)}, warnings
+    facts = {"checkpoint": str(path), "dataset": dataset.name, "split": split, **of_others, **asdict(found)}
+    return found, facts, warnings
 
 
 def split_of(dataset: str, split: str, images: Sliced | None) -> Sliced:
