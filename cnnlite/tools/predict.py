@@ -127,7 +127,7 @@ def find_pictures(paths: Sequence[Path]) -> Found:
     """
     found = Found()
     for path in paths:
-        if not path.is_dir():
+        if not os.path.isdir(path):  # which raises nothing: reading says what is wrong
             found.files.append(str(path))
             continue
         before = len(found.files) + found.fault_count

@@ -23,7 +23,7 @@ def kind_of(path: Path) -> str | None:
     Raises:
         DataError: If it cannot be opened.
     """
-    found = _of_folder(path) if path.is_dir() else _of_name(path.name)
+    found = _of_folder(path) if os.path.isdir(path) else _of_name(path.name)
     return found if found in sources else None
 
 
@@ -48,4 +48,4 @@ def _of_folder(folder: Path) -> str | None:
 
 
 def _inside(folder: Path) -> list[str]:
-    return os.listdir(folder) if folder.is_dir() else []
+    return os.listdir(folder) if os.path.isdir(folder) else []
