@@ -150,7 +150,7 @@ def fit_images(images: Array, frame: Frame, channels: int) -> Array:
 
         for index, image in enumerate(images):
             picture = Image.fromarray(image if image.shape[-1] == 3 else image[..., 0])
-            fitted = frame.fit(picture.convert("RGB" if channels == 3 else "L"))
+            fitted = frame.fit(picture).convert("RGB" if channels == 3 else "L")
             out[index] = np.asarray(fitted).reshape(out.shape[1:])
     return out
 

@@ -42,9 +42,9 @@ class Others:
         height, width, channels = self.frame.height, self.frame.width, self.in_shape[2]
         if images.shape[1:] != (height, width, channels):
             images = fit_images(images, self.frame, channels)
-        return (
-            images if (height, width) == self.in_shape[:2] else np.ascontiguousarray(center(images, self.in_shape[0]))
-        )
+        if (height, width) != self.in_shape[:2]:
+            images = np.ascontiguousarray(center(images, self.in_shape[0]))
+        return images
 
 
 @dataclass(frozen=True)

@@ -143,7 +143,7 @@ def test_images_of_other_sizes_are_fitted_as_files_of_them_are(channels: int, tm
     assert found.labels.tolist() == [1, 0, 1, 0, 1]
     grey = match(dataset, None, ("a", "b"), frame, (9, 9, 1)).images.take(slice(1, 3)).images
     with Image.open(tmp_path / "1.png") as picture:
-        np.testing.assert_array_equal(grey[0, ..., 0], np.asarray(frame.fit(picture.convert("L"))))
+        np.testing.assert_array_equal(grey[0, ..., 0], np.asarray(frame.fit(picture).convert("L")))
     with pytest.raises(DataError, match="cannot become images of 4"):
         match(dataset, None, ("a", "b"), frame, (9, 9, 4)).images.take(slice(None))
 
