@@ -120,11 +120,11 @@ def seen(dataset: Dataset, before: Mapping[str, Array]) -> int | None:
     return int(np.count_nonzero(np.isin(np.concatenate([*now.values()]), np.concatenate(known), kind="sort")))
 
 
-def trained_on(images: Sliced, before: Mapping[str, Array]) -> int:
-    """Count the images that a run has trained on; 0 if that is not known."""
+def trained_on(images: Sliced, before: Mapping[str, Array]) -> int | None:
+    """Count the images that a run has trained on; None if that is not known."""
     known = before.get(PARTS[0], np.empty(0))
     if known.dtype != np.uint64:
-        return 0
+        return None
     parts = (images.take(slice(start, start + _AT_ONCE)) for start in range(0, len(images), _AT_ONCE))
     return sum(int(np.count_nonzero(np.isin(_of(part), known.ravel(), kind="sort"))) for part in parts)
 

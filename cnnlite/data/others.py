@@ -58,8 +58,8 @@ class Matched:
     missing: list[str]
     """Classes of the network without images."""
 
-    trained_on: int
-    """Number of images that the network has trained on, pixel for pixel, as far as that is known."""
+    trained_on: int | None
+    """Number of images that the network has trained on, pixel for pixel; None if that is not known."""
 
     def facts(self) -> dict[str, Any]:
         """Return what is left out, missing and not new as an object for JSON."""

@@ -107,7 +107,7 @@ def evaluate_checkpoint(
     checkpoint, config, network, normalizer, classes = load_network(path)
     frame = config.data.dataset.frame or Frame(network.in_shape[0], network.in_shape[1])
     before = checkpoint.part("seen")
-    dataset, is_other = find_labelled(config, classes, frame, before, root, kind)
+    dataset, is_other = find_labelled(checkpoint, config, classes, frame, root, kind)
     warnings: list[str] = []
     images: Sliced | None
     if is_other:

@@ -1,6 +1,5 @@
 """Finds the labelled images that a checkpoint is evaluated on: of its own dataset, or of another."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from cnnlite.config.load import Config
@@ -8,22 +7,22 @@ from cnnlite.data import Dataset, default_root, prepare, seen, sources
 from cnnlite.data.datasets.base import OtherClasses
 from cnnlite.data.datasets.guess import kind_of
 from cnnlite.data.images import Frame
+from cnnlite.runs.checkpoint import Checkpoint
 from cnnlite.runs.restore import load_data
-from cnnlite.utils.types import Array
 
 
 def find_labelled(
+    checkpoint: Checkpoint,
     config: Config,
     classes: tuple[str, ...],
     frame: Frame,
-    before: Mapping[str, Array],
     root: str | None = None,
     kind: str | None = None,
 ) -> tuple[Dataset, bool]:
     """Load the dataset of a run from ``root``, or what else is there; ``kind`` is the name of its source in configs.
 
     What is there is another dataset if it is of another kind, or has other classes, or none of the images that the run
-    has seen, of which ``before`` has the fingerprints. Such a dataset is not split yet, and of its own size.
+    has seen. Such a dataset is not split yet, and of its own size.
 
     Returns:
         The dataset, and True if it is another one.
@@ -35,14 +34,18 @@ def find_labelled(
     if kind is None and root is None:
         return load_data(config, root, classes), False
     place = default_root() if root is None else Path(root)
-    kind_there = kind or kind_of(place)
-    if kind is not None or kind_there not in (None, sources.name_of(type(own))):
-        return sources[str(kind_there)].framed(frame).reading_only(classes, some=True).load(place), True
+    own_kind = sources.name_of(type(own))
+    kind_there = kind or kind_of(place) or own_kind
+    if kind is not None or kind_there != own_kind:
+        source = own if kind_there == own_kind else sources[kind_there].framed(frame)
+        return source.reading_only(classes, some=True).load(place), True
     try:
         dataset = own.reading_only(classes).load(place)
     except OtherClasses:
         return own.reading_only(classes, some=True).load(place), True
     data = config.data
-    if seen(prepare(dataset, validation="none", center_crop=data.center_crop), before) == 0:
+    is_same = checkpoint.fact("dataset", dict).get("digest") == dataset.digest
+    before = checkpoint.part("seen")
+    if not is_same and seen(prepare(dataset, validation="none", center_crop=data.center_crop), before) == 0:
         return dataset, True
     return prepare(dataset, validation=data.validation, center_crop=data.center_crop, seed=config.seed), False

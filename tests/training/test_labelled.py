@@ -57,7 +57,7 @@ def test_the_same_images_elsewhere_have_the_same_figures(checkpoint: Path, datas
     assert warnings == []
     assert (facts["dataset"], facts["split"], facts["images"]) == ("other", "all", 40)
     assert (facts["unknown_classes"], facts["missing_classes"]) == ({}, [])
-    assert facts["trained_on"] == 0
+    assert facts["trained_on"] is None
     said = run(checkpoint, "--data", tmp_path / "other").stdout
     assert said.startswith("other: 40 images, accuracy ")
 
@@ -157,7 +157,10 @@ def test_of_its_own_kind_it_is_another_dataset_if_the_run_has_seen_none_of_it(tm
     assert warnings == []
     other = fill(tmp_path / "other pictures", 5, ("ant", "bee", "cat"))
     _, facts, warnings = evaluate_checkpoint(checkpoint, root=str(other))
-    assert (facts["split"], facts["images"], warnings) == ("all", 15, [])
+    assert (facts["split"], facts["images"], facts["trained_on"], warnings) == ("all", 15, 0, [])
+    named = evaluate_checkpoint(checkpoint, root=str(tmp_path / "moved"), kind="folder")
+    assert (named[1]["split"], named[1]["images"], len(named[2])) == ("all", 36, 1)
+    assert named[1]["trained_on"] > 20
     with pytest.raises(ConfigError, match="trained on some of these images; name one split"):
         evaluate_checkpoint(checkpoint, "all", str(tmp_path / "moved"))
 
@@ -218,7 +221,7 @@ def test_another_dataset_is_known_by_its_files_or_named(checkpoint: Path, tmp_pa
     assert sum(facts["unknown_classes"].values()) == 4
     assert "no images of these classes" in warnings[1]
     assert run(trained_here, "--data", tmp_path, "--dataset", "folder").exit_code == 3
-    assert run(checkpoint, "--dataset", "shapes").stdout.startswith("shapes test: 1,000 images, accuracy ")
+    assert run(checkpoint, "--dataset", "shapes").stdout.startswith("shapes test: 40 images, accuracy ")
 
 
 def test_the_command_offers_all_datasets_that_there_are() -> None:
