@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cnnlite.data import Split, Views
 
 _TOP = 3
-DATASETS = ("cifar10", "cifar100", "folder", "shapes")
+DATASETS = ("arrays", "cifar10", "cifar100", "coco", "folder", "idx", "list", "shapes")
 """Names of datasets in configs; a test compares, as looking them up would load NumPy for any help."""
 
 
@@ -38,7 +38,7 @@ def _fraction(_: click.Context, __: click.Parameter, value: float | None) -> flo
     help="What other images are at --data.  [default: what it looks like]",
 )
 @options.tta
-@options.threads
+@options.workers
 @options.as_json
 @click.option("--min-accuracy", type=float, callback=_fraction, help="Minimum accuracy as a fraction, or exit code 3.")
 def evaluate(
@@ -47,7 +47,7 @@ def evaluate(
     data: str | None,
     dataset: str | None,
     tta: "Views | None",
-    threads: int | None,
+    workers: int | None,
     as_json: bool,
     min_accuracy: float | None,
 ) -> None:
@@ -67,7 +67,7 @@ def evaluate(
     from cnnlite.training.evaluation import describe, evaluate_checkpoint
     from cnnlite.utils.console import say
 
-    options.compute_on(threads)
+    options.compute_on(workers)
     checkpoint = options.checkpoint_of(checkpoint)
     found, facts, warnings = evaluate_checkpoint(checkpoint, split, data, tta, dataset)
     for warning in warnings:
@@ -85,7 +85,7 @@ def evaluate(
 @click.option("--csv", "table", type=PATH, metavar="FILE", help="Write a table to FILE, or - for stdout.")
 @click.option("--force", is_flag=True, help="Overwrite FILE if it exists.")
 @options.tta
-@options.threads
+@options.workers
 @options.as_json
 def predict(
     checkpoint: Path,
@@ -94,7 +94,7 @@ def predict(
     table: Path | None,
     force: bool,
     tta: "Views | None",
-    threads: int | None,
+    workers: int | None,
     as_json: bool,
 ) -> None:
     """Predict the most probable classes of images: files of any size, or folders of them, however deep.
@@ -117,7 +117,7 @@ def predict(
     from cnnlite.utils.console import emit, say
     from cnnlite.utils.files import refuse_existing, replacing
 
-    options.compute_on(threads)
+    options.compute_on(workers)
     checkpoint = options.checkpoint_of(checkpoint)
     file = None if str(table) == "-" else table
     if file is not None:
@@ -152,8 +152,8 @@ def predict(
 @click.argument("out", type=PATH, metavar="OUT.onnx")
 @options.data_of_run
 @click.option("--force", is_flag=True, help="Overwrite OUT.onnx if it exists.")
-@options.threads
-def export(checkpoint: Path, out: Path, data: str | None, force: bool, threads: int | None) -> None:
+@options.workers
+def export(checkpoint: Path, out: Path, data: str | None, force: bool, workers: int | None) -> None:
     """Export a run's best checkpoint, or any other, to an ONNX file for raw images; check it with onnxruntime.
 
     \b
@@ -164,6 +164,6 @@ def export(checkpoint: Path, out: Path, data: str | None, force: bool, threads: 
     from cnnlite.utils.console import say
     from cnnlite.utils.text import size_text
 
-    options.compute_on(threads)
+    options.compute_on(workers)
     size, check = export(options.checkpoint_of(checkpoint), out, root=data, force=force)
     say(f"{out}: {size_text(size)}; {check}")

@@ -31,13 +31,12 @@ def _parts(dataset: Dataset) -> list[tuple[str, Images]]:
 
 
 def _pixels(dataset: Dataset) -> dict[str, Array]:
-    return {part: _of(images) for part, images in _parts(dataset)}
+    return {part: hashed(images.images) for part, images in _parts(dataset)}
 
 
-def _of(images: Images) -> Array:
-    """Hash the pixels of each image to eight bytes of SHA-256."""
-    pixels = images.images
-    found = np.empty(len(images), np.uint64)
+def hashed(pixels: Array) -> Array:
+    """Hash the pixels of each image to eight bytes of SHA-256, uint64 (N,)."""
+    found = np.empty(len(pixels), np.uint64)
 
     def write(start: int, stop: int) -> None:
         for index in range(start, stop):
@@ -126,7 +125,7 @@ def trained_on(images: Sliced, before: Mapping[str, Array]) -> int | None:
     if known.dtype != np.uint64:
         return None
     parts = (images.take(slice(start, start + _AT_ONCE)) for start in range(0, len(images), _AT_ONCE))
-    return sum(int(np.count_nonzero(np.isin(_of(part), known.ravel(), kind="sort"))) for part in parts)
+    return sum(int(np.count_nonzero(np.isin(hashed(part.images), known.ravel(), kind="sort"))) for part in parts)
 
 
 def repeated(known: Mapping[str, Array]) -> Iterator[str]:

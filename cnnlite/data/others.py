@@ -10,7 +10,8 @@ import numpy as np
 from cnnlite.data.datasets.base import Dataset, Images, OtherClasses, center
 from cnnlite.data.datasets.tree import listed
 from cnnlite.data.fingerprints import Chosen, trained_on
-from cnnlite.data.images import Frame, fit_images
+from cnnlite.data.frames import Frame
+from cnnlite.data.images import fit_images
 from cnnlite.errors import ConfigError
 from cnnlite.utils.types import Array, Shape
 
@@ -39,10 +40,9 @@ class Others:
         return Images(self._fit(part.images), self.labels[part.labels])
 
     def _fit(self, images: Array) -> Array:
-        height, width, channels = self.frame.height, self.frame.width, self.in_shape[2]
-        if images.shape[1:] != (height, width, channels):
-            images = fit_images(images, self.frame, channels)
-        if (height, width) != self.in_shape[:2]:
+        if images.shape[1:] != self.frame.shape:
+            images = fit_images(images, self.frame)
+        if self.frame.shape != self.in_shape:
             images = np.ascontiguousarray(center(images, self.in_shape[0]))
         return images
 

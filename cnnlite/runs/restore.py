@@ -8,6 +8,8 @@ from typing import Any
 from cnnlite import __version__
 from cnnlite.config.load import Config, config_from_data
 from cnnlite.data import Dataset, Normalizer, load_dataset
+from cnnlite.data.frames import Frame
+from cnnlite.data.augment import check_shapes
 from cnnlite.errors import CheckpointError, ConfigError
 from cnnlite.nn.memory import refuse_if_too_large
 from cnnlite.nn.network import Described, Network, check_arrays
@@ -63,10 +65,11 @@ def check_model(config: Config) -> Network | None:
 
 
 def check_training(config: Config) -> Network | None:
-    """Infer a network as `check_model` does, and check that optimizer and batches fit it; ConfigError if not."""
+    """Infer a network as `check_model` does, and check that what trains it fits; ConfigError if not."""
     network = check_model(config)
     if network is not None:
         with config.located():
+            check_shapes(config.data.augment, network.in_shape)
             refuse_small_batches(network.model, config.train.batch_size)
             config.train.optimizer.check(list(network.parameters.values()))
     return network
@@ -106,6 +109,12 @@ def load_network(path: Path) -> tuple[Checkpoint, Config, Network, Normalizer, t
         checkpoint = file.read(*_STATE, _AVERAGE, _NORMALIZE, _SEEN)
     network.load_state(averaged_state_of(checkpoint))
     return checkpoint, config, network, _normalizer_of(checkpoint, path), classes
+
+
+def frame_of(config: Config, network: Network) -> Frame:
+    """Return the frame that makes pictures of any size as large as the images that a network was trained on."""
+    height, width, channels = network.in_shape
+    return config.data.dataset.frame or Frame(height, width, channels=channels)
 
 
 def _rebuild(

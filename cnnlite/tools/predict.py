@@ -11,12 +11,12 @@ from cnnlite.config.load import Config
 from cnnlite.data import Normalizer, Views
 from cnnlite.data.datasets.base import center
 from cnnlite.data.datasets.tree import Tree
-from cnnlite.data.images import SUFFIXES, Frame, read_pictures
+from cnnlite.data.images import SUFFIXES, read_pictures
 from cnnlite.errors import DataError, DivergedError
 from cnnlite.nn.losses import softmax
 from cnnlite.nn.memory import images_at_once
 from cnnlite.nn.network import Network
-from cnnlite.runs.restore import load_network
+from cnnlite.runs.restore import frame_of, load_network
 from cnnlite.training.evaluation import BATCH_SIZE, mean_logits
 from cnnlite.utils.printable import one_line
 from cnnlite.utils.types import Array, Shape
@@ -37,7 +37,7 @@ class Model:
         self.crop = config.data.center_crop
         self.views: Views = config.train.tta
         """Views of each image, whose logits are averaged."""
-        self.frame = config.data.dataset.frame or Frame(network.in_shape[0], network.in_shape[1])
+        self.frame = frame_of(config, network)
         """Resizing of pictures of any size to the size of the dataset's images."""
 
     @classmethod
@@ -150,10 +150,10 @@ def predict_files(
     Faults are noted in ``found``; ``progress`` takes how many of how many files are done.
 
     Raises:
-        DataError: If the network does not take three channels.
+        DataError: If the network takes neither colours nor grey.
     """
-    if model.image_shape[2] != 3:
-        raise DataError(f"pictures have 3 channels, but this network takes {model.image_shape[2]}")
+    if model.image_shape[2] not in (1, 3):
+        raise DataError(f"pictures have 3 channels, or 1 if grey, but this network takes {model.image_shape[2]}")
     size = images_at_once(_FILES_AT_ONCE, model.image_shape)
     for start in range(0, len(found.files), size):
         progress(start, len(found.files))

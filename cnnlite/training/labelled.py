@@ -6,7 +6,7 @@ from cnnlite.config.load import Config
 from cnnlite.data import Dataset, default_root, prepare, seen, sources
 from cnnlite.data.datasets.base import OtherClasses
 from cnnlite.data.datasets.guess import kind_of
-from cnnlite.data.images import Frame
+from cnnlite.data.frames import Frame
 from cnnlite.runs.checkpoint import Checkpoint
 from cnnlite.runs.restore import load_data
 

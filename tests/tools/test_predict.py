@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 from cnnlite.cli import cli
 from cnnlite.config.load import config_from_data
 from cnnlite.data import Dataset, images
+from cnnlite.data.frames import Frame
 from cnnlite.errors import DataError, DivergedError
 from cnnlite.nn.losses import softmax
 from cnnlite.runs.checkpoint import load_checkpoint, save_checkpoint
@@ -166,8 +167,8 @@ def test_a_folder_without_pictures_is_refused(checkpoint: Path, tmp_path: Path) 
 
 def test_a_network_that_takes_no_colours_is_told_apart(checkpoint: Path, pictures: Path) -> None:
     model = Model.load(checkpoint)
-    model.network.in_shape = (32, 32, 1)
-    with pytest.raises(DataError, match="takes 1"):
+    model.network.in_shape = (32, 32, 4)
+    with pytest.raises(DataError, match="takes 4"):
         next(predict_files(model, find_pictures([pictures])))
 
 
@@ -302,7 +303,7 @@ def test_few_pictures_are_in_memory_at_a_time_and_answers_come_as_they_are_found
 ) -> None:
     model, read, sizes, progress = Model.load(checkpoint), images.read_pictures, [], []
 
-    def counted(paths: list[Path], frame: images.Frame) -> tuple[Array, dict[int, str]]:
+    def counted(paths: list[Path], frame: Frame) -> tuple[Array, dict[int, str]]:
         sizes.append(len(paths))
         return read(paths, frame)
 

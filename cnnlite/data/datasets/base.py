@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar, Literal, Protocol, TypeAlias
 import numpy as np
 
 from cnnlite.data.datasets.tree import listed
-from cnnlite.data.images import Frame
+from cnnlite.data.frames import Frame
 from cnnlite.data.splits import NEVER
 from cnnlite.errors import ConfigError, DataError, Problem
 from cnnlite.runtime import engine
@@ -143,7 +143,10 @@ class Source(ABC):
     @property
     def frame(self) -> Frame | None:
         """Frame that makes other pictures as large as these images; None if only the files tell their size."""
-        return None if self.in_shape is None else Frame(self.in_shape[0], self.in_shape[1])
+        if self.in_shape is None:
+            return None
+        height, width, channels = self.in_shape
+        return Frame(height, width, channels=channels)
 
 
 sources: Registry[Source] = Registry("dataset", Source)  # type: ignore[type-abstract]
@@ -184,12 +187,9 @@ def prepare(dataset: Dataset, *, validation: Validation, center_crop: int | None
     dataset = replace(dataset, train=train, validation=held_out, above=above)
     if center_crop is None:
         return dataset
-    return replace(
-        dataset,
-        train=_crop(dataset.train, center_crop),
-        validation=None if dataset.validation is None else _crop(dataset.validation, center_crop),
-        test=_crop(dataset.test, center_crop),
-    )
+    held_out = held_out and _crop(held_out, center_crop)
+    train, test = _crop(train, center_crop), _crop(dataset.test, center_crop)
+    return replace(dataset, train=train, validation=held_out, test=test)
 
 
 def _split(dataset: Dataset, validation: Validation, seed: int) -> tuple[Images, Images | None]:
@@ -209,6 +209,8 @@ def _split(dataset: Dataset, validation: Validation, seed: int) -> tuple[Images,
             raise _refused(f"fraction {validation} is not in (0, 1)")
         count = round(validation * total) if above is None else int(np.count_nonzero(above < validation))
     most = total - 1 if above is None else int(np.count_nonzero(above < NEVER))
+    if above is not None and 0 < count <= most < total:  # pictures that go together stay so
+        count = int(np.count_nonzero(above < above[total - count - 1]))
     if not 0 < count <= most:
         whose = "" if above is None else ", or a class without any to train on"
         raise _refused(f"{count} of {total} training images leaves none on one side{whose}")
