@@ -161,6 +161,6 @@ def test_a_folder_without_pictures_is_refused(checkpoint: Path, tmp_path: Path) 
 
 def test_a_network_that_takes_no_colours_is_told_apart(checkpoint: Path, pictures: Path) -> None:
     model = Model.load(checkpoint)
-    model.network.in_shape = (32, 32, 1)
-    with pytest.raises(DataError, match="takes 1"):
+    model.network.in_shape = (32, 32, 2)
+    with pytest.raises(DataError, match="takes 2"):
         next(predict_files(model, [pictures], 1))
