@@ -59,20 +59,17 @@ def descriptions_of(cls: type) -> dict[str, str]:
 
 
 def to_plain(value: Any) -> Any:
-    """Turn a default, or an object with ``to_config``, into what would be written in a config."""
+    """Turn a default, or an object made of options, into what would be written in a config."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, (list, tuple)):
         return [to_plain(item) for item in value]
     if isinstance(value, dict):
         return {key: to_plain(item) for key, item in value.items()}
-    if hasattr(value, "to_config"):
-        return value.to_config()
     options = {name: to_plain(getattr(value, name)) for name in options_of(type(value))}
-    for registry in Registry.by_base.values():
-        for name in registry:
-            if registry[name] is type(value):
-                return {name: options} if options else name
+    named = (name for registry in Registry.by_base.values() for name in registry if registry[name] is type(value))
+    if name := next(named, None):
+        return {name: options} if options else name
     return options
 
 

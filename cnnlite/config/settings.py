@@ -4,9 +4,9 @@ import copy
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, TypeAlias
 
-from cnnlite.config.kinds import positive
+from cnnlite.config.kinds import CHECKS, positive
 from cnnlite.config.options import show
 from cnnlite.data import Mixing, Source, Transform, Views, default_root
 from cnnlite.data.datasets.base import Validation
@@ -39,44 +39,36 @@ def split_exists(validation: Validation) -> None:
         raise ValueError(f"must be at least 1 image, not {validation}; write none for no validation")
 
 
-@dataclass(frozen=True)
-class Interval:
-    """Interval between two events: so many steps, or epochs."""
+def interval(value: int | str) -> int | str:
+    """Check an interval between two events, and write it as usual: ``500``, ``1 epoch``, ``0.5 epochs``."""
+    count, unit = _count_and_unit(value)
+    if unit == "step":
+        return int(count)
+    return f"{count:.9f}".rstrip("0").rstrip(".") + (" epoch" if count == 1 else " epochs")
 
-    schema: ClassVar[dict[str, Any]] = {
-        "anyOf": [
-            {"type": "integer", "minimum": 1},
-            {"type": "string", "pattern": r"^([0-9]+ steps?|[0-9]+(\.[0-9]+)? epochs?)$"},
-        ]
-    }
-    count: float
-    unit: Literal["steps", "epochs"]
 
-    @classmethod
-    def from_config(cls, value: Any) -> "Interval":
-        """Read a number of steps, or text such as ``500 steps``, ``1 epoch`` or ``0.5 epochs``."""
-        wanted = "a number of steps, or text such as '1 epoch'"
-        if type(value) is int:
-            interval = cls(value, "steps")
-        elif isinstance(value, str) and (match := re.fullmatch(r"(\d{1,9}) steps?", value, re.ASCII)):
-            interval = cls(int(match[1]), "steps")
-        elif isinstance(value, str) and (match := re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?) epochs?", value, re.ASCII)):
-            interval = cls(float(match[1]), "epochs")
-        else:
-            raise ValueError(f"expected {wanted}, got {show(value)}")
-        if not 0 < interval.count < 1e15:
-            raise ValueError(f"expected {wanted}, above 0 and of sensible size, got {show(value)}")
-        return interval
+def steps_between(interval: int | str, steps_per_epoch: int) -> int:
+    """Convert an interval to whole steps, at least 1."""
+    count, unit = _count_and_unit(interval)
+    return int(count) if unit == "step" else max(1, round(count * steps_per_epoch))
 
-    def to_config(self) -> int | str:
-        """Write the interval as ``from_config`` reads it."""
-        if self.unit == "steps":
-            return int(self.count)
-        return f"{self.count:.9f}".rstrip("0").rstrip(".") + (" epoch" if self.count == 1 else " epochs")
 
-    def steps(self, steps_per_epoch: int) -> int:
-        """Convert to whole steps, at least 1."""
-        return int(self.count) if self.unit == "steps" else max(1, round(self.count * steps_per_epoch))
+def _count_and_unit(interval: int | str) -> tuple[float, str]:
+    text = f"{interval} steps" if isinstance(interval, int) else interval
+    found = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,9}(?= epoch))?) (step|epoch)s?", text)
+    if not found or float(found[1]) == 0:
+        raise ValueError(f"expected {INTERVAL}, above 0, got {show(interval)}")
+    return float(found[1]), found[2]
+
+
+INTERVAL = "a number of steps, or text such as '1 epoch'"
+Interval: TypeAlias = Annotated[int | str, INTERVAL, interval]
+CHECKS[interval] = {
+    "anyOf": [
+        {"type": "integer", "minimum": 1},
+        {"type": "string", "pattern": r"^([0-9]+ steps?|[0-9]+(\.[0-9]+)? epochs?)$"},
+    ]
+}
 
 
 @dataclass(frozen=True)
@@ -146,8 +138,8 @@ class TrainSettings:
     schedule: Schedule = field(default_factory=Constant)
     averaging: Averaging | None = None
     clip_norm: Annotated[float, positive] | None = None
-    validate_every: Interval = Interval(1, "epochs")
-    checkpoint_every: Interval = Interval(1, "epochs")
+    validate_every: Interval = "1 epoch"
+    checkpoint_every: Interval = "1 epoch"
     patience: Annotated[int, positive] | None = None
     tta: Views = "none"
 

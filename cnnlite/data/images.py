@@ -17,7 +17,7 @@ import numpy as np
 
 from cnnlite.data.decoders import held, is_slow, scans
 from cnnlite.data.frames import Box, Frame
-from cnnlite.errors import StorageError, missing_extra
+from cnnlite.errors import StorageError, require
 from cnnlite.runtime import engine, machine
 from cnnlite.utils.types import Array
 
@@ -113,10 +113,9 @@ def read_pictures(
 @contextlib.contextmanager
 def _own_limits() -> Iterator[None]:
     """Load Pillow's decoders without its limit of pixels: this module knows at what size a picture is decoded."""
-    try:
-        from PIL import Image
-    except ImportError:
-        raise missing_extra("reading pictures", "images") from None
+    require("reading pictures", "PIL", "images")
+    from PIL import Image
+
     Image.init()
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     Image.core.set_block_size(_BLOCK)  # type: ignore[attr-defined]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from cnnlite.errors import StorageError
-from cnnlite.utils.files import is_missing, is_special, open_to_append, replacing, unreadable, unwritable
+from cnnlite.utils.files import is_missing, is_special, open_to_append, reading, replacing, writing
 from cnnlite.utils.types import Array
 
 _LONGEST_LINE = 10_000
@@ -95,15 +95,12 @@ class MetricsFile:
             raise ValueError(f"no such columns: {', '.join(sorted(unknown))}")
         text = ",".join(_field(row.get(column)) for column in COLUMNS) + "\n"
         self._before()
-        try:
-            with open_to_append(self.path, unshare=True) as file:
-                if file.tell() == 0:
-                    text = ",".join(COLUMNS) + "\n" + text
-                file.write(text.encode())
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise unwritable(self.path, error) from error
+        with writing(self.path), open_to_append(self.path, unshare=True) as file:
+            if file.tell() == 0:
+                text = ",".join(COLUMNS) + "\n" + text
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
 
     def cut_back(self, step: int) -> None:
         """Remove the rows after ``step``, and any incomplete row of a killed process."""
@@ -112,23 +109,19 @@ class MetricsFile:
         self._before()
         if self.path.is_symlink() or is_special(self.path):  # nothing could be appended to it later
             raise StorageError(f"{self.path}: is not a regular file; remove it")
-        try:
+        with reading(self.path):
             if all(kept for _, kept in self._lines(step)):
                 return
             with replacing(self.path) as file:
                 file.write(self._header)
                 file.writelines(line for line, kept in self._lines(step) if kept and line != self._header)
-        except OSError as error:
-            raise unreadable(self.path, error) from error
 
     def reaches_beyond(self, step: int) -> bool:
         """Return True if there is a row after ``step``; StorageError if the file cannot be read."""
-        try:
-            return not is_missing(self.path) and any(
-                self._is_row(line) and not kept for line, kept in self._lines(step)
-            )
-        except OSError as error:
-            raise unreadable(self.path, error) from error
+        if is_missing(self.path):
+            return False
+        with reading(self.path):
+            return any(self._is_row(line) and not kept for line, kept in self._lines(step))
 
     @property
     def _header(self) -> bytes:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from cnnlite.errors import CheckpointError, DataError
+from cnnlite.errors import CheckpointError
 from cnnlite.runs.checkpoint import Checkpoint
 from cnnlite.runs.metrics import Mean
 from cnnlite.utils.files import read_small
@@ -94,8 +94,6 @@ def read_object(path: Path) -> dict[str, Any]:
         content = json.loads(read_small(path, _LARGEST_OBJECT))
     except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return {}
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
     return content if isinstance(content, dict) else {}
 
 

@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import sys
-import time
+import timeit
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from cnnlite.runtime import cgroups, engine
 
 PINS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 """Environment variables that decide how OpenBLAS computes, whatever the processor could do."""
-_PROBE_SECONDS = 0.4
+_PROBES = 10
 _CORENAME_FUNCTIONS = (
     "scipy_openblas_get_corename64_",  # in the wheels of NumPy
     "openblas_get_corename64_",
@@ -155,14 +155,8 @@ def memory_bandwidth() -> float:
 
 
 def _least_seconds(work: Callable[[], None]) -> float:
-    """Measure the least time that ``work`` takes, after a warm-up call."""
-    work()
-    times: list[float] = []
-    while len(times) < 3 or sum(times) < _PROBE_SECONDS:
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return min(times)
+    """Measure the least time that ``work`` takes, in several calls."""
+    return min(timeit.repeat(work, number=1, repeat=_PROBES))
 
 
 def without_pins() -> dict[str, str]:

@@ -16,8 +16,9 @@ from cnnlite.nn.layers.base import Layer, dotted
 from cnnlite.nn.network import Network
 from cnnlite.runs.restore import check_model
 from cnnlite.runtime import engine, machine
+from cnnlite.training import step as training
 from cnnlite.utils.hints import Override
-from cnnlite.utils.text import size_text
+from cnnlite.utils.text import aligned, size_text
 from cnnlite.utils.types import Array
 
 WARM_UP_STEPS = 3
@@ -83,7 +84,7 @@ class Report:
             f"  peak memory  {memory}",
         ]
         if self.layers is not None:
-            lines += ["", *_table(self.layers, self.rest_ms)]
+            lines += ["", _table(self.layers, self.rest_ms)]
         return "\n".join(lines)
 
 
@@ -105,15 +106,22 @@ class Step:
         self.x = rng.standard_normal((batch_size, *network.in_shape), network.dtype)
         self.labels = rng.integers(network.out_shape[0], size=batch_size)
         self.count = 0
+        # A small learning rate, so that random labels do not drive weights far.
+        self.step = training.Step(network, self.optimizer, self.loss, self, lambda step: 1e-3)
+
+    def size(self, step: int) -> int:
+        """Number of images in the batch, the same in each step."""
+        return len(self.x)
+
+    def batch(self, step: int, part: slice) -> tuple[Array, Array]:
+        """Return a part of the batch, the same in each step."""
+        return self.x[part], self.labels[part]
 
     def __call__(self) -> float:
         """Make one step, and return the loss before it."""
-        logits = self.network.forward(self.x, training=True, step=self.count)
-        loss, dlogits = self.loss.loss_and_gradient(logits, self.labels)
-        self.network.backward(dlogits)
-        self.optimizer.step(self.count, 1e-3)  # small, so that random labels do not drive weights far
+        outcome = self.step(self.count)
         self.count += 1
-        return loss
+        return outcome.loss
 
     def seconds(self, steps: int) -> list[float]:
         """Make ``steps`` steps, and return their times in seconds."""
@@ -209,16 +217,12 @@ def _enough_steps(warm_up: list[float]) -> int:
     return max(10, min(2000, round(_SECONDS / warm_up[-1])))
 
 
-def _table(rows: list[LayerTiming], rest_ms: float) -> list[str]:
-    names = max(len("layer"), *(len(row.name) for row in rows))
-    kinds = max(len("loss and update"), *(len(row.kind) for row in rows))
+def _table(rows: list[LayerTiming], rest_ms: float) -> str:
     forward, backward = sum(row.forward_ms for row in rows), sum(row.backward_ms for row in rows)
     total = forward + backward + rest_ms
-    lines = [f"{'layer':{names}}  {'kind':{kinds}}  {'forward ms':>10}  {'backward ms':>11}  {'share':>6}"]
+    lines = [("layer", "kind", "forward ms", "backward ms", "share")]
     for row in [*rows, LayerTiming("", "all layers", forward, backward)]:
         share = (row.forward_ms + row.backward_ms) / total
-        lines.append(
-            f"{row.name:{names}}  {row.kind:{kinds}}  {row.forward_ms:10.3f}  {row.backward_ms:11.3f}  {share:6.1%}"
-        )
-    lines.append(f"{'':{names}}  {'loss and update':{kinds}}  {rest_ms:10.3f}  {'':11}  {rest_ms / total:6.1%}")
-    return lines
+        lines.append((row.name, row.kind, f"{row.forward_ms:.3f}", f"{row.backward_ms:.3f}", f"{share:.1%}"))
+    lines.append(("", "loss and update", f"{rest_ms:.3f}", "", f"{rest_ms / total:.1%}"))
+    return aligned(lines, left=(0, 1))

@@ -1,13 +1,11 @@
 """Metrics of a run for TensorBoard, written with tensorboardX."""
 
-import importlib.util
 import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cnnlite.errors import StorageError, missing_extra
-from cnnlite.utils.hints import Argument
+from cnnlite.errors import StorageError
 
 _CHARTS = {
     "train_loss": "loss/train",
@@ -17,12 +15,6 @@ _CHARTS = {
     "lr": "lr",
     "images_per_second": "images_per_second",
 }
-
-
-def require_tensorboardx() -> None:
-    """Raise ConfigError if tensorboardX, the extra that writes event files, is not installed."""
-    if importlib.util.find_spec("tensorboardX") is None:
-        raise missing_extra(Argument("tensorboard"), "tensorboard")
 
 
 class TensorBoard:

@@ -184,14 +184,14 @@ def test_images_that_a_checkpoint_wants_are_refused_where_memory_does_not_hold_o
     monkeypatch.setattr(machine, "memory", lambda: 7 * 10**8)
     done = run(*COMMANDS[command])
     assert (done.exit_code, len(done.stderr.splitlines())) == (3, 1)
-    assert "an image would take 0.8 GB of memory; there are 0.7 GB" in done.stderr
+    assert "an image would take 768.0 MB of memory; there are 700.0 MB" in done.stderr
 
 
 def test_a_cache_is_not_begun_where_the_disk_has_no_room(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=3071))
     done = run("train", "-q", "-c", "config.yaml")
     assert done.exit_code == 5
-    assert re.search(r"16 images of 8x8 pixels: they take 0.0 GB, .*cache=DIR puts the cache elsewhere\n", done.stderr)
+    assert re.search(r"16 images of 8x8 pixels: they take 3.1 kB, .*cache=DIR puts the cache elsewhere\n", done.stderr)
     assert [path.name for path in Path("pictures/.cnnlite").iterdir() if path.suffix != ".lock"] == []
 
 

@@ -263,7 +263,7 @@ def test_an_unreadable_file_is_an_error(tmp_path: Path, monkeypatch: pytest.Monk
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     (tmp_path / "secret").write_text("a: 1")
-    monkeypatch.setattr(Path, "open", refuse)  # a test run by root could open any file
+    monkeypatch.setattr("cnnlite.utils.files.open_at_once", refuse)  # a test run by root could open any file
     assert "cannot be read: Permission denied" in error(tmp_path / "secret")
 
 

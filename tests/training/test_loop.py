@@ -1,3 +1,4 @@
+import dataclasses
 import errno
 import json
 import os
@@ -15,8 +16,11 @@ from cnnlite.nn.layers.convolution import Conv2d
 from cnnlite.nn.losses import CrossEntropy
 from cnnlite.nn.network import Network
 from cnnlite.runs.checkpoint import load_checkpoint, save_checkpoint
+from cnnlite.runs.directory import RunDirectory
 from cnnlite.training.evaluation import evaluate_checkpoint
-from cnnlite.utils.signals import Stopped
+from cnnlite.training.loop import train
+from cnnlite.training.progress import Reporter
+from cnnlite.utils.signals import StopFlag, Stopped
 from cnnlite.utils.types import Array
 from tests.support.small_runs import STEPS_PER_EPOCH, assert_same_run, figures, state, tiny
 from tests.support.training_parts import StopAt, resume, start
@@ -68,6 +72,34 @@ def test_a_damaged_best_checkpoint_is_replaced_by_the_last_parameters(
     (tmp_path / "checkpoints/best.npz").write_bytes(b"PK\x03\x04")
     assert resume(tiny(), tmp_path, dataset).status == "complete"
     assert "best.npz" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_best_checkpoint_that_is_gone_or_another_runs_is_replaced_by_the_last_parameters(
+    gone: bool, tmp_path: Path, dataset: Dataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(Stopped):
+        start(tiny(), tmp_path / "run", dataset, StopAt(27))
+    start(tiny(epochs=1), tmp_path / "other", dataset)
+    best = tmp_path / "run/checkpoints/best.npz"
+    best.unlink()
+    if not gone:
+        (tmp_path / "other/checkpoints/best.npz").rename(best)
+    assert resume(tiny(), tmp_path / "run", dataset).best_step == 21
+    reason = "is gone" if gone else "was not written by this run"
+    assert f"best.npz: {reason}; testing with the last parameters instead" in capsys.readouterr().err
+
+
+def test_images_that_are_trained_on_and_tested_with_are_told_as_the_run_begins(
+    tmp_path: Path, dataset: Dataset
+) -> None:
+    shared = dataclasses.replace(dataset, test=dataset.train.take(slice(5)), above=np.zeros(len(dataset.train)))
+    reporter = Reporter(quiet=True)
+    reporter.open_log(tmp_path / "log.txt")
+    run = RunDirectory.create_at(tmp_path / "run")
+    train(tiny(epochs=1), run, dataset=shared, reporter=reporter, stop=StopFlag())
+    run.close()
+    assert "warning: 5 of the images to test with are trained on too" in (tmp_path / "log.txt").read_text()
 
 
 def test_a_best_checkpoint_without_progress_is_replaced_by_the_last_parameters(

@@ -151,12 +151,9 @@ def load_dataset(
     dataset = replace(dataset, train=train, validation=held_out, above=above)
     if center_crop is None:
         return dataset
-    return replace(
-        dataset,
-        train=_crop(dataset.train, center_crop),
-        validation=None if dataset.validation is None else _crop(dataset.validation, center_crop),
-        test=_crop(dataset.test, center_crop),
-    )
+    held_out = held_out and _crop(held_out, center_crop)
+    train, test = _crop(train, center_crop), _crop(dataset.test, center_crop)
+    return replace(dataset, train=train, validation=held_out, test=test)
 
 
 def _split(dataset: Dataset, validation: Validation, seed: int) -> tuple[Images, Images | None]:

@@ -22,6 +22,7 @@ import numpy as np
 from cnnlite.data.datasets.base import Images, digest
 from cnnlite.errors import DataError, StorageError
 from cnnlite.utils.files import open_at_once, replacing
+from cnnlite.utils.text import size_text
 from cnnlite.utils.types import Array
 
 _MAGIC = b"cnnlite1"
@@ -67,12 +68,8 @@ def refuse_without_room(folder: Path, count: int, shape: tuple[int, ...], hint: 
         return
     if (size := count * math.prod(shape)) > free:
         images = f"{count:,} images of {shape[0]}x{shape[1]} pixels"
-        sizes = f"they take {_gigabytes(size)}, {_gigabytes(free)} are free"
+        sizes = f"they take {size_text(size)}, {size_text(free)} are free"
         raise StorageError(f"{folder}: cannot write {images}: {sizes}{hint}")
-
-
-def _gigabytes(size: int) -> str:
-    return f"{size / 1e9:,.1f} GB"
 
 
 def _fill(file: BinaryIO, parts: Parts, shape: tuple[int, ...], facts: dict[str, Any]) -> None:

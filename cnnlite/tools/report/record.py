@@ -97,8 +97,6 @@ def _rows(path: Path) -> list[Row]:
         header, *lines = list(csv.reader(text.splitlines(keepends=True))) or [[]]
     except (FileNotFoundError, NotADirectoryError):
         return []
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
     except csv.Error as error:
         raise DataError(f"{path}: is not a table of figures ({error})") from None
     rows = []
