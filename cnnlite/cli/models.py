@@ -30,7 +30,7 @@ def _fraction(_: click.Context, __: click.Parameter, value: float | None) -> flo
 )
 @options.data_of_run
 @options.tta
-@options.threads
+@options.workers
 @options.as_json
 @click.option("--min-accuracy", type=float, callback=_fraction, help="Minimum accuracy as a fraction, or exit code 3.")
 def evaluate(
@@ -38,7 +38,7 @@ def evaluate(
     split: str,
     data: str | None,
     tta: "Views | None",
-    threads: int | None,
+    workers: int | None,
     as_json: bool,
     min_accuracy: float | None,
 ) -> None:
@@ -54,7 +54,7 @@ def evaluate(
     from cnnlite.training.evaluation import describe, evaluate_checkpoint
     from cnnlite.utils.console import say
 
-    options.compute_on(threads)
+    options.compute_on(workers)
     checkpoint = options.checkpoint_of(checkpoint)
     found, facts, warnings = evaluate_checkpoint(checkpoint, split, data, tta)
     for warning in warnings:
@@ -69,10 +69,10 @@ def evaluate(
 @click.argument("images", type=PATH, nargs=-1, required=True, metavar="IMAGE...")
 @click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="Number of classes to print.")
 @options.tta
-@options.threads
+@options.workers
 @options.as_json
 def predict(
-    checkpoint: Path, images: tuple[Path, ...], top: int, tta: "Views | None", threads: int | None, as_json: bool
+    checkpoint: Path, images: tuple[Path, ...], top: int, tta: "Views | None", workers: int | None, as_json: bool
 ) -> None:
     """Predict the most probable classes of images: files of any size, or folders of them.
 
@@ -89,7 +89,7 @@ def predict(
     from cnnlite.utils.console import say
     from cnnlite.utils.printable import one_line
 
-    options.compute_on(threads)
+    options.compute_on(workers)
     checkpoint = options.checkpoint_of(checkpoint)
     model = Model.load(checkpoint)
     model.views = tta or model.views
@@ -111,8 +111,8 @@ def predict(
 @click.argument("out", type=PATH, metavar="OUT.onnx")
 @options.data_of_run
 @click.option("--force", is_flag=True, help="Overwrite OUT.onnx if it exists.")
-@options.threads
-def export(checkpoint: Path, out: Path, data: str | None, force: bool, threads: int | None) -> None:
+@options.workers
+def export(checkpoint: Path, out: Path, data: str | None, force: bool, workers: int | None) -> None:
     """Export a run's best checkpoint, or any other, to an ONNX file for raw images; check it with onnxruntime.
 
     \b
@@ -123,6 +123,6 @@ def export(checkpoint: Path, out: Path, data: str | None, force: bool, threads: 
     from cnnlite.utils.console import say
     from cnnlite.utils.text import size_text
 
-    options.compute_on(threads)
+    options.compute_on(workers)
     size, check = export(options.checkpoint_of(checkpoint), out, root=data, force=force)
     say(f"{out}: {size_text(size)}; {check}")

@@ -76,17 +76,17 @@ def gradcheck(context: click.Context, config: str, overrides: tuple[str, ...]) -
 @options.config
 @options.overrides
 @click.option("--batch-size", type=click.IntRange(1), help="Number of images per step.  [default: as in the config]")
-@options.threads
+@options.workers
 @click.option("--steps", type=click.IntRange(1), help="Number of steps.  [default: two seconds of them]")
 @options.as_json
 @click.option("--layers", is_flag=True, help="Time each layer too.")
-def bench(config: str, overrides: tuple[str, ...], threads: int | None, as_json: bool, **wishes: Any) -> None:
+def bench(config: str, overrides: tuple[str, ...], workers: int | None, as_json: bool, **wishes: Any) -> None:
     """Benchmark training steps on random images: time, speed, memory.
 
     \b
     Examples:
       cnnlite bench small --layers
-      cnnlite bench resnet18 --batch-size 64 --threads 1 --json
+      cnnlite bench resnet18 --batch-size 64 --workers 1 --json
     """
     import json
 
@@ -94,7 +94,7 @@ def bench(config: str, overrides: tuple[str, ...], threads: int | None, as_json:
     from cnnlite.runtime import machine
     from cnnlite.tools import bench
 
-    options.compute_on(threads)
+    options.compute_on(workers)
     report = bench.bench(load_config(config, overrides), **wishes)
     if slowed := machine.slowed():
         complain(f"warning: {slowed}")

@@ -39,11 +39,11 @@ def checkpoint_of(path: Path) -> Path:
     return found
 
 
-def compute_on(threads: int | None) -> None:
-    """Set the number of threads, one per core by default, and warn if fewer could be started."""
+def compute_on(workers: int | None, most: int | None = None) -> None:
+    """Set the number of workers, and warn if fewer could be started; by default at ``most`` one per core."""
     from cnnlite.runtime import engine
 
-    if fewer := engine.set_threads(threads):
+    if fewer := engine.set_workers(workers, most):
         complain(f"warning: {fewer}")
 
 
@@ -72,7 +72,24 @@ overrides = click.option(
     metavar="KEY=VALUE",
     help="Override a config option, such as train.epochs=5; repeatable.",
 )
-threads = click.option("--threads", type=click.IntRange(1, 1024), help="Number of threads.  [default: one per core]")
+
+
+class _Workers(click.Option):
+    """Option whose old name ``--threads`` is read, but not shown."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        record = super().get_help_record(ctx)
+        return record and (record[0].replace("--threads, ", "").replace(", --threads", ""), record[1])
+
+
+workers = click.option(
+    "--workers",
+    "--threads",
+    "workers",
+    cls=_Workers,
+    type=click.IntRange(1, 1024),
+    help="Number of workers.  [default: up to one per core]",
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Write JSON to stdout.")
 _data = functools.partial(click.option, "--data", type=NAME, metavar="DIR", shell_complete=complete_folder)
 data = _data(help="Directory of the dataset.  [default: the config's data.root]")

@@ -15,8 +15,8 @@ from cnnlite.utils.console import say
 @options.data_of_run
 @click.option("--out", type=PATH, metavar="DIR", help="Directory of the report.  [default: RUN/report]")
 @click.option("--force", is_flag=True, help="Overwrite an existing report.")
-@options.threads
-def report(run: Path, data: str | None, out: Path | None, force: bool, threads: int | None) -> None:
+@options.workers
+def report(run: Path, data: str | None, out: Path | None, force: bool, workers: int | None) -> None:
     """Write an HTML report of a run: curves, confusions, mistakes, and a look inside the network.
 
     The run need not be finished. The report is one page, which any browser opens from disk. Needs the extra plot:
@@ -30,17 +30,17 @@ def report(run: Path, data: str | None, out: Path | None, force: bool, threads: 
     from cnnlite.tools.report.build import write_report
     from cnnlite.tools.report.record import read_record
 
-    options.compute_on(threads)
+    options.compute_on(workers)
     say(str(write_report(read_record(run), out or run / "report", data, complain, force=force)))
 
 
 @cli.command(short_help="Explain the curves of a run, and what to try.")
 @click.argument("run", type=PATH, required=False, shell_complete=options.complete_run)
 @options.data_of_run
-@options.threads
+@options.workers
 @options.as_json
 @click.option("--rules", is_flag=True, help="List the rules with their thresholds.")
-def explain(run: Path | None, data: str | None, threads: int | None, as_json: bool, rules: bool) -> None:
+def explain(run: Path | None, data: str | None, workers: int | None, as_json: bool, rules: bool) -> None:
     """Explain in plain words what the curves of a run show, and what to try.
 
     \b
@@ -59,7 +59,7 @@ def explain(run: Path | None, data: str | None, threads: int | None, as_json: bo
             raise click.UsageError("name a run, such as runs/small, or ask for --rules")
         say(describe_rules())
         return
-    options.compute_on(threads)
+    options.compute_on(workers)
     found = explain_run(read_record(run), data)
     say(json.dumps(found.facts(), allow_nan=False) if as_json else found.describe())
 

@@ -56,12 +56,12 @@ def _duration(_: click.Context, __: click.Parameter, value: str | None) -> float
     shell_complete=options.complete_run,
     help="Directory of a run to resume, or to train longer.",
 )
-@options.threads
+@options.workers
 @click.option("-q", "--quiet", is_flag=True, help="Print only warnings and the result.")
 @click.option("--tensorboard", is_flag=True, help="Write metrics for TensorBoard too.")
 @click.option("--dry-run", is_flag=True, help="Show network, data, time and memory, without a run.")
 @click.pass_obj
-def train(stop: StopFlag, /, threads: int | None, quiet: bool, dry_run: bool, **wishes: Any) -> None:
+def train(stop: StopFlag, /, workers: int | None, quiet: bool, dry_run: bool, **wishes: Any) -> None:
     """Train a network and test it.
 
     \b
@@ -92,7 +92,7 @@ def train(stop: StopFlag, /, threads: int | None, quiet: bool, dry_run: bool, **
     from cnnlite.training.progress import Reporter
 
     with distributed.joined() as ranks:
-        options.compute_on(ranks.threads(threads))
+        options.compute_on(workers, ranks.most_workers())
         if dry_run:
             for part in preview(Request(**wishes), stop, offer_download):
                 if ranks.first:
@@ -149,10 +149,10 @@ def _download(root: Path, **wishes: Any) -> None:
 @options.overrides
 @click.option("--steps", type=click.IntRange(2), default=6, show_default=True, help="Number of steps of the run.")
 @options.data
-@options.threads
+@options.workers
 @click.pass_obj
 def verify_resume(
-    stop: StopFlag, /, config: str, overrides: tuple[str, ...], steps: int, data: str | None, threads: int | None
+    stop: StopFlag, /, config: str, overrides: tuple[str, ...], steps: int, data: str | None, workers: int | None
 ) -> None:
     """Interrupt and resume a short run of a config, and compare every bit with an uninterrupted one.
 
@@ -165,7 +165,7 @@ def verify_resume(
     from cnnlite.runs.restore import check_training, load_data
     from cnnlite.tools.verify_resume import verify
 
-    options.compute_on(threads)
+    options.compute_on(workers)
     settings = load_config(config, overrides, data=data)
     check_training(settings)
     say(f"{config}: {verify(settings, load_data(settings), steps, stop)}")

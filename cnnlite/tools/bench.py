@@ -16,6 +16,7 @@ from cnnlite.nn.layers.base import Layer, dotted
 from cnnlite.nn.network import Network
 from cnnlite.runs.restore import check_model
 from cnnlite.runtime import engine, machine
+from cnnlite.training import step as training
 from cnnlite.utils.hints import Override
 from cnnlite.utils.text import aligned, size_text
 from cnnlite.utils.types import Array
@@ -105,15 +106,22 @@ class Step:
         self.x = rng.standard_normal((batch_size, *network.in_shape), network.dtype)
         self.labels = rng.integers(network.out_shape[0], size=batch_size)
         self.count = 0
+        # A small learning rate, so that random labels do not drive weights far.
+        self.step = training.Step(network, self.optimizer, self.loss, self, lambda step: 1e-3)
+
+    def size(self, step: int) -> int:
+        """Number of images in the batch, the same in each step."""
+        return len(self.x)
+
+    def batch(self, step: int, part: slice) -> tuple[Array, Array]:
+        """Return a part of the batch, the same in each step."""
+        return self.x[part], self.labels[part]
 
     def __call__(self) -> float:
         """Make one step, and return the loss before it."""
-        logits = self.network.forward(self.x, training=True, step=self.count)
-        loss, dlogits = self.loss.loss_and_gradient(logits, self.labels)
-        self.network.backward(dlogits)
-        self.optimizer.step(self.count, 1e-3)  # small, so that random labels do not drive weights far
+        outcome = self.step(self.count)
         self.count += 1
-        return loss
+        return outcome.loss
 
     def seconds(self, steps: int) -> list[float]:
         """Make ``steps`` steps, and return their times in seconds."""

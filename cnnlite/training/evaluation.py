@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from cnnlite.nn.network import Network
 from cnnlite.runs.metrics import ConfusionMatrix, Mean
 from cnnlite.runs.restore import load_data, load_network
 from cnnlite.runtime import distributed, engine
+from cnnlite.runtime.team import Team
 from cnnlite.utils.types import Array
 
 BATCH_SIZE = 250
@@ -53,9 +54,29 @@ def evaluate(
     Raises:
         DivergedError: If the loss is not finite.
     """
-    size = network.at_once(BATCH_SIZE)
-    ranks, total = distributed.current(), -(-len(images) // size)
-    first, last = engine.even(total, ranks.size)[ranks.rank]
+    part = evaluate_part(network, images, normalizer, loss, classes, views=views, check=check)
+    return combined(distributed.current().allgather(part), classes)
+
+
+Part: TypeAlias = tuple[list[tuple[float, int]], Array]
+"""Sum of losses and number of images of some batches, and counts as in `Evaluation.confusion`."""
+
+
+def evaluate_part(
+    network: Network,
+    images: Images | Chosen,
+    normalizer: Normalizer,
+    loss: Loss,
+    classes: Sequence[str],
+    *,
+    views: Views = "none",
+    check: Callable[[], None] = lambda: None,
+    workers: Team | None = None,
+) -> Part:
+    """Evaluate the network on the batches that this process computes, of those of all ranks and their ``workers``."""
+    size, ranks, team = network.at_once(BATCH_SIZE), distributed.current(), workers or Team()
+    total, processes = -(-len(images) // size), ranks.size * team.size
+    first, last = engine.even(total, processes)[ranks.rank * team.size + team.index]
     losses: list[tuple[float, int]] = []
     own = ConfusionMatrix(len(classes))
     with np.errstate(all="ignore"):
@@ -65,10 +86,15 @@ def evaluate(
             losses.append((loss.loss_and_gradient(logits, labels)[0] * len(labels), len(labels)))
             own.add(labels, logits.argmax(axis=1))
             check()
-    for _ in range(-(-total // ranks.size) - (last - first)):
+    for _ in range(-(-total // processes) - (last - first)):
         check()  # as often as on the other ranks
+    return losses, own.counts
+
+
+def combined(parts: Sequence[Part], classes: Sequence[str]) -> Evaluation:
+    """Combine the parts of all processes, in the order of the images; see `evaluate`."""
     confusion, mean = ConfusionMatrix(len(classes)), Mean()
-    for found, counts in ranks.allgather((losses, own.counts)):
+    for found, counts in parts:
         confusion.counts += counts
         for batch_loss, count in found:
             mean.add(batch_loss, count)

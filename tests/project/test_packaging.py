@@ -156,7 +156,7 @@ def test_no_imports_go_in_circles() -> None:
     graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
 
 
-def test_only_the_engine_starts_threads() -> None:
+def test_only_the_pool_starts_threads() -> None:
     threads = {"concurrent", "multiprocessing", "threading", "_thread", "asyncio"}
     using = {
         name for name, tree in modules().items() if any(imported.split(".")[0] in threads for imported in imports(tree))
@@ -164,8 +164,9 @@ def test_only_the_engine_starts_threads() -> None:
     others = {
         "cnnlite.utils.signals",
         "cnnlite.data.images",
-    }  # asks in which thread it is; lets threads wait for memory
-    assert using == {"cnnlite.runtime.engine", *others}
+        "cnnlite.runtime.arrays",
+    }  # asks in which thread it is; lets threads wait for memory; has memory of each thread
+    assert using == {"cnnlite.runtime.threads", *others}
     for name in others:
         used = {node.attr for node in ast.walk(modules()[name]) if isinstance(node, ast.Attribute)}
         assert not used & {"Thread", "Timer"}, name

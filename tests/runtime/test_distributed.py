@@ -300,5 +300,6 @@ def test_one_process_is_alone_and_needs_no_mpi(monkeypatch: pytest.MonkeyPatch) 
         assert ranks.size == 1
         assert ranks.first
         assert ranks is distributed.current()
-        assert ranks.begin_batch(7) == slice(0, 7)
+        with ranks.batch(7, lambda own: 4) as which:
+            assert which == slice(0, 7)
         assert ranks.allgather(np.pi) == [np.pi]
