@@ -1,11 +1,13 @@
-"""Commands for configs and their networks, without a run."""
+"""Commands for configs, with their networks and images, without a run."""
 
+from pathlib import Path
 from typing import Any
 
 import click
 
 from cnnlite.cli import options
-from cnnlite.cli.group import cli, complain
+from cnnlite.cli.group import PATH, cli, complain
+from cnnlite.cli.training import offer_download
 from cnnlite.utils.console import say
 
 
@@ -48,6 +50,68 @@ def summary(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
 
     found = summarize(load_config(config, overrides))
     say(json.dumps({"config": config, **found.facts()}) if as_json else found.describe(config))
+
+
+def _png(_: click.Context, __: click.Parameter, value: Path) -> Path:
+    if value.suffix != ".png":
+        raise click.BadParameter(f"{value} should end in .png")
+    return value
+
+
+@cli.command(short_help="Show the images of a training step.")
+@options.config
+@options.overrides
+@click.option("--step", type=click.IntRange(0), default=0, show_default=True, help="Number of the step, from 0.")
+@click.option("--count", type=click.IntRange(1), default=64, show_default=True, help="Largest number of images.")
+@options.data
+@click.option(
+    "--out",
+    type=PATH,
+    metavar="FILE",
+    default=Path("preview.png"),
+    show_default=True,
+    callback=_png,
+    help="PNG file for the images.",
+)
+@click.option("--force", is_flag=True, help="Overwrite FILE if it exists.")
+@options.as_json
+def preview(
+    config: str,
+    overrides: tuple[str, ...],
+    step: int,
+    count: int,
+    data: str | None,
+    out: Path,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Show the images of a training step as the network gets them: augmented, mixed, with their labels.
+
+    They go into a PNG file, and their numbers and labels to stdout. Only the normalization is undone. Training makes
+    the same images, whatever the machine.
+
+    \b
+    Examples:
+      cnnlite preview mine.yaml
+      cnnlite preview small --step 1000 --out step-1000.png
+      cnnlite preview -c small -o data.augment=[trivial_augment_wide] --force
+    """
+    import json
+
+    from cnnlite.config.load import load_config
+    from cnnlite.tools.preview import preview
+    from cnnlite.training.launch import checked_data
+    from cnnlite.utils.console import say
+    from cnnlite.utils.files import refuse_existing, write_files
+    from cnnlite.utils.png import png
+
+    options.compute_on(None)
+    refuse_existing([out], force=force)
+    settings = load_config(config, overrides, data=data)
+    found = preview(settings, checked_data(settings, offer_download), step, count)
+    write_files({out: png(found.sheet())}, force=force)
+    facts = {"config": config, "file": str(out), **found.facts()}
+    say(json.dumps(facts, allow_nan=False) if as_json else f"{found.describe()}\n{out}")
 
 
 @cli.command(short_help="Check gradients against finite differences.")

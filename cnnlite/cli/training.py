@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cnnlite.cli import options
-from cnnlite.cli.group import NAME, PATH, cli, complain
+from cnnlite.cli.group import PATH, cli, complain
 from cnnlite.errors import ConfigError
 from cnnlite.utils.console import say, shell_word
 from cnnlite.utils.signals import StopFlag
@@ -29,14 +29,7 @@ def _duration(_: click.Context, __: click.Parameter, value: str | None) -> float
 
 
 @cli.command(context_settings={"allow_extra_args": True})
-@click.option(
-    "-c",
-    "--config",
-    type=NAME,
-    metavar="FILE|NAME",
-    shell_complete=options.complete_config,
-    help="YAML file, or name of a bundled config.",
-)
+@options.config_option()
 @options.overrides
 @click.option("--epochs", type=float, help="Number of epochs.")
 @click.option(

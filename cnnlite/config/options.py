@@ -48,12 +48,14 @@ def _options_of(cls: Any) -> Mapping[str, Option]:
 
 
 def descriptions_of(cls: type) -> dict[str, str]:
-    """Find the descriptions of options, in the part ``Args:`` of a docstring; its first sentence has an empty name."""
-    text = inspect.getdoc(cls) or ""
-    section = re.split(r"\n(?=\S)", text.partition("Args:\n")[2])[0]
-    entries = re.findall(r"^    (\w+): (.*(?:\n     .*)*)", section, re.MULTILINE)
-    described = {name: re.sub(r"\s+", " ", words).replace("``", "'") for name, words in entries}
-    return {"": text.partition("\n\n")[0].replace("\n", " "), **described}
+    """Find the descriptions of options, in ``Args:`` of a class and its bases; its first sentence has an empty name."""
+    described: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        text = inspect.cleandoc(base.__doc__ or "")
+        section = re.split(r"\n(?=\S)", text.partition("Args:\n")[2])[0]
+        entries = re.findall(r"^    (\w+): (.*(?:\n     .*)*)", section, re.MULTILINE)
+        described |= {name: re.sub(r"\s+", " ", words).replace("``", "'") for name, words in entries}
+    return {**described, "": text.partition("\n\n")[0].replace("\n", " ")}
 
 
 def to_plain(value: Any) -> Any:

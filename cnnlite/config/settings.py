@@ -76,9 +76,9 @@ class DataSettings:
     """Images, their split, and what is done to them.
 
     Args:
-        dataset: cifar10, cifar100, shapes, or folder.
-        root: folder that holds the downloaded datasets, or the pictures; if left out, what the environment variable
-            ``CNNLITE_DATA`` names, or else ``data``.
+        dataset: cifar10, cifar100, shapes, or data of one's own: folder, list, coco, arrays, idx.
+        root: folder that holds the downloaded datasets, or folder or file with data of one's own; if left out, what the
+            environment variable ``CNNLITE_DATA`` names, or else ``data``.
         normalize: subtract the mean and divide by the deviation of each channel, of each value, or do neither.
         augment: random changes to the training images, in this order.
         mix: mix each training image, and its label, with another one of the batch.

@@ -3,8 +3,12 @@
 from cnnlite.data.augment import Transform, transforms
 from cnnlite.data.batches import Batches
 from cnnlite.data.class_table import class_table
-from cnnlite.data.datasets import cifar as _cifar  # registers the sources
+from cnnlite.data.datasets import arrays as _arrays  # registers the sources
+from cnnlite.data.datasets import cifar as _cifar
+from cnnlite.data.datasets import coco as _coco
+from cnnlite.data.datasets import csv_list as _csv_list
 from cnnlite.data.datasets import folder as _folder
+from cnnlite.data.datasets import idx as _idx
 from cnnlite.data.datasets import shapes as _shapes
 from cnnlite.data.datasets.base import Dataset, DatasetMissing, Images, Source, default_root, load_dataset, sources
 from cnnlite.data.fingerprints import Chosen, as_seen, fingerprints, repeated
@@ -35,4 +39,4 @@ __all__ = [
     "views_of",
 ]
 
-del _cifar, _folder, _shapes
+del _arrays, _cifar, _coco, _csv_list, _folder, _idx, _shapes

@@ -30,13 +30,12 @@ def _parts(dataset: Dataset) -> list[tuple[str, Images]]:
 
 
 def _pixels(dataset: Dataset) -> dict[str, Array]:
-    return {part: _of(images) for part, images in _parts(dataset)}
+    return {part: hashed(images.images) for part, images in _parts(dataset)}
 
 
-def _of(images: Images) -> Array:
-    """Hash the pixels of each image to eight bytes of SHA-256."""
-    pixels = images.images
-    found = np.empty(len(images), np.uint64)
+def hashed(pixels: Array) -> Array:
+    """Hash the pixels of each image to eight bytes of SHA-256, uint64 (N,)."""
+    found = np.empty(len(pixels), np.uint64)
 
     def write(start: int, stop: int) -> None:
         for index in range(start, stop):

@@ -8,6 +8,7 @@ from typing import Any
 from cnnlite import __version__
 from cnnlite.config.load import Config, config_from_data
 from cnnlite.data import Dataset, Normalizer, load_dataset
+from cnnlite.data.augment import check_shapes
 from cnnlite.errors import CheckpointError, ConfigError
 from cnnlite.nn.memory import refuse_if_too_large
 from cnnlite.nn.network import Described, Network, check_arrays
@@ -63,10 +64,11 @@ def check_model(config: Config) -> Network | None:
 
 
 def check_training(config: Config) -> Network | None:
-    """Infer a network as `check_model` does, and check that optimizer and batches fit it; ConfigError if not."""
+    """Infer a network as `check_model` does, and check that what trains it fits; ConfigError if not."""
     network = check_model(config)
     if network is not None:
         with config.located():
+            check_shapes(config.data.augment, network.in_shape)
             refuse_small_batches(network.model, config.train.batch_size)
             config.train.optimizer.check(list(network.parameters.values()))
     return network

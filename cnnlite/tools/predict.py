@@ -11,7 +11,8 @@ import numpy as np
 from cnnlite.config.load import Config
 from cnnlite.data import Normalizer, Views
 from cnnlite.data.datasets.base import center
-from cnnlite.data.images import SUFFIXES, Frame, read_pictures
+from cnnlite.data.frames import Frame
+from cnnlite.data.images import SUFFIXES, read_pictures
 from cnnlite.errors import DataError, DivergedError
 from cnnlite.nn.losses import softmax
 from cnnlite.nn.memory import images_at_once
@@ -36,7 +37,8 @@ class Model:
         self.crop = config.data.center_crop
         self.views: Views = config.train.tta
         """Views of each image, whose logits are averaged."""
-        self.frame = config.data.dataset.frame or Frame(network.in_shape[0], network.in_shape[1])
+        height, width, channels = network.in_shape
+        self.frame = config.data.dataset.frame or Frame(height, width, channels=channels)
         """Resizing of pictures of any size to the size of the dataset's images."""
 
     @classmethod
@@ -102,10 +104,10 @@ def predict_files(model: Model, paths: Sequence[Path], top: int) -> Iterator[Pre
     """Predict the ``top`` classes of picture files of any size; a folder stands for the pictures in it.
 
     Raises:
-        DataError: If a folder has no pictures, or the network does not take three channels.
+        DataError: If a folder has no pictures, or the network takes neither colours nor grey.
     """
-    if model.image_shape[2] != 3:
-        raise DataError(f"pictures have 3 channels, but this network takes {model.image_shape[2]}")
+    if model.image_shape[2] not in (1, 3):
+        raise DataError(f"pictures have 3 channels, or 1 if grey, but this network takes {model.image_shape[2]}")
     files = [file for path in paths for file in _files(path)]
     size = images_at_once(_FILES_AT_ONCE, model.image_shape)
     for start in range(0, len(files), size):

@@ -89,6 +89,20 @@ def prepared(
         raise StorageError(f"{reason}; lower train.batch_size ({hint})") from None
 
 
+def batches_of(config: Config, dataset: Dataset) -> Batches:
+    """Make the batches of a training; ConfigError if they do not fit the images."""
+    return Batches(
+        dataset.train,
+        config.train.batch_size,
+        seed=config.seed,
+        transforms=config.data.augment,
+        normalizer=Normalizer.fit(dataset.train.images, config.data.normalize),
+        drop_last=config.data.drop_last,
+        mix=config.data.mix,
+        classes=len(dataset.classes),
+    )
+
+
 class Training:
     """A run in progress: network, optimizer, batches and recorder, and the loop over them."""
 
@@ -101,17 +115,8 @@ class Training:
         self.optimizer = copy.deepcopy(settings.optimizer)
         self.optimizer.bind(list(self.network.parameters.values()))
         self.seen = fingerprints(dataset)
-        self.normalizer = Normalizer.fit(dataset.train.images, config.data.normalize)
-        self.batches = Batches(
-            dataset.train,
-            settings.batch_size,
-            seed=config.seed,
-            transforms=config.data.augment,
-            normalizer=self.normalizer,
-            drop_last=config.data.drop_last,
-            mix=config.data.mix,
-            classes=len(dataset.classes),
-        )
+        self.batches = batches_of(config, dataset)
+        self.normalizer = self.batches.normalizer
         steps_per_epoch = self.batches.steps_per_epoch
         refuse_small_batches(self.network.model, settings.batch_size, self.batches.size(steps_per_epoch - 1))
         self.total_steps = settings.total_steps(steps_per_epoch)

@@ -6,6 +6,8 @@ from typing import Any
 
 from cnnlite import __version__
 from cnnlite.config.load import Config, config_from_data, flatten
+from cnnlite.config.options import options_of
+from cnnlite.data import sources
 from cnnlite.errors import CheckpointError, ConfigError, Problem
 from cnnlite.optim.schedules import schedules
 from cnnlite.runs.checkpoint import Checkpoint
@@ -14,7 +16,7 @@ from cnnlite.training.progress import Reporter
 from cnnlite.utils.hints import Argument
 from cnnlite.utils.printable import one_line
 
-PLACES = ("data.root", "data.dataset.folder.cache")
+PLACES = ("data.root", *(f"data.dataset.{name}.cache" for name in sources if "cache" in options_of(sources[name])))
 MAY_CHANGE = (
     "train.epochs",
     "train.iterations",

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 import cnnlite
 from cnnlite.cli import cli
-from cnnlite.config.load import load_config
+from cnnlite.config.load import config_from_data, load_config
 from cnnlite.config.options import options_of, to_plain
 from cnnlite.config.settings import DataSettings, TrainSettings
 from cnnlite.data import mixings, sources, transforms
@@ -29,6 +29,8 @@ from cnnlite.optim import optimizers
 from cnnlite.optim.averaging import averagings
 from cnnlite.optim.schedules import schedules
 from cnnlite.runs.checkpoint import load_checkpoint
+from cnnlite.runs.restore import load_data
+from cnnlite.training.loop import batches_of
 from cnnlite.utils.registry import Registry
 from tests.support.gradcheck import assert_layer_gradients
 from tests.support.layer_cases import cases_of
@@ -67,9 +69,10 @@ def test_the_table_of_commands_has_all_commands_with_all_their_options() -> None
     assert table.keys() == cli.commands.keys()
     for name, command in cli.commands.items():
         named = set(re.findall(r"`(--?[a-z-]+)`", table[name]))
-        options = [set(option.opts) for option in command.params if isinstance(option, click.Option)]
-        assert all(spellings & named for spellings in options if spellings != {"--debug"}), name
-        assert named <= set().union(*options), name
+        options = [option for option in command.params if isinstance(option, click.Option)]
+        # Those that all commands have, or all with a config, are said once for all of them.
+        assert all(named.intersection(option.opts) for option in options if option.expose_value), name
+        assert named <= set().union(*(option.opts for option in options)), name
 
 
 @pytest.mark.parametrize("text", [text for page in PAGES for text in blocks(page, "yaml")])
@@ -224,6 +227,21 @@ def run(*arguments: object) -> str:
     done = CliRunner().invoke(cli, [str(argument) for argument in arguments], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return done.output
+
+
+def test_the_augmentation_that_a_page_adds_works_on_any_part_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transforms, "_classes", dict(transforms._classes))
+    (code,) = blocks("docs/augmentation.md", "python")
+    exec(compile(code, "augmentation.md", "exec"), {"__name__": "page"})
+    config = config_from_data(yaml.safe_load(TINY.replace("random_crop", "{random_invert: {probability: 0.5}}")))
+    batches = batches_of(config, load_data(config))
+    whole, _ = batches.batch(2)
+    parts = [batches.batch(2, part)[0] for part in (slice(5), slice(5, 6), slice(6, None))]
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
+    before = config_from_data(yaml.safe_load(TINY.replace(", random_crop", "")))
+    images = (batches.normalizer.undo(x) for x in (batches_of(before, load_data(before)).batch(2)[0], whole))
+    inverted = [bool((new == 255 - old).all()) for old, new in zip(*images, strict=True)]
+    assert 0 < sum(inverted) < len(inverted)
 
 
 def test_the_dataset_that_contributing_shows_works(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

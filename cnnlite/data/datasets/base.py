@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal, TypeAlias
 
 import numpy as np
 
-from cnnlite.data.images import Frame
+from cnnlite.data.frames import Frame
 from cnnlite.data.splits import NEVER
 from cnnlite.errors import ConfigError, DataError, Problem
 from cnnlite.runtime import engine
@@ -111,7 +111,10 @@ class Source(ABC):
     @property
     def frame(self) -> Frame | None:
         """Frame that makes other pictures as large as these images; None if only the files tell their size."""
-        return None if self.in_shape is None else Frame(self.in_shape[0], self.in_shape[1])
+        if self.in_shape is None:
+            return None
+        height, width, channels = self.in_shape
+        return Frame(height, width, channels=channels)
 
 
 sources: Registry[Source] = Registry("dataset", Source)  # type: ignore[type-abstract]
@@ -170,6 +173,8 @@ def _split(dataset: Dataset, validation: Validation, seed: int) -> tuple[Images,
             raise _refused(f"fraction {validation} is not in (0, 1)")
         count = round(validation * total) if above is None else int(np.count_nonzero(above < validation))
     most = total - 1 if above is None else int(np.count_nonzero(above < NEVER))
+    if above is not None and 0 < count <= most < total:  # pictures that go together stay so
+        count = int(np.count_nonzero(above < above[total - count - 1]))
     if not 0 < count <= most:
         whose = "" if above is None else ", or a class without any to train on"
         raise _refused(f"{count} of {total} training images leaves none on one side{whose}")

@@ -1,6 +1,6 @@
 """Cache files of uint8 images and their labels, verified and mapped into memory, not read.
 
-A file holds training images, test images (each row an image, height x width x 3 bytes), labels (int64, little
+A file holds training images, test images (each row an image, height x width x channels bytes), labels (int64, little
 endian), facts (UTF-8 JSON), and 48 bytes: the SHA-256 of the facts, their length (uint64), and eight that name the
 format. The facts hold the SHA-256 of the content (`base.digest`).
 """

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeAlias
 
+from cnnlite.data.datasets.listing import counted
 from cnnlite.data.images import SUFFIXES
 from cnnlite.errors import DataError
 from cnnlite.utils.hints import Argument
@@ -90,7 +91,7 @@ class Tree:
         """Describe what was noted, a line for each kind."""
         if self._others:
             kinds = (f"{count:,} {kind}" for kind, count in self._others.most_common())
-            yield f"{_counted(self._others.total(), 'file')} not named like pictures: {_listed(kinds)}"
+            yield f"{counted(self._others.total(), 'file')} not named like pictures: {_listed(kinds)}"
         for what, rest, places in (
             ("picture", "in no folder of a class", self._outside),
             ("folder", "without pictures", self._empty),
@@ -98,7 +99,7 @@ class Tree:
             ("link", "to a folder around it", self._loops),
         ):
             if places:
-                yield f"{_counted(len(places), what)} {rest}: {_listed(places)}"
+                yield f"{counted(len(places), what)} {rest}: {_listed(places)}"
 
 
 def is_broken(entry: os.DirEntry[str]) -> bool:
@@ -113,10 +114,6 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         if entry.is_symlink():
             return False
         raise
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _listed(words: Iterable[str]) -> str:

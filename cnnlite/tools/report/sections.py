@@ -12,6 +12,7 @@ from cnnlite.tools.report.page import Page, cards, figure, grid, note, table
 from cnnlite.tools.report.record import BestNetwork, Record, Seen
 from cnnlite.tools.report.rules import Finding
 from cnnlite.utils.hints import Argument
+from cnnlite.utils.png import png
 from cnnlite.utils.text import duration, percent
 from cnnlite.utils.types import Array
 
@@ -131,10 +132,10 @@ def mistakes(page: Page, seen: Behaviour, images: Images, split: str, classes: S
         true, called = classes[seen.labels[index]], classes[seen.predictions[index]]
         pictures.append(tiles.rgb(images.images[index]))
         alt = f"An image of class {true} that was called {called}"
-        image = page.image(f"mistake-{index}.png", tiles.png(pictures[-1]), alt, keep=False)
+        image = page.image(f"mistake-{index}.png", png(pictures[-1]), alt, keep=False)
         boxes.append(figure(image, f"{true}, called {called} ({seen.confidences[index]:.0%})"))
     page.add(grid(boxes, "tiles"))
-    page.files["mistakes.png"] = tiles.png(tiles.mosaic([tiles.enlarge(picture) for picture in pictures], 6))
+    page.files["mistakes.png"] = png(tiles.mosaic([tiles.enlarge(picture) for picture in pictures], 6))
 
 
 def trust(page: Page, seen: Behaviour) -> None:
@@ -188,7 +189,7 @@ def filters(page: Page, trained: BestNetwork) -> str:
             f"{what}: it is fully connected, so each is as large as the image, a template that the image is compared "
             "with. Without convolution a thing has to stand where the template has it."
         )
-    image = page.image("filters.png", tiles.png(tiles.filters_picture(found)), f"{what} as small colour pictures")
+    image = page.image("filters.png", png(tiles.filters_picture(found)), f"{what} as small colour pictures")
     page.add(figure(image, caption, scrolls=True))
     return ""
 
@@ -213,9 +214,7 @@ def features(page: Page, trained: BestNetwork, seen: Seen) -> str:
             f"{_what_a_layer_sees(number, len(stages))}"
         )
         alt = f"Maps of {len(stage.channels)} channels after {stage.place} for {len(images)} images"
-        image = page.image(
-            f"features-{number + 1}.png", tiles.png(tiles.stage_picture(stage, list(images.images))), alt
-        )
+        image = page.image(f"features-{number + 1}.png", png(tiles.stage_picture(stage, list(images.images))), alt)
         page.add(figure(image, caption, scrolls=True))
     return ""
 
@@ -245,7 +244,7 @@ def occlusion(page: Page, trained: BestNetwork, seen: Seen) -> None:
         found = occlude(trained.network, trained.normalizer(raw[None])[0])
         true, called = trained.classes[label], trained.classes[found.prediction]
         verdict = f"{called}, {found.probability:.0%} sure" + (", rightly" if true == called else f", but it is {true}")
-        picture = tiles.png(tiles.occlusion_picture(raw, found))
+        picture = png(tiles.occlusion_picture(raw, found))
         alt = f"An image of class {true}, and beside it the parts that its prediction needs"
         boxes.append(figure(page.image(f"occlusion-{number}.png", picture, alt), f"{verdict}; {_needs(found.drop)}"))
     page.add(grid(boxes))
