@@ -7,6 +7,7 @@ import click
 from cnnlite.cli import options
 from cnnlite.cli.group import PATH, cli, complain
 from cnnlite.errors import ConfigError
+from cnnlite.utils.console import say
 
 
 @cli.command(short_help="Write an HTML report of a run.")
@@ -28,7 +29,6 @@ def report(run: Path, data: str | None, out: Path | None, force: bool, workers: 
     """
     from cnnlite.tools.report.build import write_report
     from cnnlite.tools.report.record import read_record
-    from cnnlite.utils.console import say
 
     options.compute_on(workers)
     say(str(write_report(read_record(run), out or run / "report", data, complain, force=force)))
@@ -53,7 +53,6 @@ def explain(run: Path | None, data: str | None, workers: int | None, as_json: bo
     from cnnlite.tools.report.explain import describe_rules
     from cnnlite.tools.report.explain import explain as explain_run
     from cnnlite.tools.report.record import read_record
-    from cnnlite.utils.console import say
 
     if run is None or rules:
         if not rules:
@@ -91,7 +90,6 @@ def compare(runs: tuple[Path, ...], out: Path | None, force: bool, as_json: bool
 
     from cnnlite.tools.report.compare import compare as compare_runs
     from cnnlite.tools.report.record import read_record
-    from cnnlite.utils.console import say
 
     if len(runs) < 2:
         raise click.UsageError("name at least two runs, such as runs/small runs/small-2")

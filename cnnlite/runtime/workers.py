@@ -39,6 +39,7 @@ _ROWS, _NUMBERS = 8, 2**16
 """Rows of float64 numbers exchanged at once, and numbers in a row."""
 _ERROR_BYTES = 2**16
 _END = -1
+_KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 _LINE = 8
 """Counters, 8 bytes each, that share a cache line."""
 
@@ -150,7 +151,7 @@ class Workers(Team):
             raise WorkerError(f"worker {self.index} of {self.size} has done something else than the first one")
 
     def _wait(self, place: int, generation: int) -> None:
-        nap, turns, counters = FIRST_NAP, 0, self._counters
+        nap, turns, counters, began = FIRST_NAP, 0, self._counters, time.thread_time()
         while counters[place] < generation:
             turns += 1
             if turns < YIELDS:
@@ -159,6 +160,7 @@ class Workers(Team):
             self.attend()
             time.sleep(nap)
             nap = min(LONGEST_NAP, 1.2 * nap)
+        self.waited += time.thread_time() - began
 
     def attend(self) -> None:
         """Raise what keeps others from coming."""
@@ -280,7 +282,7 @@ class Workers(Team):
     def _prepare(self) -> None:
         if sys.platform == "linux":
             with contextlib.suppress(OSError, AttributeError):
-                ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: no worker outlives the first one
+                ctypes.CDLL(None).prctl(1, _KILL)  # PR_SET_PDEATHSIG: no worker outlives the first one
         if os.getppid() != self._parent:
             os._exit(1)
         for number in SIGNALS:
@@ -329,7 +331,7 @@ class Workers(Team):
     def _kill(self) -> None:
         for process in self.processes:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
+                os.kill(process, _KILL)
 
 
 def _end_of(process: int) -> str | None:
@@ -341,5 +343,5 @@ def _end_of(process: int) -> str | None:
     if not done:
         return None
     code = os.waitstatus_to_exitcode(status)
-    reason = "; was there too little memory?" if code == -signal.SIGKILL else ""
+    reason = "; was there too little memory?" if code == -_KILL else ""
     return f"was killed by {signal.Signals(-code).name}{reason}" if code < 0 else f"ended with exit code {code}"

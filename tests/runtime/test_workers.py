@@ -215,7 +215,8 @@ def test_sums_and_collected_numbers_are_those_of_one(size: int) -> None:
             engine.team().meet()
             shards.add_up(rows, out)
             found = shards.collect(lambda index: index * 0.5, 30)
-        return found.tolist()
+        numbers: list[float] = found.tolist()
+        return numbers
 
     with team(size, add_up) as crew:
         assert crew.call(0, 0) == [0.5 * index for index in range(30)]
