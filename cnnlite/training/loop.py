@@ -135,7 +135,7 @@ class Training:
             averaging=self.averaging,
             others=[self._evaluate_part],
         )
-        self.choice = Choice(self.step, engine.workers())
+        self.choice = Choice(self.step, engine.workers(), engine.most_workers())
 
     @property
     def progress(self) -> Progress:
@@ -196,6 +196,9 @@ class Training:
             for step in range(self.progress.step, end):
                 self._check()
                 found = self.choice(step)
+                if self.choice.message:
+                    self.reporter.line(self.choice.message)
+                    self.choice.message = ""
                 if found.fault:
                     raise self._diverged(found.fault, step)
                 self.recorder.step(found.loss, found.hits, found.images)
