@@ -11,21 +11,33 @@ from cnnlite.data.datasets import folder as _folder
 from cnnlite.data.datasets import idx as _idx
 from cnnlite.data.datasets import long_tail as _long_tail
 from cnnlite.data.datasets import shapes as _shapes
-from cnnlite.data.datasets.base import Dataset, DatasetMissing, Images, Source, default_root, load_dataset, sources
-from cnnlite.data.fingerprints import Chosen, as_seen, fingerprints, repeated
+from cnnlite.data.datasets.base import (
+    Dataset,
+    DatasetMissing,
+    Images,
+    Sliced,
+    Source,
+    default_root,
+    load_dataset,
+    prepare,
+    sources,
+)
+from cnnlite.data.fingerprints import as_seen, fingerprints, repeated, seen
 from cnnlite.data.mix import Mixing, mixings
 from cnnlite.data.normalize import Normalizer
+from cnnlite.data.others import Split, match
 from cnnlite.data.views import Views, views_of
 
 __all__ = [
     "Batches",
-    "Chosen",
     "Dataset",
     "DatasetMissing",
     "Images",
     "Mixing",
     "Normalizer",
+    "Sliced",
     "Source",
+    "Split",
     "Transform",
     "Views",
     "as_seen",
@@ -34,8 +46,11 @@ __all__ = [
     "default_root",
     "fingerprints",
     "load_dataset",
+    "match",
     "mixings",
+    "prepare",
     "repeated",
+    "seen",
     "sources",
     "transforms",
     "views_of",

@@ -11,6 +11,7 @@ from cnnlite import __version__
 from cnnlite.config.load import Config, config_from_data
 from cnnlite.data import Dataset, Normalizer, load_dataset
 from cnnlite.data.augment import check_shapes
+from cnnlite.data.frames import Frame
 from cnnlite.data.sampling import shown_counts
 from cnnlite.errors import CheckpointError, ConfigError
 from cnnlite.nn.losses import Loss
@@ -142,6 +143,12 @@ def load_network(path: Path) -> tuple[Checkpoint, Config, Network, Normalizer, t
         checkpoint = file.read(*_STATE, _AVERAGE, _NORMALIZE, _SEEN)
     network.load_state(averaged_state_of(checkpoint))
     return checkpoint, config, network, _normalizer_of(checkpoint, path), classes
+
+
+def frame_of(config: Config, network: Network) -> Frame:
+    """Return the frame that makes pictures of any size as large as the images that a network was trained on."""
+    height, width, channels = network.in_shape
+    return config.data.dataset.frame or Frame(height, width, channels=channels)
 
 
 def _rebuild(

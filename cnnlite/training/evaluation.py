@@ -9,15 +9,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cnnlite.data import Chosen, Images, Normalizer, Views, as_seen, views_of
+from cnnlite.data import Normalizer, Sliced, Split, Views, as_seen, match, views_of
 from cnnlite.errors import ConfigError, DataError, DivergedError
 from cnnlite.nn.losses import Loss
 from cnnlite.nn.network import Network
 from cnnlite.runs import figures
 from cnnlite.runs.metrics import Mean
-from cnnlite.runs.restore import load_data, load_network, loss_of
+from cnnlite.runs.restore import frame_of, load_network, loss_of
 from cnnlite.runtime import distributed, engine
 from cnnlite.runtime.team import Team
+from cnnlite.training.labelled import find_labelled
 from cnnlite.utils.printable import one_line
 from cnnlite.utils.text import aligned
 from cnnlite.utils.types import Array
@@ -57,7 +58,7 @@ class Evaluation(figures.Figures):
 
 def evaluate(
     network: Network,
-    images: Images | Chosen,
+    images: Sliced,
     normalizer: Normalizer,
     loss: Loss,
     classes: Sequence[str],
@@ -93,7 +94,7 @@ class Part(NamedTuple):
 
 def evaluate_part(
     network: Network,
-    images: Images | Chosen,
+    images: Sliced,
     normalizer: Normalizer,
     loss: Loss,
     classes: Sequence[str],
@@ -159,31 +160,47 @@ def mean_logits(network: Network, images: Array, normalizer: Normalizer, views: 
 
 
 def evaluate_checkpoint(
-    path: Path, split: str, root: str | None = None, views: Views | None = None
+    path: Path,
+    split: Split | None = None,
+    root: str | None = None,
+    views: Views | None = None,
+    kind: str | None = None,
 ) -> tuple[Evaluation, dict[str, Any], list[str]]:
-    """Evaluate a checkpoint on one split of its dataset.
+    """Evaluate a checkpoint on one split of its dataset, or of another.
 
-    ``root`` overrides the folder of the dataset, ``views`` those of the checkpoint's config.
+    ``root`` overrides the folder of the dataset, ``views`` those of the checkpoint's config; what ``root`` holds may
+    be any labelled images, of the dataset called ``kind`` or what it looks like, and is matched by the names of
+    classes. Without ``split``, the test images are taken, or all where nothing divides other images.
 
     Returns:
         The evaluation, the same as an object for JSON, and warnings.
     """
     checkpoint, config, network, normalizer, classes = load_network(path)
-    dataset = load_data(config, root, classes)
-    if dataset.classes != classes or dataset.train.images.shape[1:] != network.in_shape:
-        raise DataError(f"{path}: was trained on other classes or image sizes than {dataset.name} has here")
+    frame = frame_of(config, network)
+    before = checkpoint.part("seen")
+    dataset, is_other = find_labelled(checkpoint, config, classes, frame, root, kind)
     warnings: list[str] = []
-    images: Images | Chosen | None = getattr(dataset, split)
-    if checkpoint.fact("dataset", dict).get("digest") != dataset.digest:
-        images, changes = as_seen(dataset, checkpoint.part("seen"), split)
-        warnings.append(f"the images of {dataset.name} here are not those that {path} was trained on: {changes}")
-    images = split_of(dataset.name, split, images)
+    images: Sliced | None
+    if is_other:
+        matched = match(dataset, split, classes, frame, network.in_shape, before)
+        images, split, of_others, warnings = matched.images, matched.split, matched.facts(), list(matched.warnings())
+    else:
+        images, split, of_others = getattr(dataset, split or "test", None), split or "test", {}
+        if split == "all":
+            raise ConfigError(f"{dataset.name}: the network was trained on some of these images; name one split")
+        if dataset.classes != classes or dataset.train.images.shape[1:] != network.in_shape:
+            raise DataError(f"{path}: was trained on other classes or image sizes than {dataset.name} has here")
+        if checkpoint.fact("dataset", dict).get("digest") != dataset.digest:
+            images, changes = as_seen(dataset, before, split)
+            warnings.append(f"the images of {dataset.name} here are not those that {path} was trained on: {changes}")
+        images = split_of(dataset.name, split, images)
     loss = loss_of(checkpoint, config, len(classes))
     found = evaluate(network, images, normalizer, loss, classes, views=views or config.train.tta)
-    return found, {"checkpoint": str(path), "dataset": dataset.name, "split": split, **found.facts()}, warnings
+    facts = {"checkpoint": str(path), "dataset": dataset.name, "split": split, **of_others, **found.facts()}
+    return found, facts, warnings
 
 
-def split_of(dataset: str, split: str, images: Images | Chosen | None) -> Images | Chosen:
+def split_of(dataset: str, split: str, images: Sliced | None) -> Sliced:
     """Return the images of the split called ``split``; ConfigError if there are none."""
     if images is None or not len(images):
         raise ConfigError(f"{dataset} has no {split} images under the config of this checkpoint (data.validation)")

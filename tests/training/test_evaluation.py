@@ -179,7 +179,7 @@ def test_other_images_are_told_and_other_classes_refused(
     _, _, warnings = evaluate_checkpoint(changed(trained, tmp_path / "a.npz", dataset={"digest": "other"}), "test")
     assert len(warnings) == 1
     other = replace(dataset, classes=(*dataset.classes[1:], "other"))
-    monkeypatch.setattr("cnnlite.training.evaluation.load_data", lambda *_: other)
+    monkeypatch.setattr("cnnlite.training.labelled.load_data", lambda *_: other)
     with pytest.raises(DataError, match="other classes"):
         evaluate_checkpoint(trained, "test")
 

@@ -46,8 +46,8 @@ class LongTail(Source):
             held_out=len(train) * whole.held_out // len(whole.train),
         )
 
-    def reading_only(self, classes: tuple[str, ...]) -> "LongTail":
-        return LongTail(self.of.reading_only(classes), self.factor)
+    def reading_only(self, classes: tuple[str, ...], *, some: bool = False) -> "LongTail":
+        return LongTail(self.of.reading_only(classes, some=some), self.factor)
 
     @property
     def frame(self) -> Frame | None:
