@@ -8,8 +8,8 @@ from typing import Any
 from cnnlite import __version__
 from cnnlite.config.load import Config, config_from_data
 from cnnlite.data import Dataset, Normalizer, load_dataset
-from cnnlite.data.frames import Frame
 from cnnlite.data.augment import check_shapes
+from cnnlite.data.frames import Frame
 from cnnlite.errors import CheckpointError, ConfigError
 from cnnlite.nn.memory import refuse_if_too_large
 from cnnlite.nn.network import Described, Network, check_arrays

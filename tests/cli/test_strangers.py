@@ -118,7 +118,7 @@ def test_resuming_is_training_and_keeps_the_cache_where_the_config_of_the_run_sa
 
 
 def test_classes_are_compared_before_pictures_are_decoded(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cnnlite.data.datasets.folder.read_pictures", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr("cnnlite.data.datasets.pictures.read_pictures", lambda *_: pytest.fail("decoded"))
     fill(here / "private", 3, ("anna", "bert"))
     before = files(here)
     done = run("eval", "mine.npz", "--data", "private")
@@ -152,7 +152,7 @@ def test_a_folder_of_pictures_does_not_say_where_its_cache_goes(here: Path) -> N
 @pytest.fixture
 def forged(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The same where checkpoints of eight numbers want images of 8000 x 8000 pixels."""
-    monkeypatch.setattr("cnnlite.data.datasets.folder.read_pictures", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr("cnnlite.data.datasets.pictures.read_pictures", lambda *_: pytest.fail("decoded"))
     for path in [*here.glob("run/checkpoints/*.npz"), here / "mine.npz"]:
         checkpoint = load_checkpoint(path)
         arrays = {name: array for name, array in checkpoint.arrays.items() if name.startswith("normalize/")}

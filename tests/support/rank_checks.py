@@ -131,7 +131,7 @@ def one_rank_decodes_pictures_for_all(ranks: Communicator) -> None:
 
     root = Path("pictures")
     ranks.broadcast(lambda: str(fill(root)))
-    with mock.patch("cnnlite.data.datasets.folder.read_pictures", wraps=read_pictures) as read:
+    with mock.patch("cnnlite.data.datasets.pictures.read_pictures", wraps=read_pictures) as read:
         digests = ranks.allgather(Folder(8).load(root).digest)
         assert len(set(digests)) == 1
         assert [count > 0 for count in ranks.allgather(read.call_count)] == [True, False, False]
