@@ -2,13 +2,14 @@
 
 from cnnlite.data.augment import Transform, transforms
 from cnnlite.data.batches import Batches
-from cnnlite.data.class_table import class_table
+from cnnlite.data.class_table import class_counts, class_table
 from cnnlite.data.datasets import arrays as _arrays  # registers the sources
 from cnnlite.data.datasets import cifar as _cifar
 from cnnlite.data.datasets import coco as _coco
 from cnnlite.data.datasets import csv_list as _csv_list
 from cnnlite.data.datasets import folder as _folder
 from cnnlite.data.datasets import idx as _idx
+from cnnlite.data.datasets import long_tail as _long_tail
 from cnnlite.data.datasets import shapes as _shapes
 from cnnlite.data.datasets.base import (
     Dataset,
@@ -40,6 +41,7 @@ __all__ = [
     "Transform",
     "Views",
     "as_seen",
+    "class_counts",
     "class_table",
     "default_root",
     "fingerprints",
@@ -54,4 +56,4 @@ __all__ = [
     "views_of",
 ]
 
-del _arrays, _cifar, _coco, _csv_list, _folder, _idx, _shapes
+del _arrays, _cifar, _coco, _csv_list, _folder, _idx, _long_tail, _shapes

@@ -46,6 +46,7 @@ def test_train_ends_with_the_accuracy_and_where_to_look_next() -> None:
     assert result.stdout.endswith(f"\nlook closer: {next_commands}\n")
     assert result.stderr.count("validation loss") == 5
     files = {".lock", "checkpoints", "config.yaml", "environment.json", "log.txt", "metrics.csv", "result.json"}
+    files |= {"predictions.csv"}
     assert {entry.name for entry in Path("runs/tiny").iterdir()} == files
     assert Path("runs/tiny/log.txt").read_text() == result.stderr + result.stdout.splitlines(keepends=True)[0]
 
