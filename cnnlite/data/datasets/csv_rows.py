@@ -48,7 +48,7 @@ class Rows:
                 for row in filter(None, reader):
                     yield reader.line_num, self._values(row, names, places, reader.line_num)
         except UnicodeDecodeError:
-            raise DataError(f"{self.path}: is not UTF-8; save it as such") from None
+            raise DataError(f"{self.path}: is no CSV in UTF-8; save it as one") from None
         except csv.Error as error:
             line = f", line {reader.line_num}" if reader is not None else ""
             raise DataError(f"{self.path}{line}: {error}") from None

@@ -180,7 +180,7 @@ def test_lists_that_are_none_are_refused_in_a_line(content: str, words: str, tmp
 )
 def test_lists_that_are_not_utf_8_are_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(content)
-    with pytest.raises(DataError, match=r"a\.csv: is not UTF-8; save it as such"):
+    with pytest.raises(DataError, match=r"a\.csv: is no CSV in UTF-8; save it as one"):
         PictureList(8).load(tmp_path)
 
 
