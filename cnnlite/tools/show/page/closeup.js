@@ -1,6 +1,7 @@
 // One layer up close: its view, the place that is looked at, and the keys that move it.
 
-import { facts, nodes, source } from "./data.js";
+import { forward } from "./arithmetic.js";
+import { facts, nodes, parameter, size, source } from "./data.js";
 import { fill, make } from "./dom.js";
 import { ends } from "./ends.js";
 import { linear } from "./matrix.js";
@@ -28,25 +29,48 @@ for (const view of ["norm", "activation", "dropout", "scale", "input"]) views[vi
 
 const places = new Map();
 
-/** The place to start at: the middle of the map with the greatest numbers, or the class that the loss is about. */
-function start(node) {
-  const { count, height, width, one } = node.y;
-  const sizes = Array.from({ length: count }, (_, k) => one(k).reduce((sum, number) => sum + Math.abs(number), 0));
-  const k = sizes.indexOf(Math.max(...sizes));
+const ofGreatest = (values) => values.reduce((best, number, index) => (Math.abs(number) > Math.abs(values[best]) ? index : best), 0);
+const sizesOf = ({ count, one }) => Array.from({ length: count }, (_, k) => one(k).reduce((sum, number) => sum + Math.abs(number), 0));
+
+/** The place to start at: where numbers are large, so that there is something to see. */
+function start(node, gradients) {
+  const found = (gradients && node.dy) || node.y;
+  const { height, width } = found;
   const isEnd = node.view === "ends" || node.number === facts.last;
-  const flat = node.view === "linear" || node.view === "ends";
-  const i = isEnd && flat ? facts.target : flat ? k : Math.floor(height / 2);
-  const lively = node.view === "flatten" || node.view === "generic" ? 0 : k;
-  return { k: isEnd && !flat ? facts.target : k, c: node.inputs.length && source(node).y.count > k ? lively : 0, i, j: flat ? 0 : Math.floor(width / 2), row: 0, column: 0, way: "weight" };
+  const k = isEnd ? facts.target : ofGreatest(sizesOf(found));
+  const state = { k, c: 0, i: Math.floor(height / 2), j: Math.floor(width / 2), row: 0, column: 0, way: "weight" };
+  if (gradients) {
+    const at = ofGreatest(found.one(k));
+    Object.assign(state, { i: Math.floor(at / width), j: at % width });
+  }
+  if (node.view === "ends") return { ...state, i: k, j: 0 };
+  if (node.view === "linear") return { ...state, i: k, j: ofGreatest(forward(node, k, 0, 0).parts) };
+  if (node.view === "convolution" && gradients && parameter(node, "dweight")) {
+    const { shape, values } = parameter(node, "dweight");
+    const place = ofGreatest(values.subarray(k * size(shape.slice(1)), (k + 1) * size(shape.slice(1))));
+    const [, inputs, , columns] = shape;
+    const each = size(shape.slice(2));
+    return { ...state, c: Math.floor(place / each) % inputs, row: Math.floor((place % each) / columns), column: place % columns };
+  }
+  if (node.view === "convolution") return { ...state, c: ofGreatest(forward(node, k, state.i, state.j).parts) };
+  if (!node.inputs.length) return { ...state, c: k };
+  const taken = (gradients && source(node).dy) || source(node).y;
+  const moves = ["flatten", "generic"].includes(node.view);
+  const c = moves ? ofGreatest(sizesOf(taken)) : k;
+  const pools = ["max", "average", "mean"].includes(node.view);
+  const shown = node.view === "flatten" || (pools && gradients) ? taken : pools ? found : null;
+  if (!shown) return { ...state, c };
+  const at = ofGreatest(shown.one(c));
+  return { ...state, c, i: Math.floor(at / shown.width), j: at % shown.width };
 }
 
 const ARROWS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 
 export function closeup(node, mode, go) {
-  if (!places.has(node.number)) places.set(node.number, start(node));
-  const state = places.get(node.number);
-  if (node.view === "convolution") state.c = Math.min(state.c, source(node).y.count - 1);
   const gradients = mode === "gradients";
+  const place = `${node.number} ${mode}`;
+  if (!places.has(place)) places.set(place, start(node, gradients));
+  const state = places.get(place);
   const body = make("div", { class: "view" });
   const status = make("p", { class: "status", role: "status" });
   let view = null;

@@ -8,13 +8,25 @@ export function make(tag, properties = {}, ...children) {
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
     else element.setAttribute(name, value === true ? "" : value);
   }
-  element.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  element.append(...present(children));
   return element;
 }
 
+const present = (children) => children.flat().filter((child) => child !== null && child !== undefined && child !== false);
+
 export function fill(element, ...children) {
-  element.replaceChildren(...children.flat().filter((child) => child !== null && child !== undefined));
+  element.replaceChildren(...present(children));
 }
+
+/** A power of ten to give small or large numbers in, so that cells have digits to show: [factor, words]. */
+export function unit(values) {
+  const most = Math.max(0, ...values.map((value) => Math.abs(value ?? 0)));
+  if (most === 0 || (most >= 0.05 && most < 1000)) return [1, ""];
+  const power = Math.floor(Math.log10(most));
+  return [10 ** power, `, in 10${superscript(power)}`];
+}
+
+const superscript = (power) => Array.from(String(power), (letter) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[letter] ?? "⁻").join("");
 
 const minus = (text) => text.replace("e+", "e").replaceAll("-", "−");
 

@@ -19,9 +19,10 @@ export function ends(node, state, change, gradients) {
     ? ["class", "probability p", "target q", "p − q: gradient of the logit", ""]
     : ["class", "logit z", "exp(z − max)", "probability p", "", "target q", "−q · log p"];
   const cell = (number) => make("td", { title: exact(number) }, short(number));
+  const most = Math.max(...order.map((k) => Math.abs(powers[k] / total - q[k])));
   const rows = order.map((k) => {
     const p = powers[k] / total;
-    const share = gradients ? (p - q[k]) / 2 : p;
+    const share = gradients ? (p - q[k]) / most / 2 : p;
     const side = !gradients ? "left: 0" : share < 0 ? "right: 50%" : "left: 50%";
     const end = css(colour(gradients ? Math.sign(share) : 1, gradients ? "gradients" : "values"));
     const bars = make("td", { class: "bars" }, make("span", { class: "bar", style: `${side}; width: ${100 * Math.abs(share)}%; background: ${end}` }));

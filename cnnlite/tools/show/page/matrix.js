@@ -27,7 +27,7 @@ export function linear(node, state, change, gradients) {
   const { values } = parameter(node, "weight");
   const weight = (k, c) => values[k * outputs + c];
   const palette = gradients ? "gradients" : "values";
-  const rows = chooser({ title: node.number === facts.last ? "Class" : "Output", node, count: node.y.count, choose: (k) => change({ i: k }) });
+  const rows = chooser({ title: node.number === facts.last ? "Class" : "Output", node, count: node.y.count, choose: (k) => change({ i: k }), name: (k) => (node.number === facts.last ? facts.classes[k] : String(channel(node, k))) });
   const columns = Math.min(outputs, 64);
   const high = Math.ceil(outputs / columns);
   const flattened = from.view === "flatten" ? source(from) : null;

@@ -42,7 +42,7 @@ function padding({ top_left: [top, left], bottom_right: [bottom, right] }) {
 export const shapeOf = (node) => times(...node.shape.map((side) => whole(side)));
 
 function card(node, mode) {
-  const canvas = make("canvas", { "aria-hidden": "true" });
+  const canvas = make("canvas", { "aria-hidden": "true", height: 40 });
   const more = make("span", { class: "more" });
   const place = node.name ? `layer ${node.name}` : "";
   const element = make(
@@ -74,7 +74,9 @@ function drawCard(node, mode, canvas, more, width) {
     count = paintStrip(canvas, found, palette, { width, side, rows, first: isImage && !gradients && [1, 3].includes(found.count) ? paintImage : null });
   }
   const total = node.shape[node.shape.length - 1];
-  fill(more, count < total ? `${whole(count)} of ${whole(total)}${hidden(node) ? `; ${whole(found.count)} are in this page` : ""}` : "");
+  const what = found.height * found.width > 1 ? "channels" : "numbers";
+  const inside = hidden(node) && count < found.count ? `; ${whole(found.count)} are in this page` : "";
+  fill(more, count < total ? `${whole(count)} of ${whole(total)} ${what}${inside}` : "");
 }
 
 /** Lay out the drawing; `lanes` gets the elements of branches without layers. */

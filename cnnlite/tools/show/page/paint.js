@@ -37,7 +37,7 @@ export const inkOn = (colours) => (light(colours) > 0.179 ? "#000000" : "#ffffff
 
 /** The greatest absolute value, or nearly: a few outliers do not make all others pale. */
 export function scaleOf(values) {
-  if (values.length <= 64) return Math.max(1e-30, ...values.map ? Array.from(values, Math.abs) : []);
+  if (values.length <= 64) return Math.max(1e-30, ...Array.from(values, Math.abs));
   const step = Math.ceil(values.length / 4096);
   const some = [];
   for (let index = 0; index < values.length; index += step) some.push(Math.abs(values[index]));
@@ -76,10 +76,22 @@ export function paintImage(canvas) {
 
 const small = document.createElement("canvas");
 
-/** Paint maps side by side in a canvas of `width` pixels, as many as fit in `rows`; returns how many. */
-export function paintStrip(canvas, found, palette, { width, side, gap = 4, rows = 2, first = null }) {
+/** The greatest side of maps of which `count` fit in a few rows, and how many rows; else of as many as fit. */
+function fitting(count, aspect, { width, side, gap, rows }) {
+  const least = [Math.max(24, side * 0.8), 25, 25];
+  for (let lines = 1; lines <= rows + 1; lines++) {
+    for (let one = side; one >= least[lines - 1]; one--) {
+      if (Math.floor((width + gap) / (one * Math.min(1, aspect) + gap)) * lines >= count) return [one, lines];
+    }
+  }
+  return [Math.min(side, 36), rows];
+}
+
+/** Paint maps side by side in a canvas of `width` pixels, as many as fit; returns how many. */
+export function paintStrip(canvas, found, palette, { width, side: largest, gap = 4, rows: least = 2, first = null }) {
   const ratio = Math.min(2, window.devicePixelRatio || 1);
   const aspect = found.width / found.height;
+  const [side, rows] = fitting(found.count, aspect, { width, side: largest, gap, rows: least });
   const [high, wide] = aspect >= 1 ? [side / aspect, side] : [side, side * aspect];
   const across = Math.max(1, Math.floor((width + gap) / (wide + gap)));
   const count = Math.min(found.count + (first ? 1 : 0), across * rows);

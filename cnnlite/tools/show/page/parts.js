@@ -1,7 +1,7 @@
 // Parts that close-ups are made of: pictures with a window on them, grids of numbers, rows of channels, verdicts.
 
 import { channel } from "./data.js";
-import { exact, fill, make, medium, short } from "./dom.js";
+import { exact, fill, make, medium, short, unit } from "./dom.js";
 import { colour, css, inkOn, paintMap, scaleOf } from "./paint.js";
 
 /** A map as a picture. `pick(i, j)` is called with the place under the pointer; `mark` frames a place. */
@@ -57,18 +57,24 @@ const MOST_NUMBERS = 64;
 /** A grid of numbers on their colours; null is a place in the padding. `pick(row, column)` is called by clicks. */
 export function grid({ title, pick = null }) {
   const heading = make("figcaption", {}, title);
+  let name = title;
   const cells = make("div", { class: "cells" });
   const element = make("figure", { class: "grid" }, heading, cells);
   return {
     element,
-    retitle: (text) => fill(heading, text),
-    paint(values, height, width, { palette = "values", scale = null, chosen = -1, numbers = true } = {}) {
+    retitle: (text) => {
+      name = text;
+    },
+    paint(values, height, width, { palette = "values", scale = null, chosen = -1 } = {}) {
       const known = values.filter((number) => number !== null);
       const most = scale ?? scaleOf(known);
-      const written = numbers && width <= 8 && height * width <= MOST_NUMBERS;
+      const written = width <= 8 && height * width <= MOST_NUMBERS;
+      const [factor, words] = unit(values);
+      fill(heading, name, written ? words : "");
       cells.style.setProperty("--columns", width);
       cells.classList.toggle("dense", !written);
       cells.classList.toggle("wide", width > 5);
+      cells.classList.toggle("narrow", width <= 3);
       fill(
         cells,
         values.map((number, index) => {
@@ -82,7 +88,7 @@ export function grid({ title, pick = null }) {
             "aria-label": pick && `row ${Math.floor(index / width)}, column ${index % width}: ${exact(number ?? 0)}`,
             onclick: pick && (() => pick(Math.floor(index / width), index % width)),
           });
-          if (written) cell.textContent = number === null ? "·" : short(number);
+          if (written) cell.textContent = number === null ? "·" : short(number / factor);
           return cell;
         }),
       );
@@ -90,9 +96,14 @@ export function grid({ title, pick = null }) {
   };
 }
 
+function reveal(button, row) {
+  row.scrollLeft = Math.max(0, button.offsetLeft - row.offsetLeft - row.clientWidth / 2 + button.clientWidth / 2);
+}
+
 /** A row of small pictures to choose from, with bars below them; arrow keys choose when it has the focus. */
-export function chooser({ title, node, count, choose, note = "" }) {
-  const heading = make("h3", {}, title);
+export function chooser({ title, node, count, choose, note = "", name = (k) => String(channel(node, k)) }) {
+  const words = make("span");
+  const heading = make("h3", {}, title, words);
   const row = make("div", { class: "chooser", role: "radiogroup", "aria-label": title });
   const items = Array.from({ length: count }, (_, k) => {
     const canvas = make("canvas", { "aria-hidden": "true" });
@@ -101,7 +112,7 @@ export function chooser({ title, node, count, choose, note = "" }) {
       "button",
       { type: "button", role: "radio", class: "item", onclick: () => choose(k) },
       canvas,
-      make("span", { class: "number" }, String(node ? channel(node, k) : k)),
+      make("span", { class: "number" }, name(k)),
       amount,
     );
     row.append(button);
@@ -127,8 +138,7 @@ export function chooser({ title, node, count, choose, note = "" }) {
         button.setAttribute("aria-checked", String(index === k));
         button.tabIndex = index === k ? 0 : -1;
       });
-      const { button } = items[k];
-      row.scrollLeft = Math.max(0, button.offsetLeft - row.offsetLeft - row.clientWidth / 2 + button.clientWidth / 2);
+      requestAnimationFrame(() => reveal(items[k].button, row));
     },
     paint(draw) {
       items.forEach(({ canvas }, k) => draw(canvas, k));
@@ -136,12 +146,13 @@ export function chooser({ title, node, count, choose, note = "" }) {
     /** Show what each channel adds, as bars and numbers. */
     amounts(values, palette = "values") {
       const scale = scaleOf(values);
-      row.classList.add("counted");
+      const [factor, power] = unit(Array.from(values));
+      fill(words, power);
       items.forEach(({ amount, button }, k) => {
         const share = Math.min(1, Math.abs(values[k]) / scale);
         const end = css(colour(Math.sign(values[k]) * 0.9, palette));
         amount.style.background = `linear-gradient(${end}, ${end}) ${values[k] < 0 ? "100%" : "0"} 100% / ${share * 100}% 4px no-repeat`;
-        amount.textContent = short(values[k]);
+        amount.textContent = short(values[k] / factor);
         button.title = exact(values[k]);
       });
     },
@@ -160,7 +171,7 @@ export function verdict(found, { name = "" } = {}) {
     "p",
     { class: found.agrees ? "verdict agrees" : "verdict differs", "data-name": name },
     make("span", { class: "sign", "aria-hidden": "true" }, found.agrees ? "✓" : "✗"),
-    make("span", {}, "here ", make("output", { class: "value" }, exact(found.value))),
+    make("span", {}, "this page ", make("output", { class: "value" }, exact(found.value))),
     make("span", {}, "NumPy ", make("output", { class: "numpy" }, exact(found.numpy))),
     make("span", { class: "rule" }, `${found.agrees ? "they agree" : "THEY DO NOT AGREE"} — ${rule}`),
   );

@@ -2,7 +2,7 @@
 
 import { forward, functions, pixel, statistics } from "./arithmetic.js";
 import { maps, parameter, source } from "./data.js";
-import { fill, make, medium, percent } from "./dom.js";
+import { fill, make, medium, percent, short } from "./dom.js";
 import { backward, biasGradient, gammaGradient, gathered, returned } from "./gradients.js";
 import { paintImage, scaleOf } from "./paint.js";
 import { chooser, line, picture, verdict } from "./parts.js";
@@ -137,6 +137,11 @@ function curve(node, k, i, j) {
     for (const [name, value] of Object.entries(properties)) element.setAttribute(name, value);
     return element;
   };
+  const text = (at, height, words, anchor) => {
+    const element = draw("text", { class: "tick", x: at, y: height, "text-anchor": anchor });
+    element.textContent = words;
+    return element;
+  };
   const svg = draw("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": `the curve of ${node.kind}, and the point x = ${medium(x)}, y = ${medium(y)} on it` });
   svg.append(
     draw("line", { class: "axis", x1: 0, x2: WIDTH, y1: up(0), y2: up(0) }),
@@ -144,6 +149,9 @@ function curve(node, k, i, j) {
     draw("polyline", { class: "curve", points: points.map(([a, b]) => `${across(a).toFixed(1)},${up(b).toFixed(1)}`).join(" ") }),
     draw("line", { class: "drop", x1: across(x), x2: across(x), y1: up(0), y2: up(y) }),
     draw("line", { class: "drop", x1: across(0), x2: across(x), y1: up(y), y2: up(y) }),
+    text(2, up(0) - 5, short(left), "start"),
+    text(WIDTH - 2, up(0) - 5, `x ${short(right)}`, "end"),
+    text(across(0) + 5, 12, `y ${short(high)}`, "start"),
     draw("circle", { class: "point", cx: across(x), cy: up(y), r: 5 }),
   );
   return svg;

@@ -1,6 +1,6 @@
 // Close-ups of layers with sliding windows: convolutions and poolings, forward and backward.
 
-import { forward, inside, placesOf, weightAt } from "./arithmetic.js";
+import { forward, inside, placesOf, weightAt, winner } from "./arithmetic.js";
 import { channel, consumers, hidden, parameter, source } from "./data.js";
 import { fill, make, medium, whole } from "./dom.js";
 import { backward, biasGradient, gathered, returned, weightGradient, windowsAt } from "./gradients.js";
@@ -200,9 +200,10 @@ export function weightBackward(node, state, change) {
   return {
     element: make("div", {},
       make("p", { class: "lesson" }, "A weight is used at every place of the window: it meets one number of the input each time. Its gradient is the sum, over all places, of that number times the gradient of the output there."),
+      filters.element, inputs.element,
       make("div", { class: "grids" }, ...grids.map((one) => one.element)),
       make("div", { class: "stage three" }, input.element, make("span", { class: "operator" }, "×"), back.element, make("span", { class: "operator" }, "="), product.element),
-      make("section", { class: "numbers" }, sum), filters.element, inputs.element),
+      make("section", { class: "numbers" }, sum)),
     bounds: () => [node.y.height, node.y.width],
     update() {
       const { k, c, i, j, row, column } = state;
@@ -250,7 +251,7 @@ export function pixelBackward(node, state, change) {
   const inputs = pools ? null : chooser({ title: "Input channel", node: from, count: from.y.count, choose: (c) => change({ c }) });
   const back = picture({ title: "gradient of the output", hatched: false });
   const input = picture({ title: "gradient of the input", pick: (i, j) => change({ i, j }) });
-  const grids = (pools ? ["gradients of the windows"] : ["gradients of the outputs", "weights", "products"]).map((title) => grid({ title }));
+  const grids = (pools ? ["what the windows give back", "numbers of the first of these windows"] : ["gradients of the outputs", "weights", "products"]).map((title) => grid({ title }));
   const sum = make("div");
   filters.paint(thumbnails(node.dy, "gradients"));
   const gradients = Float32Array.from({ length: height * width });
@@ -258,9 +259,10 @@ export function pixelBackward(node, state, change) {
   return {
     element: make("div", {},
       make("p", { class: "lesson" }, lessons[node.view]),
+      inputs?.element,
       make("div", { class: "stage" }, input.element, make("div", { class: "arrow", "aria-hidden": "true" }, "←"), back.element),
-      make("section", { class: "numbers" }, make("div", { class: "grids" }, grids.map((one, index) => [index ? make("span", { class: "operator" }, index === 1 ? "×" : "=") : null, one.element]).flat()), sum),
-      filters.element, inputs?.element),
+      make("section", { class: "numbers" }, make("div", { class: "grids" }, grids.flatMap((one, index) => [index && !pools ? make("span", { class: "operator" }, index === 1 ? "×" : "=") : null, one.element])), sum),
+      filters.element),
     bounds: () => [height, width],
     update() {
       const { k, i, j } = state;
@@ -287,6 +289,9 @@ export function pixelBackward(node, state, change) {
       if (pools) {
         const given = covers.map((at, index) => (found?.terms ? (found.terms[index].won ? there[index] : 0) : there[index] / share));
         grids[0].paint(given, ...shape, { palette: "gradients", scale: scaleOf(node.dy.one(k)) });
+        const won = found?.terms && first ? winner(node, k, first.i, first.j) : null;
+        const chosen = won ? won.row * windows.kernel[1] + won.column : -1;
+        if (first) grids[1].paint(windowOf(node, k, first.i, first.j), ...windows.kernel, { chosen, scale: scaleOf(from.y.one(k)) });
       } else {
         const weights = covers.map((at) => weightAt(node, k, c, at.row, at.column));
         grids[0].paint(there, ...shape, { palette: "gradients", scale: scaleOf(node.dy.one(k)) });
@@ -302,7 +307,7 @@ export function pixelBackward(node, state, change) {
           node.rest_back ? { value: found.rest, name: `${whole(hidden(node))} filters that are not in this page, by NumPy` } : null,
           "=", { value: found.value, name: `comes back to row ${i}, column ${j}` },
         ),
-        found && pools && line({ value: found.value, name: `Σ over ${covers.length} ${covers.length === 1 ? "window" : "windows"} with this pixel` }),
+        found && pools && line({ value: found.value, name: `from ${covers.length} ${covers.length === 1 ? "window" : "windows"} with this pixel` }),
         verdict(found, { name: "pixel" }),
         gatheredLine(from, c, i, j),
       );
