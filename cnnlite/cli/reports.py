@@ -73,7 +73,8 @@ def show(
     if image is not None and index is not None:
         raise click.UsageError("name a picture, or the --index of a test image, not both")
     options.compute_on(threads)
-    say(write_show(options.checkpoint_of(checkpoint), out, image=image, index=index or 0, root=data, force=force))
+    checkpoint = options.checkpoint_of(checkpoint)
+    say(write_show(checkpoint, out, image=image, index=index or 0, root=data, force=force, say=complain))
     if open_it and not webbrowser.open(out.resolve().as_uri()):
         complain(f"no browser could be started; open {out} yourself")
 

@@ -31,6 +31,12 @@ def countable(number: float) -> None:
         raise ValueError(f"must be at most 1e12, not {number:g}")
 
 
+def filmable(snapshots: int) -> None:
+    """Check that a film has not more snapshots than anybody would look at."""
+    if snapshots > 100:
+        raise ValueError(f"must be at most 100, not {snapshots:,}")
+
+
 def split_exists(validation: Validation) -> None:
     """Check that ``data.validation`` can be a part of something."""
     if isinstance(validation, float) and not 0 < validation < 1:
@@ -135,6 +141,7 @@ class TrainSettings:
         checkpoint_every: steps, or epochs, between checkpoints.
         patience: validations in a row without a better one after which the training ends early; never if left out. A
             higher accuracy is better, and of equal ones that with the lower loss.
+        snapshots: number of times to keep first filters and some maps, for the film of ``cnnlite show``; at most 100.
         tta: views of each test image, whose logits are averaged: none but itself, mirror, or mirror_translate.
     """
 
@@ -149,6 +156,7 @@ class TrainSettings:
     validate_every: Interval = Interval(1, "epochs")
     checkpoint_every: Interval = Interval(1, "epochs")
     patience: Annotated[int, positive] | None = None
+    snapshots: Annotated[int, positive, filmable] | None = None
     tta: Views = "none"
 
     def __post_init__(self) -> None:

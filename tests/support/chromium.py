@@ -128,13 +128,12 @@ class Chromium:
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 
-    def wait_for(self, script: str, seconds: float = 60) -> Any:
+    def wait_for(self, script: str, seconds: float = 60) -> None:
         """Evaluate a script until its value is true."""
         end = time.monotonic() + seconds
-        while not (value := self.run(script)):
+        while not self.run(f"Boolean({script})"):
             assert time.monotonic() < end, (f"never true: {script}", self.complaints)
             time.sleep(0.02)
-        return value
 
     def press(self, *keys: str) -> None:
         """Press keys one after the other, as the keyboard does."""

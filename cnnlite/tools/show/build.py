@@ -1,18 +1,22 @@
 """Builds the page of a trained network and one image."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from cnnlite.data.datasets.base import center
 from cnnlite.data.images import read_pictures
 from cnnlite.errors import CheckpointError, CnnliteError, ConfigError, DataError
-from cnnlite.runs.checkpoint import open_checkpoint
+from cnnlite.runs.checkpoint import Checkpoint, load_checkpoint, open_checkpoint
+from cnnlite.runs.directory import SNAPSHOTS
 from cnnlite.runs.restore import load_data
 from cnnlite.tools.predict import Model
 from cnnlite.tools.show.collect import Subject, collect
+from cnnlite.tools.show.film import film_facts
 from cnnlite.tools.show.numbers import Numbers
 from cnnlite.tools.show.page import page_html
-from cnnlite.utils.files import refuse_existing, write_files
+from cnnlite.utils.files import is_missing, refuse_existing, write_files
 from cnnlite.utils.hints import Argument
+from cnnlite.utils.text import size_text
 
 
 def write_show(
@@ -23,10 +27,11 @@ def write_show(
     index: int = 0,
     root: str | None = None,
     force: bool = False,
+    say: Callable[[str], None] = print,
 ) -> str:
     """Write the page of ``checkpoint`` and a picture, or the test image ``index``; returns a line about the result.
 
-    ``root`` overrides the folder of the dataset.
+    ``root`` overrides the folder of the dataset; ``say`` is told what is left out.
 
     Raises:
         ConfigError: If ``out`` exists, unless ``force`` allows to replace it, or there is no such image.
@@ -37,20 +42,50 @@ def write_show(
     """
     refuse_existing([out], force=force)
     with open_checkpoint(checkpoint) as file:
-        digest, step = file.meta.get("dataset"), file.meta.get("step")
+        meta = file.meta
+    step, trained_on = meta.get("step"), meta.get("dataset")
     model = Model.load(checkpoint)
-    if not isinstance(digest, dict) or not isinstance(step, int):
-        raise CheckpointError(f"{checkpoint}: does not say what it was trained on")
+    if type(step) is not int or not isinstance(trained_on, dict):
+        raise CheckpointError(f"{checkpoint}: does not say on what it was trained, and for how long")
     if image is not None:
-        subject = _picture(model, image)
+        subject = read_picture(model, image)
     else:
-        subject = _test_image(model, index, root, str(digest.get("digest")))
+        subject = test_image(model, index, root, str(trained_on.get("digest")))
+    snapshots = None
+    try:
+        snapshots = _snapshots(checkpoint)
+    except CheckpointError as error:
+        say(f"left out: the film of the training: {error}")
+    page = show_page(
+        model, subject, step=step, title=_name(checkpoint), checkpoint=checkpoint.name, snapshots=snapshots
+    )
+    content = page.encode()
+    write_files({out: content}, force=force)
+    return f"{out}: {size_text(len(content))}; {subject.source}"
+
+
+def show_page(
+    model: Model,
+    subject: Subject,
+    *,
+    step: int = 0,
+    title: str = "a network",
+    checkpoint: str = "no checkpoint",
+    snapshots: Checkpoint | None = None,
+) -> str:
+    """Return the page of ``model`` at work on ``subject``; DivergedError if its outputs are not finite."""
     numbers = Numbers()
-    name = _name(checkpoint)
     facts = collect(model, subject, step, numbers)
-    facts |= {"title": name, "checkpoint": checkpoint.name, "step": step, "film": None}
-    write_files({out: page_html(f"{name} at work", facts, numbers).encode()}, force=force)
-    return _describe(facts, subject)
+    facts |= {"title": title, "checkpoint": checkpoint, "step": step}
+    facts["film"] = film_facts(snapshots, model.network, numbers) if snapshots else None
+    return page_html(f"{title} at work", facts, numbers)
+
+
+def _snapshots(checkpoint: Path) -> Checkpoint | None:
+    """Load the snapshots of the run that a checkpoint is in; None if it has none."""
+    folder = checkpoint.resolve().parent
+    path = folder.parent / SNAPSHOTS
+    return None if folder.name != "checkpoints" or is_missing(path) else load_checkpoint(path)
 
 
 def _name(checkpoint: Path) -> str:
@@ -59,8 +94,12 @@ def _name(checkpoint: Path) -> str:
     return folder.parent.name if folder.name == "checkpoints" else checkpoint.stem
 
 
-def _picture(model: Model, path: Path) -> Subject:
-    """Read a picture file as `predict` does."""
+def read_picture(model: Model, path: Path) -> Subject:
+    """Read a picture file as `predict` does.
+
+    Raises:
+        DataError: If it cannot be read, or the network takes no colours.
+    """
     if model.image_shape[2] != 3:
         raise DataError(f"pictures have 3 channels, but this network takes {model.image_shape[2]}")
     images, faults = read_pictures([path], model.frame)
@@ -71,8 +110,13 @@ def _picture(model: Model, path: Path) -> Subject:
     return Subject(images[0], None, path.name)
 
 
-def _test_image(model: Model, index: int, root: str | None, digest: str) -> Subject:
-    """Take a test image of the dataset that the network was trained on."""
+def test_image(model: Model, index: int, root: str | None, digest: str) -> Subject:
+    """Take test image ``index`` of the dataset that the network was trained on, which has this ``digest``.
+
+    Raises:
+        ConfigError: If there are not so many.
+        DataError: If the dataset is missing, or another one.
+    """
     try:
         dataset = load_data(model.config, root, model.classes)
     except (CnnliteError, OSError) as error:
@@ -83,7 +127,3 @@ def _test_image(model: Model, index: int, root: str | None, digest: str) -> Subj
         raise ConfigError(f"{Argument('index', str(index))}: there are {len(dataset.test):,} test images, from 0 on")
     source = f"test image {index:,} of {dataset.name}"
     return Subject(dataset.test.images[index], int(dataset.test.labels[index]), source)
-
-
-def _describe(facts: dict[str, object], subject: Subject) -> str:
-    return f"{subject.source}"

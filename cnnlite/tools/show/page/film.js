@@ -1,15 +1,15 @@
 // Training as a film: first filters and a few maps, as they were at some steps, with a slider.
 
 import { array, facts } from "./data.js";
-import { fill, make, percent, whole } from "./dom.js";
+import { fill, make, whole } from "./dom.js";
 import { paintMap, scaleOf } from "./paint.js";
 
 /** The section with the film; null for a run without snapshots. */
 export function film() {
   if (!facts.film) return null;
-  const { steps, filters, maps, accuracy, place } = facts.film;
+  const { steps, filters, maps, place } = facts.film;
   const kernels = array(filters);
-  const pictures = maps === null ? null : array(maps);
+  const pictures = array(maps);
   const title = make("output", { class: "moment" });
   const rows = [make("div", { class: "film-row" }), make("div", { class: "film-row maps" })];
   const slider = make("input", { type: "range", min: 0, max: steps.length - 1, value: steps.length - 1, id: "film", "aria-label": "training step", oninput: () => show() });
@@ -30,8 +30,7 @@ export function film() {
   };
   function show() {
     const moment = Number(slider.value);
-    const known = accuracy?.[moment] ?? null;
-    fill(title, `step ${whole(steps[moment])}${known === null ? "" : `, validation accuracy ${percent(known)}`}`);
+    fill(title, `step ${whole(steps[moment])}`);
     first.forEach((canvas, index) => paintFilter(canvas, one(kernels, moment, index), kernels.shape.slice(2)));
     second.forEach((canvas, index) => {
       const values = one(pictures, moment, index);
@@ -57,7 +56,7 @@ export function film() {
   }
   return {
     element: make("section", { class: "film" }, make("h2", {}, "Training as a film"),
-      make("p", { class: "soft" }, `The filters of the first layer (${place}), and below them maps of one fixed image, from the first step to the last.`),
+      make("p", { class: "soft" }, `${kernels ? `The filters of the first layer (${place})` : ""}${kernels && pictures ? ", and below them " : ""}${pictures ? "some maps of one fixed image" : ""}, from before the first step to the end.`),
       make("div", { class: "controls" }, play, slider, title), ...rows),
     repaint: show,
   };

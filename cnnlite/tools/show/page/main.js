@@ -61,7 +61,6 @@ function recolour() {
 
 function render() {
   const before = place;
-  const first = shown === null;
   const held = document.activeElement?.closest(".modes") ? place.mode : null;
   shown?.close();
   place = read();
@@ -80,7 +79,8 @@ function render() {
     card?.focus({ preventScroll: true });
     card?.scrollIntoView({ block: "center" });
   }
-  if (first) document.documentElement.dataset.ready = "true";
+  document.documentElement.dataset.place = inside ? address(place).slice(2) : "";
+  document.documentElement.dataset.ready = "true";
 }
 
 function foot() {
