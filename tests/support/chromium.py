@@ -147,7 +147,8 @@ class Chromium:
     def click(self, script: str, across: float = 0.5, down: float = 0.5, *, touch: bool = False) -> None:
         """Click, or tap, into the element that a script finds, at this part of its width and height."""
         box = self.run(
-            f"(() => {{ const e = {script}; e.scrollIntoView({{block: 'center', inline: 'center'}}); "
+            f"(async () => {{ const e = {script}; e.scrollIntoView({{block: 'center', inline: 'center'}}); "
+            "await new Promise(requestAnimationFrame); await new Promise(requestAnimationFrame); "
             "const b = e.getBoundingClientRect(); return [b.left, b.top, b.width, b.height]; })()"
         )
         x, y = box[0] + across * box[2], box[1] + down * box[3]

@@ -12,6 +12,7 @@ from cnnlite.config.load import Config, config_from_data
 from cnnlite.data import Dataset, Normalizer
 from cnnlite.errors import CheckpointError, ConfigError
 from cnnlite.nn.filters import first_filters
+from cnnlite.nn.layers.base import Context
 from cnnlite.nn.network import Network
 from cnnlite.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from cnnlite.training.film import Film, moments
@@ -57,16 +58,8 @@ def test_snapshots_are_of_the_network_as_it_was(whole: Path, filmed: Config, dat
     fresh.load_state({name: array for name, array in last.items() if name.startswith(("param/", "buffer/"))})
     assert dataset.validation is not None
     x = Normalizer.from_state(last)(dataset.validation.images[:1])
-    expected = np.maximum(0, 0) + fresh.model.children["1"].forward(
-        fresh.model.children["0"].forward(x, _evaluation()), _evaluation()
-    )
+    expected = fresh.model.children["1"].forward(fresh.model.children["0"].forward(x, Context()), Context())
     np.testing.assert_allclose(found["maps"][-1], expected[0].transpose(2, 0, 1), rtol=1e-5)
-
-
-def _evaluation() -> Any:
-    from cnnlite.nn.layers.base import Context
-
-    return Context()
 
 
 def test_a_film_changes_no_bit_of_the_training(whole: Path, dataset: Dataset, tmp_path: Path) -> None:
@@ -145,11 +138,14 @@ def network_of(model: list[Any], in_shape: tuple[int, ...] = (16, 16, 3)) -> Net
     ("model", "expected"),
     [
         (["flatten", {"linear": {"out_features": 40}}], {"filters": (1, 32, 16, 16, 3)}),
-        ([{"conv2d": {"out_channels": 20, "kernel_size": 3}}, "relu"], {"filters": (1, 20, 3, 3, 3), "maps": (1, 8, 14, 14)}),
+        (
+            [{"conv2d": {"out_channels": 20, "kernel_size": 3}}, "relu"],
+            {"filters": (1, 20, 3, 3, 3), "maps": (1, 8, 14, 14)},
+        ),
         ([{"conv2d": {"out_channels": 4, "kernel_size": 1}}], {"filters": (1, 4, 1, 1, 3), "maps": (1, 4, 16, 16)}),
         (["global_avg_pool2d", {"linear": {"out_features": 2}}], {}),
     ],
-)  # fmt: skip
+)
 def test_networks_of_all_kinds_have_what_there_is_to_see(model: list[Any], expected: dict[str, Any]) -> None:
     film = Film(2, 10, network_of(model), np.ones((1, 16, 16, 3), np.float32))
     film.take(0)

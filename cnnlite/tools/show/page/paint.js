@@ -87,40 +87,45 @@ function fitting(count, aspect, { width, side, gap, rows }) {
   return [Math.min(side, 36), rows];
 }
 
-/** Paint maps side by side in a canvas of `width` pixels, as many as fit; returns how many. */
-export function paintStrip(canvas, found, palette, { width, side: largest, gap = 4, rows: least = 2, first = null }) {
-  const ratio = Math.min(2, window.devicePixelRatio || 1);
+/** How maps lie side by side in a strip of `width` pixels: their size, how many in a row, how many in all. */
+export function stripOf(found, { width, side: largest, gap = 4, rows: least = 2, before = 0 }) {
   const aspect = found.width / found.height;
-  const [side, rows] = fitting(found.count, aspect, { width, side: largest, gap, rows: least });
+  const [side, rows] = fitting(found.count + before, aspect, { width, side: largest, gap, rows: least });
   const [high, wide] = aspect >= 1 ? [side / aspect, side] : [side, side * aspect];
   const across = Math.max(1, Math.floor((width + gap) / (wide + gap)));
-  const count = Math.min(found.count + (first ? 1 : 0), across * rows);
-  const used = Math.ceil(count / across);
+  const count = Math.min(found.count + before, across * rows);
+  return { width, high, wide, gap, across, count, before, height: Math.ceil(count / across) * (high + gap) - gap };
+}
+
+/** Paint maps as `stripOf` lays them out; `first` paints what comes before them. */
+export function paintStrip(canvas, found, palette, { width, high, wide, gap, across, count, before, height }, first) {
+  const ratio = Math.min(2, window.devicePixelRatio || 1);
   canvas.width = Math.round(width * ratio);
-  canvas.height = Math.round((used * (high + gap) - gap) * ratio);
-  canvas.style.height = `${used * (high + gap) - gap}px`;
+  canvas.height = Math.round(height * ratio);
   const context = canvas.getContext("2d");
   context.imageSmoothingEnabled = false;
   context.scale(ratio, ratio);
   const scale = scaleOf(found.values);
   for (let index = 0; index < count; index++) {
-    const x = (index % across) * (wide + gap);
-    const y = Math.floor(index / across) * (high + gap);
-    if (first && index === 0) first(small);
-    else paintMap(small, found.one(index - (first ? 1 : 0)), found.height, found.width, scale, palette);
-    context.drawImage(small, x, y, wide, high);
+    if (index < before) first(small);
+    else paintMap(small, found.one(index - before), found.height, found.width, scale, palette);
+    context.drawImage(small, (index % across) * (wide + gap), Math.floor(index / across) * (high + gap), wide, high);
   }
-  return count - (first ? 1 : 0);
 }
 
+/** How many features are shown as bars in so many pixels. */
+export const barsIn = (values, width) => Math.min(values.length, Math.floor(width / 3));
+
+export const BARS = 34; // pixels that bars are high
+
 /** Paint features as a row of bars, above and below a line. */
-export function paintBars(canvas, values, palette, { width, high = 34 }) {
+export function paintBars(canvas, values, palette, width) {
   const ratio = Math.min(2, window.devicePixelRatio || 1);
-  const count = Math.min(values.length, Math.floor(width / 3));
+  const count = barsIn(values, width);
   const wide = Math.min(14, width / count);
+  const high = BARS;
   canvas.width = Math.round(width * ratio);
   canvas.height = Math.round(high * ratio);
-  canvas.style.height = `${high}px`;
   const context = canvas.getContext("2d");
   context.scale(ratio, ratio);
   const scale = scaleOf(values);
@@ -130,5 +135,4 @@ export function paintBars(canvas, values, palette, { width, high = 34 }) {
     const height = Math.max(0.5, (Math.abs(share) * high) / 2);
     context.fillRect(index * wide, share < 0 ? high / 2 : high / 2 - height, Math.max(1, wide - 1), height);
   }
-  return count;
 }

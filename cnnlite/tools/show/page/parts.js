@@ -25,7 +25,10 @@ export function picture({ title, label, pick = null, hatched = false }) {
   return {
     element,
     frame,
-    retitle: (text) => fill(heading, text),
+    retitle(text) {
+      fill(heading, text);
+      canvas.setAttribute("aria-label", text);
+    },
     paint(values, height, width, { palette = "values", pad = [0, 0, 0, 0], scale = scaleOf(values) } = {}) {
       paintMap(canvas, values, height, width, scale, palette, pad);
       const ratio = canvas.width / canvas.height;
