@@ -83,7 +83,12 @@ function linear(node, k) {
   const bias = value(node, "bias", k);
   const count = source(node).shape[0] + 2;
   const size = sizes + others.size + Math.abs(bias);
-  return check(products + others.sum + bias, node.y.at(k, 0, 0), count, size, { parts, products, rest: others.sum, bias });
+  return check(products + others.sum + bias, node.y.at(k, 0, 0), count, size, {
+    parts,
+    products,
+    rest: others.sum,
+    bias,
+  });
 }
 
 /** Mean, variance, gamma and beta of a channel, and what follows from them. */

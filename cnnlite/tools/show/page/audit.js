@@ -35,7 +35,8 @@ function* parameters(node) {
     for (let k = 0; k < filters; k++) {
       for (let c = 0; c < inputs; c++) {
         for (let row = 0; row < height; row++) {
-          for (let column = 0; column < width; column++) yield [node, "gradient of a weight", weightGradient(node, k, c, row, column)];
+          for (let column = 0; column < width; column++)
+            yield [node, "gradient of a weight", weightGradient(node, k, c, row, column)];
         }
       }
     }

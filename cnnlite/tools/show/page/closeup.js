@@ -1,14 +1,16 @@
 // One layer up close: its view, the place that is looked at, and the keys that move it.
 
 import { forward } from "./arithmetic.js";
+import { convolutionForward } from "./convolution.js";
 import { facts, nodes, parameter, size, source } from "./data.js";
 import { fill, make } from "./dom.js";
 import { ends } from "./ends.js";
 import { linear } from "./matrix.js";
 import { about, shapeOf } from "./overview.js";
 import { pointwise } from "./pointwise.js";
+import { pixelBackward, weightBackward } from "./returns.js";
 import { flatten, generic, join } from "./shapes.js";
-import { convolutionForward, pixelBackward, poolForward, weightBackward } from "./windows.js";
+import { poolForward } from "./windows.js";
 
 const views = {
   convolution: (node, state, change, gradients) => {
@@ -29,8 +31,10 @@ for (const view of ["norm", "activation", "dropout", "scale", "input"]) views[vi
 
 const places = new Map();
 
-const ofGreatest = (values) => values.reduce((best, number, index) => (Math.abs(number) > Math.abs(values[best]) ? index : best), 0);
-const sizesOf = ({ count, one }) => Array.from({ length: count }, (_, k) => one(k).reduce((sum, number) => sum + Math.abs(number), 0));
+const ofGreatest = (values) =>
+  values.reduce((best, number, index) => (Math.abs(number) > Math.abs(values[best]) ? index : best), 0);
+const sizesOf = ({ count, one }) =>
+  Array.from({ length: count }, (_, k) => one(k).reduce((sum, number) => sum + Math.abs(number), 0));
 
 /** The place to start at: where numbers are large, so that there is something to see. */
 function start(node, gradients) {
@@ -50,7 +54,12 @@ function start(node, gradients) {
     const place = ofGreatest(values.subarray(k * size(shape.slice(1)), (k + 1) * size(shape.slice(1))));
     const [, inputs, , columns] = shape;
     const each = size(shape.slice(2));
-    return { ...state, c: Math.floor(place / each) % inputs, row: Math.floor((place % each) / columns), column: place % columns };
+    return {
+      ...state,
+      c: Math.floor(place / each) % inputs,
+      row: Math.floor((place % each) / columns),
+      column: place % columns,
+    };
   }
   if (node.view === "convolution") return { ...state, c: ofGreatest(forward(node, k, state.i, state.j).parts) };
   if (!node.inputs.length) return { ...state, c: k };
@@ -94,7 +103,12 @@ export function closeup(node, mode, go) {
 
   function build() {
     if (gradients && !["ends", "input", "sum", "concat", "generic", "flatten"].includes(node.view) && !node.dy) {
-      view = { element: make("p", {}, "No gradient of the loss reaches this layer."), bounds: () => [1, 1], update: () => {}, say: () => "" };
+      view = {
+        element: make("p", {}, "No gradient of the loss reaches this layer."),
+        bounds: () => [1, 1],
+        update: () => {},
+        say: () => "",
+      };
     } else view = views[node.view](node, state, change, gradients);
     clamp();
     fill(body, gradients && node.view === "convolution" && node.dy ? ways() : null, view.element);
@@ -103,13 +117,28 @@ export function closeup(node, mode, go) {
   }
 
   function ways() {
-    const one = (way, name) => make("button", { type: "button", "aria-pressed": String(state.way === way), onclick: () => change({ way }) }, name);
-    return make("div", { class: "ways", role: "group", "aria-label": "gradient of" }, "The gradient of ", one("weight", "a weight"), one("pixel", "an input pixel"));
+    const one = (way, name) =>
+      make(
+        "button",
+        { type: "button", "aria-pressed": String(state.way === way), onclick: () => change({ way }) },
+        name,
+      );
+    return make(
+      "div",
+      { class: "ways", role: "group", "aria-label": "gradient of" },
+      "The gradient of ",
+      one("weight", "a weight"),
+      one("pixel", "an input pixel"),
+    );
   }
 
   function move(down, right) {
     const [height, width] = view.bounds();
-    if (height * width > 1) return change({ i: Math.max(0, Math.min(height - 1, state.i + down)), j: Math.max(0, Math.min(width - 1, state.j + right)) });
+    if (height * width > 1)
+      return change({
+        i: Math.max(0, Math.min(height - 1, state.i + down)),
+        j: Math.max(0, Math.min(width - 1, state.j + right)),
+      });
     return other(down + right);
   }
 
@@ -117,7 +146,9 @@ export function closeup(node, mode, go) {
     const count = node.view === "flatten" ? source(node).y.count : node.y.count;
     const name = node.view === "flatten" ? "c" : node.view === "linear" || node.view === "ends" ? "i" : "k";
     const next = (state[name] + step + count) % count;
-    return change(name === "k" && ["max", "average", "mean"].includes(node.view) ? { k: next, c: next } : { [name]: next });
+    return change(
+      name === "k" && ["max", "average", "mean"].includes(node.view) ? { k: next, c: next } : { [name]: next },
+    );
   }
 
   /** The next place in reading order; returns false at the end. */
@@ -159,17 +190,48 @@ export function closeup(node, mode, go) {
     return true;
   }
 
-  const title = make("h1", { tabindex: "-1" }, node.kind === "input" ? "image" : node.kind, node.name ? make("span", { class: "place" }, ` layer ${node.name}`) : null);
-  const step = (number, label, sign) => make("button", { type: "button", disabled: !nodes[number], "aria-label": label, onclick: () => go(number) }, sign);
-  const from = node.inputs.length ? `${[...new Set(node.inputs)].map((number) => nodes[number].shape.join(" × ")).join(" and ")} → ` : "";
-  const element = make("main", { class: "closeup" },
-    make("div", { class: "bar-top" },
+  const title = make(
+    "h1",
+    { tabindex: "-1" },
+    node.kind === "input" ? "image" : node.kind,
+    node.name ? make("span", { class: "place" }, ` layer ${node.name}`) : null,
+  );
+  const step = (number, label, sign) =>
+    make("button", { type: "button", disabled: !nodes[number], "aria-label": label, onclick: () => go(number) }, sign);
+  const from = node.inputs.length
+    ? `${[...new Set(node.inputs)].map((number) => nodes[number].shape.join(" × ")).join(" and ")} → `
+    : "";
+  const element = make(
+    "main",
+    { class: "closeup" },
+    make(
+      "div",
+      { class: "bar-top" },
       make("button", { type: "button", class: "back", onclick: () => go(null) }, "‹ all layers"),
-      step(node.number - 1, "the layer before", "↑"), step(node.number + 1, "the next layer", "↓"), play),
+      step(node.number - 1, "the layer before", "↑"),
+      step(node.number + 1, "the next layer", "↓"),
+      play,
+    ),
     title,
-    make("p", { class: "soft" }, `${from}${shapeOf(node)}${about(node) ? ` · ${about(node)}` : ""}${node.path ? ` · ${node.path}` : ""}`),
-    body, status,
-    make("p", { class: "keys" }, "Keys: arrows move, Home and End go to the corners, ", make("kbd", {}, "["), " and ", make("kbd", {}, "]"), " change the channel, the space bar slides, Page Up and Page Down go to other layers, ", make("kbd", {}, "g"), " switches to gradients and back, Esc leaves."));
+    make(
+      "p",
+      { class: "soft" },
+      `${from}${shapeOf(node)}${about(node) ? ` · ${about(node)}` : ""}${node.path ? ` · ${node.path}` : ""}`,
+    ),
+    body,
+    status,
+    make(
+      "p",
+      { class: "keys" },
+      "Keys: arrows move, Home and End go to the corners, ",
+      make("kbd", {}, "["),
+      " and ",
+      make("kbd", {}, "]"),
+      " change the channel, the space bar slides, Page Up and Page Down go to other layers, ",
+      make("kbd", {}, "g"),
+      " switches to gradients and back, Esc leaves.",
+    ),
+  );
   build();
   return { element, title, key, repaint: build, close: stop };
 }

@@ -12,7 +12,8 @@ export function make(tag, properties = {}, ...children) {
   return element;
 }
 
-const present = (children) => children.flat().filter((child) => child !== null && child !== undefined && child !== false);
+const present = (children) =>
+  children.flat().filter((child) => child !== null && child !== undefined && child !== false);
 
 export function fill(element, ...children) {
   element.replaceChildren(...present(children));

@@ -25,11 +25,27 @@ export function ends(node, state, change, gradients) {
     const share = gradients ? (p - q[k]) / most / 2 : p;
     const side = !gradients ? "left: 0" : share < 0 ? "right: 50%" : "left: 50%";
     const end = css(colour(gradients ? Math.sign(share) : 1, gradients ? "gradients" : "values"));
-    const bars = make("td", { class: "bars" }, make("span", { class: "bar", style: `${side}; width: ${100 * Math.abs(share)}%; background: ${end}` }));
-    const name = make("th", { scope: "row" }, make("button", { type: "button", onclick: () => change({ i: k }) }, facts.classes[k]), k === facts.label ? make("span", { class: "tag" }, "label") : null);
+    const bars = make(
+      "td",
+      { class: "bars" },
+      make("span", { class: "bar", style: `${side}; width: ${100 * Math.abs(share)}%; background: ${end}` }),
+    );
+    const name = make(
+      "th",
+      { scope: "row" },
+      make("button", { type: "button", onclick: () => change({ i: k }) }, facts.classes[k]),
+      k === facts.label ? make("span", { class: "tag" }, "label") : null,
+    );
     const cells = gradients
       ? [cell(p), cell(q[k]), cell(p - q[k]), bars]
-      : [cell(logits[k]), cell(powers[k]), make("td", { title: exact(p) }, percent(p)), bars, cell(q[k]), cell(q[k] ? -q[k] * logs[k] : 0)];
+      : [
+          cell(logits[k]),
+          cell(powers[k]),
+          make("td", { title: exact(p) }, percent(p)),
+          bars,
+          cell(q[k]),
+          cell(q[k] ? -q[k] * logs[k] : 0),
+        ];
     const row = make("tr", {}, name, ...cells);
     body.append(row);
     return [k, row];
@@ -38,13 +54,45 @@ export function ends(node, state, change, gradients) {
   const lesson = gradients
     ? "Here the way back begins. The gradient of cross-entropy for a logit is simply the probability that the network gave, minus the one it should have given."
     : "Softmax turns logits into probabilities: exponentials, divided by their sum. The loss is large where the probability of the right class is small.";
-  const unlabelled = facts.label === null ? ` The picture has no label: its loss is that of the most probable class, ${facts.classes[facts.target]}.` : "";
-  const smoothing = facts.smoothing ? ` The target is smoothed: ${medium(facts.smoothing)} of it is shared by all classes.` : "";
+  const unlabelled =
+    facts.label === null
+      ? ` The picture has no label: its loss is that of the most probable class, ${facts.classes[facts.target]}.`
+      : "";
+  const smoothing = facts.smoothing
+    ? ` The target is smoothed: ${medium(facts.smoothing)} of it is shared by all classes.`
+    : "";
   return {
-    element: make("div", {}, make("p", { class: "lesson" }, lesson + unlabelled + (known ? smoothing : "")),
-      known ? null : make("p", { class: "note" }, "The loss of this network is not plain cross-entropy: the page shows its value and its gradients, and recomputes the probabilities alone."),
-      make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "classes" }, make("table", { class: "classes" }, make("thead", {}, make("tr", {}, heads.map((head) => make("th", { scope: "col" }, head)))), body)),
-      make("section", { class: "numbers" }, sum)),
+    element: make(
+      "div",
+      {},
+      make("p", { class: "lesson" }, lesson + unlabelled + (known ? smoothing : "")),
+      known
+        ? null
+        : make(
+            "p",
+            { class: "note" },
+            "The loss of this network is not plain cross-entropy: the page shows its value and its gradients, and recomputes the probabilities alone.",
+          ),
+      make(
+        "div",
+        { class: "scroll", tabindex: "0", role: "region", "aria-label": "classes" },
+        make(
+          "table",
+          { class: "classes" },
+          make(
+            "thead",
+            {},
+            make(
+              "tr",
+              {},
+              heads.map((head) => make("th", { scope: "col" }, head)),
+            ),
+          ),
+          body,
+        ),
+      ),
+      make("section", { class: "numbers" }, sum),
+    ),
     bounds: () => [facts.classes.length, 1],
     update() {
       const { i: k } = state;
@@ -53,15 +101,37 @@ export function ends(node, state, change, gradients) {
       const last = nodes[facts.last];
       if (gradients) {
         const found = known ? logit(k) : null;
-        fill(sum, known ? line({ value: p, name: `p of ${facts.classes[k]}` }, "−", { value: q[k], name: "q" }, "=", { value: p - q[k], name: "gradient of the logit" }) : line({ value: last.dy?.values[k] ?? 0, name: "gradient of the logit" }), verdict(found, { name: "logit" }));
+        fill(
+          sum,
+          known
+            ? line({ value: p, name: `p of ${facts.classes[k]}` }, "−", { value: q[k], name: "q" }, "=", {
+                value: p - q[k],
+                name: "gradient of the logit",
+              })
+            : line({ value: last.dy?.values[k] ?? 0, name: "gradient of the logit" }),
+          verdict(found, { name: "logit" }),
+        );
         return;
       }
-      fill(sum,
-        line("exp(", { value: logits[k], name: `logit of ${facts.classes[k]}` }, "−", { value: greatest, name: "greatest logit" }, ") /", { value: total, name: "Σ of all exponentials" }, "=", { value: p, name: "probability" }),
+      fill(
+        sum,
+        line(
+          "exp(",
+          { value: logits[k], name: `logit of ${facts.classes[k]}` },
+          "−",
+          { value: greatest, name: "greatest logit" },
+          ") /",
+          { value: total, name: "Σ of all exponentials" },
+          "=",
+          { value: p, name: "probability" },
+        ),
         verdict(forward(node, k, 0, 0), { name: "forward" }),
         make("h3", {}, "The loss"),
-        known ? line({ value: whole.value, name: "Σ −q · log p" }) : line({ value: facts.loss, name: "loss, by NumPy" }),
-        verdict(whole, { name: "loss" }));
+        known
+          ? line({ value: whole.value, name: "Σ −q · log p" })
+          : line({ value: facts.loss, name: "loss, by NumPy" }),
+        verdict(whole, { name: "loss" }),
+      );
     },
     say: () => `${facts.classes[state.i]}: ${percent(powers[state.i] / total)}`,
   };

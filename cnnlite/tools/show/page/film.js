@@ -12,7 +12,15 @@ export function film() {
   const pictures = array(maps);
   const title = make("output", { class: "moment" });
   const rows = [make("div", { class: "film-row" }), make("div", { class: "film-row maps" })];
-  const slider = make("input", { type: "range", min: 0, max: steps.length - 1, value: steps.length - 1, id: "film", "aria-label": "training step", oninput: () => show() });
+  const slider = make("input", {
+    type: "range",
+    min: 0,
+    max: steps.length - 1,
+    value: steps.length - 1,
+    id: "film",
+    "aria-label": "training step",
+    oninput: () => show(),
+  });
   const canvases = (found, row) => {
     if (!found) return [];
     return Array.from({ length: found.shape[1] }, () => {
@@ -31,33 +39,51 @@ export function film() {
   function show() {
     const moment = Number(slider.value);
     fill(title, `step ${whole(steps[moment])}`);
-    first.forEach((canvas, index) => paintFilter(canvas, one(kernels, moment, index), kernels.shape.slice(2)));
+    first.forEach((canvas, index) => {
+      paintFilter(canvas, one(kernels, moment, index), kernels.shape.slice(2));
+    });
     second.forEach((canvas, index) => {
       const values = one(pictures, moment, index);
       paintMap(canvas, values, pictures.shape[2], pictures.shape[3], scaleOf(values), "values");
     });
   }
   let timer = 0;
-  const play = make("button", { type: "button", onclick: () => {
-    if (timer) return stop();
-    if (Number(slider.value) === steps.length - 1) slider.value = 0;
-    play.textContent = "stop";
-    timer = setInterval(() => {
-      slider.value = Number(slider.value) + 1;
-      show();
-      if (Number(slider.value) === steps.length - 1) stop();
-    }, 350);
-    return show();
-  } }, "play");
+  const play = make(
+    "button",
+    {
+      type: "button",
+      onclick: () => {
+        if (timer) return stop();
+        if (Number(slider.value) === steps.length - 1) slider.value = 0;
+        play.textContent = "stop";
+        timer = setInterval(() => {
+          slider.value = Number(slider.value) + 1;
+          show();
+          if (Number(slider.value) === steps.length - 1) stop();
+        }, 350);
+        return show();
+      },
+    },
+    "play",
+  );
   function stop() {
     clearInterval(timer);
     timer = 0;
     play.textContent = "play";
   }
   return {
-    element: make("section", { class: "film" }, make("h2", {}, "Training as a film"),
-      make("p", { class: "soft" }, `${kernels ? `The filters of the first layer (${place})` : ""}${kernels && pictures ? ", and below them " : ""}${pictures ? "some maps of one fixed image" : ""}, from before the first step to the end.`),
-      make("div", { class: "controls" }, play, slider, title), ...rows),
+    element: make(
+      "section",
+      { class: "film" },
+      make("h2", {}, "Training as a film"),
+      make(
+        "p",
+        { class: "soft" },
+        `${kernels ? `The filters of the first layer (${place})` : ""}${kernels && pictures ? ", and below them " : ""}${pictures ? "some maps of one fixed image" : ""}, from before the first step to the end.`,
+      ),
+      make("div", { class: "controls" }, play, slider, title),
+      ...rows,
+    ),
     repaint: show,
   };
 }
@@ -65,7 +91,15 @@ export function film() {
 /** Paint a filter: in colours if it sees three channels, else its first channel. */
 function paintFilter(canvas, values, [height, width, channels]) {
   const scale = scaleOf(values);
-  if (channels !== 3) return paintMap(canvas, values.filter((_, index) => index % channels === 0), height, width, scale, "values");
+  if (channels !== 3)
+    return paintMap(
+      canvas,
+      values.filter((_, index) => index % channels === 0),
+      height,
+      width,
+      scale,
+      "values",
+    );
   canvas.width = width;
   canvas.height = height;
   const context = canvas.getContext("2d");

@@ -1,6 +1,6 @@
 // The backward pass once more: what comes back to an input, and the sums of products that make gradients of weights.
 
-import { check, eachPlace, functions, rest, softmax, statistics, targets, value, weightAt, winner } from "./arithmetic.js";
+import { check, functions, rest, softmax, statistics, targets, value, weightAt, winner } from "./arithmetic.js";
 import { consumers, facts, nodes, parameter, source } from "./data.js";
 
 /** The gradient that comes back through a node to channel `k` of one of its inputs, as NumPy has it; null if none. */
@@ -65,7 +65,11 @@ function linear(node, c) {
   const size = parts.reduce((all, term) => all + Math.abs(term), 0);
   const others = rest(node, "rest_back", c, 0, 0);
   const numpy = returned(node, 0, c, 0, 0);
-  return check(products + others.sum, numpy, node.shape[0] + 2, size + others.size, { parts, rest: others.sum, products });
+  return check(products + others.sum, numpy, node.shape[0] + 2, size + others.size, {
+    parts,
+    rest: others.sum,
+    products,
+  });
 }
 
 function norm(node, k, i, j) {
@@ -90,7 +94,12 @@ function max(node, k, i, j) {
     return { ...at, won: won.i === i && won.j === j, gradient: node.dy.at(k, at.i, at.j) };
   });
   const mine = terms.filter((term) => term.won);
-  return sumOf(mine.map((term) => term.gradient), returned(node, 0, k, i, j), mine.length, { terms });
+  return sumOf(
+    mine.map((term) => term.gradient),
+    returned(node, 0, k, i, j),
+    mine.length,
+    { terms },
+  );
 }
 
 function average(node, k, i, j) {
@@ -132,7 +141,12 @@ export function gathered(node, k, i, j) {
   if (node.number === facts.last) return logit(k);
   const parts = consumers(node).map(([other, which]) => ({ other, gradient: returned(other, which, k, i, j) }));
   if (parts.some((one) => one.gradient === null)) return null;
-  return sumOf(parts.map((one) => one.gradient), node.dy.at(k, i, j), parts.length, { parts });
+  return sumOf(
+    parts.map((one) => one.gradient),
+    node.dy.at(k, i, j),
+    parts.length,
+    { parts },
+  );
 }
 
 /** The gradient for a logit: softmax minus target. */

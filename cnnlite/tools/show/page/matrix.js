@@ -6,7 +6,7 @@ import { exact, fill, make, medium, short, whole } from "./dom.js";
 import { backward, biasGradient, weightGradient } from "./gradients.js";
 import { colour, css, paintMap, scaleOf } from "./paint.js";
 import { chooser, line, picture, verdict } from "./parts.js";
-import { gatheredLine } from "./windows.js";
+import { gatheredLine } from "./returns.js";
 
 const LISTED = 24;
 
@@ -27,15 +27,30 @@ export function linear(node, state, change, gradients) {
   const { values } = parameter(node, "weight");
   const weight = (k, c) => values[k * outputs + c];
   const palette = gradients ? "gradients" : "values";
-  const rows = chooser({ title: node.number === facts.last ? "Class" : "Output", node, count: node.y.count, choose: (k) => change({ i: k }), name: (k) => (node.number === facts.last ? facts.classes[k] : String(channel(node, k))) });
+  const rows = chooser({
+    title: node.number === facts.last ? "Class" : "Output",
+    node,
+    count: node.y.count,
+    choose: (k) => change({ i: k }),
+    name: (k) => (node.number === facts.last ? facts.classes[k] : String(channel(node, k))),
+  });
   const columns = Math.min(outputs, 64);
   const high = Math.ceil(outputs / columns);
   const flattened = from.view === "flatten" ? source(from) : null;
-  const weights = picture({ title: "weights", pick: flattened ? null : (i, j) => change({ j: Math.min(outputs - 1, i * columns + j) }) });
-  const channels = flattened && chooser({
-    title: gradients ? "Gradients of the weights, for each channel before flatten" : "Weights for each channel before flatten, and what the channel adds",
-    node: flattened, count: flattened.y.count, choose: (c) => change({ j: c }),
+  const weights = picture({
+    title: "weights",
+    pick: flattened ? null : (i, j) => change({ j: Math.min(outputs - 1, i * columns + j) }),
   });
+  const channels =
+    flattened &&
+    chooser({
+      title: gradients
+        ? "Gradients of the weights, for each channel before flatten"
+        : "Weights for each channel before flatten, and what the channel adds",
+      node: flattened,
+      count: flattened.y.count,
+      choose: (c) => change({ j: c }),
+    });
   const table = make("div");
   const sum = make("div");
   const lesson = gradients
@@ -47,8 +62,15 @@ export function linear(node, state, change, gradients) {
   });
   rows.amounts(gradients ? node.dy.values : node.y.values, palette);
   return {
-    element: make("div", {}, make("p", { class: "lesson" }, lesson), rows.element, make("section", { class: "numbers" }, sum),
-      channels?.element, make("div", { class: "beside" }, table, flattened ? null : weights.element)),
+    element: make(
+      "div",
+      {},
+      make("p", { class: "lesson" }, lesson),
+      rows.element,
+      make("section", { class: "numbers" }, sum),
+      channels?.element,
+      make("div", { class: "beside" }, table, flattened ? null : weights.element),
+    ),
     bounds: () => [node.y.count, outputs],
     update() {
       const { i: k, j: c } = state;
@@ -60,7 +82,9 @@ export function linear(node, state, change, gradients) {
       else {
         const padded = new Float32Array(columns * high);
         padded.set(row);
-        weights.retitle(`${gradients ? "gradients of the weights" : "weights"} of ${outputName(node, k)}, ${columns} in a row`);
+        weights.retitle(
+          `${gradients ? "gradients of the weights" : "weights"} of ${outputName(node, k)}, ${columns} in a row`,
+        );
         weights.paint(padded, high, columns, { palette });
         weights.mark("pixel", Math.floor(c / columns), c % columns, 1, 1);
       }
@@ -93,7 +117,9 @@ function ahead(node, k, found) {
     line(
       { value: found.products, name: `Σ of ${whole(found.parts.length)} products` },
       node.rest ? "+" : null,
-      node.rest ? { value: found.rest, name: `${whole(hidden(source(node)))} inputs that are not in this page, by NumPy` } : null,
+      node.rest
+        ? { value: found.rest, name: `${whole(hidden(source(node)))} inputs that are not in this page, by NumPy` }
+        : null,
       parameter(node, "bias") ? "+" : null,
       parameter(node, "bias") ? { value: found.bias, name: "bias", palette: "values", scale } : null,
       "=",
@@ -103,54 +129,122 @@ function ahead(node, k, found) {
   ];
 }
 
-function back(node, k, c, weight, found) {
+function back(node, k, c, _weight, found) {
   const of = weightGradient(node, k, c);
   const bias = biasGradient(node, k);
   const x = source(node).y.values[c];
   return [
     make("h3", {}, `The weight from ${inputName(node, c)} to ${outputName(node, k)}`),
-    line({ value: x, name: "input" }, "×", { value: node.dy.values[k], name: "gradient of the output" }, "=", { value: of.value, name: "gradient of the weight" }),
+    line({ value: x, name: "input" }, "×", { value: node.dy.values[k], name: "gradient of the output" }, "=", {
+      value: of.value,
+      name: "gradient of the weight",
+    }),
     verdict(of, { name: "weight" }),
     bias && make("p", {}, "The gradient of the bias is that of the output."),
     bias && verdict(bias, { name: "bias" }),
     make("h3", {}, `What comes back to ${inputName(node, c)}`),
-    found && line({ value: found.products, name: `Σ of ${found.parts.length} products` }, node.rest_back ? "+" : null, node.rest_back ? { value: found.rest, name: "outputs that are not in this page, by NumPy" } : null, "=", { value: found.value, name: "gradient of the input" }),
+    found &&
+      line(
+        { value: found.products, name: `Σ of ${found.parts.length} products` },
+        node.rest_back ? "+" : null,
+        node.rest_back ? { value: found.rest, name: "outputs that are not in this page, by NumPy" } : null,
+        "=",
+        { value: found.value, name: "gradient of the input" },
+      ),
     verdict(found, { name: "pixel" }),
     gatheredLine(source(node), c, 0, 0),
   ];
 }
 
 function rowsOf(heads, entries) {
-  return make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "contributions" },
-    make("table", {}, make("thead", {}, make("tr", {}, heads.map((head) => make("th", { scope: "col" }, head)))), make("tbody", {}, entries)));
+  return make(
+    "div",
+    { class: "scroll", tabindex: "0", role: "region", "aria-label": "contributions" },
+    make(
+      "table",
+      {},
+      make(
+        "thead",
+        {},
+        make(
+          "tr",
+          {},
+          heads.map((head) => make("th", { scope: "col" }, head)),
+        ),
+      ),
+      make("tbody", {}, entries),
+    ),
+  );
 }
 
 function bar(value, scale, palette) {
   const share = Math.min(1, Math.abs(value) / scale);
   const side = value < 0 ? "right: 50%" : "left: 50%";
-  return make("td", { class: "bars" }, make("span", { class: "bar", style: `${side}; width: ${50 * share}%; background: ${css(colour(Math.sign(value), palette))}` }));
+  return make(
+    "td",
+    { class: "bars" },
+    make("span", {
+      class: "bar",
+      style: `${side}; width: ${50 * share}%; background: ${css(colour(Math.sign(value), palette))}`,
+    }),
+  );
 }
 
 function entry(name, numbers, share, palette, chosen, choose) {
-  return make("tr", { class: chosen ? "chosen" : null },
+  return make(
+    "tr",
+    { class: chosen ? "chosen" : null },
     make("th", { scope: "row" }, make("button", { type: "button", onclick: choose }, name)),
     numbers.map((number) => make("td", { title: exact(number) }, short(number))),
-    bar(numbers[numbers.length - 1], share, palette));
+    bar(numbers[numbers.length - 1], share, palette),
+  );
 }
 
 function listAhead(node, k, c, weight, found, change) {
-  const order = found.parts.map((_, index) => index).sort((a, b) => Math.abs(found.parts[b]) - Math.abs(found.parts[a]));
+  const order = found.parts
+    .map((_, index) => index)
+    .sort((a, b) => Math.abs(found.parts[b]) - Math.abs(found.parts[a]));
   const top = order.slice(0, LISTED);
   const others = order.slice(LISTED).reduce((total, index) => total + found.parts[index], 0);
   const scale = Math.abs(found.parts[order[0]]) || 1;
-  const entries = top.map((index) => entry(inputName(node, index), [source(node).y.values[index], weight(k, index), found.parts[index]], scale, "values", index === c, () => change({ j: index })));
-  if (order.length > LISTED) entries.push(make("tr", {}, make("th", { scope: "row" }, `${whole(order.length - LISTED)} others`), make("td"), make("td"), make("td", { title: exact(others) }, short(others)), bar(others, scale, "values")));
-  return [make("h3", {}, `What adds most to ${outputName(node, k)}`), rowsOf(["input", "number", "weight", "product", ""], entries)];
+  const entries = top.map((index) =>
+    entry(
+      inputName(node, index),
+      [source(node).y.values[index], weight(k, index), found.parts[index]],
+      scale,
+      "values",
+      index === c,
+      () => change({ j: index }),
+    ),
+  );
+  if (order.length > LISTED)
+    entries.push(
+      make(
+        "tr",
+        {},
+        make("th", { scope: "row" }, `${whole(order.length - LISTED)} others`),
+        make("td"),
+        make("td"),
+        make("td", { title: exact(others) }, short(others)),
+        bar(others, scale, "values"),
+      ),
+    );
+  return [
+    make("h3", {}, `What adds most to ${outputName(node, k)}`),
+    rowsOf(["input", "number", "weight", "product", ""], entries),
+  ];
 }
 
 function listBack(node, c, weight, found, change) {
   if (!found) return [];
   const scale = Math.max(...found.parts.map(Math.abs)) || 1;
-  const entries = found.parts.map((part, k) => entry(outputName(node, k), [node.dy.values[k], weight(k, c), part], scale, "gradients", false, () => change({ i: k })));
-  return [make("h3", {}, `What comes back to ${inputName(node, c)}`), rowsOf(["output", "its gradient", "weight", "product", ""], entries)];
+  const entries = found.parts.map((part, k) =>
+    entry(outputName(node, k), [node.dy.values[k], weight(k, c), part], scale, "gradients", false, () =>
+      change({ i: k }),
+    ),
+  );
+  return [
+    make("h3", {}, `What comes back to ${inputName(node, c)}`),
+    rowsOf(["output", "its gradient", "weight", "product", ""], entries),
+  ];
 }

@@ -12,21 +12,23 @@ const SVG = "http://www.w3.org/2000/svg";
 export function about(node) {
   const windows = node.windows;
   const moved = windows && `${times(...windows.kernel)}, stride ${pair(windows.stride)}${padding(windows)}`;
-  const words = {
-    input: () => facts.source,
-    convolution: () => `${whole(node.shape[2])} filters ${times(...windows.kernel, source(node).shape[2])}, stride ${pair(windows.stride)}${padding(windows)}`,
-    max: () => `windows ${moved}`,
-    average: () => `windows ${moved}`,
-    mean: () => "the mean of each map",
-    norm: () => "mean and variance of each channel",
-    linear: () => `${whole(node.shape[0])} sums of ${whole(source(node).shape[0])} products`,
-    flatten: () => "maps to one row",
-    dropout: () => `drops ${percent(node.p)} in training`,
-    scale: () => `times ${node.factor}`,
-    sum: () => `${node.inputs.length} branches added`,
-    concat: () => `${node.inputs.length} branches side by side`,
-    ends: () => `loss ${facts.loss.toPrecision(4)}`,
-  }[node.view]?.() ?? "";
+  const words =
+    {
+      input: () => facts.source,
+      convolution: () =>
+        `${whole(node.shape[2])} filters ${times(...windows.kernel, source(node).shape[2])}, stride ${pair(windows.stride)}${padding(windows)}`,
+      max: () => `windows ${moved}`,
+      average: () => `windows ${moved}`,
+      mean: () => "the mean of each map",
+      norm: () => "mean and variance of each channel",
+      linear: () => `${whole(node.shape[0])} sums of ${whole(source(node).shape[0])} products`,
+      flatten: () => "maps to one row",
+      dropout: () => `drops ${percent(node.p)} in training`,
+      scale: () => `times ${node.factor}`,
+      sum: () => `${node.inputs.length} branches added`,
+      concat: () => `${node.inputs.length} branches side by side`,
+      ends: () => `loss ${facts.loss.toPrecision(4)}`,
+    }[node.view]?.() ?? "";
   const parameters = node.parameters ? `${whole(node.parameters)} parameters` : "";
   return [words, parameters].filter(Boolean).join(" · ");
 }
@@ -36,7 +38,9 @@ const pair = ([a, b]) => (a === b ? String(a) : `${a} and ${b}`);
 function padding({ top_left: [top, left], bottom_right: [bottom, right] }) {
   const all = [top, left, bottom, right];
   if (all.every((side) => side === 0)) return "";
-  return all.every((side) => side === top) ? `, padding ${top}` : `, padding ${top} above, ${bottom} below, ${left} left, ${right} right`;
+  return all.every((side) => side === top)
+    ? `, padding ${top}`
+    : `, padding ${top} above, ${bottom} below, ${left} left, ${right} right`;
 }
 
 export const shapeOf = (node) => times(...node.shape.map((side) => whole(side)));
@@ -47,8 +51,18 @@ function card(node, mode) {
   const place = node.name ? `layer ${node.name}` : "";
   const element = make(
     "a",
-    { class: `card ${node.view}`, href: mode === "gradients" ? `#/${node.number}/gradients` : `#/${node.number}`, "data-node": node.number },
-    make("span", { class: "head" }, make("b", {}, node.kind === "input" ? "image" : node.kind), make("span", { class: "place" }, place), make("span", { class: "shape" }, shapeOf(node))),
+    {
+      class: `card ${node.view}`,
+      href: mode === "gradients" ? `#/${node.number}/gradients` : `#/${node.number}`,
+      "data-node": node.number,
+    },
+    make(
+      "span",
+      { class: "head" },
+      make("b", {}, node.kind === "input" ? "image" : node.kind),
+      make("span", { class: "place" }, place),
+      make("span", { class: "shape" }, shapeOf(node)),
+    ),
     make("span", { class: "about" }, about(node)),
     canvas,
     more,
@@ -78,7 +92,10 @@ function strip(node, mode, canvas, more, room) {
       const count = isMap ? laid.count - laid.before : barsIn(found.values, width);
       const total = node.shape[node.shape.length - 1];
       const inside = hidden(node) && count < found.count ? `; ${whole(found.count)} are in this page` : "";
-      return fill(more, count < total ? `${whole(count)} of ${whole(total)} ${isMap ? "channels" : "numbers"}${inside}` : "");
+      return fill(
+        more,
+        count < total ? `${whole(count)} of ${whole(total)} ${isMap ? "channels" : "numbers"}${inside}` : "",
+      );
     },
     draw() {
       if (canvas.hidden) return;
@@ -90,21 +107,33 @@ function strip(node, mode, canvas, more, room) {
 
 /** Lay out the drawing; `lanes` gets the elements of branches without layers. */
 function layOut(items, cards, lanes) {
-  return items.map((item) => {
+  return items.flatMap((item) => {
     if (typeof item === "number") return cards[item].element;
-    if (item.items) return make("section", { class: "group" }, make("h3", {}, item.title), layOut(item.items, cards, lanes));
+    if (item.items)
+      return make("section", { class: "group" }, make("h3", {}, item.title), layOut(item.items, cards, lanes));
     const branches = item.branches.map((branch, which) => {
       const title = item.titles[which] ?? null;
-      if (branch.length) return make("div", { class: "branch" }, title && make("h3", {}, title), layOut(branch, cards, lanes));
+      if (branch.length)
+        return make("div", { class: "branch" }, title && make("h3", {}, title), layOut(branch, cards, lanes));
       const lane = make("div", { class: "branch lane" }, make("h3", {}, title ?? "the input"));
       lanes.set(`${item.join}:${which}`, lane);
       return lane;
     });
     return [make("div", { class: "branches" }, branches), cards[item.join].element];
-  }).flat();
+  });
 }
 
-const lanesOf = (items) => Math.max(1, ...items.map((item) => (item.branches ? item.branches.reduce((sum, branch) => sum + (branch.length ? lanesOf(branch) : 0.5), 0) : item.items ? lanesOf(item.items) : 1)));
+const lanesOf = (items) =>
+  Math.max(
+    1,
+    ...items.map((item) =>
+      item.branches
+        ? item.branches.reduce((sum, branch) => sum + (branch.length ? lanesOf(branch) : 0.5), 0)
+        : item.items
+          ? lanesOf(item.items)
+          : 1,
+    ),
+  );
 
 function drawEdges(svg, graph, cards, lanes, mode) {
   const box = graph.getBoundingClientRect();
@@ -115,21 +144,26 @@ function drawEdges(svg, graph, cards, lanes, mode) {
     return { x: own.left - box.left + own.width / 2, top: own.top - box.top, bottom: own.bottom - box.top };
   };
   const bend = (a, b) => `C ${a[0]} ${(a[1] + b[1]) / 2}, ${b[0]} ${(a[1] + b[1]) / 2}, ${b[0]} ${b[1]}`;
-  const paths = nodes.flatMap((node) => node.inputs.map((number, which) => {
-    const from = at(cards[number].element);
-    const to = at(cards[node.number].element);
-    const start = [from.x, from.bottom];
-    const end = [to.x, to.top - 5];
-    const lane = lanes.get(`${node.number}:${which}`);
-    const path = document.createElementNS(SVG, "path");
-    if (lane) {
-      const { x, top, bottom } = at(lane);
-      path.setAttribute("d", `M ${start} ${bend(start, [x, top])} L ${x} ${bottom} ${bend([x, bottom], end)}`);
-    } else path.setAttribute("d", `M ${start} ${bend(start, end)}`);
-    path.setAttribute(mode === "gradients" ? "marker-start" : "marker-end", mode === "gradients" ? "url(#up)" : "url(#down)");
-    return path;
-  }));
-  svg.querySelectorAll("path.edge").forEach((path) => path.remove());
+  const paths = nodes.flatMap((node) =>
+    node.inputs.map((number, which) => {
+      const from = at(cards[number].element);
+      const to = at(cards[node.number].element);
+      const start = [from.x, from.bottom];
+      const end = [to.x, to.top - 5];
+      const lane = lanes.get(`${node.number}:${which}`);
+      const path = document.createElementNS(SVG, "path");
+      if (lane) {
+        const { x, top, bottom } = at(lane);
+        path.setAttribute("d", `M ${start} ${bend(start, [x, top])} L ${x} ${bottom} ${bend([x, bottom], end)}`);
+      } else path.setAttribute("d", `M ${start} ${bend(start, end)}`);
+      path.setAttribute(
+        mode === "gradients" ? "marker-start" : "marker-end",
+        mode === "gradients" ? "url(#up)" : "url(#down)",
+      );
+      return path;
+    }),
+  );
+  for (const old of svg.querySelectorAll("path.edge")) old.remove();
   for (const path of paths) {
     path.classList.add("edge");
     svg.append(path);
@@ -154,12 +188,15 @@ export function overview(mode) {
   graph.style.minWidth = `${Math.min(12, lanesOf(facts.drawing)) * 148}px`;
   const pictures = film();
   const waiting = new Set(cards);
-  const watcher = new IntersectionObserver((entries) => {
-    for (const entry of entries) {
-      const one = cards[Number(entry.target.dataset.node)];
-      if (entry.isIntersecting && waiting.delete(one)) one.draw();
-    }
-  }, { rootMargin: "600px" });
+  const watcher = new IntersectionObserver(
+    (entries) => {
+      for (const entry of entries) {
+        const one = cards[Number(entry.target.dataset.node)];
+        if (entry.isIntersecting && waiting.delete(one)) one.draw();
+      }
+    },
+    { rootMargin: "600px" },
+  );
   let width = 0;
   const sizes = new ResizeObserver(() => {
     if (graph.clientWidth !== width) {
@@ -177,37 +214,89 @@ export function overview(mode) {
     }
     pictures?.repaint();
   }
-  const element = make("main", { class: "overview" },
-    make("p", { class: "lead" }, mode === "gradients"
-      ? "The gradients of the loss: how it would change with each number. They come back from the loss, at the bottom, up to the image."
-      : "What each layer gives for this image. Choose a layer to see how every number of it is made."),
-    facts.whole ? null : make("p", { class: "note" }, "This network is too large for all of its channels to be in one page: of each layer those are here whose maps vary most. What the others add to a sum is given as one number."),
+  const element = make(
+    "main",
+    { class: "overview" },
+    make(
+      "p",
+      { class: "lead" },
+      mode === "gradients"
+        ? "The gradients of the loss: how it would change with each number. They come back from the loss, at the bottom, up to the image."
+        : "What each layer gives for this image. Choose a layer to see how every number of it is made.",
+    ),
+    facts.whole
+      ? null
+      : make(
+          "p",
+          { class: "note" },
+          "This network is too large for all of its channels to be in one page: of each layer those are here whose maps vary most. What the others add to a sum is given as one number.",
+        ),
     strangers(),
     make("div", { class: "scroll graph-frame" }, graph),
     pictures?.element,
-    checking());
+    checking(),
+  );
   sizes.observe(graph);
-  return { element, repaint, card: (number) => cards[number]?.element, close: () => { sizes.disconnect(); watcher.disconnect(); } };
+  return {
+    element,
+    repaint,
+    card: (number) => cards[number]?.element,
+    close: () => {
+      sizes.disconnect();
+      watcher.disconnect();
+    },
+  };
 }
 
 function strangers() {
   const found = nodes.filter((node) => node.strange);
   if (!found.length) return null;
   const names = found.map((node) => `${node.kind} ${node.name}`).join(", ");
-  return make("p", { class: "note" }, `${names}: gives other numbers in training than here. The gradients of this page are those of a training pass through it, and its maps those outside of training.`);
+  return make(
+    "p",
+    { class: "note" },
+    `${names}: gives other numbers in training than here. The gradients of this page are those of a training pass through it, and its maps those outside of training.`,
+  );
 }
 
 function checking() {
   const result = make("p", { class: "result", role: "status" });
-  const button = make("button", { type: "button", onclick: async () => {
-    button.disabled = true;
-    const { count, wrong } = await audit((done) => fill(result, `${whole(done)} numbers so far …`));
-    button.disabled = false;
-    if (!wrong.length) fill(result, make("span", { class: "agrees" }, `✓ ${whole(count)} numbers recomputed; all agree with NumPy.`));
-    else fill(result, make("span", { class: "differs" }, `✗ ${whole(wrong.length)} of ${whole(count)} numbers DO NOT AGREE, first the ${wrong[0].what} of ${wrong[0].node.kind} ${wrong[0].node.name}.`));
-  } }, "Check every number");
-  return make("section", { class: "checking" }, make("h2", {}, "Is that true?"),
-    make("p", {}, "This page computes each number that it shows once more, in JavaScript, and compares it with the one that NumPy computed. NumPy adds in 32 bits and in an order of its own; the page, in 64 bits, allows the difference that such an order can make: n · 2⁻²⁴ times the sum of the absolute terms, for n roundings, and no more. Convolutions were computed as sums of products (im2col); training may use Winograd’s algorithm, whose results differ in the last digits."),
-    button, result);
+  const button = make(
+    "button",
+    {
+      type: "button",
+      onclick: async () => {
+        button.disabled = true;
+        const { count, wrong } = await audit((done) => fill(result, `${whole(done)} numbers so far …`));
+        button.disabled = false;
+        if (!wrong.length)
+          fill(
+            result,
+            make("span", { class: "agrees" }, `✓ ${whole(count)} numbers recomputed; all agree with NumPy.`),
+          );
+        else
+          fill(
+            result,
+            make(
+              "span",
+              { class: "differs" },
+              `✗ ${whole(wrong.length)} of ${whole(count)} numbers DO NOT AGREE, first the ${wrong[0].what} of ${wrong[0].node.kind} ${wrong[0].node.name}.`,
+            ),
+          );
+      },
+    },
+    "Check every number",
+  );
+  return make(
+    "section",
+    { class: "checking" },
+    make("h2", {}, "Is that true?"),
+    make(
+      "p",
+      {},
+      "This page computes each number that it shows once more, in JavaScript, and compares it with the one that NumPy computed. NumPy adds in 32 bits and in an order of its own; the page, in 64 bits, allows the difference that such an order can make: n · 2⁻²⁴ times the sum of the absolute terms, for n roundings, and no more. Convolutions were computed as sums of products (im2col); training may use Winograd’s algorithm, whose results differ in the last digits.",
+    ),
+    button,
+    result,
+  );
 }
-

@@ -28,7 +28,9 @@ export function colour(share, palette) {
 export const css = ([red, green, blue]) => `rgb(${red} ${green} ${blue})`;
 
 const light = ([red, green, blue]) => {
-  const linear = [red, green, blue].map((part) => (part / 255 <= 0.04 ? part / 3294 : ((part / 255 + 0.055) / 1.055) ** 2.4));
+  const linear = [red, green, blue].map((part) =>
+    part / 255 <= 0.04 ? part / 3294 : ((part / 255 + 0.055) / 1.055) ** 2.4,
+  );
   return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2];
 };
 

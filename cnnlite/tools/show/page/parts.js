@@ -39,7 +39,10 @@ export function picture({ title, label, pick = null, hatched = false }) {
     /** Frame `height` x `width` pixels from `row`, `column` on; several marks are told apart by their kind. */
     mark(kind, row, column, height, width) {
       let one = marks.querySelector(`.${kind}`);
-      if (!one) marks.append((one = make("div", { class: `mark ${kind}` })));
+      if (!one) {
+        one = make("div", { class: `mark ${kind}` });
+        marks.append(one);
+      }
       one.hidden = row === null;
       if (row === null) return;
       one.style.left = `${(100 * column) / canvas.width}%`;
@@ -144,7 +147,7 @@ export function chooser({ title, node, count, choose, note = "", name = (k) => S
       requestAnimationFrame(() => reveal(items[k].button, row));
     },
     paint(draw) {
-      items.forEach(({ canvas }, k) => draw(canvas, k));
+      items.forEach(({ canvas }, k) => void draw(canvas, k));
     },
     /** Show what each channel adds, as bars and numbers. */
     amounts(values, palette = "values") {
@@ -165,7 +168,11 @@ export function chooser({ title, node, count, choose, note = "", name = (k) => S
 /** Two values side by side: this page's and NumPy's, whether they agree, and how far they may be apart. */
 export function verdict(found, { name = "" } = {}) {
   if (!found) {
-    return make("p", { class: "verdict unknown" }, "The page does not know the formula of this layer, and cannot recompute it.");
+    return make(
+      "p",
+      { class: "verdict unknown" },
+      "The page does not know the formula of this layer, and cannot recompute it.",
+    );
   }
   const rule = found.count
     ? `they differ by ${medium(found.difference)}; rounding in another order allows ${medium(found.bound)}`

@@ -6,7 +6,8 @@ import { exact, fill, make, medium, percent, times } from "./dom.js";
 import { backward, returned } from "./gradients.js";
 import { scaleOf } from "./paint.js";
 import { chooser, line, picture, verdict } from "./parts.js";
-import { colourName, gatheredLine, thumbnails } from "./windows.js";
+import { gatheredLine } from "./returns.js";
+import { colourName, thumbnails } from "./windows.js";
 
 /** A map of one channel, or nothing where it has a single pixel. */
 function shown(found, pick) {
@@ -23,9 +24,18 @@ export function flatten(node, state, change, gradients) {
   const sum = make("div");
   if (numbers) channels.paint(thumbnails(numbers, palette));
   return {
-    element: make("div", {},
-      make("p", { class: "lesson" }, "The maps become one long row: pixel after pixel, and of each pixel channel after channel. No number changes, and gradients go back the same way."),
-      channels.element, make("div", { class: "stage" }, map?.element), make("section", { class: "numbers" }, sum)),
+    element: make(
+      "div",
+      {},
+      make(
+        "p",
+        { class: "lesson" },
+        "The maps become one long row: pixel after pixel, and of each pixel channel after channel. No number changes, and gradients go back the same way.",
+      ),
+      channels.element,
+      make("div", { class: "stage" }, map?.element),
+      make("section", { class: "numbers" }, sum),
+    ),
     bounds: () => [height, width],
     update() {
       const { c, i, j } = state;
@@ -39,11 +49,24 @@ export function flatten(node, state, change, gradients) {
       const all = from.shape[from.shape.length - 1];
       const at = (i * width + j) * all + channel(from, c);
       const found = gradients ? backward(node, c, i, j) : forward(node, place, 0, 0);
-      fill(sum,
-        make("p", { class: "formula" }, `(row ${i} · ${width} + column ${j}) · ${all} channels + channel ${channel(from, c)} = feature ${at}`),
-        found && line({ value: gradients ? returned(node, 0, c, i, j) : from.y.at(c, i, j), name: `row ${i}, column ${j}` }, gradients ? "←" : "→", { value: found.value, name: `feature ${at}` }),
-        gradients && !found ? make("p", {}, "No gradient reaches this layer.") : verdict(found, { name: gradients ? "pixel" : "forward" }),
-        gradients ? gatheredLine(from, c, i, j) : null);
+      fill(
+        sum,
+        make(
+          "p",
+          { class: "formula" },
+          `(row ${i} · ${width} + column ${j}) · ${all} channels + channel ${channel(from, c)} = feature ${at}`,
+        ),
+        found &&
+          line(
+            { value: gradients ? returned(node, 0, c, i, j) : from.y.at(c, i, j), name: `row ${i}, column ${j}` },
+            gradients ? "←" : "→",
+            { value: found.value, name: `feature ${at}` },
+          ),
+        gradients && !found
+          ? make("p", {}, "No gradient reaches this layer.")
+          : verdict(found, { name: gradients ? "pixel" : "forward" }),
+        gradients ? gatheredLine(from, c, i, j) : null,
+      );
     },
     say: () => `row ${state.i}, column ${state.j}`,
   };
@@ -59,14 +82,23 @@ export function join(node, state, change, gradients) {
   const output = shown(node.y, pick);
   const sum = make("div");
   if (numbers) channels.paint(thumbnails(numbers, palette));
-  const drop = node.drop_probability ? ` In training, the body is left out of a step with a probability of ${percent(node.drop_probability)}.` : "";
+  const drop = node.drop_probability
+    ? ` In training, the body is left out of a step with a probability of ${percent(node.drop_probability)}.`
+    : "";
   const lesson = adds
     ? `What the branches give is added, number by number; each branch gets the whole gradient back.${drop}`
     : "The channels of the branches lie one after the other; each branch gets the gradients of its own channels back.";
   const operator = (text) => make("span", { class: "operator" }, text);
   const one = make("div", { class: "stage" });
   return {
-    element: make("div", {}, make("p", { class: "lesson" }, lesson), channels.element, one, make("section", { class: "numbers" }, sum)),
+    element: make(
+      "div",
+      {},
+      make("p", { class: "lesson" }, lesson),
+      channels.element,
+      one,
+      make("section", { class: "numbers" }, sum),
+    ),
     bounds: () => [node.y.height, node.y.width],
     update() {
       const { k, i, j } = state;
@@ -78,7 +110,9 @@ export function join(node, state, change, gradients) {
         const from = source(node, which);
         const map = inputs[which];
         if (!map) continue;
-        map.retitle(`${which === 1 && node.residual ? "shortcut" : `branch ${which + 1}`}: ${from.kind} ${from.name}, ${colourName(from, c)}`);
+        map.retitle(
+          `${which === 1 && node.residual ? "shortcut" : `branch ${which + 1}`}: ${from.kind} ${from.name}, ${colourName(from, c)}`,
+        );
         map.paint(gradients ? numbers.one(k) : from.y.one(c), height, width, { palette });
         map.mark("pixel", i, j, 1, 1);
         if (pictures.length) pictures.push(operator("+"));
@@ -93,14 +127,33 @@ export function join(node, state, change, gradients) {
       if (one.childElementCount !== pictures.length || one.firstElementChild !== pictures[0]) fill(one, pictures);
       const found = forward(node, k, i, j);
       if (gradients) {
-        fill(sum, numbers ? line({ value: node.dy.at(k, i, j), name: adds ? "goes back to each branch as it is" : `goes back to branch ${part(node, k)[0] + 1} as it is`, palette, scale: scaleOf(numbers.one(k)) }) : make("p", {}, "No gradient reaches this layer."),
-          taken.map(([which, c]) => gatheredLine(source(node, which), c, i, j)));
+        fill(
+          sum,
+          numbers
+            ? line({
+                value: node.dy.at(k, i, j),
+                name: adds
+                  ? "goes back to each branch as it is"
+                  : `goes back to branch ${part(node, k)[0] + 1} as it is`,
+                palette,
+                scale: scaleOf(numbers.one(k)),
+              })
+            : make("p", {}, "No gradient reaches this layer."),
+          taken.map(([which, c]) => gatheredLine(source(node, which), c, i, j)),
+        );
         return;
       }
       const terms = adds
-        ? node.inputs.flatMap((number, which) => [which ? "+" : null, { value: found.terms[which], name: `${nodes[number].kind} ${nodes[number].name}` }])
+        ? node.inputs.flatMap((number, which) => [
+            which ? "+" : null,
+            { value: found.terms[which], name: `${nodes[number].kind} ${nodes[number].name}` },
+          ])
         : [{ value: found.value, name: `branch ${found.which + 1}` }];
-      fill(sum, line(...terms, "=", { value: found.value, name: `row ${i}, column ${j}` }), verdict(found, { name: "forward" }));
+      fill(
+        sum,
+        line(...terms, "=", { value: found.value, name: `row ${i}, column ${j}` }),
+        verdict(found, { name: "forward" }),
+      );
     },
     say: () => `row ${state.i}, column ${state.j}: ${medium(node.y.at(state.k, state.i, state.j))}`,
   };
@@ -113,20 +166,41 @@ export function generic(node, state, change, gradients) {
   const from = source(node);
   const channels = chooser({ title: "Channel of the output", node, count: node.y.count, choose: (k) => change({ k }) });
   const output = shown(node.y, (i, j) => change({ i, j }));
-  const before = chooser({ title: "Channel of the input", node: from, count: from.y.count, choose: (c) => change({ c }) });
+  const before = chooser({
+    title: "Channel of the input",
+    node: from,
+    count: from.y.count,
+    choose: (c) => change({ c }),
+  });
   const input = shown(from.y, null);
   const sum = make("div");
   if (numbers) channels.paint(thumbnails(numbers, palette));
   const given = gradients ? from.dy : from.y;
   if (given) before.paint(thumbnails(given, palette));
   const listed = (node.listed ?? []).map(({ name, shape, trained, values }) =>
-    make("details", {}, make("summary", {}, `${name}: ${times(...shape)}${trained ? "" : ", not trained"}`),
-      values === undefined ? make("p", {}, "too many numbers for this page") : make("p", { class: "list" }, Array.from(array(values).values, exact).join("  "))));
+    make(
+      "details",
+      {},
+      make("summary", {}, `${name}: ${times(...shape)}${trained ? "" : ", not trained"}`),
+      values === undefined
+        ? make("p", {}, "too many numbers for this page")
+        : make("p", { class: "list" }, Array.from(array(values).values, exact).join("  ")),
+    ),
+  );
   return {
-    element: make("div", {},
-      make("p", { class: "lesson" }, `A layer of its own kind, ${node.kind}: here are the numbers that it got, gave and was trained to.`),
-      before.element, channels.element,
-      make("div", { class: "stage" }, input?.element, output?.element), make("section", { class: "numbers" }, sum, listed)),
+    element: make(
+      "div",
+      {},
+      make(
+        "p",
+        { class: "lesson" },
+        `A layer of its own kind, ${node.kind}: here are the numbers that it got, gave and was trained to.`,
+      ),
+      before.element,
+      channels.element,
+      make("div", { class: "stage" }, input?.element, output?.element),
+      make("section", { class: "numbers" }, sum, listed),
+    ),
     bounds: () => [node.y.height, node.y.width],
     update() {
       const { k, i, j } = state;
@@ -142,7 +216,13 @@ export function generic(node, state, change, gradients) {
         output.paint(numbers.one(k), node.y.height, node.y.width, { palette });
         output.mark("pixel", i, j, 1, 1);
       }
-      fill(sum, numbers ? line({ value: numbers.at(k, i, j), name: gradients ? "gradient of the output" : "output" }) : make("p", {}, "No gradient reaches this layer."), verdict(null));
+      fill(
+        sum,
+        numbers
+          ? line({ value: numbers.at(k, i, j), name: gradients ? "gradient of the output" : "output" })
+          : make("p", {}, "No gradient reaches this layer."),
+        verdict(null),
+      );
     },
     say: () => `row ${state.i}, column ${state.j}`,
   };
