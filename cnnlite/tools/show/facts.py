@@ -1,4 +1,4 @@
-"""What the page needs to compute a layer again, by the kind of the layer."""
+"""Facts from which the page computes a layer again, by the kind of the layer."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Film of a training in the page: the snapshots of a run, as many filters as have room."""
+"""Film of a training in the page: the snapshots of a run, as many filters as fit."""
 
 import math
 from typing import Any
@@ -29,6 +29,6 @@ def film_facts(snapshots: Checkpoint, network: Network, numbers: Numbers) -> dic
             continue
         if array.ndim != sides or len(array) != len(steps) or not array.size:
             raise CheckpointError(f"snapshots.npz: holds {name} of shape {array.shape}")
-        room = max(1, MOST_NUMBERS // (len(steps) * math.prod(array.shape[2:])))
-        facts[name] = numbers.add(np.asarray(array[:, :room], np.float32))
+        most = max(1, MOST_NUMBERS // (len(steps) * math.prod(array.shape[2:])))
+        facts[name] = numbers.add(np.asarray(array[:, :most], np.float32))
     return facts

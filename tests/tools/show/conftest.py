@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from tests.support import shown
-from tests.support.chromium import Chromium, running
+from tests.support.devtools import Chromium, running
 
 
 @pytest.fixture(scope="session")
-def chromium(browser: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+def tab(browser: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
     """Chromium, running."""
     with running(browser, tmp_path_factory.mktemp("profile")) as found:
         yield found

@@ -7,6 +7,7 @@ import { fill, make } from "./dom.js";
 import { ends } from "./ends.js";
 import { linear } from "./matrix.js";
 import { about, shapeOf } from "./overview.js";
+import { hold, holding } from "./parts.js";
 import { pointwise } from "./pointwise.js";
 import { pixelBackward, weightBackward } from "./returns.js";
 import { flatten, generic, join } from "./shapes.js";
@@ -69,7 +70,10 @@ function start(node, gradients) {
   const pools = ["max", "average", "mean"].includes(node.view);
   const shown = node.view === "flatten" || (pools && gradients) ? taken : pools ? found : null;
   if (!shown) return { ...state, c };
-  const at = ofGreatest(shown.one(c));
+  // A pooling whose window is 0 everywhere would not show who wins.
+  const strength =
+    pools && gradients ? shown.one(c).map((number, place) => number * source(node).y.one(c)[place]) : shown.one(c);
+  const at = ofGreatest(strength);
   return { ...state, c, i: Math.floor(at / shown.width), j: at % shown.width };
 }
 
@@ -178,6 +182,7 @@ export function closeup(node, mode, go) {
   function key(event) {
     if (event.altKey || event.ctrlKey || event.metaKey) return false;
     const { height, width } = { height: view.bounds()[0], width: view.bounds()[1] };
+    hold(true);
     if (ARROWS[event.key]) move(...ARROWS[event.key]);
     else if (event.key === "[") other(-1);
     else if (event.key === "]") other(1);
@@ -210,9 +215,9 @@ export function closeup(node, mode, go) {
       make("button", { type: "button", class: "back", onclick: () => go(null) }, "‹ all layers"),
       step(node.number - 1, "the layer before", "↑"),
       step(node.number + 1, "the next layer", "↓"),
+      title,
       play,
     ),
-    title,
     make(
       "p",
       { class: "soft" },
@@ -220,6 +225,7 @@ export function closeup(node, mode, go) {
     ),
     body,
     status,
+    make("p", { class: "hint" }, holding()),
     make(
       "p",
       { class: "keys" },
@@ -233,5 +239,6 @@ export function closeup(node, mode, go) {
     ),
   );
   build();
+  hold(false);
   return { element, title, key, repaint: build, close: stop };
 }

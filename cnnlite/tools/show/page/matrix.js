@@ -18,7 +18,7 @@ function inputName(node, c) {
   const from = source(node);
   if (from.view !== "flatten") return `input ${channel(from, c)}`;
   const [k, i, j] = origin(from, c);
-  return `channel ${channel(source(from), k)}, row ${i}, column ${j}`;
+  return `channel ${channel(source(from), k)} (${i}, ${j})`;
 }
 
 export function linear(node, state, change, gradients) {
@@ -231,7 +231,10 @@ function listAhead(node, k, c, weight, found, change) {
     );
   return [
     make("h3", {}, `What adds most to ${outputName(node, k)}`),
-    rowsOf(["input", "number", "weight", "product", ""], entries),
+    rowsOf(
+      [source(node).view === "flatten" ? "input (row, column)" : "input", "number", "weight", "product", ""],
+      entries,
+    ),
   ];
 }
 

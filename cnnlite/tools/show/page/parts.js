@@ -4,6 +4,17 @@ import { channel } from "./data.js";
 import { exact, fill, make, medium, short, unit } from "./dom.js";
 import { colour, css, inkOn, paintMap, scaleOf } from "./paint.js";
 
+const pointer = { held: false };
+
+/** Hold the place that is looked at, so that the pointer may move on; or let it follow the pointer again. */
+export function hold(held) {
+  pointer.held = held;
+  for (const hint of document.querySelectorAll(".hint")) fill(hint, holding());
+}
+
+export const holding = () =>
+  pointer.held ? "Held here; click into the frame again to let it follow the pointer." : "Click to hold the frame.";
+
 /** A map as a picture. `pick(i, j)` is called with the place under the pointer; `mark` frames a place. */
 export function picture({ title, label, pick = null, hatched = false }) {
   const canvas = make("canvas", { role: "img", "aria-label": label ?? title });
@@ -13,14 +24,21 @@ export function picture({ title, label, pick = null, hatched = false }) {
   const legend = make("p", { class: "legend" });
   const element = make("figure", { class: pick ? "map picked" : "map" }, heading, frame, legend);
   if (pick) {
+    let last = "";
     const at = (event) => {
       const box = frame.getBoundingClientRect();
       const i = Math.floor(((event.clientY - box.top) / box.height) * canvas.height);
       const j = Math.floor(((event.clientX - box.left) / box.width) * canvas.width);
-      pick(Math.max(0, Math.min(canvas.height - 1, i)), Math.max(0, Math.min(canvas.width - 1, j)));
+      return [Math.max(0, Math.min(canvas.height - 1, i)), Math.max(0, Math.min(canvas.width - 1, j))];
     };
-    frame.addEventListener("pointermove", (event) => event.pointerType === "mouse" && at(event));
-    frame.addEventListener("pointerdown", at);
+    frame.addEventListener("pointermove", (event) => {
+      if (event.pointerType === "mouse" && !pointer.held) pick(...at(event));
+    });
+    frame.addEventListener("pointerdown", (event) => {
+      hold(!(pointer.held && last === String(at(event))));
+      last = String(at(event));
+      pick(...at(event));
+    });
   }
   return {
     element,
@@ -59,6 +77,10 @@ function bar(palette) {
 }
 
 const MOST_NUMBERS = 64;
+const narrow = matchMedia("(max-width: 620px)");
+
+/** The text of a number, without the 0 before the point where there is little room. */
+const tight = (text) => (narrow.matches ? text.replace(/^(−?)0\./, "$1.") : text);
 
 /** A grid of numbers on their colours; null is a place in the padding. `pick(row, column)` is called by clicks. */
 export function grid({ title, pick = null }) {
@@ -94,7 +116,7 @@ export function grid({ title, pick = null }) {
             "aria-label": pick && `row ${Math.floor(index / width)}, column ${index % width}: ${exact(number ?? 0)}`,
             onclick: pick && (() => pick(Math.floor(index / width), index % width)),
           });
-          if (written) cell.textContent = number === null ? "·" : short(number / factor);
+          if (written) cell.textContent = number === null ? "·" : tight(short(number / factor));
           return cell;
         }),
       );

@@ -33,8 +33,9 @@ export function pointwise(node, state, change, gradients) {
   const plot = make("div", { class: "plot" });
   const sum = make("div");
   if (shown) channels.paint(thumbnails(shown, palette));
+  const isBack = isImage && gradients;
   const arrow = make("div", { class: "arrow", "aria-hidden": "true" }, gradients ? "←" : "→");
-  const stage = make("div", { class: "stage" }, before.element, arrow, after.element);
+  const stage = make("div", { class: "stage" }, isBack ? [] : [before.element, arrow], after.element);
   if (isImage) {
     const canvas = make("canvas", { role: "img", "aria-label": "the image" });
     if (paintImage(canvas))
@@ -55,7 +56,9 @@ export function pointwise(node, state, change, gradients) {
         before.retitle(`${title}, ${colourName(node, k)}`);
         before.paint(left, height, width, { palette });
         before.mark("pixel", i, j, 1, 1);
-        after.retitle(`${gradients ? "gradient of the output" : "output"}, ${colourName(node, k)}`);
+        after.retitle(
+          `${isBack ? "gradient of the image" : gradients ? "gradient of the output" : "output"}, ${colourName(node, k)}`,
+        );
         if (shown) after.paint(shown.one(k), height, width, { palette, scale: scaleOf(shown.one(k)) });
         after.mark("pixel", i, j, 1, 1);
       }
