@@ -40,17 +40,17 @@ def _place(path: str | os.PathLike[str]) -> str:
         raise ConfigError(f"{one_line(os.fspath(path), 100)}: {error}") from None
 
 
-def load(checkpoint: str | os.PathLike[str], *, threads: int | None = None) -> Model:
+def load(checkpoint: str | os.PathLike[str], *, workers: int | None = None) -> Model:
     """Load a trained network from a checkpoint, or a run's best one, for predictions.
 
-    ``threads`` is the number of threads, by default one per core. All networks share them: the last call decides, and
+    ``workers`` is the number of threads, by default one per core. All networks share them: the last call decides, and
     one prediction runs at a time.
 
     Raises:
         CheckpointError: If the file is not a checkpoint, or the run has none yet.
         ConfigError: If the folder is not a run.
     """
-    if fewer := engine.set_threads(threads):
+    if fewer := engine.set_workers(workers):
         warnings.warn(fewer, RuntimeWarning, stacklevel=2)
     return Model.load(checkpoint_of(Path(_place(checkpoint))))
 
@@ -65,7 +65,7 @@ def train(
     data: str | os.PathLike[str] | None = None,
     epochs: float | None = None,
     budget: float | None = None,
-    threads: int | None = None,
+    workers: int | None = None,
     quiet: bool = False,
     tensorboard: bool = False,
 ) -> Trained:
@@ -96,7 +96,7 @@ def train(
         tensorboard=tensorboard,
     )
     with distributed.joined() as ranks:
-        fewer = engine.set_threads(ranks.threads(threads))
+        fewer = engine.set_workers(workers, ranks.most_workers())
         reporter = Reporter(quiet=quiet, mute=not ranks.first)
         if fewer:
             reporter.warn(f"warning: {fewer}")

@@ -3,6 +3,7 @@
 Any other exception is a bug in cnnlite (exit code 1).
 """
 
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -106,6 +107,12 @@ def exit_code(error: BaseException) -> int:
     if isinstance(error, OSError | MemoryError) or no_more_threads(error) or cannot_load(error):
         return StorageError.exit_code
     return int(getattr(error, "exit_code", 1))
+
+
+def require(what: object, module: str, extra: str) -> None:
+    """Raise `missing_extra` for ``what`` unless the ``module`` that an extra brings is installed."""
+    if importlib.util.find_spec(module) is None:
+        raise missing_extra(what, extra)
 
 
 def missing_extra(what: object, extra: str) -> ConfigError:

@@ -17,15 +17,13 @@ from parts.markdown import WIDTH, write
 
 from cnnlite.config.construct import kind_of
 from cnnlite.config.options import options_of, to_plain
-from cnnlite.config.settings import DataSettings, Interval, TrainSettings
+from cnnlite.config.settings import DataSettings, TrainSettings
 from cnnlite.optim.composite import Member
 from cnnlite.utils.registry import Registry
 
 OUT = Path(__file__).resolve().parent.parent / "docs" / "config.md"
 SETTINGS: dict[str, type] = {"data": DataSettings, "train": TrainSettings, "member": Member}
 """Classes that a config does not name, by the marks of their tables."""
-WRITTEN = {Interval: "a number of steps, or text such as 1 epoch"}
-"""Descriptions of types that a method of their own reads."""
 
 
 def blocks() -> dict[str, str]:
@@ -47,7 +45,7 @@ def table(cls: type) -> str:
     """Return the options of a class, each with its type, default and meaning; empty if there are none."""
     meanings = {name: text for base in reversed(cls.__mro__) for name, text in sections(base)[1].items()}
     rows = [
-        f"| `{name}` | {WRITTEN.get(option.annotation) or kind_of(option.annotation).words} | "
+        f"| `{name}` | {kind_of(option.annotation).words} | "
         f"{'required' if option.default is None else f'`{plain(option.default())}`'} | {meanings[name]} |"
         for name, option in options_of(cls).items()
     ]

@@ -45,7 +45,7 @@ def test_it_offers_these_names_and_no_others() -> None:
 
 def test_training_is_that_of_the_command(here: Path) -> None:
     data = copy.deepcopy(CONFIG)
-    found = cnnlite.train(data, epochs=2, seed=5, run_dir="here", threads=1, quiet=True)
+    found = cnnlite.train(data, epochs=2, seed=5, run_dir="here", workers=1, quiet=True)
     assert data == CONFIG
     assert found.run == Path("here")
     assert found.checkpoint.is_file()
@@ -112,10 +112,10 @@ def test_a_loaded_checkpoint_predicts(here: Path) -> None:
 def test_threads_are_one_per_core_unless_told() -> None:
     for threads, expected in ((3, 3), (None, engine.available_cores())):
         with pytest.raises(CheckpointError):
-            cnnlite.load("missing.npz", threads=threads)
+            cnnlite.load("missing.npz", workers=threads)
         assert engine.threads() == expected
         with pytest.raises(ConfigError):
-            cnnlite.train("missing.yaml", threads=threads)
+            cnnlite.train("missing.yaml", workers=threads)
         assert engine.threads() == expected
 
 

@@ -9,6 +9,7 @@ import click
 from cnnlite.cli import options
 from cnnlite.cli.group import PATH, Subgroup, cli
 from cnnlite.errors import ConfigError
+from cnnlite.utils.console import say
 
 
 @cli.group(cls=Subgroup)
@@ -31,7 +32,6 @@ def list_configs() -> None:
       cnnlite configs list
     """
     from cnnlite.config.bundled import bundled_configs, bundled_folder
-    from cnnlite.utils.console import say
 
     names = bundled_configs()
     width = max(map(len, names))
@@ -48,8 +48,6 @@ def show(name: str) -> None:
     Example:
       cnnlite configs show small
     """
-    from cnnlite.utils.console import say
-
     say(_bundled(name).read_text(encoding="utf-8").rstrip("\n"))
 
 
@@ -65,7 +63,6 @@ def copy(name: str, destination: Path, force: bool) -> None:
       cnnlite configs copy small
       cnnlite configs copy small.yaml mine.yaml
     """
-    from cnnlite.utils.console import say
     from cnnlite.utils.files import write_files
 
     source = _bundled(name)

@@ -13,6 +13,7 @@ import click
 from cnnlite import __version__
 from cnnlite.cli.flags import flags
 from cnnlite.errors import CnnliteError, cannot_load, exit_code, no_more_threads
+from cnnlite.utils.console import say
 from cnnlite.utils.files import place
 from cnnlite.utils.hints import rendered_by
 from cnnlite.utils.printable import one_line
@@ -43,8 +44,6 @@ NAME, PATH = _Name(), _Path(path_type=Path, readable=False)  # the reader of a f
 
 def complain(text: str) -> None:
     """Print to stderr, even if it is closed or cannot show all characters."""
-    from cnnlite.utils.console import say
-
     say(text, error=True)
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from cnnlite.cli import options
 from cnnlite.cli.group import cli
+from cnnlite.utils.console import say
 
 
 @cli.command(short_help="Check this machine, installed packages and datasets.")
@@ -17,7 +18,6 @@ def doctor(data: str | None) -> None:
     """
     from cnnlite.data import default_root
     from cnnlite.tools.doctor import examine
-    from cnnlite.utils.console import say
 
     options.compute_on(None)
     for name, finding in examine(default_root() if data is None else Path(data)):

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
@@ -11,6 +12,7 @@ from cnnlite.cli.group import NAME, PATH, complain
 from cnnlite.config.bundled import bundled_names
 from cnnlite.utils.printable import is_text
 
+Command = TypeVar("Command", bound=Callable[..., Any])
 Completion = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 
@@ -39,11 +41,11 @@ def checkpoint_of(path: Path) -> Path:
     return found
 
 
-def compute_on(threads: int | None) -> None:
-    """Set the number of threads, one per core by default, and warn if fewer could be started."""
+def compute_on(workers: int | None, most: int | None = None) -> None:
+    """Set the number of workers, and warn if fewer could be started; by default at ``most`` one per core."""
     from cnnlite.runtime import engine
 
-    if fewer := engine.set_threads(threads):
+    if fewer := engine.set_workers(workers, most):
         complain(f"warning: {fewer}")
 
 
@@ -61,7 +63,45 @@ complete_run = _completion(_runs, "dir")
 complete_folder = _completion(lambda: (), "dir")
 complete_checkpoint = _completion(lambda: [*_runs(), *_found("runs/*/checkpoints/[!.]*.npz")], "file")
 
-config = click.argument("config", type=NAME, shell_complete=complete_config)
+config_option = functools.partial(
+    click.option,
+    "-c",
+    "--config",
+    type=NAME,
+    metavar="FILE|NAME",
+    shell_complete=complete_config,
+    help="YAML file, or name of a bundled config.",
+)
+
+
+def config(command: Command) -> Command:
+    """Give a command the argument CONFIG, which may also be written as `train` takes it: ``--config CONFIG``."""
+    named = config_option("named_config", expose_value=False, is_eager=True, callback=_remember_config)
+    given = click.argument(
+        "config",
+        type=NAME,
+        required=False,
+        metavar="CONFIG",
+        shell_complete=complete_config,
+        callback=_given_config,
+    )
+    return given(named(command))
+
+
+def _remember_config(context: click.Context, _: click.Parameter, value: str | None) -> str | None:
+    context.meta["config"] = value
+    return value
+
+
+def _given_config(context: click.Context, argument: click.Parameter, value: str | None) -> str:
+    named: str | None = context.meta["config"]
+    if value and named:
+        raise click.UsageError(f"CONFIG is given twice: {named} and {value}")
+    if found := value or named:
+        return found
+    raise click.MissingParameter(ctx=context, param=argument)
+
+
 run = click.argument("run", type=PATH, shell_complete=complete_run)
 checkpoint = click.argument("checkpoint", type=PATH, metavar="RUN|CHECKPOINT", shell_complete=complete_checkpoint)
 overrides = click.option(
@@ -72,11 +112,31 @@ overrides = click.option(
     metavar="KEY=VALUE",
     help="Override a config option, such as train.epochs=5; repeatable.",
 )
-threads = click.option("--threads", type=click.IntRange(1, 1024), help="Number of threads.  [default: one per core]")
+
+
+class _Workers(click.Option):
+    """Option whose old name ``--threads`` is read, but not shown."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        record = super().get_help_record(ctx)
+        return record and (record[0].replace("--threads, ", "").replace(", --threads", ""), record[1])
+
+
+workers = click.option(
+    "--workers",
+    "--threads",
+    "workers",
+    cls=_Workers,
+    type=click.IntRange(1, 1024),
+    help="Number of workers.  [default: up to one per core]",
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Write JSON to stdout.")
 _data = functools.partial(click.option, "--data", type=NAME, metavar="DIR", shell_complete=complete_folder)
 data = _data(help="Directory of the dataset.  [default: the config's data.root]")
 data_of_run = _data(help="Directory of the dataset.  [default: as in training]")
+data_of_labelled = _data(
+    help="Dataset, in the place of the one in training, or other labelled images: a directory or file."
+)
 data_of_all = _data(help="Directory of the datasets.  [default: $CNNLITE_DATA or data]")
 tta = click.option(
     "--tta",

@@ -7,6 +7,7 @@ import click
 from cnnlite.cli import options
 from cnnlite.cli.group import PATH, cli, complain
 from cnnlite.errors import ConfigError
+from cnnlite.utils.console import say
 
 
 @cli.command(short_help="Write an HTML report of a run.")
@@ -14,8 +15,8 @@ from cnnlite.errors import ConfigError
 @options.data_of_run
 @click.option("--out", type=PATH, metavar="DIR", help="Directory of the report.  [default: RUN/report]")
 @click.option("--force", is_flag=True, help="Overwrite an existing report.")
-@options.threads
-def report(run: Path, data: str | None, out: Path | None, force: bool, threads: int | None) -> None:
+@options.workers
+def report(run: Path, data: str | None, out: Path | None, force: bool, workers: int | None) -> None:
     """Write an HTML report of a run: curves, confusions, mistakes, and a look inside the network.
 
     The run need not be finished. The report is one page, which any browser opens from disk. Needs the extra plot:
@@ -28,9 +29,8 @@ def report(run: Path, data: str | None, out: Path | None, force: bool, threads: 
     """
     from cnnlite.tools.report.build import write_report
     from cnnlite.tools.report.record import read_record
-    from cnnlite.utils.console import say
 
-    options.compute_on(threads)
+    options.compute_on(workers)
     say(str(write_report(read_record(run), out or run / "report", data, complain, force=force)))
 
 
@@ -44,7 +44,7 @@ def report(run: Path, data: str | None, out: Path | None, force: bool, threads: 
 @click.option("--out", type=PATH, metavar="FILE", default="show.html", show_default=True, help="File for the page.")
 @click.option("--force", is_flag=True, help="Overwrite FILE if it exists.")
 @click.option("--open", "open_it", is_flag=True, help="Open the page in a browser.")
-@options.threads
+@options.workers
 def show(
     checkpoint: Path,
     image: Path | None,
@@ -53,7 +53,7 @@ def show(
     out: Path,
     force: bool,
     open_it: bool,
-    threads: int | None,
+    workers: int | None,
 ) -> None:
     """Write a page that shows a network at work on one image: every layer, every multiplication, every gradient.
 
@@ -72,7 +72,7 @@ def show(
 
     if image is not None and index is not None:
         raise click.UsageError("name a picture, or the --index of a test image, not both")
-    options.compute_on(threads)
+    options.compute_on(workers)
     checkpoint = options.checkpoint_of(checkpoint)
     say(write_show(checkpoint, out, image=image, index=index or 0, root=data, force=force, say=complain))
     if open_it and not webbrowser.open(out.resolve().as_uri()):
@@ -82,10 +82,10 @@ def show(
 @cli.command(short_help="Explain the curves of a run, and what to try.")
 @click.argument("run", type=PATH, required=False, shell_complete=options.complete_run)
 @options.data_of_run
-@options.threads
+@options.workers
 @options.as_json
 @click.option("--rules", is_flag=True, help="List the rules with their thresholds.")
-def explain(run: Path | None, data: str | None, threads: int | None, as_json: bool, rules: bool) -> None:
+def explain(run: Path | None, data: str | None, workers: int | None, as_json: bool, rules: bool) -> None:
     """Explain in plain words what the curves of a run show, and what to try.
 
     \b
@@ -98,14 +98,13 @@ def explain(run: Path | None, data: str | None, threads: int | None, as_json: bo
     from cnnlite.tools.report.explain import describe_rules
     from cnnlite.tools.report.explain import explain as explain_run
     from cnnlite.tools.report.record import read_record
-    from cnnlite.utils.console import say
 
     if run is None or rules:
         if not rules:
             raise click.UsageError("name a run, such as runs/small, or ask for --rules")
         say(describe_rules())
         return
-    options.compute_on(threads)
+    options.compute_on(workers)
     found = explain_run(read_record(run), data)
     say(json.dumps(found.facts(), allow_nan=False) if as_json else found.describe())
 
@@ -136,7 +135,6 @@ def compare(runs: tuple[Path, ...], out: Path | None, force: bool, as_json: bool
 
     from cnnlite.tools.report.compare import compare as compare_runs
     from cnnlite.tools.report.record import read_record
-    from cnnlite.utils.console import say
 
     if len(runs) < 2:
         raise click.UsageError("name at least two runs, such as runs/small runs/small-2")

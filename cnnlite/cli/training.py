@@ -1,8 +1,5 @@
 """Commands for training, and for downloading datasets."""
 
-import contextlib
-import math
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,37 +8,28 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cnnlite.cli import options
-from cnnlite.cli.group import NAME, PATH, cli, complain
+from cnnlite.cli.group import PATH, cli, complain
 from cnnlite.errors import ConfigError
+from cnnlite.utils.console import say, shell_word
 from cnnlite.utils.signals import StopFlag
+from cnnlite.utils.text import seconds_of
 
 if TYPE_CHECKING:
     from cnnlite.data import DatasetMissing
 
 
 def _duration(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
-    """Return the seconds of a duration such as 90s, 20m, 1.5h or 1h30m."""
+    """Return the seconds of a duration; BadParameter if it is none."""
     if value is None:
         return None
-    found = re.fullmatch(r"(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s)?", value.replace(" ", ""))
-    seconds = 0.0
-    if found:
-        with contextlib.suppress(ValueError):
-            seconds = sum(float(part or 0) * unit for part, unit in zip(found.groups(), (3600, 60, 1), strict=True))
-    if not 0 < seconds < math.inf:
-        raise click.BadParameter(f"{value!r} is not a time; write 90s, 20m or 1h30m")
-    return seconds
+    try:
+        return seconds_of(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 @cli.command(context_settings={"allow_extra_args": True})
-@click.option(
-    "-c",
-    "--config",
-    type=NAME,
-    metavar="FILE|NAME",
-    shell_complete=options.complete_config,
-    help="YAML file, or name of a bundled config.",
-)
+@options.config_option()
 @options.overrides
 @click.option("--epochs", type=float, help="Number of epochs.")
 @click.option(
@@ -61,12 +49,12 @@ def _duration(_: click.Context, __: click.Parameter, value: str | None) -> float
     shell_complete=options.complete_run,
     help="Directory of a run to resume, or to train longer.",
 )
-@options.threads
+@options.workers
 @click.option("-q", "--quiet", is_flag=True, help="Print only warnings and the result.")
 @click.option("--tensorboard", is_flag=True, help="Write metrics for TensorBoard too.")
 @click.option("--dry-run", is_flag=True, help="Show network, data, time and memory, without a run.")
 @click.pass_obj
-def train(stop: StopFlag, /, threads: int | None, quiet: bool, dry_run: bool, **wishes: Any) -> None:
+def train(stop: StopFlag, /, workers: int | None, quiet: bool, dry_run: bool, **wishes: Any) -> None:
     """Train a network and test it.
 
     \b
@@ -95,10 +83,9 @@ def train(stop: StopFlag, /, threads: int | None, quiet: bool, dry_run: bool, **
     from cnnlite.tools.dry_run import preview
     from cnnlite.training.launch import Request, launch
     from cnnlite.training.progress import Reporter
-    from cnnlite.utils.console import say, shell_word
 
     with distributed.joined() as ranks:
-        options.compute_on(ranks.threads(threads))
+        options.compute_on(workers, ranks.most_workers())
         if dry_run:
             for part in preview(Request(**wishes), stop, offer_download):
                 if ranks.first:
@@ -136,9 +123,9 @@ def offer_download(missing: "DatasetMissing") -> bool:
 
 def _download(root: Path, **wishes: Any) -> None:
     from cnnlite.data.download.cifar import download_cifar
-    from cnnlite.training.progress import ByteBar
+    from cnnlite.training.progress import CountBar
 
-    bar = ByteBar()
+    bar = CountBar()
 
     def tell(text: str) -> None:
         bar.close()
@@ -155,10 +142,10 @@ def _download(root: Path, **wishes: Any) -> None:
 @options.overrides
 @click.option("--steps", type=click.IntRange(2), default=6, show_default=True, help="Number of steps of the run.")
 @options.data
-@options.threads
+@options.workers
 @click.pass_obj
 def verify_resume(
-    stop: StopFlag, /, config: str, overrides: tuple[str, ...], steps: int, data: str | None, threads: int | None
+    stop: StopFlag, /, config: str, overrides: tuple[str, ...], steps: int, data: str | None, workers: int | None
 ) -> None:
     """Interrupt and resume a short run of a config, and compare every bit with an uninterrupted one.
 
@@ -170,9 +157,8 @@ def verify_resume(
     from cnnlite.config.load import load_config
     from cnnlite.runs.restore import check_training, load_data
     from cnnlite.tools.verify_resume import verify
-    from cnnlite.utils.console import say
 
-    options.compute_on(threads)
+    options.compute_on(workers)
     settings = load_config(config, overrides, data=data)
     check_training(settings)
     say(f"{config}: {verify(settings, load_data(settings), steps, stop)}")

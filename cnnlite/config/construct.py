@@ -89,9 +89,6 @@ def kind_of(annotation: Any) -> Kind:
             lambda: {"type": "object", "additionalProperties": entry.schema()},
             lambda key: entry,
         )
-    if hasattr(origin, "from_config"):  # reads the data itself
-        schema = getattr(origin, "schema", {})
-        return Kind(OPTIONS, lambda value: True, partial(kinds.from_config, origin), lambda: schema)
     if origin in Registry.by_base:
         registry = Registry.by_base[origin]
         article = "an" if registry.kind[0] in "aeiou" else "a"

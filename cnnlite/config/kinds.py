@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import repeat
 from typing import Any, TypeAlias
 
-from cnnlite.config.options import show, to_plain
+from cnnlite.config.options import show
 from cnnlite.config.problems import FAILED, Problems
 from cnnlite.config.yaml_reader import BROKEN, MAX_DEPTH, Steps
 from cnnlite.config.yaml_scalars import MAX_INT, resolve
@@ -166,15 +166,6 @@ def entries(kind: Kind, value: dict[str, Any], steps: Steps, problems: Problems)
     if len(made) < len(value) or any(item is BROKEN for item in made.values()):
         return FAILED
     return made, resolved
-
-
-def from_config(cls: Any, value: Any, steps: Steps, problems: Problems) -> Made:
-    """Let the class read the data itself."""
-    try:
-        made = cls.from_config(value)
-    except ValueError as error:
-        return problems.add(steps, clip(str(error), 300))
-    return made, to_plain(made)
 
 
 def has_text_keys(value: Any) -> bool:

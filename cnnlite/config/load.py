@@ -125,9 +125,9 @@ def settled(config: Config) -> Config:
     """Make the places of data that a config names absolute, so that its run finds them from any folder."""
     data = copy.deepcopy(config.resolved["data"])
     data["root"] = _absolute(data["root"])
-    options = data["dataset"].get("folder", {}) if isinstance(data["dataset"], dict) else {}
-    if options.get("cache"):
-        options["cache"] = _absolute(options["cache"])
+    for options in data["dataset"].values() if isinstance(data["dataset"], dict) else ():
+        if options.get("cache"):
+            options["cache"] = _absolute(options["cache"])
     made, data = construct(DataSettings, data, ("data",), Problems())
     return replace(config, data=made, resolved={**config.resolved, "data": data})
 

@@ -48,29 +48,28 @@ def _options_of(cls: Any) -> Mapping[str, Option]:
 
 
 def descriptions_of(cls: type) -> dict[str, str]:
-    """Find the descriptions of options, in the part ``Args:`` of a docstring; its first sentence has an empty name."""
-    text = inspect.getdoc(cls) or ""
-    section = re.split(r"\n(?=\S)", text.partition("Args:\n")[2])[0]
-    entries = re.findall(r"^    (\w+): (.*(?:\n     .*)*)", section, re.MULTILINE)
-    described = {name: re.sub(r"\s+", " ", words).replace("``", "'") for name, words in entries}
-    return {"": text.partition("\n\n")[0].replace("\n", " "), **described}
+    """Find the descriptions of options, in ``Args:`` of a class and its bases; its first sentence has an empty name."""
+    described: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        text = inspect.cleandoc(base.__doc__ or "")
+        section = re.split(r"\n(?=\S)", text.partition("Args:\n")[2])[0]
+        entries = re.findall(r"^    (\w+): (.*(?:\n     .*)*)", section, re.MULTILINE)
+        described |= {name: re.sub(r"\s+", " ", words).replace("``", "'") for name, words in entries}
+    return {**described, "": text.partition("\n\n")[0].replace("\n", " ")}
 
 
 def to_plain(value: Any) -> Any:
-    """Turn a default, or an object with ``to_config``, into what would be written in a config."""
+    """Turn a default, or an object made of options, into what would be written in a config."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, (list, tuple)):
         return [to_plain(item) for item in value]
     if isinstance(value, dict):
         return {key: to_plain(item) for key, item in value.items()}
-    if hasattr(value, "to_config"):
-        return value.to_config()
     options = {name: to_plain(getattr(value, name)) for name in options_of(type(value))}
-    for registry in Registry.by_base.values():
-        for name in registry:
-            if registry[name] is type(value):
-                return {name: options} if options else name
+    named = (name for registry in Registry.by_base.values() for name in registry if registry[name] is type(value))
+    if name := next(named, None):
+        return {name: options} if options else name
     return options
 
 

@@ -4,13 +4,14 @@ import copy
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Literal, TypeAlias
 
-from cnnlite.config.kinds import positive
+from cnnlite.config.kinds import CHECKS, positive
 from cnnlite.config.options import show
 from cnnlite.data import Mixing, Source, Transform, Views, default_root
 from cnnlite.data.datasets.base import Validation
 from cnnlite.data.normalize import Mode
+from cnnlite.data.sampling import Sampling
 from cnnlite.errors import OptionError
 from cnnlite.nn.losses import CrossEntropy, Loss
 from cnnlite.optim import Optimizer
@@ -45,44 +46,40 @@ def split_exists(validation: Validation) -> None:
         raise ValueError(f"must be at least 1 image, not {validation}; write none for no validation")
 
 
-@dataclass(frozen=True)
-class Interval:
-    """Interval between two events: so many steps, or epochs."""
+def interval(value: int | str) -> int | str:
+    """Check an interval between two events, and write it as usual: ``500``, ``1 epoch``, ``0.5 epochs``."""
+    count, unit = _count_and_unit(value)
+    if unit == "step":
+        return int(count)
+    return f"{count:.9f}".rstrip("0").rstrip(".") + (" epoch" if count == 1 else " epochs")
 
-    schema: ClassVar[dict[str, Any]] = {
-        "anyOf": [
-            {"type": "integer", "minimum": 1},
-            {"type": "string", "pattern": r"^([0-9]+ steps?|[0-9]+(\.[0-9]+)? epochs?)$"},
-        ]
-    }
-    count: float
-    unit: Literal["steps", "epochs"]
 
-    @classmethod
-    def from_config(cls, value: Any) -> "Interval":
-        """Read a number of steps, or text such as ``500 steps``, ``1 epoch`` or ``0.5 epochs``."""
-        wanted = "a number of steps, or text such as '1 epoch'"
-        if type(value) is int:
-            interval = cls(value, "steps")
-        elif isinstance(value, str) and (match := re.fullmatch(r"(\d{1,9}) steps?", value, re.ASCII)):
-            interval = cls(int(match[1]), "steps")
-        elif isinstance(value, str) and (match := re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?) epochs?", value, re.ASCII)):
-            interval = cls(float(match[1]), "epochs")
-        else:
-            raise ValueError(f"expected {wanted}, got {show(value)}")
-        if not 0 < interval.count < 1e15:
-            raise ValueError(f"expected {wanted}, above 0 and of sensible size, got {show(value)}")
-        return interval
+def steps_between(interval: int | str, steps_per_epoch: int) -> int:
+    """Convert an interval to whole steps, at least 1."""
+    count, unit = _count_and_unit(interval)
+    return int(count) if unit == "step" else max(1, round(count * steps_per_epoch))
 
-    def to_config(self) -> int | str:
-        """Write the interval as ``from_config`` reads it."""
-        if self.unit == "steps":
-            return int(self.count)
-        return f"{self.count:.9f}".rstrip("0").rstrip(".") + (" epoch" if self.count == 1 else " epochs")
 
-    def steps(self, steps_per_epoch: int) -> int:
-        """Convert to whole steps, at least 1."""
-        return int(self.count) if self.unit == "steps" else max(1, round(self.count * steps_per_epoch))
+def _count_and_unit(interval: int | str) -> tuple[float, str]:
+    text = f"{interval} steps" if isinstance(interval, int) else interval
+    found = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,9}(?= epoch))?) (step|epoch)s?", text)
+    if not found or float(found[1]) == 0:
+        raise ValueError(f"expected {INTERVAL}, above 0, got {show(interval)}")
+    return float(found[1]), found[2]
+
+
+INTERVAL = "a number of steps, or text such as '1 epoch'"
+Interval: TypeAlias = Annotated[int | str, INTERVAL, interval]
+CHECKS[interval] = {
+    "anyOf": [
+        {"type": "integer", "minimum": 1},
+        {"type": "string", "pattern": r"^([0-9]+ steps?|[0-9]+(\.[0-9]+)? epochs?)$"},
+    ]
+}
+
+
+Monitor: TypeAlias = Literal["accuracy", "loss", "macro_f1", "balanced_accuracy"]
+"""Figures of a validation by which checkpoints can be compared; all but the loss are better when higher."""
 
 
 @dataclass(frozen=True)
@@ -90,10 +87,12 @@ class DataSettings:
     """Images, their split, and what is done to them.
 
     Args:
-        dataset: cifar10, cifar100, shapes, or folder.
-        root: folder that holds the downloaded datasets, or the pictures; if left out, what the environment variable
-            ``CNNLITE_DATA`` names, or else ``data``.
+        dataset: cifar10, cifar100, shapes, or data of one's own: folder, list, coco, arrays, idx.
+        root: folder that holds the downloaded datasets, or folder or file with data of one's own; if left out, what the
+            environment variable ``CNNLITE_DATA`` names, or else ``data``.
         normalize: subtract the mean and divide by the deviation of each channel, of each value, or do neither.
+        sampling: shuffled, every training image once an epoch, or balanced, every class equally often: an epoch then
+            shows each image of a rare class several times, and a part of a frequent one.
         augment: random changes to the training images, in this order.
         mix: mix each training image, and its label, with another one of the batch.
         validation: which training images are held back: the dataset's default, none, a fraction, or a number of images.
@@ -104,6 +103,7 @@ class DataSettings:
     dataset: Source
     root: Annotated[str, place] = field(default_factory=lambda: str(default_root()))
     normalize: Mode = "per_channel"
+    sampling: Sampling = "shuffled"
     augment: list[Transform] = field(default_factory=list)
     mix: Mixing | None = None
     validation: Annotated[Validation, split_exists] = "default"
@@ -139,8 +139,9 @@ class TrainSettings:
         clip_norm: largest length of the gradient of all parameters together.
         validate_every: steps, or epochs, between validations.
         checkpoint_every: steps, or epochs, between checkpoints.
-        patience: validations in a row without a better one after which the training ends early; never if left out. A
-            higher accuracy is better, and of equal ones that with the lower loss.
+        monitor: figure of the validation images that says which checkpoint is the best, and what ``patience`` waits
+            for: accuracy, loss, macro_f1 or balanced_accuracy. Of equal figures, that with the lower loss is better.
+        patience: validations in a row without a better one after which the training ends early; never if left out.
         snapshots: number of times to keep first filters and some maps, for the film of ``cnnlite show``; at most 100.
         tta: views of each test image, whose logits are averaged: none but itself, mirror, or mirror_translate.
     """
@@ -153,8 +154,9 @@ class TrainSettings:
     schedule: Schedule = field(default_factory=Constant)
     averaging: Averaging | None = None
     clip_norm: Annotated[float, positive] | None = None
-    validate_every: Interval = Interval(1, "epochs")
-    checkpoint_every: Interval = Interval(1, "epochs")
+    validate_every: Interval = "1 epoch"
+    checkpoint_every: Interval = "1 epoch"
+    monitor: Monitor = "accuracy"
     patience: Annotated[int, positive] | None = None
     snapshots: Annotated[int, positive, filmable] | None = None
     tta: Views = "none"

@@ -3,8 +3,6 @@
 Keys are text and stand once. Files are small by nature, so size, depth and what aliases expand to are limited.
 """
 
-import os
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +11,8 @@ from typing import Any, NoReturn, TypeAlias
 import yaml
 
 from cnnlite.config.yaml_scalars import resolve
-from cnnlite.errors import ConfigError, Problem
+from cnnlite.errors import ConfigError, DataError, Problem
+from cnnlite.utils.files import read_small
 from cnnlite.utils.text import clip
 
 MAX_BYTES = 1_000_000
@@ -51,7 +50,7 @@ class Document:
     """Line of each value, counted from 1; of its key if it has one."""
     file: str
     problems: list[Problem] = field(default_factory=list)
-    """Faults that leave the rest readable, so that they can be reported along with other mistakes."""
+    """Faults to report along with other mistakes, as far as the rest is readable."""
 
 
 def dotted(steps: Steps) -> str:
@@ -68,32 +67,28 @@ def dotted(steps: Steps) -> str:
 def read_yaml(source: Path | str, file: str = "") -> Document:
     """Read the file at a Path, or the text in a str (then ``file`` is what to call it in messages).
 
-    Raises ConfigError for what cannot be opened or is not YAML; lesser faults are left in ``Document.problems``.
+    What is wrong is left in ``Document.problems``; the data of what cannot be opened, or is not YAML, are ``BROKEN``.
     """
-    if isinstance(source, Path):
-        return _Composer(read_text(source), str(source)).document()
-    return _Composer(source, file).document()
+    file = str(source) if isinstance(source, Path) else file
+    try:
+        return _Composer(read_text(source) if isinstance(source, Path) else source, file).document()
+    except ConfigError as error:
+        return Document(BROKEN, {}, file, error.problems)
 
 
 def read_text(path: Path) -> str:
     """Read a regular, small UTF-8 file; ConfigError, unopened, if it is anything else (a FIFO would wait for ever)."""
     file = str(path)
     try:
-        status = path.stat()
-        if stat.S_ISDIR(status.st_mode):
+        if path.is_dir():
             inside = path / "config.yaml"  # of a run
             hint = f"; its config is {inside}" if inside.is_file() else ""
             raise ConfigError([Problem("", f"is a directory, not a YAML file{hint}", file)])
-        if not stat.S_ISREG(status.st_mode):
-            raise ConfigError([Problem("", "is not a regular file; save the YAML to a file first", file)])
-        if status.st_size > MAX_BYTES:
-            raise ConfigError([Problem("", _too_big(status.st_size), file)])
-        with path.open("rb") as stream:
-            data = stream.read(MAX_BYTES + 1)
+        data = read_small(path, MAX_BYTES, "a config is a small text file")
+    except DataError as error:
+        raise ConfigError(str(error)) from None
     except OSError as error:
-        raise ConfigError(
-            [Problem("", f"cannot be read: {error.strerror or os.strerror(error.errno or 0)}", file)]
-        ) from None
+        raise ConfigError([Problem("", f"cannot be read: {error.strerror}", file)]) from None
     except ValueError:
         raise ConfigError([Problem("", "is not a possible file name", repr(file))]) from None
     try:
@@ -102,10 +97,6 @@ def read_text(path: Path) -> str:
         line = data.count(b"\n", 0, error.start) + 1
         message = f"byte 0x{data[error.start]:02x} is not UTF-8; save the file with the encoding UTF-8"
         raise ConfigError([Problem("", message, file, line)]) from None
-
-
-def _too_big(size: int) -> str:
-    return f"has {size:,} bytes; a config has at most {MAX_BYTES:,}. Is this the right file?"
 
 
 class _Composer:
@@ -122,7 +113,7 @@ class _Composer:
 
     def document(self) -> Document:
         if len(self.text) > MAX_BYTES:
-            self.stop(_too_big(len(self.text)), 0)
+            self.stop(f"more than the {MAX_BYTES:,} bytes that a config may have", 0)
         self.events: Iterator[Any] = yaml.parse(self.text.removeprefix("\ufeff"), Loader=yaml.SafeLoader)
         try:
             data = self.compose()
@@ -195,10 +186,11 @@ class _Composer:
             self.open.add(anchor)
         if isinstance(event, yaml.ScalarEvent):
             value = self.scalar(event, steps)
-        elif isinstance(event, yaml.SequenceStartEvent):
-            value = self.sequence(event, steps)
         else:
-            value = self.mapping(event, steps)
+            is_list = isinstance(event, yaml.SequenceStartEvent)
+            value = self.sequence(steps) if is_list else self.mapping(steps)
+            if event.tag not in (None, "!", _TAG + ("seq" if is_list else "map")):
+                value = self.broken(f"the tag {event.tag!r} is not allowed; leave it out", event, steps)
         if anchor is not None:
             self.open.discard(anchor)
             self.anchors[anchor] = (steps, value)
@@ -217,39 +209,32 @@ class _Composer:
             return self.broken(f"{clip(event.value)!r} is not what its tag says", event, steps)
         return value
 
-    def sequence(self, event: Any, steps: Steps) -> Any:
+    def sequence(self, steps: Steps) -> list[Any]:
         items: list[Any] = []
         while not isinstance(item := next(self.events), yaml.SequenceEndEvent):
             items.append(self.node(item, (*steps, len(items))))
-        if event.tag not in (None, "!", _TAG + "seq"):
-            return self.broken(f"the tag {event.tag!r} is not allowed; leave it out", event, steps)
         return items
 
-    def mapping(self, event: Any, steps: Steps) -> Any:
+    def mapping(self, steps: Steps) -> dict[str, Any]:
         entries: dict[str, Any] = {}
         while not isinstance(key_event := next(self.events), yaml.MappingEndEvent):
             line = key_event.start_mark.line + 1
             key = self.node(key_event, (*steps, "?"))
             place = (*steps, key if isinstance(key, str) else "?")
-            usable = False
+            problem = ""
             if key == "<<":
-                self.broken(
-                    "merge keys (<<) are not supported; write the options out, or use an alias", key_event, steps
-                )
+                problem = "merge keys (<<) are not supported; write the options out, or use an alias"
             elif not isinstance(key, str):
-                if key is not BROKEN:
-                    self.broken("a key must be a word; put it in quotes if that is what you mean", key_event, steps)
+                problem = "a key must be a word; put it in quotes if that is what you mean"
             elif key in entries:
-                first = self.lines[place]
-                self.broken(f"the key {clip(key)!r} stands here twice, first in line {first}", key_event, steps)
+                problem = f"the key {clip(key)!r} stands here twice, first in line {self.lines[place]}"
             else:
                 self.lines[place] = line
-                usable = True
+            if problem and key is not BROKEN:
+                self.broken(problem, key_event, steps)
             value = self.node(next(self.events), place)
-            if usable:
+            if not problem:
                 entries[key] = value
-        if event.tag not in (None, "!", _TAG + "map"):
-            return self.broken(f"the tag {event.tag!r} is not allowed; leave it out", event, steps)
         return entries
 
     def alias(self, event: Any, steps: Steps) -> Any:

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cnnlite.data.augment import Pick, Transform
+from cnnlite.data.augment import Pick, Transform, check_shapes
 from cnnlite.data.datasets.base import Images
 from cnnlite.data.mix import Mixing, soft_targets
 from cnnlite.data.normalize import Normalizer
+from cnnlite.data.sampling import Sampling, epoch_order
 from cnnlite.errors import ConfigError, Problem
 from cnnlite.runtime import engine
 from cnnlite.utils.rng import stream
@@ -18,10 +19,11 @@ from cnnlite.utils.types import Array
 class Batches:
     """The training images in random order, augmented and normalized.
 
-    Each epoch shows every image once, in an order of its own; the last batch of an epoch is shorter if the images do
-    not divide evenly, or left out with ``drop_last``. With ``mix`` each image is mixed with another of its batch, and
-    labels become probabilities for that many ``classes``. What ``batch(step)`` returns depends on the arguments of the
-    constructor and on the step, and on nothing that happened before.
+    Each epoch shows every image once, in an order of its own, or every class equally often if ``sampling`` is
+    balanced. The last batch of an epoch is shorter if the images do not divide evenly, or left out with ``drop_last``.
+    With ``mix`` each image is mixed with another of its batch, and labels become probabilities for that many
+    ``classes``. What ``batch(step)`` returns depends on the arguments of the constructor and on the step, and on
+    nothing that happened before.
 
     Raises:
         ConfigError: if a batch is larger than the data, or if an augmentation does not fit the images.
@@ -35,6 +37,7 @@ class Batches:
         seed: int,
         transforms: Sequence[Transform],
         normalizer: Normalizer,
+        sampling: Sampling = "shuffled",
         drop_last: bool = False,
         mix: Mixing | None = None,
         classes: int = 0,
@@ -47,24 +50,12 @@ class Batches:
         self.seed = seed
         self.transforms = tuple(transforms)
         self.normalizer = normalizer
+        self.sampling = sampling
         self.mix = mix
         self.classes = classes
         self.steps_per_epoch = count // batch_size if drop_last else -(-count // batch_size)
-        self._check_shapes()
+        check_shapes(self.transforms, images.images.shape[1:])
         self._order: tuple[int, Array] | None = None
-
-    def _check_shapes(self) -> None:
-        shape = self.images.images.shape[1:]
-        for index, transform in enumerate(self.transforms):
-            try:
-                changed = transform.out_shape(shape)
-                if changed != shape:
-                    raise ValueError(
-                        f"makes {changed} of {shape}, but validation and test images stay as they are; "
-                        "to crop all images use data.center_crop"
-                    )
-            except ValueError as error:
-                raise ConfigError([Problem(f"data.augment[{index}]", str(error))]) from None
 
     def size(self, step: int) -> int:
         """Number of images in the batch of training step ``step``."""
@@ -76,14 +67,13 @@ class Batches:
         Returns:
             Inputs, float32 ``(n, H, W, C)``, and targets: labels, int64 ``(n,)``, or probabilities, float32 ``(n, K)``.
         """
-        epoch, place = divmod(step, self.steps_per_epoch)
-        chosen = self._permutation(epoch)[place * self.batch_size : (place + 1) * self.batch_size]
+        chosen = self._chosen(step)
         source = self.images.images
         shape = source.shape[1:]
         wanted = np.arange(len(chosen))[part]
         out = np.empty((len(wanted), *shape), np.float32)
         rng = stream(self.seed, "augment", step)
-        pick = Pick(chosen, len(source), shape, epoch, self.seed)
+        pick = Pick(chosen, len(source), shape, step // self.steps_per_epoch, self.seed)
         options = [transform.draw(rng, pick) for transform in self.transforms]
 
         def write(which: Array, x: Array) -> None:
@@ -98,8 +88,7 @@ class Batches:
         if self.mix is None:
             engine.for_blocks(lambda start, stop: write(wanted[start:stop], out[start:stop]), len(wanted), size)
             return out, labels[part]
-        mix, rng = self.mix, stream(self.seed, "mix", step)
-        partner = rng.permutation(len(chosen))
+        mix, (partner, rng) = self.mix, self._partners(step)
         mixed = mix.draw(rng, len(chosen), shape)
 
         def write_mixed(start: int, stop: int) -> None:
@@ -112,8 +101,24 @@ class Batches:
         engine.for_blocks(write_mixed, len(wanted), size)
         return out, soft_targets(labels, partner, mix.shares(mixed, shape), self.classes)[part]
 
-    def _permutation(self, epoch: int) -> Array:
+    def sources(self, step: int) -> Array:
+        """Indices of the images that each of a step is made of, int64 ``(N, 1)``, or ``(N, 2)`` with ``mix``."""
+        chosen = self._chosen(step)
+        return np.stack([chosen] if self.mix is None else [chosen, chosen[self._partners(step)[0]]], axis=1)
+
+    def _chosen(self, step: int) -> Array:
+        """Indices of the images of a step, int64 ``(N,)``."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        return self._order_of(epoch)[place * self.batch_size : (place + 1) * self.batch_size]
+
+    def _partners(self, step: int) -> tuple[Array, np.random.Generator]:
+        """Places in the batch of the images that are mixed into each, int64 ``(N,)``, and the stream behind them."""
+        rng = stream(self.seed, "mix", step)
+        return rng.permutation(self.size(step)), rng
+
+    def _order_of(self, epoch: int) -> Array:
         known = self._order
         if known is None or known[0] != epoch:
-            known = self._order = (epoch, stream(self.seed, "order", epoch).permutation(len(self.images)))
+            order = epoch_order(self.sampling, self.images.labels, stream(self.seed, "order", epoch))
+            known = self._order = epoch, order
         return known[1]

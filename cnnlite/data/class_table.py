@@ -6,6 +6,7 @@ import numpy as np
 
 from cnnlite.data.datasets.base import Dataset
 from cnnlite.utils.printable import one_line
+from cnnlite.utils.text import aligned
 from cnnlite.utils.types import Array
 
 MOST_ROWS = 20
@@ -18,7 +19,7 @@ def class_table(dataset: Dataset) -> list[str]:
 
     All classes are listed where the images are the user's own and the classes few.
     """
-    counts = {part: _counts(dataset, part) for part in _PURPOSE if getattr(dataset, part) is not None}
+    counts = {part: class_counts(dataset, part) for part in _PURPOSE if getattr(dataset, part) is not None}
     lines = []
     if dataset.above is not None:
         few = len(dataset.classes) <= MOST_ROWS
@@ -32,19 +33,15 @@ def class_table(dataset: Dataset) -> list[str]:
     return lines
 
 
-def _counts(dataset: Dataset, part: str) -> Array:
+def class_counts(dataset: Dataset, part: str = "train") -> Array:
+    """Count the images of each class in a part of the dataset, int64 ``(K,)``."""
     return np.bincount(getattr(dataset, part).labels, minlength=len(dataset.classes))
 
 
 def _rows(classes: Sequence[str], counts: dict[str, Array]) -> list[str]:
     names = ["class", *(one_line(name, 40) for name in classes), "total"]
     columns = [[part, *(f"{count:,}" for count in (*found, found.sum()))] for part, found in counts.items()]
-    widths = [max(map(len, column)) for column in columns]
-    first = max(map(len, names))
-    return [
-        "  ".join([name.ljust(first), *(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))])
-        for name, *cells in zip(names, *columns, strict=True)
-    ]
+    return aligned(list(zip(names, *columns, strict=True)), left=[0]).split("\n")
 
 
 def _extremes(classes: Sequence[str], counts: dict[str, Array]) -> str:

@@ -1,6 +1,8 @@
 """Memory and time that decoders of pictures take, beside the picture itself."""
 
 import math
+import os
+import struct
 from collections.abc import Container
 from typing import Any
 
@@ -12,6 +14,7 @@ _ROWS, _TILE_WIDTH, _TILE_LENGTH = 278, 322, 323
 _STRIP_BYTES, _TILE_BYTES = 279, 325
 _BITS, _SAMPLES, _PHOTOMETRIC, _YCBCR = 258, 277, 262, 6
 """Tags of TIFF 6.0, and the colours that libtiff may turn into RGBA."""
+_START_OF_SCAN = 0xDA
 _SAMPLE = 6
 """Bytes for each sample of JPEG 2000: 4 of OpenJPEG, 2 in the buffer that it gives Pillow."""
 
@@ -45,3 +48,20 @@ def is_slow(picture: Any, size: int, decoders: Container[str]) -> bool:
     """True if decoding a picture from ``size`` bytes would take many seconds; ``decoders`` are those in Python."""
     in_python = any(tile[0] in decoders for tile in picture.tile)
     return in_python and (picture.width * picture.height > _SLOW_PIXELS or size > _SLOW_BYTES)
+
+
+def scans(picture: Any) -> int:
+    """Bytes that a JPEG takes beside its pixels: with several scans, all coefficients, at any size of decoding."""
+    layers = getattr(picture, "layer", ())  # of a JPEG: name, factors of sampling across and down, table
+    if not layers:
+        return 0
+    file = picture.fp
+    file.seek(2)
+    while len(head := file.read(5)) == 5 and head[0] == 0xFF and head[1] != _START_OF_SCAN:
+        file.seek(int.from_bytes(head[2:4]) - 3, os.SEEK_CUR)
+    whole = head == struct.pack(">HHB", 0xFF00 + _START_OF_SCAN, 6 + 2 * len(layers), len(layers))
+    if whole and "progressive" not in picture.info:
+        return 0
+    samples = sum(across * down for _, across, down, _ in layers)
+    most = max(across for _, across, _, _ in layers) * max(down for _, _, down, _ in layers)
+    return int(2 * picture.width * picture.height * samples / max(most, 1))

@@ -1,7 +1,8 @@
-"""Pictures from files: decoded, upright, in RGB and of one size. The only module that uses Pillow."""
+"""Pictures from files: decoded, upright, in RGB or grey, and of one size. The only module that uses Pillow."""
 
 import contextlib
 import io
+import itertools
 import math
 import os
 import stat
@@ -9,14 +10,14 @@ import struct
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import numpy as np
 
-from cnnlite.data.decoders import held, is_slow
-from cnnlite.errors import StorageError, missing_extra
+from cnnlite.data.decoders import held, is_slow, scans
+from cnnlite.data.frames import Box, Frame
+from cnnlite.errors import DataError, StorageError, require
 from cnnlite.runtime import engine, machine
 from cnnlite.utils.types import Array
 
@@ -50,7 +51,6 @@ _HUNGRY = {"WEBP": 16, "AVIF": 12}
 """Bytes for each pixel of decoders that take more than the picture itself."""
 _NARROW = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}
 """Bytes for each pixel in modes of Pillow where that is not 4."""
-_START_OF_SCAN = 0xDA
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"eXIf"}
 _BLOCK = 2**26
@@ -63,51 +63,24 @@ class _UnusableError(Exception):
     """A file cannot be used as a picture, for the reason in the text."""
 
 
-@dataclass(frozen=True)
-class Frame:
-    """Scaling and cropping of pictures of any size to ``height`` x ``width`` pixels.
+class Part(NamedTuple):
+    """Part of a picture: its box, and the width and height of the whole picture that it is in pixels of."""
 
-    The shorter side is scaled to ``shorter`` pixels, or as far as the picture still covers the frame, and the centre is
-    cut out; with ``stretch`` all of the picture is scaled to the frame, whatever its proportions.
-    """
-
-    height: int
-    width: int
-    shorter: int | None = None
-    stretch: bool = False
-
-    def scale(self, width: int, height: int) -> tuple[float, float]:
-        """Scale factors from a picture to the frame, across and down."""
-        if self.stretch:
-            return self.width / width, self.height / height
-        cover = max(self.width / width, self.height / height)
-        if self.shorter is not None:
-            cover = max(cover, self.shorter / min(width, height))
-        return cover, cover
-
-    def fit(self, picture: "Picture") -> "Picture":
-        """Scale and crop an RGB picture; one that has the size already keeps its pixels."""
-        from PIL.Image import Resampling
-
-        across, down = self.scale(*picture.size)
-        cut = self.width / across, self.height / down
-        left, top = ((size - part) / 2 for size, part in zip(picture.size, cut, strict=True))
-        if across == down == 1:
-            left, top = math.floor(left), math.floor(top)
-            return picture.crop((left, top, left + self.width, top + self.height))
-        box = (max(left, 0), max(top, 0), min(left + cut[0], picture.width), min(top + cut[1], picture.height))
-        return picture.resize((self.width, self.height), Resampling.BICUBIC, box, reducing_gap=3)
+    box: Box
+    whole: tuple[int, int]
 
 
-def read_pictures(paths: Sequence[Path], frame: Frame) -> tuple[Array, dict[int, str]]:
-    """Read pictures on all threads.
+def read_pictures(
+    paths: Sequence[Path], frame: Frame, parts: Sequence[Part | None] = ()
+) -> tuple[Array, dict[int, str]]:
+    """Read pictures on all threads, or parts of them; several in a row of one file are decoded together.
 
     Grey, palette, 16-bit and CMYK pictures become RGB, transparent ones are put on white, EXIF orientation is applied,
     and of several frames or pages the first is taken. Where no number of a 16-bit picture needs more than 12 bits,
-    white is 4095.
+    white is 4095. In a frame of one channel all become grey, by the weights of ITU-R BT.601 for colours.
 
     Returns:
-        Images, uint8 (N, height, width, 3), and the faults of those that cannot be used, by index.
+        Images, uint8 (N, height, width, channels), and the faults of those that cannot be used, by index.
 
     Raises:
         ConfigError: if Pillow is not installed.
@@ -117,28 +90,55 @@ def read_pictures(paths: Sequence[Path], frame: Frame) -> tuple[Array, dict[int,
     if each > there:
         size = f"{frame.height}x{frame.width} pixels would take {each / 1e9:,.1f} GB of memory each"
         raise StorageError(f"pictures of {size}, more than {there / 1e9:,.1f}")
-    out = np.zeros((len(paths), frame.height, frame.width, 3), np.uint8)
+    out = np.zeros((len(paths), *frame.shape), np.uint8)
     faults: dict[int, str] = {}
+    runs = itertools.groupby(range(len(paths)), paths.__getitem__ if parts else None)
+    files = [[*indices] for _, indices in runs]
 
-    def read(index: int) -> None:
+    def read(file: int) -> None:
+        indices = files[file]
+        of_file = [parts[index] for index in indices] if parts else [None]
         with contextlib.ExitStack() as room:  # around all that may refer to what was decoded
             try:
-                out[index] = _read(paths[index], frame, room)
+                for index, image in zip(indices, _read(paths[indices[0]], frame, of_file, room), strict=True):
+                    out[index] = image
             except _UnusableError as error:
-                faults[index] = str(error)
+                faults.update(dict.fromkeys(indices, str(error)))
 
     with _own_limits():
-        engine.run(read, len(paths))
+        engine.run(read, len(files))
     return out, dict(sorted(faults.items()))
+
+
+def fit_images(images: Array, frame: Frame) -> Array:
+    """Scale and crop images, uint8 (N, H, W, 1 or 3), as pictures of their size are.
+
+    Returns:
+        Images, uint8 (N, height, width, channels).
+
+    Raises:
+        ConfigError: if Pillow is not installed.
+        DataError: if the images, or what they are to become, have other numbers of channels.
+    """
+    if not {images.shape[3], frame.channels} <= {1, 3}:
+        raise DataError(f"images of {images.shape[3]} channels cannot become images of {frame.channels}")
+    out = np.empty((len(images), *frame.shape), np.uint8)
+    with _own_limits():
+        from PIL import Image
+
+        for index, image in enumerate(images):
+            picture = Image.fromarray(image if image.shape[-1] == 3 else image[..., 0])
+            fitted = _fit(picture, frame, (0, 0, *picture.size)).convert("RGB" if frame.channels == 3 else "L")
+            out[index] = np.asarray(fitted).reshape(frame.shape)
+    return out
 
 
 @contextlib.contextmanager
 def _own_limits() -> Iterator[None]:
     """Load Pillow's decoders without its limit of pixels: this module knows at what size a picture is decoded."""
-    try:
-        from PIL import Image
-    except ImportError:
-        raise missing_extra("reading pictures", "images") from None
+    require("reading pictures", "PIL", "images")
+    from PIL import Image
+
     Image.init()
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     Image.core.set_block_size(_BLOCK)  # type: ignore[attr-defined]
@@ -176,7 +176,7 @@ class _Room:
 _room = _Room()
 
 
-def _read(path: Path, frame: Frame, room: contextlib.ExitStack) -> Array:
+def _read(path: Path, frame: Frame, parts: Sequence[Part | None], room: contextlib.ExitStack) -> list[Array]:
     from PIL import UnidentifiedImageError
 
     try:
@@ -186,12 +186,12 @@ def _read(path: Path, frame: Frame, room: contextlib.ExitStack) -> Array:
         if status.st_size == 0:
             raise _UnusableError("is empty")
         try:
-            return _decode(path, frame, room)
+            return _decode(path, frame, parts, room)
         except (UnidentifiedImageError, SyntaxError, ValueError, LookupError, struct.error):
             room.close()
             if (bare := _bare_png(path)) is None:
                 raise
-        return _decode(bare, frame, room)
+        return _decode(bare, frame, parts, room)
     except _UnusableError:
         raise
     except UnidentifiedImageError:
@@ -202,25 +202,56 @@ def _read(path: Path, frame: Frame, room: contextlib.ExitStack) -> Array:
         raise _UnusableError(_reason(error)) from None
 
 
-def _decode(source: Path | BinaryIO, frame: Frame, room: contextlib.ExitStack) -> Array:
+def _decode(
+    source: Path | BinaryIO, frame: Frame, parts: Sequence[Part | None], room: contextlib.ExitStack
+) -> list[Array]:
     from PIL import Image
 
     opened = Image.open(source, formats=[name for name in _FORMATS if name in Image.OPEN])
     with contextlib.closing(opened) as picture:  # which frees its pixels too
         # A PNG whose EXIF is not at its beginning would be decoded to find it.
         turn = 1 if picture.format == "PNG" and "exif" not in picture.info else _turn(picture)
-        scans = _scans(picture)
+        beside = scans(picture)
         width, height = picture.size
         if turn >= 5:
             width, height = height, width
+        boxes = [_box(part, width, height) for part in parts]
         # A JPEG can be decoded at a half, a quarter or an eighth of its size; twice what is needed looks the same.
-        twice = 2 * max(frame.scale(width, height))
+        twice = 2 * max(max(frame.scale(right - left, lower - upper)) for left, upper, right, lower in boxes)
         picture.draft(None, (math.ceil(picture.width * twice), math.ceil(picture.height * twice)))
-        room.enter_context(_room.take(_bytes(picture, scans, copied=turn > 1 or not _is_plain(picture))))
+        room.enter_context(_room.take(_bytes(picture, beside, copied=turn > 1 or not _is_plain(picture))))
         upright = _rgb(picture)
         if method := _UPRIGHT[_turn(picture)]:  # a TIFF has been turned by Pillow, and says so
             upright = upright.transpose(Image.Transpose[method])
-        return np.asarray(frame.fit(upright).convert("RGB"))
+        x, y = upright.width / width, upright.height / height
+        fitted = (_fit(upright, frame, (a * x, b * y, c * x, d * y)) for a, b, c, d in boxes)
+        mode = "L" if frame.channels == 1 else "RGB"
+        return [np.asarray(image.convert(mode)).reshape(frame.shape) for image in fitted]
+
+
+def _fit(picture: "Picture", frame: Frame, part: Box) -> "Picture":
+    """Scale and crop a part of a picture; one that has the size already keeps its pixels."""
+    from PIL.Image import Resampling
+
+    start_x, start_y, end_x, end_y = part
+    across, down = frame.scale(end_x - start_x, end_y - start_y)
+    cut = frame.width / across, frame.height / down
+    left, top = start_x + (end_x - start_x - cut[0]) / 2, start_y + (end_y - start_y - cut[1]) / 2
+    if across == down == 1:
+        left, top = math.floor(left), math.floor(top)
+        return picture.crop((left, top, left + frame.width, top + frame.height))
+    box = (max(left, 0), max(top, 0), min(left + cut[0], picture.width), min(top + cut[1], picture.height))
+    return picture.resize((frame.width, frame.height), Resampling.BICUBIC, box, reducing_gap=3)
+
+
+def _box(part: Part | None, width: int, height: int) -> Box:
+    """Box of a part in a picture of this size; all of the picture if there is none."""
+    if part is None:
+        return (0, 0, width, height)
+    if part.whole != (width, height):
+        there, meant = f"{width}x{height}", f"{part.whole[0]}x{part.whole[1]}"
+        raise _UnusableError(f"has {there} pixels, upright, where its boxes are for {meant}")
+    return part.box
 
 
 def _bare_png(path: Path) -> BinaryIO | None:
@@ -248,25 +279,8 @@ def _reason(error: Exception) -> str:
     return f"{'is damaged' if broken else 'cannot be decoded'} ({error})"
 
 
-def _scans(picture: "Picture") -> int:
-    """Bytes that a JPEG takes beside its pixels: with several scans, all coefficients, at any size of decoding."""
-    layers = getattr(picture, "layer", ())  # of a JPEG: name, factors of sampling across and down, table
-    if not layers:
-        return 0
-    file = getattr(picture, "fp")  # noqa: B009 (which Pillow's annotations hide)
-    file.seek(2)
-    while len(head := file.read(5)) == 5 and head[0] == 0xFF and head[1] != _START_OF_SCAN:
-        file.seek(int.from_bytes(head[2:4]) - 3, os.SEEK_CUR)
-    whole = head == struct.pack(">HHB", 0xFF00 + _START_OF_SCAN, 6 + 2 * len(layers), len(layers))
-    if whole and "progressive" not in picture.info:
-        return 0
-    samples = sum(across * down for _, across, down, _ in layers)
-    most = max(across for _, across, _, _ in layers) * max(down for _, _, down, _ in layers)
-    return int(2 * picture.width * picture.height * samples / max(most, 1))
-
-
-def _bytes(picture: "Picture", scans: int, *, copied: bool) -> int:
-    """Bytes that decoding an opened picture takes, with its ``scans``; _UnusableError if too many, or too slow."""
+def _bytes(picture: "Picture", beside: int, *, copied: bool) -> int:
+    """Bytes that decoding an opened picture takes, with its `scans`; _UnusableError if too many, or too slow."""
     from PIL import Image
 
     pixels = picture.width * picture.height
@@ -280,7 +294,7 @@ def _bytes(picture: "Picture", scans: int, *, copied: bool) -> int:
     if is_slow(picture, stored, Image.DECODERS):
         raise _UnusableError("is large for a kind that takes seconds for a million pixels; save it as a PNG")
     # What a decoder holds is free again when the picture is copied.
-    beside = scans + max(held(picture, stored), 4 * pixels * copied)
+    beside += max(held(picture, stored), 4 * pixels * copied)
     size = beside + pixels * _HUNGRY.get(str(picture.format), _NARROW.get(picture.mode, 4))
     if size > _room.size:
         raise _UnusableError(

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
-from cnnlite.data.augment import between
+from cnnlite.data.augment.erasing import rectangles
 from cnnlite.errors import OptionError
 from cnnlite.utils.registry import Registry
 from cnnlite.utils.types import Array, Shape
@@ -99,12 +99,8 @@ class Cutmix(Mixing):
         return edges.transpose(1, 0, 2)
 
     def apply(self, x: Array, other: Array, options: Array) -> None:
-        count, height, width, channels = x.shape
-        first, stop = options[:, 0], options[:, 1]
-        rows = between(np.arange(height), first[:, 0], stop[:, 0])
-        columns = between(np.repeat(np.arange(width), channels), first[:, 1], stop[:, 1])
-        flat = (count, height, width * channels)
-        np.copyto(x.reshape(flat), other.reshape(flat), where=rows[:, :, None] & columns[:, None, :])
+        where = rectangles(x.shape, options[:, 0], options[:, 1])
+        np.copyto(x.reshape(where.shape), other.reshape(where.shape), where=where)
 
     def shares(self, options: Array, shape: Shape) -> Array:
         shares: Array = 1 - (options[:, 1] - options[:, 0]).prod(axis=1) / (shape[0] * shape[1])

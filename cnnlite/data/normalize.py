@@ -71,6 +71,11 @@ class Normalizer:
         np.multiply(rows, scale, out=rows)
         np.add(rows, shift, out=rows)
 
+    def undo(self, x: Array) -> Array:
+        """Turn normalized images ``(N, H, W, C)`` back into uint8, each value rounded to the nearest byte."""
+        values = x * self.std.astype(np.float64) + self.mean
+        return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+
     def _row(self, shape: tuple[int, ...]) -> tuple[Array, Array]:
         """Scale and shift of every byte of one image, flat: long inner loops, however few the channels."""
         if shape not in self._rows:

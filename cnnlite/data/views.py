@@ -4,7 +4,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from cnnlite.data.augment import pad
+from cnnlite.data.augment.crops import pad
 from cnnlite.errors import ConfigError, Problem
 from cnnlite.utils.types import Array
 

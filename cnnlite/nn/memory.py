@@ -6,6 +6,7 @@ from cnnlite.errors import ConfigError, Problem, StorageError
 from cnnlite.nn.layers.base import Layer
 from cnnlite.runtime import machine
 from cnnlite.utils.hints import Override
+from cnnlite.utils.text import size_text
 from cnnlite.utils.types import Shape
 
 _NUMBER = 4
@@ -31,8 +32,8 @@ def refuse_if_too_large(model: Layer, batch_size: int = 1, image: Shape = (0,)) 
         if output * batch_size > available:
             hint = f"lower train.batch_size ({Override(f'train.batch_size={batch_size // 2}')})"
             raise StorageError(
-                f"out of memory with batch size {batch_size}: {what} would take {_gigabytes(output * batch_size)}, "
-                f"there are {_gigabytes(available)}; {hint}"
+                f"out of memory with batch size {batch_size}: {what} would take {size_text(output * batch_size)}, "
+                f"there are {size_text(available)}; {hint}"
             )
 
 
@@ -54,9 +55,5 @@ def count_parameters(model: Layer) -> int:
 
 def _refuse_above(available: int, what: str, size: int) -> None:
     if size > available:
-        needed, there = _gigabytes(size), _gigabytes(available)
-        raise ConfigError([Problem("model", f"{what} would take {needed} of memory; there are {there}")])
-
-
-def _gigabytes(size: int) -> str:
-    return f"{size / 1e9:,.1f} GB"
+        sizes = f"{size_text(size)} of memory; there are {size_text(available)}"
+        raise ConfigError([Problem("model", f"{what} would take {sizes}")])

@@ -1,7 +1,7 @@
 """The network: a model with its shapes checked, its parameters named, and its state in one place."""
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,9 +12,12 @@ from cnnlite.nn.fusion import fuse
 from cnnlite.nn.layers.base import Context, Layer, dotted
 from cnnlite.nn.memory import count_parameters, images_at_once, refuse_if_too_large
 from cnnlite.nn.shape_errors import misfits, wrong_output
-from cnnlite.runtime import distributed, engine
+from cnnlite.runtime import distributed, engine, shards
 from cnnlite.utils.rng import stream
 from cnnlite.utils.types import Array, DType, Shape
+
+SHARD_WORK = 10_000_000
+"""Multiply-adds of a forward pass that are worth a shard: with its gradients, about a millisecond of a core."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,11 @@ class Parameter:
     def shape(self) -> Shape:
         """Shape, known before the array is allocated."""
         return self.layer.specs[self.key].shape
+
+    @property
+    def is_large(self) -> bool:
+        """True if its gradient is one of the whole batch, which workers compute together."""
+        return self.key == "weight" and self.layer.is_large
 
     @property
     def value(self) -> Array:
@@ -106,6 +114,14 @@ class Network:
             )
         }
         self.buffers = {dotted(prefix, key): buffer for prefix, layer in parts for key, buffer in layer.buffers.items()}
+
+    def shards(self, count: int) -> int:
+        """Number of shards that a batch of ``count`` samples is divided into, a power of two; see `engine`."""
+        parts = [layer for _, layer in self.model.walk()]
+        if not all(layer.by_shards for layer in parts):
+            return 1
+        work = count * sum(layer.multiply_adds for layer in parts)
+        return shards.power_of_two(min(count, work // SHARD_WORK))
 
     @property
     def size(self) -> int:
@@ -202,13 +218,19 @@ def pack(parameters: Sequence[Parameter]) -> tuple[Array, Array]:
         values and gradients, both (total size,), in the order of ``parameters``.
     """
     count = sum(parameter.value.size for parameter in parameters)
-    values, grads = (engine.aligned(count, parameters[0].value.dtype) for _ in range(2))
+    values, grads = (engine.shared((count,), parameters[0].value.dtype) for _ in range(2))
     np.concatenate([parameter.value.ravel() for parameter in parameters], out=values)
     np.concatenate([parameter.grad.ravel() for parameter in parameters], out=grads)
+    for parameter, place in places(parameters):
+        parameter.layer.params[parameter.key] = values[place].reshape(parameter.shape)
+        parameter.layer.grads[parameter.key] = grads[place].reshape(parameter.shape)
+    return values, grads
+
+
+def places(parameters: Sequence[Parameter]) -> Iterator[tuple[Parameter, slice]]:
+    """Iterate over ``parameters`` and their places in flat arrays that hold them side by side."""
     start = 0
     for parameter in parameters:
-        shape, stop = parameter.value.shape, start + parameter.value.size
-        parameter.layer.params[parameter.key] = values[start:stop].reshape(shape)
-        parameter.layer.grads[parameter.key] = grads[start:stop].reshape(shape)
+        stop = start + parameter.value.size
+        yield parameter, slice(start, stop)
         start = stop
-    return values, grads

@@ -2,7 +2,7 @@
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
@@ -21,7 +21,8 @@ class Averaging(ABC):
     def bind(self, arrays: Mapping[str, Array]) -> None:
         """Take charge of the live ``arrays`` of a network, with averages that begin as what they are now."""
         self._live = {name: array for name, array in arrays.items() if name.startswith(self.prefix)}
-        self._averages = {name: array.copy() for name, array in self._live.items()}
+        self._averages = {name: engine.shared(array.shape, array.dtype) for name, array in self._live.items()}
+        _copy(self._live, self._averages)
 
     @abstractmethod
     def update(self, step: int) -> None:
@@ -43,8 +44,26 @@ class Averaging(ABC):
 
     def _approach(self, rate: float) -> None:
         """``average += rate * (array - average)``; an array that does not change is its own average, to the bit."""
+
+        def block(average: Array, array: Array) -> None:
+            part = engine.scratch("averaging.part", array.shape, array.dtype)
+            np.subtract(array, average, out=part)
+            part *= rate
+            average += part
+
+        self._for_pieces(block)
+
+    def _for_pieces(self, task: Callable[[Array, Array], object]) -> None:
+        """Call ``task`` with pieces of the averages and of the live arrays, on all workers together."""
+        pieces = []
         for name, average in self._averages.items():
-            _lerp(average.reshape(-1), self._live[name].reshape(-1), rate)
+            flat, live = average.reshape(-1), self._live[name].reshape(-1)
+            pieces += [(flat[i:j], live[i:j]) for i, j in engine.blocks(flat.size, 3 * flat.itemsize)]
+
+        def piece(index: int) -> None:
+            task(*pieces[index])
+
+        engine.run(piece, len(pieces))
 
 
 class NoAveraging(Averaging):
@@ -115,19 +134,9 @@ class Lookahead(Averaging):
         """Follow, and take the network back, where ``steps`` says so."""
         if (step + 1) % self.steps == 0:
             self._approach(self.alpha)
-            _copy(self._averages, self._live)
+            self._for_pieces(lambda average, array: np.copyto(array, average))
 
 
 def _copy(source: Mapping[str, Array], target: Mapping[str, Array]) -> None:
     for name, array in target.items():
         np.copyto(array, source[name])
-
-
-def _lerp(average: Array, array: Array, rate: float) -> None:
-    def block(start: int, stop: int) -> None:
-        part = engine.scratch("averaging.part", (stop - start,), array.dtype)
-        np.subtract(array[start:stop], average[start:stop], out=part)
-        part *= rate
-        average[start:stop] += part
-
-    engine.for_blocks(block, array.size, 3 * array.itemsize)

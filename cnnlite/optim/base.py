@@ -4,13 +4,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from cnnlite.errors import ConfigError, OptionError, Problem
-from cnnlite.nn.network import Parameter, load_arrays, pack
-from cnnlite.runtime import engine
+from cnnlite.nn.network import Parameter, load_arrays, pack, places
+from cnnlite.runtime import engine, shards
 from cnnlite.utils.patterns import NamePattern
 from cnnlite.utils.registry import Registry
 from cnnlite.utils.suggest import did_you_mean
@@ -31,6 +32,35 @@ class Group:
     values: Array
     grads: Array
     slots: dict[str, Array]
+    rows: Array | None = None
+    """Gradients of each worker's own samples, (workers, numbers), if there are several workers."""
+
+    def attach(self, own: Array) -> None:
+        """Let the layers write the gradients of this worker's samples to ``own``, as flat as ``grads``.
+
+        Those of large weights are of the whole batch, and written to ``grads`` by all workers.
+        """
+        for parameter, place in places(self.parameters):
+            flat = self.grads if parameter.is_large else own
+            parameter.layer.grads[parameter.key] = flat[place].reshape(parameter.shape)
+
+    def add_up(self) -> None:
+        """Sum the gradients of all workers' samples."""
+        if self.rows is not None:
+            for place in self._own:
+                shards.add_up(self.rows[:, place], self.grads[place])
+
+    @cached_property
+    def _own(self) -> list[slice]:
+        """Places of the parameters whose gradients are each worker's own, in as few slices as possible."""
+        found: list[slice] = []
+        for parameter, place in places(self.parameters):
+            if parameter.is_large:
+                continue
+            if found and found[-1].stop == place.start:
+                place = slice(found.pop().start, place.stop)
+            found.append(place)
+        return found
 
 
 class Optimizer(ABC):
@@ -138,9 +168,7 @@ class Rule(Optimizer):
         self.bound = []
         for items, group in self._members(parameters).items():
             options, (values, grads) = dict(items), pack(group)
-            slots = {slot: engine.aligned(values.size, values.dtype) for slot in self.slots_for(options)}
-            for flat in slots.values():
-                flat[...] = 0
+            slots = {slot: engine.shared(values.shape, values.dtype) for slot in self.slots_for(options)}
             self.bound.append(Group(group, options, values, grads, slots))
 
     def _members(self, parameters: Sequence[Parameter]) -> dict[tuple[tuple[str, Any], ...], list[Parameter]]:
@@ -248,16 +276,25 @@ def _checked(name: str, value: Any, example: Any) -> Any:
 def gradient_norm(groups: Sequence[Group]) -> float:
     """The L2 norm of all gradients of ``groups`` together; infinite or NaN if a gradient is."""
     pieces = [g.grads[i:j] for g in groups for i, j in engine.blocks(g.grads.size, g.grads.itemsize)]
-    total = sum(float(np.vdot(piece, piece)) for piece in pieces)  # where np.dot would warn of an overflow
+    squares = shards.collect(lambda index: float(np.vdot(pieces[index], pieces[index])), len(pieces))
+    total = sum(squares.tolist())  # of vdot, where np.dot would warn of an overflow
     if math.isinf(total):  # perhaps only beyond float32
-        total = sum(float(np.einsum("i,i", piece, piece, dtype=np.float64)) for piece in pieces)
+        total = sum(shards.collect(lambda index: _square(pieces[index]), len(pieces)).tolist())
     return math.sqrt(total)
+
+
+def _square(piece: Array) -> float:
+    return float(np.einsum("i,i", piece, piece, dtype=np.float64))
 
 
 def scale_gradients(groups: Sequence[Group], factor: float) -> None:
     """Multiply all gradients of ``groups`` by ``factor``."""
     for group in groups:
-        group.grads *= float(factor)
+
+        def scale(start: int, stop: int, grads: Array = group.grads) -> None:
+            grads[start:stop] *= float(factor)
+
+        engine.for_blocks(scale, group.grads.size, 2 * group.grads.itemsize)
 
 
 optimizers: Registry[Optimizer] = Registry("optimizer", Optimizer)  # type: ignore[type-abstract]

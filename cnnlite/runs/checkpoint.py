@@ -22,6 +22,7 @@ from numpy.lib import format as npy
 
 from cnnlite.errors import CheckpointError, DamagedError, DivergedError
 from cnnlite.utils.files import open_at_once, replacing
+from cnnlite.utils.npy import read_header
 from cnnlite.utils.printable import has_codes
 from cnnlite.utils.types import Array, DType, Shape
 
@@ -221,14 +222,8 @@ def _sha256(file: BinaryIO, count: int) -> bytes:
 
 def _read_header(stream: IO[bytes], member: zipfile.ZipInfo) -> Announced:
     """Read the header of a .npy member, and check that exactly the announced number of bytes follows."""
-    version = npy.read_magic(stream)
-    if version == (1, 0):
-        shape, fortran_order, dtype = npy.read_array_header_1_0(stream)
-    elif version == (2, 0):
-        shape, fortran_order, dtype = npy.read_array_header_2_0(stream)
-    else:
-        raise DamagedError(f"{member.filename} has .npy version {version}")
-    if dtype.kind not in "biuf" or fortran_order:
+    shape, order, dtype = read_header(stream)
+    if dtype.kind not in "biuf" or order == "F":
         raise DamagedError(f"{member.filename} holds {dtype}, not plain numbers")
     count = math.prod(shape)
     if min(shape, default=0) < 0 or count * dtype.itemsize != member.file_size - stream.tell():

@@ -14,18 +14,20 @@ from cnnlite.runs.checkpoint import Checkpoint, CheckpointFile, load_checkpoint,
 from cnnlite.runs.locate import no_run
 from cnnlite.runs.lock import Hold, confirm_same
 from cnnlite.runs.metrics import MetricsFile, NoMetrics
+from cnnlite.runs.predictions import PREDICTIONS
 from cnnlite.runs.results import read_object
 from cnnlite.runs.traces import Traces
 from cnnlite.utils.files import (
     check_writable,
     is_missing,
-    is_special,
     is_temporary,
     open_to_append,
+    reading,
+    refuse_special,
     remove_temporary,
-    unreadable,
     unwritable,
     write_text,
+    writing,
 )
 from cnnlite.utils.hints import Argument
 
@@ -40,8 +42,9 @@ _KINDS = ("last", "previous", "best")
 class RunDirectory:
     """A directory that belongs to one run, locked by one process at a time.
 
-    Holds ``config.yaml``, ``environment.json``, ``metrics.csv``, ``log.txt``, ``result.json``, perhaps
-    ``snapshots.npz``, and in ``checkpoints`` ``last.npz``, the one before it as ``previous.npz``, and ``best.npz``.
+    Holds ``config.yaml``, ``environment.json``, ``metrics.csv``, ``log.txt``, ``predictions.csv``, ``result.json``,
+    perhaps ``snapshots.npz``, and in ``checkpoints`` ``last.npz``, the one before it as ``previous.npz``, and
+    ``best.npz``.
     """
 
     def __init__(self, path: Path, new: bool = False):
@@ -91,10 +94,9 @@ class RunDirectory:
             raise no_run(path)
         if run.checkpoints.is_symlink():  # perhaps to the checkpoints of another run, with another lock
             raise ConfigError(f"{run.checkpoints}: is a link; resume the run that it leads into, or put a folder there")
-        rewritten = [run.file(name) for name in ("result.json", SNAPSHOTS)]
-        for file in (*rewritten, run.checkpoint_path("previous"), run.checkpoint_path("best")):
-            if is_special(file):  # report it now, not at the first write
-                raise StorageError(f"{file}: is not a regular file; remove it")
+        written = [run.file(name) for name in ("result.json", PREDICTIONS, SNAPSHOTS)]
+        for file in (*written, *map(run.checkpoint_path, ("previous", "best"))):
+            refuse_special(file)  # report it now, not at the first write
         run._prepare()
         return run
 
@@ -120,10 +122,8 @@ class RunDirectory:
     def _refuse_if_in_use(self) -> None:
         if not self.path.is_dir():
             raise ConfigError(f"{self.path}: is not a folder; name another {Argument('run_dir')}")
-        try:
+        with reading(self.path):
             bare = self._is_bare()
-        except OSError as error:
-            raise unreadable(self.path, error) from error
         if not bare:
             resume, other = Argument("resume", str(self.path)), Argument("run_dir")
             raise ConfigError(f"{self.path}: is not empty; continue that run with {resume}, or name another {other}")
@@ -141,11 +141,7 @@ class RunDirectory:
     def _prepare(self) -> None:
         """Take the lock, and find out now rather than at the first save whether files can be written here."""
         try:
-            if not self._hold.take():
-                shared = ", or in the one of which it is a copy by hard links" if self._hold.is_shared else ""
-                raise ConfigError(
-                    f"{self.path}: another process is training in this run directory{shared}; name another one"
-                )
+            self._hold.take()
             with contextlib.suppress(FileExistsError):
                 self._traces.make_folder(self.checkpoints)
             self._inside = os.lstat(self.checkpoints)
@@ -192,13 +188,11 @@ class RunDirectory:
             StorageError: If it is not a regular file, or cannot be written.
         """
         with self._writing(name) as path:
-            try:
-                new = is_missing(path)
+            new = is_missing(path)
+            with writing(path):
                 open_to_append(path).close()
-                if new:
-                    self._traces.remember(path)
-            except OSError as error:
-                raise unwritable(path, error) from error
+            if new:
+                self._traces.remember(path)
         return path
 
     def write_text(self, name: str, text: str) -> None:
@@ -284,10 +278,8 @@ class RunDirectory:
 
     def is_unsaved(self) -> bool:
         """Return True if the run never had a checkpoint (even a damaged one) or a result; StorageError if unknown."""
-        try:
+        with reading(self.checkpoints):
             names = os.listdir(self.checkpoints)
-        except OSError as error:
-            raise unreadable(self.checkpoints, error) from error
         return is_missing(self.file("result.json")) and not any(re.fullmatch(r"[^.].*\.npz", name) for name in names)
 
     def close(self) -> None:

@@ -1,11 +1,11 @@
-"""Lock on a folder, held by one process, and a check that the folder's path still leads to it."""
+"""Lock on a run directory, held by one process, and a check that the directory's path still leads to it."""
 
+import contextlib
 import os
-import stat
 from pathlib import Path
 
-from cnnlite.errors import LostRunError, StorageError
-from cnnlite.utils.files import lock, unwritable
+from cnnlite.errors import ConfigError, LostRunError
+from cnnlite.utils.files import is_missing, lock, open_to_append, writing
 from cnnlite.utils.hints import Argument
 
 
@@ -21,34 +21,26 @@ class Hold:
         self.folder = folder
         self._descriptor: int | None = None
         self._made = False
-        self.is_shared = False
-        """True if the lock that another process holds has other names too, as after a copy by hard links."""
 
-    def take(self) -> bool:
-        """Lock the folder; return False if another process holds it.
+    def take(self) -> None:
+        """Lock the folder.
 
         Raises:
+            ConfigError: If another process holds it.
             OSError: If the lock's file cannot be opened.
             StorageError: If it is not a regular file.
         """
-        # A FIFO may have no other end, for which opening would wait; a link may lead to the lock of another folder.
-        flags = os.O_RDWR | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
-        try:
-            self._descriptor = os.open(self.path, flags | os.O_CREAT | os.O_EXCL, 0o666)
-            self._made = True
-        except FileExistsError:
-            if not stat.S_ISREG(os.lstat(self.path).st_mode):
-                raise StorageError(f"{self.path}: is not a regular file; remove it") from None
-            self._descriptor = os.open(self.path, flags)
-        if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
-            self.release()
-            raise StorageError(f"{self.path}: is not a regular file; remove it")
+        self._made = is_missing(self.path)
+        with open_to_append(self.path) as file:
+            self._descriptor = os.dup(file.fileno())
         if not lock(self._descriptor):
-            self.is_shared = os.fstat(self._descriptor).st_nlink > 1
+            is_shared = os.fstat(self._descriptor).st_nlink > 1
             self.release()
-            return False
+            shared = ", or in the one of which it is a copy by hard links" if is_shared else ""
+            raise ConfigError(
+                f"{self.folder}: another process is training in this run directory{shared}; name another one"
+            )
         self.confirm()
-        return True
 
     @property
     def taken(self) -> bool:
@@ -84,12 +76,9 @@ class Hold:
 
 def confirm_same(path: Path, then: os.stat_result | None, folder: Path | None = None) -> None:
     """Raise LostRunError, which names ``folder``, if another file or folder is at ``path`` now, or none."""
-    try:
+    same = False
+    with writing(folder or path), contextlib.suppress(FileNotFoundError, NotADirectoryError):
         same = then is not None and os.path.samestat(os.lstat(path), then)
-    except (FileNotFoundError, NotADirectoryError):
-        same = False
-    except OSError as error:
-        raise unwritable(folder or path, error) from error
     if not same:
         raise LostRunError(
             f"{folder or path}: was moved, removed or made anew during this run, so nothing more is written there\n"

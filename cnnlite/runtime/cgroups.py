@@ -20,7 +20,7 @@ def memory_limit(root: Path = Path("/")) -> int | None:
     limits = []
     for folder in _folders("memory", root):
         for name in ("memory.max", "memory.high", "memory.limit_in_bytes"):
-            limits += [int(word) for word in _words(folder / name) if word.isdecimal()]
+            limits += [int(word) for word in _read(folder / name).split() if word.isdecimal()]
     return min((limit for limit in limits if 0 < limit < _NO_LIMIT), default=None)
 
 
@@ -28,30 +28,29 @@ def processors(root: Path = Path("/")) -> float | None:
     """Processor limit in seconds a second: the least of this process's control groups and those above; None without."""
     quotas = []
     for folder in _folders("cpu", root):
-        pair = _words(folder / "cpu.max") or [
-            word for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us") for word in _words(folder / name)
-        ]
+        names = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+        pair = _read(folder / "cpu.max").split() or [word for name in names for word in _read(folder / name).split()]
         with contextlib.suppress(ValueError):  # "max", or something missing
             quota, period = map(int, pair)
             quotas += [quota / period] if quota > 0 and period > 0 else []
     return min(quotas, default=None)
 
 
-def _words(path: Path) -> list[str]:
-    """Read the words of a small file; none if it cannot be read, as where a controller is not in use."""
+def _read(path: Path) -> str:
+    """Read a small file; empty if it cannot be read, as where a controller is not in use, or not on Linux."""
     try:
-        return path.read_text(encoding="ascii", errors="replace").split()
+        return path.read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:
-        return []
+        return ""
 
 
 def _folders(controller: str, root: Path) -> Iterator[Path]:
     """Iterate over the folders of this process's control groups for a controller: its own, then each above it."""
     groups: dict[str, str] = {}
-    for line in _lines(root / "proc/self/cgroup"):
+    for line in _read(root / "proc/self/cgroup").splitlines():
         names, _, path = line.partition(":")[2].partition(":")
         groups.update(dict.fromkeys(names.split(","), path))
-    for line in _lines(root / "proc/self/mountinfo"):
+    for line in _read(root / "proc/self/mountinfo").splitlines():
         about, _, source = line.partition(" - ")
         kind, options = source.partition(" ")[0], source.rpartition(" ")[2]
         name = controller if kind == "cgroup" else ""  # all controllers of version 2 are in one tree
@@ -63,13 +62,6 @@ def _folders(controller: str, root: Path) -> Iterator[Path]:
         inside = group.relative_to(top) if group.is_relative_to(top) and ".." not in group.parts else PurePosixPath()
         for part in (inside, *inside.parents):
             yield root / place.lstrip("/") / part
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    except OSError:  # not Linux, or nothing that a process may see
-        return []
 
 
 def _unescaped(text: str) -> str:

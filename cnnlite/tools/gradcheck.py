@@ -17,6 +17,7 @@ from cnnlite.nn.layers.base import Context, Layer
 from cnnlite.nn.network import Network, inferred
 from cnnlite.runs.restore import infer_model
 from cnnlite.utils.rng import stream
+from cnnlite.utils.text import aligned
 from cnnlite.utils.types import Array, Shape
 
 TOLERANCE = 1e-4
@@ -73,16 +74,15 @@ def check(config: Config) -> list[Check]:
 
 def describe(checks: list[Check]) -> str:
     """Format the checks as a table, with a verdict."""
-    names = max(len("layer"), *(len(found.name) for found in checks))
-    kinds = max(len("kind"), *(len(found.kind) for found in checks))
-    lines = [f"{'layer':{names}}  {'kind':{kinds}}  {'error':>8}  of the gradient for"]
-    for found in checks:
-        line = f"{found.name:{names}}  {found.kind:{kinds}}  {found.errors[found.worst]:8.1e}  {found.worst}"
-        lines.append(line if found.right else f"{line}  WRONG")
+    rows = [
+        (found.name, found.kind, f"{found.errors[found.worst]:.1e}", found.worst + "  WRONG" * (not found.right))
+        for found in checks
+    ]
+    table = aligned([("layer", "kind", "error", "of the gradient for"), *rows], left=(0, 1, 3))
     wrong = [f"{found.name} ({found.kind})" if found.name else found.kind for found in checks if not found.right]
     if wrong:
-        return "\n".join([*lines, f"wrong: {', '.join(wrong)}; see `backward` there"])
-    return "\n".join([*lines, f"all gradients are right: no error is above {TOLERANCE:g} of their length"])
+        return f"{table}\nwrong: {', '.join(wrong)}; see `backward` there"
+    return f"{table}\nall gradients are right: no error is above {TOLERANCE:g} of their length"
 
 
 def slope(at: Callable[[float], float], distance: float) -> float:
@@ -147,9 +147,10 @@ def _layer_errors(layer: Layer, x: Array, rng: np.random.Generator) -> dict[str,
 def _network_errors(config: Config, network: Network, x: Array, rng: np.random.Generator) -> dict[str, float]:
     """Return the error of the gradients for all parameters together."""
     labels = rng.integers(network.out_shape[0], size=len(x))
+    loss = config.train.loss.fit(np.arange(1, network.out_shape[0] + 1))  # of classes that are not equally frequent
 
     def loss_and_gradient() -> tuple[float, Array]:
-        return config.train.loss.loss_and_gradient(network.forward(x, training=True), labels)
+        return loss.loss_and_gradient(network.forward(x, training=True), labels)
 
     network.backward(loss_and_gradient()[1])
     own = network.parameters

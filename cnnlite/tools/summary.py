@@ -11,10 +11,10 @@ from cnnlite.nn.layers.base import layers as registry
 from cnnlite.nn.layers.containers import Parallel, Repeat, Sequential
 from cnnlite.nn.network import Network
 from cnnlite.runs.restore import infer_model
-from cnnlite.utils.text import size_text
+from cnnlite.utils.text import aligned, size_text
 from cnnlite.utils.types import Shape
 
-_TITLES = ("output", "parameters", "multiply-adds", "memory")
+_TITLES = ("layer", "output", "parameters", "multiply-adds", "memory")
 
 
 @dataclass(frozen=True)
@@ -79,19 +79,14 @@ class Summary:
         model = self.model
         rows = [cells for row in self.rows for cells in _cells(row, 0)]
         total = ("total", "", f"{model.parameters:,}", f"{model.multiply_adds:,}", size_text(model.activation_bytes))
-        table = [("layer", *_TITLES), ("input", shape_text(self.in_shape), "", "", ""), *rows, total]
-        widths = [max(len(cells[column]) for cells in table) for column in range(len(total))]
-        lines = [f"{name}: from {shape_text(self.in_shape)} to {shape_text(model.out_shape)}", ""]
-        for cells in table:
-            padded = [f"{cells[0]:{widths[0]}}", f"{cells[1]:{widths[1]}}"]
-            padded += [f"{cell:>{width}}" for cell, width in zip(cells[2:], widths[2:], strict=True)]
-            lines.append("  ".join(padded).rstrip())
-        rule = "-" * max(map(len, lines[2:]))
-        lines = [*lines[:3], rule, *lines[3:-1], rule, lines[-1], ""]
+        inputs = ("input", shape_text(self.in_shape), "", "", "")
+        heading, *lines, totals = aligned([_TITLES, inputs, *rows, total], left=(0, 1)).split("\n")
+        rule = "-" * max(map(len, (heading, *lines, totals)))
         batch = size_text(self.batch_size * model.activation_bytes)
         return "\n".join(
             [
-                *lines,
+                f"{name}: from {shape_text(self.in_shape)} to {shape_text(model.out_shape)}",
+                *("", heading, rule, *lines, rule, totals, ""),
                 f"parameters     {model.parameters:,}, {size_text(self.parameter_bytes)}",
                 f"multiply-adds  {model.multiply_adds:,} for an image; a training step has about three times as many",
                 f"memory         {size_text(model.activation_bytes)} of outputs for an image, "

@@ -152,15 +152,7 @@ def _reached(path: Path) -> int:
 
 
 def _session(config: Config, path: Path, dataset: Dataset, stop: StopFlag) -> None:
-    with _directory(path) as run:
+    run = RunDirectory.open(path) if path.exists() else RunDirectory.create_at(path)
+    with contextlib.closing(run):
         checkpoint = None if run.is_unsaved() else run.newest_checkpoint()[0]
         train(config, run, dataset=dataset, reporter=Reporter(quiet=True), stop=stop, resume=checkpoint)
-
-
-@contextlib.contextmanager
-def _directory(path: Path) -> Iterator[RunDirectory]:
-    run = RunDirectory.open(path) if path.exists() else RunDirectory.create_at(path)
-    try:
-        yield run
-    finally:
-        run.close()

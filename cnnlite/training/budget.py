@@ -1,5 +1,7 @@
 """Time budgets: measures the pace of a training, and chooses the number of steps that fits."""
 
+import bisect
+import contextlib
 import math
 import tempfile
 import time
@@ -54,31 +56,25 @@ class Pace:
 
     def steps_within(self, seconds: float) -> int:
         """Return the largest number of steps whose training fits; 0 if not even one does."""
-        low, high = 0, max(0, int(seconds / self.step)) + 1
-        while high - low > 1:  # bisection: `seconds` is monotonic in the number of steps
-            middle = (low + high) // 2
-            low, high = (middle, high) if self.seconds(middle) <= seconds else (low, middle)
-        return low
+        return bisect.bisect_right(range(1, 1 + max(0, int(seconds / self.step))), seconds, key=self.seconds)
 
 
 def measure(config: Config, dataset: Dataset, stop: StopFlag) -> Pace:
     """Time steps, an evaluation and a checkpoint of the training that ``config`` describes; no files remain."""
     machine.reset_peak_memory()
-    with tempfile.TemporaryDirectory(prefix="cnnlite-") as folder:
-        run = RunDirectory.create_at(Path(folder))
-        try:
-            began = time.perf_counter()
-            with prepared(config, run, dataset, Reporter(quiet=True), stop) as training:
-                training.begin()
-                setup = time.perf_counter() - began
-                with np.errstate(all="ignore"):  # as in training
-                    step = _seconds_of_a_step(training)
-                image = _seconds_of_an_image(training)
-                began = time.perf_counter()
-                run.save("last", training.checkpoint())
-                save = time.perf_counter() - began
-        finally:
-            run.close()
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="cnnlite-"))
+        run = stack.enter_context(contextlib.closing(RunDirectory.create_at(Path(folder))))
+        began = time.perf_counter()
+        training = stack.enter_context(prepared(config, run, dataset, Reporter(quiet=True), stop))
+        training.begin()
+        setup = time.perf_counter() - began
+        with np.errstate(all="ignore"):  # as in training
+            step = _seconds_of_a_step(training)
+        image = _seconds_of_an_image(training)
+        began = time.perf_counter()
+        run.save("last", training.checkpoint())
+        save = time.perf_counter() - began
     views = len(views_of(dataset.test.images[:1], config.train.tta))
     return Pace(
         setup=setup,

@@ -10,7 +10,7 @@ from typing import Any
 
 from cnnlite.config.load import Config, flatten, load_config, render, settled
 from cnnlite.data import Dataset, DatasetMissing, class_table
-from cnnlite.errors import CheckpointError, ConfigError, DataError, LostRunError, Problem, StorageError
+from cnnlite.errors import CheckpointError, ConfigError, DataError, LostRunError, Problem, StorageError, require
 from cnnlite.runs.checkpoint import Checkpoint, CheckpointFile, load_checkpoint
 from cnnlite.runs.directory import RunDirectory, RunElsewhere
 from cnnlite.runs.environment import versions, with_session
@@ -21,7 +21,7 @@ from cnnlite.training.budget import measure, plan
 from cnnlite.training.loop import train
 from cnnlite.training.progress import Reporter
 from cnnlite.training.resume import PLACES, check_same, check_version
-from cnnlite.training.tensorboard import TensorBoard, require_tensorboardx
+from cnnlite.training.tensorboard import TensorBoard
 from cnnlite.utils.files import is_missing
 from cnnlite.utils.hints import Argument, Override, Train
 from cnnlite.utils.printable import has_codes
@@ -68,7 +68,7 @@ def launch(request: Request, reporter: Reporter, stop: StopFlag, offer: Offer) -
     stop = distributed.current().reduce_stop(stop)
     distributed.current().check_same({str(Argument("resume")): request.resume})
     if request.tensorboard:
-        require_tensorboardx()
+        require(Argument("tensorboard"), "tensorboardX", "tensorboard")
     if request.resume is not None:
         return _resume(request, request.resume, reporter, stop, offer)
     began = time.perf_counter()
@@ -135,7 +135,7 @@ def _resume(request: Request, path: Path, reporter: Reporter, stop: StopFlag, of
             return result, run.path
         tensorboard = request.tensorboard or broadcast(lambda: not is_missing(run.file("tensorboard")))
         if tensorboard:
-            require_tensorboardx()
+            require(Argument("tensorboard"), "tensorboardX", "tensorboard")
         dataset = checked_data(config, offer)
         if not unsaved and checkpoint.fact("dataset", dict).get("digest") != dataset.digest:
             hint = f"point {Argument('data')} to those"
@@ -226,9 +226,12 @@ def checked_data(config: Config, offer: Offer) -> Dataset:
         if distributed.current().size > 1 or not offer(missing):
             raise
         dataset = load_data(config)
-    if config.train.patience is not None and dataset.validation is None:
-        why = "there are no validation images (data.validation) to tell when to stop"
-        raise ConfigError([Problem("train.patience", f"{why}; leave it out")])
+    if dataset.validation is None:
+        why = "there are no validation images (data.validation) to"
+        if config.train.patience is not None:
+            raise ConfigError([Problem("train.patience", f"{why} tell when to stop; leave it out")])
+        if config.train.monitor != "accuracy":
+            raise ConfigError([Problem("train.monitor", f"{why} compare checkpoints by; leave it out")])
     return dataset
 
 

@@ -3,35 +3,38 @@
 import contextlib
 import copy
 import dataclasses
-import math
+import itertools
 from collections.abc import Iterator
+from typing import get_args
 
 import numpy as np
 
 from cnnlite.config.load import Config
-from cnnlite.data import Batches, Dataset, Images, Normalizer, Views, fingerprints, repeated
+from cnnlite.config.settings import steps_between
+from cnnlite.data import Batches, Dataset, Images, Normalizer, Views, class_counts, fingerprints, repeated
 from cnnlite.errors import CheckpointError, DamagedError, DivergedError, StorageError
 from cnnlite.nn.nan_check import advice, first_not_finite
 from cnnlite.nn.network import Network, load_arrays
 from cnnlite.nn.shape_errors import refuse_small_batches
 from cnnlite.optim.averaging import NoAveraging
-from cnnlite.optim.base import gradient_norm, scale_gradients
 from cnnlite.runs.checkpoint import Checkpoint
 from cnnlite.runs.directory import RunDirectory
-from cnnlite.runs.metrics import hits
-from cnnlite.runs.restore import averaged_state_of, state_of
+from cnnlite.runs.restore import averaged_state_of, fitted_loss, state_of
 from cnnlite.runs.results import Progress, Result
-from cnnlite.runtime import distributed
-from cnnlite.training.evaluation import Evaluation, evaluate
+from cnnlite.runtime import distributed, engine
+from cnnlite.runtime.team import Team
+from cnnlite.training.evaluation import Evaluation, Part, combined, evaluate_part
 from cnnlite.training.film import Film
 from cnnlite.training.progress import Reporter
 from cnnlite.training.recorder import Recorder
 from cnnlite.training.resume import refused
+from cnnlite.training.step import Choice, Step
 from cnnlite.utils.files import is_missing
 from cnnlite.utils.hints import Override
 from cnnlite.utils.signals import StopFlag, Stopped
 from cnnlite.utils.types import Array
 
+VIEWS = get_args(Views)
 _PROMISE = "stopping after this step, and saving; Ctrl-C again stops at once"
 
 
@@ -78,12 +81,28 @@ def prepared(
     try:
         with config.located():
             training = Training(config, run, dataset, reporter, stop)
-        yield training
+        with training.step.working():
+            yield training
     except MemoryError as error:
         size = config.train.batch_size
         reason = f"out of memory with batch size {size}: {error}".rstrip(": ")
         hint = Override(f"train.batch_size={max(1, size // 2)}")
         raise StorageError(f"{reason}; lower train.batch_size ({hint})") from None
+
+
+def batches_of(config: Config, dataset: Dataset) -> Batches:
+    """Make the batches of a training; ConfigError if they do not fit the images."""
+    return Batches(
+        dataset.train,
+        config.train.batch_size,
+        seed=config.seed,
+        transforms=config.data.augment,
+        normalizer=Normalizer.fit(dataset.train.images, config.data.normalize),
+        sampling=config.data.sampling,
+        drop_last=config.data.drop_last,
+        mix=config.data.mix,
+        classes=len(dataset.classes),
+    )
 
 
 class Training:
@@ -97,30 +116,29 @@ class Training:
         self.network = Network(config.model, shape, seed=config.seed, classes=len(dataset.classes))
         self.optimizer = copy.deepcopy(settings.optimizer)
         self.optimizer.bind(list(self.network.parameters.values()))
+        self.loss = fitted_loss(config, class_counts(dataset))
         self.seen = fingerprints(dataset)
-        self.normalizer = Normalizer.fit(dataset.train.images, config.data.normalize)
-        self.batches = Batches(
-            dataset.train,
-            settings.batch_size,
-            seed=config.seed,
-            transforms=config.data.augment,
-            normalizer=self.normalizer,
-            drop_last=config.data.drop_last,
-            mix=config.data.mix,
-            classes=len(dataset.classes),
-        )
+        self.batches = batches_of(config, dataset)
+        self.normalizer = self.batches.normalizer
         steps_per_epoch = self.batches.steps_per_epoch
         refuse_small_batches(self.network.model, settings.batch_size, self.batches.size(steps_per_epoch - 1))
         self.total_steps = settings.total_steps(steps_per_epoch)
         self.optimizer.plan(self.total_steps, steps_per_epoch)
         self.averaging = copy.deepcopy(settings.averaging) or NoAveraging()
-        self.validate_every = settings.validate_every.steps(steps_per_epoch)
-        self.checkpoint_every = settings.checkpoint_every.steps(steps_per_epoch)
+        self.validate_every = steps_between(settings.validate_every, steps_per_epoch)
+        self.checkpoint_every = steps_between(settings.checkpoint_every, steps_per_epoch)
         shown = (dataset.validation or dataset.train).images[:1]
         self.film = Film(settings.snapshots or 0, self.total_steps, self.network, self.normalizer(shown))
         self.recorder = Recorder(
             config, run, dataset, reporter, self.film, total_steps=self.total_steps, steps_per_epoch=steps_per_epoch
         )
+        self.step = Step(
+            *(self.network, self.optimizer, self.loss, self.batches, self._factor),
+            clip_norm=settings.clip_norm,
+            averaging=self.averaging,
+            others=[self._evaluate_part],
+        )
+        self.choice = Choice(self.step, engine.workers(), engine.most_workers())
 
     @property
     def progress(self) -> Progress:
@@ -178,29 +196,16 @@ class Training:
 
     def train_until(self, end: int) -> None:
         """Make updates up to step ``end``; raise Stopped between two of them if a signal came."""
-        network, optimizer, ranks, settings = self.network, self.optimizer, self.ranks, self.config.train
         with self.recorder.counted():
             for step in range(self.progress.step, end):
-                self.stop.check()
-                count = self.batches.size(step)
-                x, targets = self.batches.batch(step, ranks.begin_batch(count))
-                groups = optimizer.active(step)
-                network.freeze(optimizer.finished(step))
-                logits = network.forward(x, training=True, step=step)
-                own_loss, dlogits = settings.loss.loss_and_gradient(logits, targets)
-                loss, correct = ranks.reduce_metrics(own_loss, hits(logits, targets))
-                if not math.isfinite(loss):
-                    raise self._diverged("loss", x, targets)
-                network.backward(ranks.weighted(dlogits))
-                ranks.allreduce(group.grads for group in groups)
-                norm = gradient_norm(groups)
-                if not math.isfinite(norm):
-                    raise self._diverged("gradient", x, targets)
-                if settings.clip_norm is not None and norm > settings.clip_norm:
-                    scale_gradients(groups, settings.clip_norm / norm)
-                optimizer.step(step, self._factor(step))
-                self.averaging.update(step)
-                self.recorder.step(loss, correct, count)
+                self._check()
+                found = self.choice(step)
+                if self.choice.message:
+                    self.reporter.line(self.choice.message)
+                    self.choice.message = ""
+                if found.fault:
+                    raise self._diverged(found.fault, step)
+                self.recorder.step(found.loss, found.hits, found.images)
 
     def _evaluate(self) -> None:
         """Validate, and record the row, with a checkpoint if it is the best so far."""
@@ -213,10 +218,34 @@ class Training:
             self.reporter.activity("train", self.progress.step)
         self.recorder.row(self._lr(self.progress.step - 1), found, self.checkpoint)
 
+    def _check(self) -> None:
+        """Raise Stopped if a signal came, here or to a worker."""
+        if self.step.team is not None and not self.stop.number:
+            self.stop.number = self.step.team.signal
+        self.stop.check()
+
     def evaluation_of(self, images: Images, views: Views) -> Evaluation:
-        """Evaluate the network with its current parameters."""
-        loss, classes = self.config.train.loss, self.dataset.classes
-        return evaluate(self.network, images, self.normalizer, loss, classes, views=views, check=self.stop.check)
+        """Evaluate the network with its current parameters, with the workers if they know the images."""
+        team, known = self.step.team, (self.dataset.validation, self.dataset.test)
+        which = next((index for index, split in enumerate(known) if split is images), None)
+        if team is None or which is None:
+            own = [self._part(images, views, Team())]
+        else:
+            own = team.call(1, len(VIEWS) * which + VIEWS.index(views))
+        return combined(list(itertools.chain.from_iterable(self.ranks.allgather(own))), self.dataset.classes)
+
+    def _evaluate_part(self, code: int) -> list[Part]:
+        """Evaluate this worker's share of the images of a split, coded with the views; all workers' parts in order."""
+        which, views = divmod(code, len(VIEWS))
+        images, team = (self.dataset.validation or self.dataset.test, self.dataset.test)[which], engine.team()
+        return team.exchange(self._part(images, VIEWS[views], team))
+
+    def _part(self, images: Images, views: Views, team: Team) -> Part:
+        classes, loss = self.dataset.classes, self.loss
+        check = self._check if team.index == 0 else lambda: None
+        return evaluate_part(
+            self.network, images, self.normalizer, loss, classes, views=views, check=check, workers=team
+        )
 
     def _test(self) -> Result:
         """Evaluate on the test images, with the best checkpoint; without validation the last one becomes it."""
@@ -282,8 +311,12 @@ class Training:
     def _lr(self, step: int) -> float:
         return self.optimizer.rate(step, self._factor(step))
 
-    def _diverged(self, what: str, x: Array, targets: Array) -> DivergedError:
-        loss, step = self.config.train.loss, self.progress.step
+    def _diverged(self, what: str, step: int) -> DivergedError:
+        """Find out where a step went wrong, without the workers."""
+        self.step.dismiss()
+        loss = self.loss
+        with self.ranks.batch(self.batches.size(step), lambda _: 1) as part:
+            x, targets = self.batches.batch(step, part)
         places = self.ranks.allgather_local(lambda: first_not_finite(self.network, loss, x, targets, step))
         where = next((place for place in places if place), "the loss itself")
         return DivergedError(f"the {what} is not finite, first in {where}")

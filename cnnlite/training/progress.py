@@ -4,28 +4,20 @@ import contextlib
 import io
 import os
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 from tqdm import tqdm
 from tqdm.std import TqdmDefaultWriteLock  # type: ignore[attr-defined]  # the stubs leave it out
 
+from cnnlite.training.tensorboard import TensorBoard
 from cnnlite.utils.console import mute, only_ascii, say
-from cnnlite.utils.files import open_to_append, unwritable
+from cnnlite.utils.files import open_to_append, unwritable, writing
 from cnnlite.utils.printable import escaped
 
 _BAR = "{desc} {percentage:3.0f}% |{bar}| {remaining} left{postfix}"
-
-
-class RowLog(Protocol):
-    """Another destination for the metrics of each validation."""
-
-    def row(self, figures: Mapping[str, float | None]) -> None:
-        """Take a row of metrics.csv."""
-
-    def close(self) -> None:
-        """Flush and close."""
 
 
 def _columns() -> int:
@@ -41,22 +33,64 @@ class _Bar(tqdm):  # type: ignore[type-arg] # at run time it takes none
 
     last_print_t, start_t = -1.0, 0.0
 
+    def __init__(self, **options: Any):
+        self.start_t = time.time()  # before it is drawn for the first time, with the seconds since then
+        super().__init__(**options)
+
 
 tqdm.monitor_interval = 0  # no thread that refreshes bars: the loops refresh them
 tqdm.set_lock(TqdmDefaultWriteLock.th_lock)  # the default has one for processes too, which needs /dev/shm
 
 
-class Reporter:
+class _Display:
+    """Shows a bar in a terminal; nothing elsewhere, or once the terminal is gone."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+
+    def _open(self, **style: Any) -> None:
+        if sys.stderr is None or not sys.stderr.isatty():
+            return
+        with self._drawing():
+            self._bar = _Bar(
+                **style,
+                ascii=True if only_ascii(sys.stderr) else None,
+                ncols=_columns(),
+                nrows=20,  # tqdm shows nothing on terminals that do not know their height
+                leave=False,
+                file=sys.stderr,
+            )
+
+    @contextlib.contextmanager
+    def _drawing(self) -> Iterator[None]:
+        """Continue without the bar if the terminal is gone."""
+        try:
+            yield
+        except (OSError, ValueError):
+            if self._bar is not None:
+                self._bar.disable = True
+                self._bar = None
+            mute(sys.stderr)
+
+    def close(self) -> None:
+        """Remove the bar."""
+        if self._bar is not None:
+            with self._drawing():
+                self._bar.close()
+            self._bar = None
+
+
+class Reporter(_Display):
     """Shows progress on stderr, with a bar in a terminal, and writes a log.
 
     ``quiet`` shows only warnings. ``mute``, for ranks other than the first, shows and logs nothing.
     """
 
     def __init__(self, *, quiet: bool = False, mute: bool = False):
+        super().__init__()
         self.quiet = quiet or mute
         self.mute = mute
-        self.row_logs: list[RowLog] = []
-        self._bar: Any = None
+        self.row_logs: list[TensorBoard] = []
         self._activity, self._epoch = "train", 1
         self._log: IO[str] | None = None
         self._early: list[str] = []
@@ -66,12 +100,10 @@ class Reporter:
         """Append all lines to this file, earlier ones too; StorageError if it cannot be written."""
         if self.mute:
             return
-        try:
+        with writing(path):
             file = open_to_append(path, unshare=True)
-            self._log = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace")
-            self._log_path = path
-        except OSError as error:
-            raise unwritable(path, error) from error
+        self._log = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace")
+        self._log_path = path
         early, self._early = self._early, []
         for text in early:
             self.note(text)
@@ -79,20 +111,8 @@ class Reporter:
     def start(self, step: int, total: int, epoch: int) -> None:
         """Show progress from ``step`` to ``total``, with ``epoch`` steps per epoch."""
         self._epoch = epoch
-        if self.quiet or sys.stderr is None or not sys.stderr.isatty():
-            return
-        with self._drawing():
-            self._bar = _Bar(
-                total=total,
-                initial=step,
-                desc=self._place(step, total),
-                bar_format=_BAR,
-                ascii=True if only_ascii(sys.stderr) else None,
-                ncols=_columns(),
-                nrows=20,  # tqdm shows nothing on terminals that do not know their height
-                leave=False,
-                file=sys.stderr,
-            )
+        if not self.quiet:
+            self._open(total=total, initial=step, desc=self._place(step, total), bar_format=_BAR)
 
     def update(self, step: int, loss: float, accuracy: float, images_per_second: float) -> None:
         """Show the current metrics; meant to be called ten times a second, not every step."""
@@ -161,62 +181,27 @@ class Reporter:
         for log in self.row_logs:
             log.close()
         self.row_logs.clear()
-        if self._bar is not None:
-            with self._drawing():
-                self._bar.close()
-            self._bar = None
+        super().close()
         if self._log is not None:
             with contextlib.suppress(OSError):
                 self._log.close()
             self._log = None
 
-    @contextlib.contextmanager
-    def _drawing(self) -> Iterator[None]:
-        """Continue without the bar if the terminal is gone."""
-        try:
-            yield
-        except (OSError, ValueError):
-            if self._bar is not None:
-                self._bar.disable = True
-                self._bar = None
-            mute(sys.stderr)
 
+class CountBar(_Display):
+    """Shows in a terminal how many bytes are downloaded or unpacked, or how many of another ``unit`` are done."""
 
-class ByteBar:
-    """Shows in a terminal how many bytes are downloaded or unpacked."""
-
-    def __init__(self) -> None:
-        self._bar: Any = None
+    def __init__(self, unit: str = "B"):
+        super().__init__()
+        self._unit = unit
         self._done = 0
 
     def __call__(self, done: int, total: int | None, /) -> None:
-        """Show that ``done`` of ``total`` bytes are done; ``total`` is None if unknown."""
-        if sys.stderr is None or not sys.stderr.isatty():
-            return
-        try:
-            if self._bar is None or done < self._done:  # the next of several downloads
-                self.close()
-                style = True if only_ascii(sys.stderr) else None
-                self._bar = _Bar(
-                    total=total,
-                    initial=done,
-                    unit="B",
-                    unit_scale=True,
-                    ascii=style,
-                    ncols=_columns(),
-                    nrows=20,
-                    leave=False,
-                    file=sys.stderr,
-                )
-            else:
+        """Show that ``done`` of ``total`` are done; ``total`` is None if unknown."""
+        if self._bar is None or done < self._done:  # the next of several downloads
+            self.close()
+            self._open(total=total, initial=done, unit=self._unit, unit_scale=self._unit == "B")
+        else:
+            with self._drawing():
                 self._bar.update(done - self._done)
-            self._done = done
-        except (OSError, ValueError):
-            mute(sys.stderr)
-
-    def close(self) -> None:
-        """Remove the bar."""
-        if self._bar is not None:
-            with contextlib.suppress(OSError, ValueError):
-                self._bar.close()
-            self._bar = None
+        self._done = done

@@ -6,6 +6,8 @@ from typing import Any
 
 from cnnlite import __version__
 from cnnlite.config.load import Config, config_from_data, flatten
+from cnnlite.config.options import options_of
+from cnnlite.data import sources
 from cnnlite.errors import CheckpointError, ConfigError, Problem
 from cnnlite.optim.schedules import schedules
 from cnnlite.runs.checkpoint import Checkpoint
@@ -14,7 +16,7 @@ from cnnlite.training.progress import Reporter
 from cnnlite.utils.hints import Argument
 from cnnlite.utils.printable import one_line
 
-PLACES = ("data.root", "data.dataset.folder.cache")
+PLACES = ("data.root", *(f"data.dataset.{name}.cache" for name in sources if "cache" in options_of(sources[name])))
 MAY_CHANGE = (
     "train.epochs",
     "train.iterations",
@@ -90,13 +92,22 @@ def refused(config: Config, checkpoint: Checkpoint) -> list[Problem]:
 
 
 def _changes(config: Config, checkpoint: Checkpoint) -> list[Problem]:
-    before = flatten(checkpoint.fact("config", dict))
+    before = flatten(_recorded(checkpoint))
     now = flatten(json.loads(json.dumps(config.resolved)))
     return [
         Problem(place, f"was {_shown(before, place)}, is {_shown(now, place)}")
         for place in sorted(before.keys() | now.keys())
         if before.get(place) != now.get(place)
     ]
+
+
+def _recorded(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return the config in a checkpoint, with the defaults of options that it is too old to have."""
+    data: dict[str, Any] = checkpoint.fact("config", dict)
+    try:
+        return config_from_data(data).resolved
+    except ConfigError:  # which differs then, and is refused
+        return data
 
 
 def describe_schedule(config: Config, checkpoint: Checkpoint) -> str:

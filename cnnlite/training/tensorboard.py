@@ -1,28 +1,22 @@
 """Metrics of a run for TensorBoard, written with tensorboardX."""
 
-import importlib.util
 import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cnnlite.errors import StorageError, missing_extra
-from cnnlite.utils.hints import Argument
+from cnnlite.errors import StorageError
 
 _CHARTS = {
     "train_loss": "loss/train",
     "validation_loss": "loss/validation",
     "train_accuracy": "accuracy/train",
     "validation_accuracy": "accuracy/validation",
+    "validation_balanced_accuracy": "accuracy/validation_balanced",
+    "validation_macro_f1": "macro_f1/validation",
     "lr": "lr",
     "images_per_second": "images_per_second",
 }
-
-
-def require_tensorboardx() -> None:
-    """Raise ConfigError if tensorboardX, the extra that writes event files, is not installed."""
-    if importlib.util.find_spec("tensorboardX") is None:
-        raise missing_extra(Argument("tensorboard"), "tensorboard")
 
 
 class TensorBoard:

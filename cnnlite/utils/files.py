@@ -24,9 +24,22 @@ def unwritable(path: Path, error: OSError) -> StorageError:
     return StorageError(f"{path}: cannot write: {error.strerror or error}")
 
 
-def unreadable(path: Path, error: OSError) -> StorageError:
-    """Make the StorageError for a failed read of ``path``, with the reason."""
-    return StorageError(f"{path}: cannot read: {error.strerror or error}")
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an OSError inside the block into the StorageError for a failed write to ``path``."""
+    try:
+        yield
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn an OSError inside the block into a StorageError for a failed read of ``path``."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"{path}: cannot read: {error.strerror or error}") from error
 
 
 @contextlib.contextmanager
@@ -41,8 +54,7 @@ def replacing(path: Path, previous: Path | None = None) -> Iterator[BinaryIO]:
         StorageError: if the file cannot be written, also for a folder, FIFO or device at ``path``.
     """
     for place in filter(None, (path, previous)):
-        if is_special(place):
-            raise StorageError(f"{place}: is not a regular file; remove it")
+        refuse_special(place)
     with _spare(path) as temporary:
         with _filling(temporary) as file:
             yield file
@@ -114,6 +126,12 @@ def is_special(path: Path) -> bool:
     return os.path.lexists(path) and not (ours and (os.path.isfile(path) or not os.path.exists(path)))
 
 
+def refuse_special(path: Path) -> None:
+    """Raise StorageError if `is_special`."""
+    if is_special(path):
+        raise StorageError(f"{path}: is not a regular file; remove it")
+
+
 def check_writable(folder: Path) -> None:
     """Write and remove a temporary file in ``folder``; OSError if that fails."""
     temporary = temporary_name(folder)
@@ -151,18 +169,18 @@ def open_at_once(path: Path) -> BinaryIO:
     return open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))
 
 
-def read_small(path: Path, most: int) -> bytes:
-    """Read a regular file of at most ``most`` bytes; DataError if it is anything else, or cannot be read.
+def read_small(path: Path, most: int, hint: str = "remove it") -> bytes:
+    """Read a regular file of at most ``most`` bytes; DataError, with a ``hint``, if it is anything else.
 
-    The OSErrors for a missing file are passed on.
+    The OSErrors for a missing file are passed on, all others are a DataError too.
     """
     try:
         with open_at_once(path) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
-                raise DataError(f"{path}: is not a regular file; remove it")
+                raise DataError(f"{path}: is not a regular file; {hint}")
             if status.st_size > most:
-                raise DataError(f"{path}: has {status.st_size:,} bytes, more than the {most:,} it may have; remove it")
+                raise DataError(f"{path}: has {status.st_size:,} bytes, more than the {most:,} it may have; {hint}")
             return file.read(most)
     except (FileNotFoundError, NotADirectoryError):
         raise
@@ -182,12 +200,11 @@ def is_temporary(name: str) -> bool:
 
 def is_missing(path: Path) -> bool:
     """True if nothing is at ``path``; StorageError if the system does not say."""
-    try:
-        os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    except OSError as error:
-        raise unreadable(path, error) from error
+    with reading(path):
+        try:
+            os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return True
     return False
 
 
@@ -271,9 +288,8 @@ def _spare(path: Path) -> Iterator[Path]:
     """Make up a temporary name beside ``path``; a file there is removed at the end, and OSErrors name ``path``."""
     spare = temporary_name(path.parent)
     try:
-        yield spare
-    except OSError as error:
-        raise unwritable(path, error) from error
+        with writing(path):
+            yield spare
     finally:
         with contextlib.suppress(OSError):
             spare.unlink()

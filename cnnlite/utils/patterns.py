@@ -1,15 +1,16 @@
 """Untrusted regular expressions, searched for in names without backtracking.
 
-Python's `re` only parses a pattern here, it does not search. Sets of places, the bits of an integer, are taken through
-the pattern instead, for all names at once: from where a part of it may end to where it may begin. Nothing is tried
-twice, so that repetitions and alternatives do not multiply.
+Python's `re` only parses a pattern here, and says which letters a part of it takes; it does not search. Sets of places,
+the bits of an integer, are taken through the pattern instead, for all names at once: from where a part of it may end to
+where it may begin. Nothing is tried twice, so that repetitions and alternatives do not multiply.
 """
 
 import warnings
-from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Sequence
+from functools import reduce
 from itertools import accumulate, pairwise
-from re import _parser  # type: ignore[attr-defined]  # private, the same from Python 3.11 to 3.14
+from operator import or_
+from re import _compiler, _parser  # type: ignore[attr-defined]  # private, the same from Python 3.11 to 3.14
 from typing import Any
 
 LONGEST = 200
@@ -59,8 +60,7 @@ class _Search:
     def __init__(self, names: Sequence[str]):
         self._text = "".join(name + _END for name in names)
         self.everywhere = (1 << len(self._text)) - 1
-        self._letters = _letters(self._text)
-        self._ends = self._letters.get(_END, 0)
+        self._ends = self.everywhere ^ self._before(lambda letter: True)
         self._of_part: dict[int, int] = {}
         self._steps = 0
 
@@ -76,12 +76,12 @@ class _Search:
                 raise ValueError("it has too many repetitions within one another")
             name, value = str(part[0]), part[1]
             if name in ("LITERAL", "NOT_LITERAL", "ANY", "IN"):
-                letters = self._taken(part, name)
+                letters = self._letters(part)
                 places = places >> 1 & letters if back else (places & letters) << 1
             elif name == "AT":
                 places &= self._at(str(value))
             elif name == "BRANCH":
-                places = _union([self.reached(way, places, back=back) for way in value[1]])
+                places = reduce(or_, [self.reached(way, places, back=back) for way in value[1]])
             elif name == "SUBPATTERN" and not value[1] and not value[2]:
                 places = self.reached(value[3], places, back=back)
             elif name in ("MAX_REPEAT", "MIN_REPEAT"):
@@ -107,59 +107,21 @@ class _Search:
             times += 1
         return found
 
-    def _taken(self, part: Any, name: str) -> int:
+    def _letters(self, part: Any) -> int:
         """Places before the letters that a part for a single letter takes."""
         if id(part) not in self._of_part:
-            items = part[1] if name == "IN" else [part]
-            taken = _union(places for letter, places in self._letters.items() if _takes(items, letter))
-            self._of_part[id(part)] = taken & ~self._ends
+            takes = _compiler.compile(_parser.SubPattern(_parser.State(), [part]), _UNICODE).match
+            self._of_part[id(part)] = self._before(takes)
         return self._of_part[id(part)]
+
+    def _before(self, takes: Callable[[str], object]) -> int:
+        """Places before the letters that ``takes`` is true for."""
+        digits = {ord(letter): "01"[letter != _END and bool(takes(letter))] for letter in {*self._text}}
+        return int(self._text.translate(digits)[::-1] or "0", 2)
 
     def _at(self, where: str) -> int:
         if "BOUNDARY" in where:
-            words = _union(places for letter, places in self._letters.items() if _is_word(letter))
+            words = self._before(lambda letter: letter.isalnum() or letter == "_")
             edges = words ^ words << 1
             return ~edges if "NON" in where else edges
         return self._ends if "END" in where else (self._ends << 1 | 1) & self.everywhere
-
-
-@lru_cache(maxsize=4)
-def _letters(text: str) -> dict[str, int]:
-    """Places of each letter of a text."""
-    return {letter: int("".join("1" if other == letter else "0" for other in reversed(text)), 2) for letter in {*text}}
-
-
-def _union(sets: Iterable[int]) -> int:
-    found = 0
-    for places in sets:
-        found |= places
-    return found
-
-
-def _is_word(letter: str) -> bool:
-    return letter.isalnum() or letter == "_"
-
-
-_CATEGORIES = {"DIGIT": str.isdecimal, "SPACE": str.isspace, "WORD": _is_word}
-
-
-def _takes(items: Iterable[Any], letter: str) -> bool:
-    """True if one of the ``items`` of a set takes a letter, or none if the first negates the set."""
-    for op, value in items:
-        name = str(op)
-        if name == "NEGATE":
-            return not _takes([*items][1:], letter)
-        if (
-            name == "ANY"
-            or (name == "LITERAL" and ord(letter) == value)
-            or (name == "NOT_LITERAL" and ord(letter) != value)
-            or (name == "RANGE" and value[0] <= ord(letter) <= value[1])
-            or (name == "CATEGORY" and _in_category(str(value), letter))
-        ):
-            return True
-    return False
-
-
-def _in_category(name: str, letter: str) -> bool:
-    _, *negated, kind = name.split("_")
-    return _CATEGORIES[kind](letter) != bool(negated)

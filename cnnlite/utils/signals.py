@@ -13,7 +13,7 @@ _NAMES = (
     *("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"),
     *("SIGUSR1", "SIGUSR2", "SIGXCPU"),
 )
-_SIGNALS = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
+SIGNALS = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
 
 
 class Stopped(BaseException):
@@ -46,7 +46,7 @@ class StopFlag:
         """
         before: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
-            for number in _SIGNALS:
+            for number in SIGNALS:
                 if signal.getsignal(number) not in (signal.SIG_IGN, None):
                     before[number] = signal.signal(number, self._handle)
         try:

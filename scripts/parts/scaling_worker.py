@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from cnnlite.config.load import load_config
-from cnnlite.optim.base import gradient_norm
 from cnnlite.runtime import distributed, engine
 from cnnlite.runtime.distributed import Communicator
 from cnnlite.runtime.distributed.messages import Traffic
@@ -29,18 +28,10 @@ SIZES = (16, 4 * 1024, 64 * 1024, 2**20, 2**24)
 _PROBES, _PROBE_BYTES = (5, 100), 2**26
 
 
-def train_step(step: Step, ranks: Communicator, stop: StopFlag, batch: int) -> None:
+def train_step(step: Step, stop: StopFlag) -> None:
     """Make one step as in the training loop."""
     stop.check()
-    which = ranks.begin_batch(batch)
-    logits = step.network.forward(step.x[which], training=True, step=step.count)
-    loss, dlogits = step.loss.loss_and_gradient(logits, step.labels[which])
-    ranks.reduce_metrics(loss, 0.0)
-    step.network.backward(ranks.weighted(dlogits))
-    ranks.allreduce(group.grads for group in step.optimizer.bound)
-    gradient_norm(step.optimizer.bound)
-    step.optimizer.step(step.count, 1e-3)
-    step.count += 1
+    step()
 
 
 def seconds_of(action: Callable[[], object], times: int) -> list[float]:
@@ -59,7 +50,7 @@ def measure(ranks: Communicator, name: str, batch: int, threads: int, seconds: f
     step, stop = prepare(load_config(name), batch), ranks.reduce_stop(StopFlag())
 
     def once() -> None:
-        train_step(step, ranks, stop, batch)
+        train_step(step, stop)
 
     with np.errstate(all="ignore"):
         last = seconds_of(once, WARM_UP_STEPS)[-1]

@@ -101,8 +101,8 @@ def test_an_option_of_one_name_is_the_same_in_all_commands() -> None:
 def test_the_same_wish_has_one_name() -> None:
     """What a reader of one help guesses for another command: no second word for it anywhere."""
     names = {word for command in COMMANDS.values() for option in command.params for word in option.opts}
-    assert names >= {"--data", "--threads", "--json", "-o", "--override", "--out", "--force", "-q", "--quiet", "-c"}
-    assert not names & {"--output", "--outdir", "--overwrite", "--silent", "--root", "--data-dir", "--set", "--workers"}
+    assert names >= {"--data", "--workers", "--json", "-o", "--override", "--out", "--force", "-q", "--quiet", "-c"}
+    assert not names & {"--output", "--outdir", "--overwrite", "--silent", "--root", "--data-dir", "--set", "--jobs"}
 
 
 def test_copy_replaces_a_file_only_when_told_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,11 +118,11 @@ def test_resuming_is_training_and_keeps_the_cache_where_the_config_of_the_run_sa
 
 
 def test_classes_are_compared_before_pictures_are_decoded(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cnnlite.data.datasets.folder.read_pictures", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr("cnnlite.data.datasets.pictures.read_pictures", lambda *_: pytest.fail("decoded"))
     fill(here / "private", 3, ("anna", "bert"))
     before = files(here)
     done = run("eval", "mine.npz", "--data", "private")
-    told = "error: private: has other classes than the network was trained on\n"
+    told = "error: private: has other classes than the network was trained on: anna, bert, not ant, bee\n"
     assert (done.exit_code, done.stderr) == (3, told)
     assert files(here) == before
 
@@ -152,7 +152,7 @@ def test_a_folder_of_pictures_does_not_say_where_its_cache_goes(here: Path) -> N
 @pytest.fixture
 def forged(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The same where checkpoints of eight numbers want images of 8000 x 8000 pixels."""
-    monkeypatch.setattr("cnnlite.data.datasets.folder.read_pictures", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr("cnnlite.data.datasets.pictures.read_pictures", lambda *_: pytest.fail("decoded"))
     for path in [*here.glob("run/checkpoints/*.npz"), here / "mine.npz"]:
         checkpoint = load_checkpoint(path)
         arrays = {name: array for name, array in checkpoint.arrays.items() if name.startswith("normalize/")}
@@ -184,14 +184,14 @@ def test_images_that_a_checkpoint_wants_are_refused_where_memory_does_not_hold_o
     monkeypatch.setattr(machine, "memory", lambda: 7 * 10**8)
     done = run(*COMMANDS[command])
     assert (done.exit_code, len(done.stderr.splitlines())) == (3, 1)
-    assert "an image would take 0.8 GB of memory; there are 0.7 GB" in done.stderr
+    assert "an image would take 768.0 MB of memory; there are 700.0 MB" in done.stderr
 
 
 def test_a_cache_is_not_begun_where_the_disk_has_no_room(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=3071))
     done = run("train", "-q", "-c", "config.yaml")
     assert done.exit_code == 5
-    assert re.search(r"16 images of 8x8 pixels: they take 0.0 GB, .*cache=DIR puts the cache elsewhere\n", done.stderr)
+    assert re.search(r"16 images of 8x8 pixels: they take 3.1 kB, .*cache=DIR puts the cache elsewhere\n", done.stderr)
     assert [path.name for path in Path("pictures/.cnnlite").iterdir() if path.suffix != ".lock"] == []
 
 

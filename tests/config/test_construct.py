@@ -60,7 +60,7 @@ def test_values_arrive_as_annotated() -> None:
     assert (room.size, room.height, room.padding, room.walls) == ((1, 2), 3.0, (5, 6), [1.0, 2.5])
     assert type(room.weight) is float
     assert type(room.shade.depth) is float
-    assert room.shade.even.half == 4
+    assert room.shade.even == 8
     assert isinstance(room.shade.inner, Plain)
     assert room.notes == {"a": [1, {"b": None}]}
     assert resolved["shade"] == {"matte": {"depth": 0.0, "label": "m", "even": 8, "inner": "plain"}}

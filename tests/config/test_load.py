@@ -18,7 +18,7 @@ from cnnlite.config.load import (
     render,
 )
 from cnnlite.config.problems import Problems
-from cnnlite.config.settings import Interval
+from cnnlite.config.settings import Interval, interval, steps_between
 from cnnlite.config.yaml_reader import read_yaml
 from cnnlite.data import sources, transforms
 from cnnlite.data.datasets.shapes import Shapes
@@ -48,8 +48,8 @@ def test_reads_a_full_config(file: Path) -> None:
     assert [layer.path for layer in config.model.layers][:2] == ["model[0].conv2d", "model[1].batch_norm"]
     assert config.train.optimizer.path == "train.optimizer.sgd"
     assert (config.train.epochs, config.train.iterations, config.train.batch_size) == (3.0, None, 16)
-    assert config.train.validate_every.steps(100) == 500
-    assert config.train.checkpoint_every.steps(100) == 100
+    assert config.train.validate_every == 500
+    assert config.train.checkpoint_every == "1 epoch"
 
 
 def test_left_out_settings_have_the_documented_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,6 +59,7 @@ def test_left_out_settings_have_the_documented_defaults(tmp_path: Path, monkeypa
         "dataset": {"shapes": {"train_images": 6000, "test_images": 1000, "seed": 0}},
         "root": "data",
         "normalize": "per_channel",
+        "sampling": "shuffled",
         "augment": [],
         "mix": None,
         "validation": "default",
@@ -66,11 +67,11 @@ def test_left_out_settings_have_the_documented_defaults(tmp_path: Path, monkeypa
         "drop_last": False,
     }
     train = config.resolved["train"]
-    assert train["loss"] == {"cross_entropy": {"label_smoothing": 0.0}}
+    assert train["loss"] == {"cross_entropy": {"label_smoothing": 0.0, "class_weights": None}}
     assert list(train["schedule"]) == ["constant"]
     assert (train["batch_size"], train["clip_norm"]) == (64, None)
     assert train["validate_every"] == train["checkpoint_every"] == "1 epoch"
-    assert train["tta"] == "none"
+    assert (train["tta"], train["monitor"]) == ("none", "accuracy")
     assert config.resolved["seed"] == 0
 
 
@@ -206,7 +207,7 @@ momentum: 0.9
         ("seed: 3", "augment: []", "augment: unknown option; it belongs at data.augment"),
         ("epochs: 3", "epochs: 3\n  seed: 3", "train.seed: unknown option; it belongs at the top, beside 'model'"),
         ("validate_every: 500", "validate_every: 0", "train.validate_every: expected a number of steps"),
-        ("validate_every: 500", "validate_every: often", "or text such as '1 epoch', got the text 'often'"),
+        ("validate_every: 500", "validate_every: often", "or text such as '1 epoch', above 0, got the text 'often'"),
         ("validate_every: 500", "validate_every: 1.5", "train.validate_every: expected a number of steps"),
         ("dataset: shapes", "dataset: shapes\n  validation: 1.5", "data.validation: fraction 1.5 is not in (0, 1)"),
         ("dataset: shapes", "dataset: shapes\n  validation: 0", "data.validation: must be at least 1 image, not 0"),
@@ -267,17 +268,19 @@ def test_a_file_that_is_no_config(tmp_path: Path, text: str, words: str) -> None
     ],
 )
 def test_intervals(value: Any, steps: int, written: Any) -> None:
-    interval = Interval.from_config(value)
-    assert interval.steps(40) == steps
-    assert type(interval.steps(40)) is int
-    assert interval.to_config() == written
-    assert Interval.from_config(written) == interval
+    assert steps_between(value, 40) == steps
+    assert type(steps_between(value, 40)) is int
+    assert interval(value) == interval(written) == written
 
 
 @pytest.mark.parametrize(
     "value",
-    [0, -1, True, 1.5, None, "", "epoch", "0 epochs", "0.0 epochs", "-1 epochs", "1 epoch\n", "\u0663 epochs", [1]],
+    [
+        *(0, -1, 10**15, True, 1.5, None, [1]),
+        *("", "epoch", "0 epochs", "0.0 epochs", "-1 epochs", "1 epoch\n", "\u0663 epochs", "1.5 steps", "0 steps"),
+    ],
 )
 def test_bad_intervals(value: Any) -> None:
-    with pytest.raises(ValueError, match="expected a number of steps"):
-        Interval.from_config(value)
+    problems = Problems()
+    construct(Interval, value, (), problems)
+    assert "expected a number of steps, or text such as '1 epoch'" in problems.found[0].message

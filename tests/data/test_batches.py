@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from cnnlite.data import Batches, Images, Normalizer, Transform
-from cnnlite.data.augment import AlternatingFlip, CenterCrop, Cutout, RandomCrop, RandomFlip
+from cnnlite.data.augment.crops import AlternatingFlip, CenterCrop, RandomCrop, RandomFlip
+from cnnlite.data.augment.erasing import Cutout
 from cnnlite.data.mix import Cutmix, Mixing, Mixup
 from cnnlite.errors import ConfigError
 from cnnlite.runtime import engine
@@ -135,3 +136,17 @@ def test_a_part_of_a_batch_has_the_bits_of_the_whole_one(mix: Mixing | None) -> 
             own_x, own_targets = source.batch(step, part)
             np.testing.assert_array_equal(own_x, x[part])
             np.testing.assert_array_equal(own_targets, targets[part])
+
+
+@pytest.mark.parametrize("mix", [None, Mixup(0.4)])
+def test_sources_are_the_images_that_a_batch_is_made_of(mix: Mixing | None) -> None:
+    source = Batches(numbered(23), 9, seed=3, transforms=[], normalizer=RAW, mix=mix, classes=23)
+    for step in (1, 2, 5):
+        x, targets = source.batch(step)
+        indices = source.sources(step)
+        assert indices.shape == (len(x), 1 if mix is None else 2)
+        for image, target, made_of in zip(x, targets, indices, strict=True):
+            shares = [1.0] if mix is None else [target[made_of[0]], 1 - target[made_of[0]]]
+            expected = sum(k * source.images.images[index] for k, index in zip(shares, made_of, strict=True))
+            np.testing.assert_allclose(image, expected, atol=1e-3)
+            assert made_of[0] == target if mix is None else set(np.flatnonzero(target)) <= set(made_of)

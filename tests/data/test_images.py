@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cnnlite.data import images
-from cnnlite.data.images import Frame, read_pictures
+from cnnlite.data import decoders, images
+from cnnlite.data.frames import Frame
+from cnnlite.data.images import read_pictures
 from cnnlite.errors import ConfigError, StorageError
 from cnnlite.runtime import engine, machine
 from cnnlite.utils.types import Array
@@ -261,7 +262,8 @@ CHILD = """
 import re, resource, sys
 from pathlib import Path
 from cnnlite.runtime import engine
-from cnnlite.data.images import Frame, read_pictures
+from cnnlite.data.frames import Frame
+from cnnlite.data.images import read_pictures
 
 engine.set_threads(int(sys.argv[1]))
 _, faults = read_pictures([Path(name) for name in sys.argv[2:]], Frame(32, 32))
@@ -416,7 +418,7 @@ def test_what_all_scans_of_a_jpeg_take_is_counted(options: dict[str, Any], tmp_p
     path = saved(tmp_path, Image.fromarray(noise(80, 160, 3)), "a.jpg", **options)
     with Image.open(path) as picture:
         expected = 160 * 80 * (0 if not options else 6 if "subsampling" in options else 3)
-        assert images._scans(picture) == expected
+        assert decoders.scans(picture) == expected
         assert images._rgb(picture).size == (160, 80)
 
 

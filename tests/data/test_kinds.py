@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,8 +12,24 @@ from cnnlite.data.datasets.folder import Folder
 from cnnlite.errors import DataError, StorageError
 from tests.support import cifar_files
 from tests.support.archives import FILES, FOLDER
+from tests.support.doors import shapes, write_arrays, write_csv, write_idx, write_json
 from tests.support.folders import fill
 from tests.support.strange import KINDS, place
+
+
+def idx(root: Path) -> str:
+    train, test, _ = shapes(20, 20)
+    write_idx(root, train, test)
+    return "train-images-idx3-ubyte"
+
+
+DOORS: dict[str, Callable[[Path], str]] = {
+    "arrays": lambda root: write_arrays(root / "a.npz", *shapes(20, 20)[:2]).name,
+    "list": lambda root: write_csv(root / "a.csv", [("path", "label")]).name,
+    "idx": idx,
+    "coco": lambda root: write_json(root / "annotations.json", {}).name,
+}
+"""Each makes a file in a folder, and returns its name."""
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +65,20 @@ def test_in_the_place_of_a_picture(kind: str, tmp_path: Path) -> None:
     else:
         with pytest.raises(DataError, match=r"00000\.png"):
             Folder(8).load(tmp_path / "pictures")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("door", DOORS)
+def test_in_the_place_of_a_file_of_ones_own(door: str, kind: str, tmp_path: Path) -> None:
+    name = DOORS[door](tmp_path)
+    place(tmp_path / name, kind)
+    source = sources[door](*([8] if door in ("list", "coco") else []))
+    for root in (tmp_path, tmp_path / name):
+        if door != "idx" or root == tmp_path:
+            with pytest.raises(DataError) as caught:
+                source.load(root)
+            assert str(caught.value).startswith(str(tmp_path))
+            assert len(str(caught.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from cnnlite.data import Batches, Images, Mixing, Normalizer, mixings
-from cnnlite.data.augment import RandomCrop, RandomFlip
+from cnnlite.data.augment.crops import RandomCrop, RandomFlip
 from cnnlite.data.mix import Cutmix, Mixup, soft_targets
 from cnnlite.runtime import engine
 from cnnlite.utils.types import Array

@@ -88,3 +88,17 @@ def test_impossible_statistics_are_refused(mean: object, std: object, message: s
         Normalizer(np.array(mean), np.array(std))
     with pytest.raises(ValueError, match="no images"):
         Normalizer.fit(np.empty((0, 2, 2, 3), np.uint8))
+
+
+@pytest.mark.parametrize("mode", ["per_channel", "per_pixel", "none"])
+def test_undoing_gives_every_byte_back(mode: Mode) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (300, 5, 7, 3), dtype=np.uint8)
+    images[:, 0, 0] = 9  # constant, so of no deviation
+    normalizer = Normalizer.fit(images, mode)
+    np.testing.assert_array_equal(normalizer.undo(normalizer(images)), images)
+
+
+def test_undoing_rounds_to_the_nearest_byte_and_stays_in_their_range() -> None:
+    normalizer = Normalizer(np.full(1, 100.0), np.full(1, 50.0))
+    x = np.array([-9.0, -2.0, 0.0, 0.011, 3.1, 9.0], np.float32).reshape(1, 1, 6, 1)
+    np.testing.assert_array_equal(normalizer.undo(x).reshape(-1), [0, 0, 100, 101, 255, 255])

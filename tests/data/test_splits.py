@@ -46,7 +46,8 @@ def test_every_class_of_two_or_more_is_on_both_sides(count: int, fraction: float
 
 def test_a_class_of_one_is_for_training_and_nothing_is_nothing() -> None:
     order, above = turns(["a/1", "b/1", "b/2"], [0, 1, 1], "test")
-    assert above.tolist() == [FIRST, NEVER, NEVER]
+    assert 0 < above[0] < FIRST
+    assert above[1:].tolist() == [NEVER, NEVER]
     assert order[0] in (1, 2)
     assert all(len(part) == 0 for part in turns([], [], "test"))
 
@@ -67,6 +68,29 @@ def test_parts_are_as_large_as_asked_for_but_for_chance_and_seeds_and_purposes_d
     assert abs(len(found & held_out(keys, labels, 0.1, seed=1)) - 100) < 4 * 10
     order, above = turns(keys, labels, "validation")
     assert abs(len(found & {keys[index] for index in order[above < 0.1]}) - 100) < 4 * 10
+
+
+def test_pictures_of_one_key_stay_together_whatever_the_fraction_and_the_number() -> None:
+    rng = np.random.default_rng(0)
+    group = np.sort(rng.integers(0, 120, 1000))
+    labels = rng.integers(0, 5, 1000)
+    order, above = turns([f"patient {k}" for k in group], labels.tolist(), "test")
+    assert sorted(order) == list(range(1000))
+    cuts = np.flatnonzero(np.diff(above)) + 1  # wherever a fraction may cut
+    assert len(cuts) > 80
+    for cut in cuts:
+        assert not set(group[order[:cut]]) & set(group[order[cut:]])
+    assert {*labels[order[above < 1e-9]]} == {*labels[order[above == NEVER]]} == set(range(5))
+    assert (np.diff(group[order]) != 0).sum() == len(set(group.tolist())) - 1  # one after the other
+
+
+def test_a_group_of_several_classes_that_is_needed_to_train_on_is_not_held_out() -> None:
+    sides = set()
+    for seed in range(20):  # b is the only one of its class
+        order, above = turns(["a", "b", "b"], [0, 0, 1], "test", seed)
+        held_out = order[above < NEVER].tolist()
+        sides.add(tuple(held_out))
+    assert sides == {(0,), ()}
 
 
 def test_what_is_drawn_is_the_same_on_all_machines_and_for_names_that_are_no_text() -> None:

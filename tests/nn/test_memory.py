@@ -66,13 +66,13 @@ def test_the_batch_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "memory", lambda: 10**6)
     model = inferred(Sequential([Conv2d(8, 3), GlobalAvgPool2d(), Linear(10)]), (32, 32, 3))
     refuse_if_too_large(model, 30)
-    with pytest.raises(StorageError, match=r"batch size 40: the output of .* would take 0.0 GB, .*batch_size=20"):
+    with pytest.raises(StorageError, match=r"batch size 40: the output of .* would take 1.2 MB, .*batch_size=20"):
         refuse_if_too_large(model, 40)
 
 
 def test_an_image_that_does_not_fit_is_refused_however_small_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "memory", lambda: 10**8)
-    with pytest.raises(ConfigError, match=r"an image would take 0\.8 GB of memory; there are 0\.1 GB"):
+    with pytest.raises(ConfigError, match=r"an image would take 768\.0 MB of memory; there are 100\.0 MB"):
         Network(Sequential([GlobalAvgPool2d(), Linear(10)]), (8000, 8000, 3), seed=0)
 
 

@@ -95,6 +95,16 @@ def test_the_model_given_stays_unbuilt() -> None:
     assert second.parameters["0.weight"].value.any()
 
 
+def test_a_network_may_be_built_without_fusion_and_is_the_same() -> None:
+    fused, apart = network(), Network(model(), SHAPE, seed=0, fused=False)
+    assert [type(layer) for layer in apart.model.children.values()] == [type(layer) for layer in model().layers]
+    assert [type(layer) for layer in fused.model.children.values()] != [type(layer) for layer in model().layers]
+    assert fused.state().keys() == apart.state().keys()
+    for training in (False, True):
+        y = fused.forward(batch(), training=training)
+        np.testing.assert_allclose(y, apart.forward(batch(), training=training), rtol=1e-4, atol=1e-5)
+
+
 def test_evaluation_leaves_no_trace() -> None:
     built = network()
     before = {name: array.copy() for name, array in built.state().items()}
@@ -153,6 +163,15 @@ def test_a_model_of_one_layer_that_does_not_fit_is_named_too() -> None:
 def test_parameters_beyond_all_memory_are_an_error() -> None:
     with pytest.raises(ConfigError, match=r"^model: its parameters and their gradients would take"):
         Network(Sequential([Flatten(), Linear(10**13)]), SHAPE, seed=0)
+
+
+def test_parameters_that_memory_does_not_hold_after_all_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def starve(*_: object) -> None:
+        raise MemoryError("Unable to allocate")
+
+    monkeypatch.setattr(Linear, "allocate", starve)
+    with pytest.raises(ConfigError, match=r"^model: the parameters do not fit in memory: Unable to allocate"):
+        Network(Sequential([Flatten(), Linear(10)]), SHAPE, seed=0)
 
 
 # State

@@ -2,6 +2,8 @@
 
 import math
 import tracemalloc
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,8 +11,9 @@ import pytest
 
 from cnnlite.nn.network import Parameter
 from cnnlite.optim import SGD, Adam, AdamW
-from cnnlite.optim.base import gradient_norm, scale_gradients
+from cnnlite.optim.base import Options, Rule, gradient_norm, scale_gradients
 from cnnlite.runtime import engine
+from cnnlite.utils.types import Array
 from tests.support.optimizer_parts import FOR_ANY_SHAPE, SHAPES, Holder, fill_gradients, make, make_parameters, train
 
 
@@ -219,3 +222,23 @@ def test_decoupled_decay_does_not_enter_the_moments() -> None:
     optimizer.step(0, 1.0)
     np.testing.assert_allclose(parameters[0].value, 2 * (1 - 0.1 * 0.5), rtol=1e-6)
     assert all((array == 0).all() for array in optimizer.state().values())
+
+
+def test_a_rule_needs_no_state_and_says_its_rate_for_all_parameters() -> None:
+    @dataclass(eq=False)
+    class Signs(Rule):
+        lr: float = 0.5
+
+        def update(
+            self, values: Array, grads: Array, slots: Mapping[str, Array], scratch: Array, options: Options
+        ) -> None:
+            values -= options["lr"] * np.sign(grads)
+
+    parameters = one_weight()
+    optimizer = Signs()
+    optimizer.bind(parameters)
+    parameters[0].grad[...] = 3.0
+    optimizer.step(0, 0.5)
+    assert parameters[0].value.tolist() == [0.75, 0.75, 0.75]
+    assert optimizer.state() == {}
+    assert optimizer.rates(0, 0.5) == {"": 0.25}

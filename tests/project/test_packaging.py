@@ -123,7 +123,8 @@ def test_the_wheel_works_alone_and_brings_all_configs(tmp_path: Path) -> None:
     assert sorted(path.relative_to(installed / "cnnlite" / "configs") for path in installed.rglob("*.yaml")) == sorted(
         path.relative_to(bundled_folder()) for path in bundled_folder().rglob("*.yaml")
     )
-    assert (installed / "cnnlite" / "py.typed").is_file()
+    for path in (PACKAGE / "py.typed", *PACKAGE.glob("tools/report/[cp]*.*")):
+        assert (installed / path.relative_to(ROOT)).is_file(), path
     assert next(installed.rglob("LICENSE")).read_text() == (ROOT / "LICENSE").read_text()
     assert not list(installed.rglob("test*"))
 
@@ -155,7 +156,7 @@ def test_no_imports_go_in_circles() -> None:
     graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
 
 
-def test_only_the_engine_starts_threads() -> None:
+def test_only_the_pool_starts_threads() -> None:
     threads = {"concurrent", "multiprocessing", "threading", "_thread", "asyncio"}
     using = {
         name for name, tree in modules().items() if any(imported.split(".")[0] in threads for imported in imports(tree))
@@ -163,8 +164,9 @@ def test_only_the_engine_starts_threads() -> None:
     others = {
         "cnnlite.utils.signals",
         "cnnlite.data.images",
-    }  # asks in which thread it is; lets threads wait for memory
-    assert using == {"cnnlite.runtime.engine", *others}
+        "cnnlite.runtime.arrays",
+    }  # asks in which thread it is; lets threads wait for memory; has memory of each thread
+    assert using == {"cnnlite.runtime.threads", *others}
     for name in others:
         used = {node.attr for node in ast.walk(modules()[name]) if isinstance(node, ast.Attribute)}
         assert not used & {"Thread", "Timer"}, name

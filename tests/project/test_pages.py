@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from click.testing import CliRunner
 
 import cnnlite
 from cnnlite.cli import cli
-from cnnlite.config.load import load_config
+from cnnlite.config.load import config_from_data, load_config
 from cnnlite.config.options import options_of, to_plain
 from cnnlite.config.settings import DataSettings, TrainSettings
 from cnnlite.data import mixings, sources, transforms
@@ -29,6 +30,8 @@ from cnnlite.optim import optimizers
 from cnnlite.optim.averaging import averagings
 from cnnlite.optim.schedules import schedules
 from cnnlite.runs.checkpoint import load_checkpoint
+from cnnlite.runs.restore import load_data
+from cnnlite.training.loop import batches_of
 from cnnlite.utils.registry import Registry
 from tests.support.gradcheck import assert_layer_gradients
 from tests.support.layer_cases import cases_of
@@ -67,9 +70,10 @@ def test_the_table_of_commands_has_all_commands_with_all_their_options() -> None
     assert table.keys() == cli.commands.keys()
     for name, command in cli.commands.items():
         named = set(re.findall(r"`(--?[a-z-]+)`", table[name]))
-        options = [set(option.opts) for option in command.params if isinstance(option, click.Option)]
-        assert all(spellings & named for spellings in options if spellings != {"--debug"}), name
-        assert named <= set().union(*options), name
+        options = [option for option in command.params if isinstance(option, click.Option)]
+        # Those that all commands have, or all with a config, are said once for all of them.
+        assert all(named.intersection(option.opts) for option in options if option.expose_value), name
+        assert named <= set().union(*(option.opts for option in options)), name
 
 
 @pytest.mark.parametrize("text", [text for page in PAGES for text in blocks(page, "yaml")])
@@ -226,6 +230,21 @@ def run(*arguments: object) -> str:
     return done.output
 
 
+def test_the_augmentation_that_a_page_adds_works_on_any_part_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transforms, "_classes", dict(transforms._classes))
+    (code,) = blocks("docs/augmentation.md", "python")
+    exec(compile(code, "augmentation.md", "exec"), {"__name__": "page"})
+    config = config_from_data(yaml.safe_load(TINY.replace("random_crop", "{random_invert: {probability: 0.5}}")))
+    batches = batches_of(config, load_data(config))
+    whole, _ = batches.batch(2)
+    parts = [batches.batch(2, part)[0] for part in (slice(5), slice(5, 6), slice(6, None))]
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
+    before = config_from_data(yaml.safe_load(TINY.replace(", random_crop", "")))
+    images = (batches.normalizer.undo(x) for x in (batches_of(before, load_data(before)).batch(2)[0], whole))
+    inverted = [bool((new == 255 - old).all()) for old, new in zip(*images, strict=True)]
+    assert 0 < sum(inverted) < len(inverted)
+
+
 def test_the_dataset_that_contributing_shows_works(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sources, "_classes", dict(sources._classes))
     (code,) = blocks("CONTRIBUTING.md", "python")
@@ -282,6 +301,25 @@ def test_the_program_for_onnx_files_works(
     exec(compile(code.replace("cat.jpg", "cat.png"), "onnx.md", "exec"), {})
     model = cnnlite.load(trained.run)
     assert capsys.readouterr().out == f"{model.classes[model.predict(picture[np.newaxis])[0].argmax()]}\n"
+
+
+def test_the_guide_to_own_data_works_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ("PIL", "matplotlib"):
+        pytest.importorskip(package)
+    from tests.support.folders import fill  # which needs Pillow
+
+    monkeypatch.chdir(tmp_path)
+    for folder, count in (("photos", 20), ("later", 5)):
+        fill(Path(folder), count, ("cars", "horses"), size=40)
+    shutil.copy("later/horses/00005.png", "later/horses/0001.jpg")
+    (config,) = blocks("docs/own-data.md", "yaml")
+    Path("photos.yaml").write_text(config.replace("epochs: 40", "epochs: 2"), encoding="utf-8")
+    shown = "\n".join(blocks("docs/own-data.md", "sh"))
+    for command in re.findall(r"^cnnlite .*", shown, re.MULTILINE):
+        done = CliRunner().invoke(cli, shlex.split(command, comments=True)[1:])
+        assert done.exit_code == (3 if "--min-accuracy" in command else 0), (command, done.output)
+    assert len(Path("later.csv").read_text(encoding="utf-8").splitlines()) == 1 + 11
+    assert len(list(Path("runs").glob("photos*/result.json"))) == 5
 
 
 def test_the_program_that_trains_and_predicts_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

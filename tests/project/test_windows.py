@@ -146,7 +146,8 @@ def test_no_room_imports_at_once_what_only_some_systems_have_nor_names_their_sig
         assert not at_once & {*MODULES, "msvcrt", "winreg"}, path
         named = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
         assert not named & set(SIGNALS), path
-        assert not {"fork", "getuid", "statvfs", "uname"} & named, path
+        missing = {"fork", "getuid", "statvfs", "uname"} & named
+        assert missing <= ({"fork"} if path.name == "workers.py" else set()), path  # which asks before: `supported`
 
 
 def test_without_limits_of_resources_all_memory_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:

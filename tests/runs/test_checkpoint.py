@@ -143,6 +143,7 @@ FOREIGN = {
     "huge shape": (sealed({"meta.npy": meta(), "x.npy": huge}), "not that many bytes"),
     "negative shape": (sealed({"meta.npy": meta(), "x.npy": header("(-1, -4)") + b"0" * 16}), "not that many bytes"),
     "too many bytes": (sealed({"meta.npy": meta(), "x.npy": npy(np.zeros(3)) + b"0"}), "not that many bytes"),
+    "broken header": (sealed({"meta.npy": meta(), "x.npy": header("(1, |") + b"0" * 8}), "has a damaged header"),
     "not npy": (sealed({"meta.npy": meta(), "x.npy": b"hello"}), "not a cnnlite"),
     "deflate bomb": (sealed({"meta.npy": meta(), "x.npy": bomb}, zipfile.ZIP_DEFLATED), "compressed"),
     "compressed": (sealed({"meta.npy": meta(x=1)}, zipfile.ZIP_BZIP2), "compressed"),

@@ -33,6 +33,7 @@ CONFIG = """\
 data:
   dataset: {shapes: {train_images: 140, test_images: 520}}
   validation: 18
+  sampling: balanced
   augment: [random_flip, random_crop]
   mix: cutmix
 model:
@@ -49,7 +50,7 @@ model:
 train:
   iterations: 50
   batch_size: 10
-  loss: {cross_entropy: {label_smoothing: 0.1}}
+  loss: {cross_entropy: {label_smoothing: 0.1, class_weights: [1, 2, 3, 4, 5, 1, 2, 3, 4, 5]}}
   optimizer: {sgd: {lr: 0.02, momentum: 0.9, weight_decay: 0.001}}
   clip_norm: 5.0
   validate_every: 5
@@ -300,5 +301,6 @@ def test_one_process_is_alone_and_needs_no_mpi(monkeypatch: pytest.MonkeyPatch) 
         assert ranks.size == 1
         assert ranks.first
         assert ranks is distributed.current()
-        assert ranks.begin_batch(7) == slice(0, 7)
+        with ranks.batch(7, lambda own: 4) as which:
+            assert which == slice(0, 7)
         assert ranks.allgather(np.pi) == [np.pi]

@@ -1,5 +1,6 @@
 """Small CIFAR datasets in the published formats: the pickles as Python 2 wrote them."""
 
+import gzip
 import hashlib
 import io
 import struct
@@ -95,12 +96,12 @@ def described(files: Mapping[str, bytes], packed: bytes = b"") -> Archive:
 
 
 def pack(members: list[tuple[Member, bytes]]) -> bytes:
-    """A .tar.gz of the members, in their order."""
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz", format=tarfile.PAX_FORMAT) as tar:
+    """A .tar.gz of the members, in their order; the same bytes at any time."""
+    plain = io.BytesIO()
+    with tarfile.open(fileobj=plain, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for member, content in members:
             tar.addfile(member, io.BytesIO(content))
-    return packed.getvalue()
+    return gzip.compress(plain.getvalue(), mtime=0)
 
 
 def member(name: str, content: bytes = b"", kind: bytes = tarfile.REGTYPE, link: str = "") -> tuple[Member, bytes]:

@@ -21,20 +21,10 @@ class Shade(ABC):  # noqa: B024 - a base to register by
     path = ""
 
 
-class Even:
-    """A class that reads its own text."""
-
-    def __init__(self, half: int):
-        self.half = half
-
-    @classmethod
-    def from_config(cls, value: Any) -> "Even":
-        if type(value) is not int or value % 2:
-            raise ValueError(f"{value!r} is not even")
-        return cls(value // 2)
-
-    def to_config(self) -> int:
-        return 2 * self.half
+def even(number: int) -> None:
+    """A check of its own."""
+    if number % 2:
+        raise ValueError(f"{number!r} is not even")
 
 
 class Plain(Shade):
@@ -42,7 +32,7 @@ class Plain(Shade):
 
 
 class Matte(Shade):
-    def __init__(self, depth: float, *, label: str = "m", even: Even = Even(2), inner: Shade | None = None):  # noqa: B008
+    def __init__(self, depth: float, *, label: str = "m", even: Annotated[int, even] = 4, inner: Shade | None = None):
         if not 0 <= depth < 1:
             raise OptionError(f"depth {depth} is not in [0, 1)", "depth")
         if label == "bad":

@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 
 from cnnlite.data import Images
+from cnnlite.data.datasets.class_folders import list_pictures
+from cnnlite.data.datasets.listing import Listing
+from cnnlite.data.datasets.pictures import Pictures
 from cnnlite.utils.types import Array
 
 Image: Any = pytest.importorskip("PIL.Image", reason="the extra `images` is not installed")
@@ -33,3 +36,7 @@ def fill(folder: Path, count: int = 4, classes: tuple[str, ...] = ("ant", "bee")
     labels = np.repeat(np.arange(len(classes)), count)
     write(folder, Images(noise(len(labels), size, size, 3, seed=len(str(folder))), labels), classes)
     return folder
+
+
+def list_folder(root: Path, test_fraction: float, seed: int = 0) -> Listing[Pictures]:
+    return list_pictures(root, (8, 8, 3), test_fraction, seed)

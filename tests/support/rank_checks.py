@@ -43,18 +43,18 @@ def sums_are_added_in_the_same_order_everywhere(ranks: Communicator) -> None:
         for rank in order:
             expected += numbers(rank, count)
         assert np.array_equal(mine, expected), count
-    ranks.begin_batch(3)
-    for count in (3, 50_000):
-        total = ranks.batch_sums(np.full((2, count), 1.5 + ranks.rank))
-        assert np.array_equal(total, np.full((2, count), 1.5 + 2.5 + 3.5))
+    with ranks.batch(3, lambda own: own):
+        for count in (3, 50_000):
+            rows = ranks.gather(np.full((1, 2, count), 1.5 + ranks.rank))
+            assert np.array_equal(rows, np.broadcast_to(np.array([1.5, 2.5, 3.5])[:, None, None], (3, 2, count)))
 
 
 def figures_count_samples(ranks: Communicator) -> None:
-    which = ranks.begin_batch(2)  # rank 0 has none of its own
-    assert which == (slice(0, 1), slice(0, 1), slice(1, 2))[ranks.rank]
-    assert ranks.samples(1) == 2
-    assert ranks.reduce_metrics((99.0, 2.0, 4.0)[ranks.rank], 1.0) == (3.0, 2.0)
-    assert np.array_equal(ranks.weighted(np.ones(2, np.float32)), np.full(2, (0, 0.5, 0.5)[ranks.rank], np.float32))
+    with ranks.batch(2, lambda own: own) as which:  # rank 0 has none of its own
+        assert which == (slice(0, 1), slice(0, 1), slice(1, 2))[ranks.rank]
+        assert ranks.samples(1) == 2
+        assert ranks.counts == (False, True, True)[ranks.rank]
+        assert ranks.gather(np.array([[99.0], [2.0], [4.0]])[ranks.rank : ranks.rank + 1]).tolist() == [[2.0], [4.0]]
 
 
 def layer(kind: type[Layer], shape: tuple[int, ...], dtype: Any = np.float64) -> Layer:
@@ -71,13 +71,13 @@ def batch_norm_is_that_of_the_whole_batch(ranks: Communicator) -> None:
             alone = layer(BatchNorm, x.shape[1:])
             y, dx = alone.forward(x, Context(training=True)).copy(), alone.backward(dy)
         assert dx is not None
-        which = ranks.begin_batch(count)
         mine = layer(BatchNorm, x.shape[1:])
-        np.testing.assert_allclose(
-            mine.forward(x[which], Context(training=True, ranks=ranks)), y[which], rtol=1e-10, atol=1e-12
-        )
-        weight = ranks.weighted(np.ones(1))[0] > 0
-        own_dx = mine.backward(dy[which] * weight)
+        with ranks.batch(count, lambda own: 1) as which:
+            np.testing.assert_allclose(
+                mine.forward(x[which], Context(training=True, ranks=ranks)), y[which], rtol=1e-10, atol=1e-12
+            )
+            weight = float(ranks.counts)
+            own_dx = mine.backward(dy[which] * weight)
         assert own_dx is not None
         np.testing.assert_allclose(own_dx, dx[which] * weight, rtol=1e-9, atol=1e-12)
         for name in mine.grads:
@@ -90,7 +90,8 @@ def batch_norm_is_that_of_the_whole_batch(ranks: Communicator) -> None:
 
 def variance_survives_a_large_mean(ranks: Communicator) -> None:
     x = (np.random.default_rng(0).standard_normal((9, 50, 4)) + 3e4).astype(np.float32)
-    mean, variance = ranks.moments(*normalization.moments(x[ranks.begin_batch(9)]))
+    with ranks.batch(9, lambda own: 1) as which:
+        mean, variance = normalization.mean_and_variance(ranks.gather(normalization.moments(x[which])))
     np.testing.assert_allclose(mean, x.mean(axis=(0, 1), dtype=np.float64), rtol=1e-9)
     np.testing.assert_allclose(variance, x.astype(np.float64).var(axis=(0, 1)), rtol=1e-5)
 
@@ -99,10 +100,9 @@ def dropout_drops_what_it_drops_alone(ranks: Communicator) -> None:
     x = np.ones((11, 7, 3), np.float32)
     with using(Communicator()):
         y = layer(Dropout, x.shape[1:], np.float32).forward(x, Context(training=True))
-    which = ranks.begin_batch(11)
-    assert np.array_equal(
-        layer(Dropout, x.shape[1:], np.float32).forward(x[which], Context(training=True, ranks=ranks)), y[which]
-    )
+    with ranks.batch(11, lambda own: 1) as which:
+        mine = layer(Dropout, x.shape[1:], np.float32).forward(x[which], Context(training=True, ranks=ranks))
+    assert np.array_equal(mine, y[which])
 
 
 def everybody_learns_what_one_found(ranks: Communicator) -> None:
@@ -121,8 +121,7 @@ def everybody_learns_what_one_found(ranks: Communicator) -> None:
     ranks.check_same({"a": 1})
     ranks.check_replicas({"w": np.ones(3)})
     fails(lambda: ranks.check_replicas({"w": np.ones(3) * ranks.rank}), RankError)
-    assert ranks.threads(3) == 3
-    assert (ranks.threads(None) or 0) >= 1
+    assert (ranks.most_workers() or 0) >= 1
 
 
 def one_rank_decodes_pictures_for_all(ranks: Communicator) -> None:
@@ -132,7 +131,7 @@ def one_rank_decodes_pictures_for_all(ranks: Communicator) -> None:
 
     root = Path("pictures")
     ranks.broadcast(lambda: str(fill(root)))
-    with mock.patch("cnnlite.data.datasets.folder.read_pictures", wraps=read_pictures) as read:
+    with mock.patch("cnnlite.data.datasets.pictures.read_pictures", wraps=read_pictures) as read:
         digests = ranks.allgather(Folder(8).load(root).digest)
         assert len(set(digests)) == 1
         assert [count > 0 for count in ranks.allgather(read.call_count)] == [True, False, False]

@@ -78,7 +78,8 @@ def around_case(case: Case) -> tuple[Model, Subject]:
 def page(folder: Path, name: str, model: Model, subject: Subject) -> Path:
     """Write the page of a network to ``folder``."""
     file = folder / f"{name}.html"
-    file.write_text(show_page(model, subject, title=name, step=100), encoding="utf-8")
+    content = show_page(model, model.config.train.loss, subject, title=name, step=100)
+    file.write_text(content, encoding="utf-8")
     return file
 
 

@@ -18,7 +18,7 @@ from tests.support.cifar_files import binary_files, cifar100_files, described, p
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder, no pins, and quick measurements."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(machine, "_PROBE_SECONDS", 0.0)
+    monkeypatch.setattr(machine, "_PROBES", 1)
     for name in ("CNNLITE_DATA", *machine.PINS):
         monkeypatch.delenv(name, raising=False)
     return tmp_path

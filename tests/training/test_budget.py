@@ -8,7 +8,6 @@ import yaml
 from click.testing import CliRunner, Result
 
 from cnnlite.cli import cli
-from cnnlite.cli.training import _duration
 from cnnlite.config.load import load_config
 from cnnlite.data import Dataset
 from cnnlite.errors import ConfigError
@@ -180,13 +179,6 @@ def test_what_keeps_a_training_from_starting_is_told_alike_before_it_is_measured
     monkeypatch.setattr(Network, "forward", starve)
     assert told(*measured) == told()
     assert "batch size 16" in told()[1]
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("90s", 90), ("20m", 1200), ("1.5h", 5400), ("1h30m", 5400), ("2m 5s", 125), ("1h1m1s", 3661)]
-)
-def test_times_are_read_as_people_write_them(text: str, seconds: float) -> None:
-    assert _duration(None, None, text) == seconds  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("text", ["", "20", "0m", "m", "-5m", "20 minutes", "1m1h", "1..5h", "nanm", "9" * 400 + "h"])

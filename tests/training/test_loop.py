@@ -1,3 +1,4 @@
+import dataclasses
 import errno
 import json
 import os
@@ -15,8 +16,12 @@ from cnnlite.nn.layers.convolution import Conv2d
 from cnnlite.nn.losses import CrossEntropy
 from cnnlite.nn.network import Network
 from cnnlite.runs.checkpoint import load_checkpoint, save_checkpoint
+from cnnlite.runs.directory import RunDirectory
+from cnnlite.runs.predictions import images_digest, read_predictions
 from cnnlite.training.evaluation import evaluate_checkpoint
-from cnnlite.utils.signals import Stopped
+from cnnlite.training.loop import train
+from cnnlite.training.progress import Reporter
+from cnnlite.utils.signals import StopFlag, Stopped
 from cnnlite.utils.types import Array
 from tests.support.small_runs import STEPS_PER_EPOCH, assert_same_run, figures, state, tiny
 from tests.support.training_parts import StopAt, resume, start
@@ -51,6 +56,44 @@ def test_a_run_tests_with_the_views_of_its_config_and_so_does_its_checkpoint(tmp
     assert validated.accuracy == result.best_validation_accuracy
 
 
+def test_the_predictions_of_the_test_are_kept_and_agree_with_the_result(tmp_path: Path, dataset: Dataset) -> None:
+    result = start(tiny(epochs=1), tmp_path, dataset)
+    pairs = read_predictions(tmp_path / "predictions.csv")
+    assert [label for label, _ in pairs] == [dataset.classes[label] for label in dataset.test.labels]
+    found, _, _ = evaluate_checkpoint(tmp_path / "checkpoints/best.npz", "test")
+    assert [predicted for _, predicted in pairs] == [dataset.classes[k] for k in found.predictions]
+    assert sum(label == predicted for label, predicted in pairs) / len(pairs) == result.test_accuracy
+    assert (result.test_macro_f1, result.test_balanced_accuracy) == (found.macro_f1, found.balanced_accuracy)
+    assert result.test_digest == images_digest(dataset.test)
+
+
+def test_a_run_that_did_not_come_to_its_test_has_no_predictions(tmp_path: Path, dataset: Dataset) -> None:
+    with pytest.raises(Stopped):
+        start(tiny(), tmp_path, dataset, StopAt(10))
+    assert not (tmp_path / "predictions.csv").exists()
+    assert figures(tmp_path)[1]["test_digest"] is None
+
+
+@pytest.mark.parametrize("moment", [4, 9, 16])
+def test_a_balanced_and_weighted_run_goes_on_with_the_same_bits(moment: int, tmp_path: Path, dataset: Dataset) -> None:
+    config = tiny(loss={"focal": {"class_weights": [1.0 + k for k in range(10)]}}, monitor="macro_f1")
+    config = config_from_data({**config.resolved, "data": {**config.resolved["data"], "sampling": "balanced"}})
+    start(config, tmp_path / "whole", dataset)
+    with pytest.raises(Stopped):
+        start(config, tmp_path / "stopped", dataset, StopAt(moment))
+    resume(config, tmp_path / "stopped", dataset)
+    assert_same_run(tmp_path / "stopped", tmp_path / "whole")
+
+
+def test_the_best_checkpoint_alone_says_how_each_class_was_validated(tmp_path: Path, dataset: Dataset) -> None:
+    start(tiny(epochs=1), tmp_path, dataset)
+    facts = load_checkpoint(tmp_path / "checkpoints/best.npz").meta
+    found, _, _ = evaluate_checkpoint(tmp_path / "checkpoints/best.npz", "validation", views="none")
+    assert facts["validation"] == found.by_class()
+    assert facts["class_counts"] == np.bincount(dataset.train.labels, minlength=10).tolist()
+    assert "validation" not in load_checkpoint(tmp_path / "checkpoints/last.npz").meta
+
+
 def test_without_validation_the_last_is_the_best(tmp_path: Path, dataset: Dataset) -> None:
     everything = Dataset("shapes", dataset.train, None, dataset.test, dataset.classes, dataset.digest)
     result = start(tiny(), tmp_path, everything)
@@ -68,6 +111,34 @@ def test_a_damaged_best_checkpoint_is_replaced_by_the_last_parameters(
     (tmp_path / "checkpoints/best.npz").write_bytes(b"PK\x03\x04")
     assert resume(tiny(), tmp_path, dataset).status == "complete"
     assert "best.npz" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_best_checkpoint_that_is_gone_or_another_runs_is_replaced_by_the_last_parameters(
+    gone: bool, tmp_path: Path, dataset: Dataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(Stopped):
+        start(tiny(), tmp_path / "run", dataset, StopAt(27))
+    start(tiny(epochs=1), tmp_path / "other", dataset)
+    best = tmp_path / "run/checkpoints/best.npz"
+    best.unlink()
+    if not gone:
+        (tmp_path / "other/checkpoints/best.npz").rename(best)
+    assert resume(tiny(), tmp_path / "run", dataset).best_step == 21
+    reason = "is gone" if gone else "was not written by this run"
+    assert f"best.npz: {reason}; testing with the last parameters instead" in capsys.readouterr().err
+
+
+def test_images_that_are_trained_on_and_tested_with_are_told_as_the_run_begins(
+    tmp_path: Path, dataset: Dataset
+) -> None:
+    shared = dataclasses.replace(dataset, test=dataset.train.take(slice(5)), above=np.zeros(len(dataset.train)))
+    reporter = Reporter(quiet=True)
+    reporter.open_log(tmp_path / "log.txt")
+    run = RunDirectory.create_at(tmp_path / "run")
+    train(tiny(epochs=1), run, dataset=shared, reporter=reporter, stop=StopFlag())
+    run.close()
+    assert "warning: 5 of the images to test with are trained on too" in (tmp_path / "log.txt").read_text()
 
 
 def test_a_best_checkpoint_without_progress_is_replaced_by_the_last_parameters(

@@ -1,7 +1,7 @@
 import pytest
 
 from cnnlite.utils.suggest import did_you_mean
-from cnnlite.utils.text import duration, size_text
+from cnnlite.utils.text import duration, seconds_of, size_text
 
 
 @pytest.mark.parametrize(
@@ -10,6 +10,13 @@ from cnnlite.utils.text import duration, size_text
 )
 def test_times_are_told_in_units_that_fit(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("20m", 1200), ("1.5h", 5400), ("1h30m", 5400), ("2m 5s", 125), ("1h1m1s", 3661)]
+)
+def test_times_are_read_as_people_write_them(text: str, seconds: float) -> None:
+    assert seconds_of(text) == seconds
 
 
 @pytest.mark.parametrize(("count", "text"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (44_695_848, "44.7 MB")])

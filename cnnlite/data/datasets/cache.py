@@ -1,6 +1,6 @@
 """Cache files of uint8 images and their labels, verified and mapped into memory, not read.
 
-A file holds training images, test images (each row an image, height x width x 3 bytes), labels (int64, little
+A file holds training images, test images (each row an image, height x width x channels bytes), labels (int64, little
 endian), facts (UTF-8 JSON), and 48 bytes: the SHA-256 of the facts, their length (uint64), and eight that name the
 format. The facts hold the SHA-256 of the content (`base.digest`).
 """
@@ -22,6 +22,7 @@ import numpy as np
 from cnnlite.data.datasets.base import Images, digest
 from cnnlite.errors import DataError, StorageError
 from cnnlite.utils.files import open_at_once, replacing
+from cnnlite.utils.text import size_text
 from cnnlite.utils.types import Array
 
 _MAGIC = b"cnnlite1"
@@ -46,10 +47,15 @@ def write_cache(path: Path, parts: Parts, shape: tuple[int, ...], facts: dict[st
     """
     with replacing(path) as file:
         _fill(file, parts, shape, facts)
+        if not (facts["train"] and facts["test"]):
+            raise DataError("none of the pictures to train or to test with can be read")
 
 
 def passing_cache(parts: Parts, shape: tuple[int, ...], facts: dict[str, Any]) -> Cached:
-    """Write a cache to a file without a name, which is gone with the arrays, and map it; errors as of `write_cache`."""
+    """Write a cache to a file without a name, which is gone with the arrays, and map it.
+
+    Errors are those of `write_cache`, but one of the parts may have no images.
+    """
     try:
         with tempfile.TemporaryFile(prefix="cnnlite-") as file:
             _fill(file, parts, shape, facts)
@@ -67,12 +73,8 @@ def refuse_without_room(folder: Path, count: int, shape: tuple[int, ...], hint: 
         return
     if (size := count * math.prod(shape)) > free:
         images = f"{count:,} images of {shape[0]}x{shape[1]} pixels"
-        sizes = f"they take {_gigabytes(size)}, {_gigabytes(free)} are free"
+        sizes = f"they take {size_text(size)}, {size_text(free)} are free"
         raise StorageError(f"{folder}: cannot write {images}: {sizes}{hint}")
-
-
-def _gigabytes(size: int) -> str:
-    return f"{size / 1e9:,.1f} GB"
 
 
 def _fill(file: BinaryIO, parts: Parts, shape: tuple[int, ...], facts: dict[str, Any]) -> None:
@@ -84,8 +86,8 @@ def _fill(file: BinaryIO, parts: Parts, shape: tuple[int, ...], facts: dict[str,
             file.write(images.images.data)
             labels.append(images.labels)
         counts.append(sum(map(len, labels[before:])))
-    if not all(counts):
-        raise DataError("none of the pictures to train or to test with can be read")
+    if not any(counts):
+        raise DataError("none of the pictures can be read")
     file.write(np.concatenate(labels).astype("<i8").tobytes())
     file.flush()
     facts |= {"train": counts[0], "test": counts[1], "shape": list(shape)}

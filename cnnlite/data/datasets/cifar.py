@@ -11,6 +11,7 @@ import numpy as np
 from cnnlite.data.datasets.base import Dataset, DatasetMissing, Images, Source, digest, sources
 from cnnlite.data.download.unpickle import RefusedError, read_pickle
 from cnnlite.errors import DataError
+from cnnlite.utils.files import read_small
 from cnnlite.utils.printable import has_codes
 from cnnlite.utils.types import Array
 
@@ -145,17 +146,8 @@ def _locate(cifar: Cifar, root: Path) -> tuple[Path, Version]:
     raise DatasetMissing(cifar.name, root)
 
 
-def _read_file(path: Path) -> bytes:
-    try:
-        if (size := path.stat().st_size) > LARGEST_FILE:
-            raise DataError(f"{path}: {size:,} bytes are more than any CIFAR file has")
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-
-
 def _unpickled(path: Path) -> dict[bytes, Any]:
-    data = _read_file(path)
+    data = read_small(path, LARGEST_FILE)
     if not data.startswith(b"\x80"):
         if data and any(len(data) % (c.label_bytes + 3 * PIXELS) == 0 for c in (CIFAR10, CIFAR100)):
             raise DataError(f"{path}: looks like the binary version, whose file names end in .bin")
@@ -181,7 +173,7 @@ def _read_python(cifar: Cifar, path: Path) -> Batch:
 
 
 def _read_binary(cifar: Cifar, path: Path) -> Batch:
-    data = _read_file(path)
+    data = read_small(path, LARGEST_FILE)
     record = cifar.label_bytes + 3 * PIXELS
     if len(data) % record:
         raise DataError(f"{path}: {len(data):,} bytes are not a multiple of {record}: cut short, or not {cifar.title}")
@@ -211,7 +203,7 @@ def _images(batches: Sequence[Batch]) -> Images:
 
 def _read_names(cifar: Cifar, version: Version, path: Path) -> tuple[str, ...]:
     if version.binary:
-        names: Any = _read_file(path).split()
+        names: Any = read_small(path, LARGEST_FILE).split()
     else:
         names = _unpickled(path).get(cifar.names)
     if not isinstance(names, list) or not all(isinstance(name, bytes) for name in names):

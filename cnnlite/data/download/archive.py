@@ -17,8 +17,8 @@ from pathlib import Path, PurePosixPath
 
 from cnnlite.data.datasets.cifar import LARGEST_FILE
 from cnnlite.data.download.fetch import BytesDone
-from cnnlite.errors import DataError, StorageError
-from cnnlite.utils.files import is_temporary, locked_folder, remove_temporary, temporary_name, write_bytes
+from cnnlite.errors import DataError
+from cnnlite.utils.files import is_temporary, locked_folder, remove_temporary, temporary_name, write_bytes, writing
 from cnnlite.utils.printable import one_line
 
 _MOST_MEMBERS = 200
@@ -46,16 +46,15 @@ def extract(archive: Path, target: Path, members: Mapping[str, str], progress: B
     """
     temporary = temporary_name(target.parent)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(target.parent, members)
-        temporary.mkdir()
-        with locked_folder(temporary):
-            _unpack(archive, target.name, temporary, members, progress)
-            aside = _set_aside(target) if os.path.lexists(target) else None
-            temporary.rename(target)
+        with writing(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _remove_abandoned(target.parent, members)
+            temporary.mkdir()
+            with locked_folder(temporary):
+                _unpack(archive, target.name, temporary, members, progress)
+                aside = _set_aside(target) if os.path.lexists(target) else None
+                temporary.rename(target)
         return aside
-    except OSError as error:
-        raise StorageError(f"{target}: cannot be made: {error.strerror}") from None
     finally:
         _remove(temporary, members)
 

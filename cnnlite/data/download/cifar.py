@@ -9,8 +9,8 @@ from cnnlite.data.datasets.cifar import LARGEST_FILE
 from cnnlite.data.download.archive import LARGEST_ARCHIVE, extract, md5
 from cnnlite.data.download.connection import is_address, shown
 from cnnlite.data.download.fetch import BytesDone, fetch, kept
-from cnnlite.errors import ConfigError, DataError, StorageError
-from cnnlite.utils.files import locked_folder
+from cnnlite.errors import ConfigError, DataError
+from cnnlite.utils.files import locked_folder, writing
 from cnnlite.utils.hints import Argument
 from cnnlite.utils.signals import Stopped
 from cnnlite.utils.suggest import did_you_mean
@@ -90,10 +90,8 @@ def download_cifar(
     if url is not None and not is_address(url):
         hint = f"for a file on this machine use {Argument('from_file')}"
         raise ConfigError(f"{Argument('url')} {shown(url)}: not an http or https address; {hint}")
-    try:
+    with writing(root):
         root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"{root}: cannot be made: {error.strerror}") from None
     with locked_folder(root) as alone:
         if not alone:
             raise DataError(f"{root}: another process is downloading into this folder; wait until it is done")

@@ -9,7 +9,7 @@ import numpy as np
 from cnnlite.nn.kernels import im2col, winograd
 from cnnlite.nn.kernels.channelwise import channel_sums, row_length
 from cnnlite.nn.kernels.geometry import Windows
-from cnnlite.runtime import engine
+from cnnlite.runtime import engine, shards
 from cnnlite.utils.types import Array
 
 Algorithm: TypeAlias = Literal["auto", "unfold", "unfold_rows", "winograd"]
@@ -154,4 +154,5 @@ def bias_gradient(dy: Array, dbias: Array) -> None:
     def block(start: int, stop: int) -> Array:
         return channel_sums(dy[start:stop].reshape(-1, length), len(dbias))
 
-    np.add.reduce(engine.for_blocks(block, len(dy), dy[0].nbytes), axis=0, out=dbias)
+    sums = shards.for_shards(block, len(dy), dy[0].nbytes)
+    dbias[...] = shards.sum_by_pairs(np.array([np.add.reduce(parts, axis=0) for parts in sums]))

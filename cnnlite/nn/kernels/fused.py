@@ -67,7 +67,7 @@ class Epilogue:
 
 
 def parameter_gradients(dy: Array, x: Array, y: Array, epilogue: Epilogue) -> tuple[Array, Array]:
-    """Gradient dz of the activation's input, and dbeta and dgamma of these samples, (2, C) in float64.
+    """Gradient dz of the activation's input, and dbeta and dgamma of each shard, (shards, 2, C) in float64.
 
     The latter are computed as in `normalization`, from dz and the pooled ``x`` (N, ..., C).
     """

@@ -14,7 +14,7 @@ import numpy as np
 from cnnlite.nn.kernels.channelwise import add_per_channel
 from cnnlite.nn.kernels.geometry import Windows
 from cnnlite.nn.kernels.matmul import matmul_rows, sum_of_products, sum_over_blocks, write_or_add
-from cnnlite.runtime import engine
+from cnnlite.runtime import engine, shards
 from cnnlite.utils.types import Array
 
 LARGE_WEIGHTS = 512 * 1024
@@ -22,8 +22,6 @@ LARGE_WEIGHTS = 512 * 1024
 LEAST_ROWS = 256
 PIECES = 16
 """Parts of the gradient of large weights, each computed by one core."""
-CHUNKS = 16
-"""Partial sums of the gradient of smaller weights."""
 CHUNK_BYTES = 32 * 2**20
 """Maximum size of the im2col matrix of a chunk of samples, where it is computed before being multiplied."""
 
@@ -57,9 +55,9 @@ def forward(
     filters = weight.shape[3]
     matrix = weight.reshape(-1, filters)
     pixels = math.prod(windows.out)
-    shape = (len(x) * pixels, len(matrix))
-    keep = keep and not windows.is_reshape and math.prod(shape) * x.itemsize <= KEPT_BYTES
-    columns = engine.empty(shape, x.dtype) if keep else None
+    bytes_of_all = shards.total(len(x)) * pixels * len(matrix) * x.itemsize
+    keep = keep and not windows.is_reshape and bytes_of_all <= KEPT_BYTES
+    columns = engine.empty((len(x) * pixels, len(matrix)), x.dtype) if keep else None
     y = engine.empty((len(x), *windows.out, filters), x.dtype)
 
     def block(start: int, stop: int) -> None:
@@ -69,7 +67,7 @@ def forward(
         if bias is not None:
             add_per_channel(y[start:stop], bias)
 
-    engine.for_blocks(block, len(x), _sample_bytes(windows, filters, x.itemsize), _least_samples(windows, weight))
+    shards.for_shards(block, len(x), _sample_bytes(windows, filters, x.itemsize), _least_samples(windows, weight))
     return y, columns
 
 
@@ -88,7 +86,7 @@ def forward_rows(x: Array, weight: Array, bias: Array | None, windows: Windows) 
         if bias is not None:
             add_per_channel(y[start:stop], bias)
 
-    engine.for_blocks(block, len(x), _sample_bytes_of_rows(windows, filters, x.itemsize))
+    shards.for_shards(block, len(x), _sample_bytes_of_rows(windows, filters, x.itemsize))
     return y
 
 
@@ -107,26 +105,30 @@ def input_gradient(dy: Array, weight: Array, windows: Windows) -> Array:
             taps = np.matmul(part, transposed, out=matrix).reshape(*dy[start:stop].shape[:3], -1, windows.channels)
             windows.scatter(taps.transpose(3, 0, 1, 2, 4), dx[start:stop])
 
-    engine.for_blocks(block, len(dy), _sample_bytes(windows, filters, dy.itemsize), _least_samples(windows, weight))
+    shards.for_shards(block, len(dy), _sample_bytes(windows, filters, dy.itemsize), _least_samples(windows, weight))
     return dx
 
 
 def weight_gradient(x: Array, dy: Array, windows: Windows, dweight: Array, columns: Array | None = None) -> None:
     """Write the gradient of the weights to ``dweight``, by whole windows: those in ``columns`` if given."""
-    filters = dweight.shape[3]
+    filters, pixels = dweight.shape[3], math.prod(windows.out)
 
     def product(start: int, stop: int, out: Array) -> None:
-        matrix = im2col(x[start:stop], windows) if columns is None else columns
+        matrix = im2col(x[start:stop], windows) if columns is None else columns[start * pixels : stop * pixels]
         sum_of_products(matrix[None], dy[start:stop].reshape(1, -1, filters), out.reshape(-1, filters))
 
-    if columns is not None:
-        product(0, len(x), dweight)
-    elif dweight.nbytes <= LARGE_WEIGHTS:
-        sum_over_blocks(product, len(x), _sample_bytes(windows, filters, x.itemsize), dweight, CHUNKS)
-    else:
-        sample_bytes = math.prod(windows.out) * dweight.nbytes // filters
-        for first, last in engine.even(len(x), min(len(x), math.ceil(len(x) * sample_bytes / CHUNK_BYTES))):
-            _add_chunk(x[first:last], dy[first:last], windows, dweight, add=first > 0)
+    def shard(first: int, last: int, out: Array) -> None:
+        if columns is not None:
+            product(first, last, out)
+        elif dweight.nbytes <= LARGE_WEIGHTS:
+            sum_over_blocks(product, first, last, _sample_bytes(windows, filters, x.itemsize), out)
+        else:
+            count, sample_bytes = last - first, pixels * dweight.nbytes // filters
+            for start, stop in engine.even(count, min(count, math.ceil(count * sample_bytes / CHUNK_BYTES))):
+                part = slice(first + start, first + stop)
+                _add_chunk(x[part], dy[part], windows, out, add=start > 0)
+
+    shards.sum_over_shards(shard, len(x), dweight)
 
 
 def _add_chunk(x: Array, dy: Array, windows: Windows, dweight: Array, *, add: bool) -> None:
@@ -159,7 +161,10 @@ def weight_gradient_rows(x: Array, dy: Array, windows: Windows, dweight: Array) 
             shifted = copied[:, row : row + out_h].reshape(-1, pixels, kw * c)
             sum_of_products(shifted, right, out[row].reshape(kw * c, filters))
 
-    sum_over_blocks(product, len(x), _sample_bytes_of_rows(windows, filters, x.itemsize), dweight, CHUNKS)
+    def shard(first: int, last: int, out: Array) -> None:
+        sum_over_blocks(product, first, last, _sample_bytes_of_rows(windows, filters, x.itemsize), out)
+
+    shards.sum_over_shards(shard, len(x), dweight)
 
 
 def _sample_bytes(windows: Windows, filters: int, itemsize: int) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnlite.runtime import engine
+from cnnlite.runtime import engine, shards
 from cnnlite.utils.types import Array
 
 SMALL = 1_000_000
@@ -19,6 +19,15 @@ LEAST_SUM, MOST_SUM = 96, 128
 """Rows in a piece of a sum of products; with fewer, adding the pieces costs more than it saves."""
 
 
+LARGE_WEIGHTS, LARGE_SHARE = 2**19, 16
+"""Weights are large from so many numbers on, if they are so many times the numbers in a sample's input and output."""
+
+
+def is_large(weights: int, per_sample: int) -> bool:
+    """True if workers should gather ``per_sample`` numbers of each sample, rather than sums of each for all weights."""
+    return weights > max(LARGE_WEIGHTS, LARGE_SHARE * per_sample)
+
+
 def matmul(a: Array, b: Array, out: Array) -> Array:
     """Write ``a @ b`` to ``out``, on all threads: (M, K) @ (K, N) -> (M, N), in blocks of rows of ``a``."""
 
@@ -26,6 +35,16 @@ def matmul(a: Array, b: Array, out: Array) -> Array:
         np.matmul(a[start:stop], b, out=out[start:stop])
 
     engine.for_blocks(block, len(a), (a.shape[1] + b.shape[1]) * a.itemsize)
+    return out
+
+
+def matmul_samples(a: Array, b: Array, out: Array) -> Array:
+    """Write ``a @ b`` to ``out`` as `matmul` does, where the rows of ``a`` are samples of a batch."""
+
+    def block(start: int, stop: int) -> None:
+        np.matmul(a[start:stop], b, out=out[start:stop])
+
+    shards.for_shards(block, len(a), (a.shape[1] + b.shape[1]) * a.itemsize)
     return out
 
 
@@ -56,23 +75,14 @@ def sum_of_products(a: Array, b: Array, out: Array) -> None:
 
 
 def sum_over_blocks(
-    product: Callable[[int, int, Array], None], count: int, item_bytes: int, out: Array, most_parts: int
+    product: Callable[[int, int, Array], None], first: int, last: int, item_bytes: int, out: Array
 ) -> None:
-    """Sum what ``product(start, stop, part)`` writes to ``part`` for blocks of ``count`` items, into ``out``.
+    """Sum what ``product(start, stop, part)`` writes to ``part`` for blocks of items from ``first`` to ``last``.
 
-    Runs on all threads, with up to ``most_parts`` partial sums, each over consecutive blocks.
+    On this thread, into ``out``.
     """
-    chunks = engine.even(count, min(most_parts, len(engine.blocks(count, item_bytes))))
-    sums = engine.empty((len(chunks), *out.shape), out.dtype) if len(chunks) > 1 else out[None]
-
-    def chunk(index: int) -> None:
-        first, last = chunks[index]
-        for start, stop in engine.cache_blocks(last - first, item_bytes):
-            write_or_add(product, first + start, first + stop, out=sums[index], add=start > 0)
-
-    engine.run(chunk, len(chunks))
-    if len(chunks) > 1:
-        np.add.reduce(sums, axis=0, out=out)
+    for start, stop in engine.cache_blocks(last - first, item_bytes):
+        write_or_add(product, first + start, first + stop, out=out, add=start > 0)
 
 
 def write_or_add(product: Callable[..., object], *arguments: Any, out: Array, add: bool) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from cnnlite.nn.kernels.channelwise import channel_dots, channel_sums, for_rows, per_row, row_length
-from cnnlite.runtime import engine
+from cnnlite.runtime import engine, shards
 from cnnlite.utils.types import Array
 
 CANCELLATION = 8.0
@@ -18,17 +18,16 @@ FAR = 32.0
 """Where a mean is more deviations than this from 0, sum dz * x - mean * sum dz would lose more than two digits."""
 
 
-def moments(x: Array) -> tuple[Array, Array]:
-    """Mean and (biased) variance of each channel, (C,) in float64.
+def moments(x: Array) -> Array:
+    """Compute count, means and squared deviations of the channels in each shard, float64 rows (shards, 1 + 2 C).
 
-    Each block gives its sum and its squared deviations from its own mean; Chan, Golub & LeVeque 1979 combine them:
-    M2 = sum of M2_b + n_b * (mean_b - mean)^2.
+    Each block gives its sum and its squared deviations from its own mean; see `combine`.
     """
     channels = x.shape[-1]
     length = row_length(x.shape[1:])
     per_sample = math.prod(x.shape[1:])
 
-    def block(start: int, stop: int) -> tuple[int, Array, Array]:
+    def block(start: int, stop: int) -> Array:
         rows = x[start:stop].reshape(-1, length)
         count = rows.size // channels
         mean = channel_sums(rows, channels) / count
@@ -40,16 +39,33 @@ def moments(x: Array) -> tuple[Array, Array]:
             rest = channel_sums(centred, channels) / count
             deviations = channel_dots(centred, centred, channels) - count * rest * rest
             mean = mean.astype(np.float64) + rest
-        return count, mean, deviations
+        row = np.empty(1 + 2 * channels)
+        row[0], row[1 : 1 + channels], row[1 + channels :] = count, mean, deviations
+        return row
 
-    parts = zip(*engine.for_blocks(block, len(x), per_sample * x.itemsize), strict=True)
-    counts, means, squares = (np.array(part, np.float64) for part in parts)
-    if len(counts) == 1:
-        return means[0], np.maximum(squares[0], 0) * (channels / x.size)
-    counts, total = counts[:, None], counts.sum()
+    found = shards.for_shards(block, len(x), per_sample * x.itemsize)
+    return np.array([combine(np.array(rows)) for rows in found])
+
+
+def combine(rows: Array) -> Array:
+    """Combine rows of `moments` into that of all their numbers, by Chan, Golub & LeVeque 1979.
+
+    M2 = sum of M2_b + n_b * (mean_b - mean)^2.
+    """
+    if len(rows) == 1:
+        first: Array = rows[0]
+        return first
+    counts, (means, squares) = rows[:, :1], np.split(rows[:, 1:], 2, axis=1)
+    total = counts.sum()
     mean = (counts * means).sum(axis=0) / total
-    variance = (squares + counts * (means - mean) ** 2).sum(axis=0) / total
-    return mean, np.maximum(variance, 0)
+    return np.concatenate([[total], mean, (squares + counts * (means - mean) ** 2).sum(axis=0)])
+
+
+def mean_and_variance(rows: Array) -> tuple[Array, Array]:
+    """Mean and (biased) variance of each channel, (C,) in float64, from the rows of `moments` of a whole batch."""
+    row = combine(rows)
+    mean, squares = np.split(row[1:], 2)
+    return mean, np.maximum(squares, 0) / row[0]
 
 
 def forward(x: Array, scale: Array, shift: Array) -> Array:
@@ -68,7 +84,7 @@ def forward(x: Array, scale: Array, shift: Array) -> Array:
 def parameter_gradients(
     dy: Array, x: Array, mean: Array, inv_std: Array, before: Callable[[int, int], None] | None = None
 ) -> Array:
-    """Gradients dbeta = sum dy and dgamma = sum dy * xhat, xhat = (x - mean) * inv_std: (2, C) in float64.
+    """Gradients dbeta = sum dy and dgamma = sum dy * xhat, xhat = (x - mean) * inv_std: (shards, 2, C) in float64.
 
     ``before(start, stop)`` is called before that block of ``dy`` is read, which it may write.
     """
@@ -86,10 +102,10 @@ def parameter_gradients(
             part = np.subtract(part, centres, out=engine.scratch("normalization.centred", part.shape, part.dtype))
         return channel_sums(gradient, channels), channel_dots(gradient, part, channels)
 
-    sums = np.array(engine.for_blocks(block, len(x), 3 * x[0].nbytes), np.float64)  # (blocks, 2, C)
-    total: Array = np.add.reduce(sums, axis=0)
-    total[1] = (total[1] - mean * total[0]) * inv_std
-    return total
+    found = shards.for_shards(block, len(x), 3 * x[0].nbytes)
+    rows = np.array([np.add.reduce(np.array(parts, np.float64), axis=0) for parts in found])
+    rows[:, 1] = (rows[:, 1] - mean * rows[:, 0]) * inv_std
+    return rows
 
 
 def slope_and_offset(sums: Array, m: int, mean: Array, inv_std: Array, scale: Array) -> tuple[Array, Array]:

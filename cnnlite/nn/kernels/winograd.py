@@ -8,7 +8,7 @@ tile at once: more operations than one side after the other, but in larger produ
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
@@ -16,7 +16,7 @@ import numpy as np
 from cnnlite.nn.kernels.channelwise import add_per_channel
 from cnnlite.nn.kernels.geometry import Windows, framed, strides
 from cnnlite.nn.kernels.matmul import matmul_rows, sum_of_products, sum_over_blocks, write_or_add
-from cnnlite.runtime import engine
+from cnnlite.runtime import engine, shards
 from cnnlite.utils.types import Array
 
 _BT = np.array(
@@ -41,12 +41,10 @@ LOCAL_NUMBERS = 128 * 128
 """Tiles times channels and filters of such a block."""
 LEAST_TILES, MOST_TILES = 48, 128
 """Tiles of such a block: enough rows for the matrix products."""
-PARTIAL_BYTES = 16 * 2**20
-"""Bytes that partial sums of a weight gradient may take."""
 CHUNK_BYTES = 24 * 2**20
 """Bytes that the tiles of a chunk may take where all cores do one step of it after the other."""
 WEIGHTS = 512
-"""Weights that are transformed in one product, small enough for the L1 cache."""
+"""Weights that are transformed in each product of a batch, small enough for the L1 cache."""
 
 
 def fits(windows: Windows) -> bool:
@@ -69,8 +67,9 @@ def forward(x: Array, weight: Array, bias: Array | None, windows: Windows) -> Ar
     transformed = _transform_weight(weight)
     y = engine.empty((len(x), *windows.out, filters), x.dtype)
     if channels * filters > LOCAL_WEIGHTS:
-        for first, last in _chunks(len(x), per_sample * (channels + filters), x.itemsize):
-            _forward_chunk(x[first:last], transformed, bias, windows, y[first:last])
+        for start, stop in shards.bounds(len(x)):
+            for first, last in _chunks(start, stop, per_sample * (channels + filters), x.itemsize):
+                _forward_chunk(x[first:last], transformed, bias, windows, y[first:last])
         return y
 
     def block(start: int, stop: int) -> None:
@@ -81,7 +80,7 @@ def forward(x: Array, weight: Array, bias: Array | None, windows: Windows) -> Ar
         matmul_rows(inputs, transformed, products)
         _transform_output(bias, y[start:stop], windows, products)
 
-    engine.for_blocks(block, len(x), _local_bytes(per_sample, channels, filters))
+    shards.for_shards(block, len(x), _local_bytes(per_sample, channels, filters))
     return y
 
 
@@ -101,7 +100,7 @@ def weight_gradient(x: Array, dy: Array, windows: Windows, dweight: Array) -> No
     """
     channels, filters = dweight.shape[2:]
     per_sample = math.prod(tile_counts(windows))
-    gradient = engine.empty((TAPS, channels, filters), x.dtype)
+    is_local = channels * filters <= LOCAL_WEIGHTS
 
     def product(start: int, stop: int, out: Array) -> None:
         tiles = (stop - start) * per_sample
@@ -111,13 +110,17 @@ def weight_gradient(x: Array, dy: Array, windows: Windows, dweight: Array) -> No
         _transform_output_gradient(dy[start:stop], windows, outputs)
         np.matmul(inputs.transpose(0, 2, 1), outputs, out=out)
 
-    if channels * filters <= LOCAL_WEIGHTS:
-        parts = max(4, min(16, PARTIAL_BYTES // gradient.nbytes))
-        sum_over_blocks(product, len(x), _local_bytes(per_sample, channels, filters), gradient, parts)
-    else:
-        for first, last in _chunks(len(x), per_sample * (channels + filters), x.itemsize):
-            _add_chunk(x[first:last], dy[first:last], windows, gradient, add=first > 0)
-    _for_weights(_WEIGHT.T, gradient.reshape(TAPS, -1), dweight.reshape(9, -1))
+    def shard(start: int, stop: int, out: Array) -> None:
+        shape = (TAPS, channels, filters)
+        gradient = engine.scratch("winograd.gradient", shape, x.dtype) if is_local else engine.empty(shape, x.dtype)
+        if is_local:
+            sum_over_blocks(product, start, stop, _local_bytes(per_sample, channels, filters), gradient)
+        else:
+            for first, last in _chunks(start, stop, per_sample * (channels + filters), x.itemsize):
+                _add_chunk(x[first:last], dy[first:last], windows, gradient, add=first > start)
+        _for_weights(_WEIGHT.T, gradient.reshape(TAPS, -1), out.reshape(9, -1))
+
+    shards.sum_over_shards(shard, len(x), dweight)
 
 
 def _add_chunk(x: Array, dy: Array, windows: Windows, gradient: Array, *, add: bool) -> None:
@@ -155,9 +158,11 @@ def _for_weights(matrix: Array, weights: Array, out: Array) -> None:
     matrix = matrix.astype(weights.dtype)
 
     def block(start: int, stop: int) -> None:
-        for first in range(start, stop, WEIGHTS):
-            columns = slice(first, min(first + WEIGHTS, stop))
-            np.matmul(matrix, weights[:, columns], out=out[:, columns])
+        rest = stop - (stop - start) % WEIGHTS
+        for columns, width in ((slice(start, rest), WEIGHTS), (slice(rest, stop), stop - rest)):
+            if columns.start < columns.stop:
+                pieces, products = (a[:, columns].reshape(len(a), -1, width).swapaxes(0, 1) for a in (weights, out))
+                np.matmul(matrix, pieces, out=products)
 
     engine.for_blocks(block, weights.shape[1], (len(weights) + len(out)) * weights.itemsize)
 
@@ -213,6 +218,10 @@ def _local_bytes(per_sample: int, channels: int, filters: int) -> int:
     return engine.BLOCK_BYTES * per_sample // tiles
 
 
-def _chunks(count: int, numbers_per_tap: int, itemsize: int) -> tuple[tuple[int, int], ...]:
-    """Split samples evenly into chunks whose tiles take `CHUNK_BYTES` at most."""
-    return engine.even(count, min(count, math.ceil(count * TAPS * numbers_per_tap * itemsize / CHUNK_BYTES)))
+def _chunks(start: int, stop: int, numbers_per_tap: int, itemsize: int) -> Iterator[tuple[int, int]]:
+    """Split samples from ``start`` to ``stop`` evenly into chunks whose tiles take `CHUNK_BYTES` at most."""
+    count = stop - start
+    for first, last in engine.even(
+        count, min(count, math.ceil(count * TAPS * numbers_per_tap * itemsize / CHUNK_BYTES))
+    ):
+        yield start + first, start + last

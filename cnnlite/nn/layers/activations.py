@@ -15,6 +15,8 @@ from cnnlite.utils.types import Array
 class Activation(Layer):
     """y = f(x) for each number; a subclass writes f and its derivative for a block."""
 
+    by_shards = True
+
     from_output = False
     """True if `gradient` needs only the output ``y``; the input is not kept then."""
     monotonic = False

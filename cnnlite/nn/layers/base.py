@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cnnlite.errors import ConfigError, Problem
+from cnnlite.runtime import engine
 from cnnlite.runtime.distributed import Communicator
 from cnnlite.utils.registry import Registry
 from cnnlite.utils.types import Array, DType, Shape
@@ -74,6 +75,11 @@ class Layer(ABC):
     """Minimum batch size to train on; set by ``infer``."""
     fit_images: int = 0
     """Number of training images that `fit` takes; 0 for none."""
+    by_shards: bool = False
+    """True if samples do not depend on one another but through ``context.ranks.gather``, and if gradients are summed
+    with `shards.sum_over_shards`: then several workers may compute parts of a batch, without changing a bit."""
+    is_large: bool = False
+    """True if workers compute the gradient of its ``weight`` together, as no worker's own sum; set by ``infer``."""
     layer_count: int = 1
     """Number of layers, this one and those inside it."""
 
@@ -107,7 +113,7 @@ class Layer(ABC):
     def allocate(self, rng: np.random.Generator, dtype: DType) -> None:
         """Make all declared arrays of this layer and then of those inside it, drawing in this order."""
         for name, (shape, init, trained) in self.specs.items():
-            value = np.empty(shape, dtype)
+            value = np.empty(shape, dtype) if trained else engine.shared(shape, dtype)
             value[...] = init(rng, shape) if callable(init) else init
             (self.params if trained else self.buffers)[name] = value
             if trained:

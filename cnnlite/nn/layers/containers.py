@@ -27,6 +27,8 @@ class Sequential(Layer):
         layers: the layers. Their parameters are called ``0.*``, ``1.*``, ...
     """
 
+    by_shards = True
+
     def __init__(self, layers: list[Layer]):
         super().__init__()
         self.layers = layers
@@ -79,6 +81,8 @@ class Parallel(Layer):
         branches: the branches; an empty list passes its input on. Their parameters are called ``0.*``, ``1.*``, ...
         merge: ``concat`` joins channels in the order of the branches; ``sum`` adds outputs of equal shape.
     """
+
+    by_shards = True
 
     def __init__(self, branches: list[Layer], merge: Literal["concat", "sum"] = "concat"):
         super().__init__()

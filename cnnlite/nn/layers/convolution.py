@@ -6,8 +6,10 @@ from cnnlite.errors import OptionError
 from cnnlite.nn.kernels import convolution
 from cnnlite.nn.kernels.convolution import Algorithm
 from cnnlite.nn.kernels.geometry import Padding, Pair, Windows, pair
+from cnnlite.nn.kernels.matmul import is_large
 from cnnlite.nn.layers.base import Context, Layer, layers
 from cnnlite.nn.layers.initializers import Initializer, initializers
+from cnnlite.runtime import shards
 from cnnlite.utils.types import Array, Shape
 
 
@@ -32,6 +34,8 @@ class Conv2d(Layer):
 
     Parameters: ``weight`` (kernel_h, kernel_w, in_channels, out_channels), ``bias`` (out_channels,).
     """
+
+    by_shards = True
 
     def __init__(
         self,
@@ -65,19 +69,29 @@ class Conv2d(Layer):
         if self.has_bias:
             self.add_param("bias", (self.out_channels,))
         self.multiply_adds = math.prod(self.windows.out) * math.prod(shape)
-        return (*self.windows.out, self.out_channels)
+        out_shape = (*self.windows.out, self.out_channels)
+        way = convolution.choose(self.windows, self.out_channels, self.algorithm)
+        self.is_large = way != "unfold_rows" and is_large(math.prod(shape), math.prod(in_shape) + math.prod(out_shape))
+        return out_shape
 
     def forward(self, x: Array, context: Context) -> Array:
-        weight, bias = self.params["weight"], self.params.get("bias")
-        y, columns = convolution.forward(x, weight, bias, self.windows, self.algorithm, keep=context.training)
+        weight, bias, keep = self.params["weight"], self.params.get("bias"), context.training and not self.is_large
+        if self.is_large:
+            x = shards.whole(x)
+        with shards.lockstep(self.is_large):
+            y, columns = convolution.forward(x, weight, bias, self.windows, self.algorithm, keep=keep)
         self._kept = (x, columns) if context.training else None
-        return y
+        return shards.own(y) if self.is_large else y
 
     def backward(self, dy: Array) -> Array | None:
         x, columns = self.kept()
-        convolution.weight_gradient(x, dy, self.windows, self.grads["weight"], self.algorithm, columns)
         if self.has_bias:
             convolution.bias_gradient(dy, self.grads["bias"])
-        if not self.needs_dx:
-            return None
-        return convolution.input_gradient(dy, self.params["weight"], self.windows, self.algorithm)
+        if self.is_large:
+            dy = shards.whole(dy)
+        with shards.lockstep(self.is_large):
+            convolution.weight_gradient(x, dy, self.windows, self.grads["weight"], self.algorithm, columns)
+            if not self.needs_dx:
+                return None
+            dx = convolution.input_gradient(dy, self.params["weight"], self.windows, self.algorithm)
+        return shards.own(dx) if self.is_large else dx

@@ -19,6 +19,8 @@ class Dropout(Layer):
         p: probability of a number being dropped, in [0, 1).
     """
 
+    by_shards = True
+
     def __init__(self, p: float = 0.5):
         super().__init__()
         if not 0 <= p < 1:

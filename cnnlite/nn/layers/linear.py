@@ -3,10 +3,10 @@
 import numpy as np
 
 from cnnlite.errors import OptionError
-from cnnlite.nn.kernels.matmul import matmul
+from cnnlite.nn.kernels.matmul import is_large, matmul, matmul_samples
 from cnnlite.nn.layers.base import Context, Layer, layers
 from cnnlite.nn.layers.initializers import Initializer, initializers
-from cnnlite.runtime import engine
+from cnnlite.runtime import engine, shards
 from cnnlite.utils.types import Array, Shape
 
 
@@ -21,6 +21,8 @@ class Linear(Layer):
 
     Parameters: ``weight`` (in_features, out_features), ``bias`` (out_features,).
     """
+
+    by_shards = True
 
     def __init__(self, out_features: int, bias: bool = True, init: Initializer = "he"):
         super().__init__()
@@ -37,18 +39,28 @@ class Linear(Layer):
         if self.has_bias:
             self.add_param("bias", (self.out_features,))
         self.multiply_adds = in_shape[0] * self.out_features
+        self.is_large = is_large(self.multiply_adds, in_shape[0] + self.out_features)
         return (self.out_features,)
 
     def forward(self, x: Array, context: Context) -> Array:
         self._kept = x if context.training else None
-        y = matmul(x, self.params["weight"], engine.empty((len(x), self.out_features), x.dtype))
+        y = matmul_samples(x, self.params["weight"], engine.empty((len(x), self.out_features), x.dtype))
         if self.has_bias:
             y += self.params["bias"]
         return y
 
     def backward(self, dy: Array) -> Array | None:
         x = self.kept()
-        matmul(x.T, dy, self.grads["weight"])
         if self.has_bias:
-            np.add.reduce(dy, axis=0, out=self.grads["bias"])
-        return matmul(dy, self.params["weight"].T, engine.empty(x.shape, x.dtype)) if self.needs_dx else None
+            shards.sum_over_shards(
+                lambda i, j, out: np.add.reduce(dy[i:j], axis=0, out=out), len(x), self.grads["bias"]
+            )
+        if self.is_large:
+            whole, dwhole = shards.whole(x), shards.whole(dy)
+            with shards.lockstep():
+                matmul(whole.T, dwhole, self.grads["weight"])
+        else:
+            shards.sum_over_shards(lambda i, j, out: matmul(x[i:j].T, dy[i:j], out), len(x), self.grads["weight"])
+        if not self.needs_dx:
+            return None
+        return matmul_samples(dy, self.params["weight"].T, engine.empty(x.shape, x.dtype))

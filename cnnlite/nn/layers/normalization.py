@@ -7,6 +7,7 @@ import numpy as np
 from cnnlite.errors import OptionError
 from cnnlite.nn.kernels import normalization
 from cnnlite.nn.layers.base import Context, Layer, layers
+from cnnlite.runtime import engine, shards
 from cnnlite.utils.types import Array, Shape
 
 
@@ -25,6 +26,8 @@ class BatchNorm(Layer):
 
     Parameters: ``gamma``, ``beta`` (C,). Buffers: ``running_mean``, ``running_var`` (C,), the latter unbiased.
     """
+
+    by_shards = True
 
     def __init__(self, momentum: float = 0.1, eps: float = 1e-5, affine: bool = True, scale: bool = True):
         super().__init__()
@@ -57,8 +60,10 @@ class BatchNorm(Layer):
     def statistics(self, x: Array, context: Context) -> tuple[Array, Array]:
         """Mean and 1 / sqrt(var + eps) of each channel, (C,) in float64: of the batch in training, else running."""
         if context.training:
-            mean, variance = context.ranks.moments(*normalization.moments(x))
-            self._update_running(mean, variance, _numbers(x, context))
+            rows = context.ranks.gather(normalization.moments(x))
+            mean, variance = normalization.mean_and_variance(rows)
+            if engine.team().index == 0:  # workers share the buffers
+                self._update_running(mean, variance, _numbers(x, context))
         else:
             mean, variance = (self.buffers[name].astype(np.float64) for name in ("running_mean", "running_var"))
         return mean, 1 / np.sqrt(variance + self.eps)
@@ -81,17 +86,19 @@ class BatchNorm(Layer):
         slope, offset = normalization.slope_and_offset(*self.batch_sums(own, x, context), mean, inv_std, scale)
         return normalization.input_gradient(dy, x, scale, slope, offset)
 
-    def batch_sums(self, own: Array, x: Array, context: Context) -> tuple[Array, int]:
-        """Write ``own`` (2, C), this process's gradients of beta and gamma.
+    def batch_sums(self, rows: Array, x: Array, context: Context) -> tuple[Array, int]:
+        """Write the gradients of beta and gamma, given those of each shard, (shards, 2, C).
 
         Returns:
             Their sums over the whole batch, and the number of values per channel in it.
         """
+        own = shards.sum_by_pairs(rows.astype(x.dtype))
         if self.affine:
             self.grads["beta"][...] = own[0]
         if self.scale:
             self.grads["gamma"][...] = own[1]
-        return context.ranks.batch_sums(own), _numbers(x, context)
+        # Where a sample stands in without counting, nothing may flow back from the others.
+        return context.ranks.gather(rows).sum(axis=0) * context.ranks.counts, _numbers(x, context)
 
 
 def _numbers(x: Array, context: Context) -> int:

@@ -13,6 +13,8 @@ from cnnlite.utils.types import Array, Shape
 class _Pool2d(Layer):
     """Options and geometry that max and average pooling share."""
 
+    by_shards = True
+
     def __init__(self, kernel_size: Pair, stride: Pair | None = None, padding: Padding = 0, exact: bool = False):
         super().__init__()
         self.kernel = pair(kernel_size, "kernel_size")
@@ -71,6 +73,8 @@ class AvgPool2d(_Pool2d):
 @layers.register("global_avg_pool2d")
 class GlobalAvgPool2d(Layer):
     """Mean of each channel over all pixels: ``(N, H, W, C) -> (N, C)`` (Lin, Chen & Yan 2013, arXiv:1312.4400)."""
+
+    by_shards = True
 
     def infer(self, in_shape: Shape) -> Shape:
         if len(in_shape) != 3:

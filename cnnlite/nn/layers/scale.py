@@ -16,6 +16,8 @@ class Scale(Layer):
         factor: not trained; 1 / in_features of the last layer in Jordan 2024 (airbench94_muon).
     """
 
+    by_shards = True
+
     def __init__(self, factor: float):
         super().__init__()
         if not 0 < abs(factor) < math.inf:

@@ -10,6 +10,8 @@ from cnnlite.utils.types import Array, Shape
 class Flatten(Layer):
     """Flatten all axes of a sample to one: ``(N, H, W, C) -> (N, H * W * C)``."""
 
+    by_shards = True
+
     def infer(self, in_shape: Shape) -> Shape:
         self.in_shape = in_shape
         return (math.prod(in_shape),)

@@ -34,6 +34,8 @@ class WhiteningConv2d(Layer):
     kernel_w, in_channels, out_channels), drawn in the same way until `fit`.
     """
 
+    by_shards = True
+
     def __init__(self, kernel_size: Pair = 2, eps: float = 5e-4, images: int = 5000):
         super().__init__()
         if not 0 < eps < math.inf:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from cnnlite.errors import CnnliteError, ConfigError
+from cnnlite.runtime import shards
 from cnnlite.utils.signals import StopFlag
 from cnnlite.utils.types import Array
 
@@ -17,42 +18,39 @@ class Communicator:
     rank = 0
     size = 1
     offset = 0
-    """Index in the whole batch of the first sample that this rank computes."""
+    """Index in the whole batch of the first sample that this process computes."""
 
     @property
     def first(self) -> bool:
         """True if this rank writes files and speaks to the user."""
         return self.rank == 0
 
-    def begin_batch(self, count: int) -> slice:
-        """Begin a batch of ``count`` samples; returns the part that this rank computes, one sample or more.
+    @contextlib.contextmanager
+    def batch(self, count: int, pieces: Callable[[int], int]) -> Iterator[slice]:
+        """Divide a batch of ``count`` samples inside the block, which has the part that this process computes.
 
-        `offset`, `samples`, `reduce_metrics`, `weighted`, `moments` and `batch_sums` refer to it until the next call.
+        That is one sample or more. ``pieces`` gives the number of shards for a number of samples.
         """
-        return slice(0, count)
+        with shards.divided(count, pieces(count)) as division:
+            self.offset = division.own.start
+            yield division.own
+        self.offset = 0
 
     def samples(self, own: int) -> int:
-        """Number of samples in the whole batch, of which this rank has ``own``."""
-        return own
+        """Number of samples in the whole batch, of which this process has ``own``."""
+        return shards.total(own)
 
-    def reduce_metrics(self, loss: float, hits: float) -> tuple[float, float]:
-        """Reduce mean loss and number of hits of this rank's part to those of the whole batch."""
-        return loss, hits
+    @property
+    def counts(self) -> bool:
+        """True if the samples that this process computes are its own; False for one that has none, and stands in."""
+        return shards.counts()
 
-    def weighted(self, gradient: Array) -> Array:
-        """Weight the gradient of this rank's mean loss by its share of the batch; may change it in place."""
-        return gradient
-
-    def moments(self, mean: Array, variance: Array) -> tuple[Array, Array]:
-        """Reduce float64 means and biased variances of channels of this rank's part to those of the whole batch."""
-        return mean, variance
-
-    def batch_sums(self, array: Array) -> Array:
-        """Reduce float64 sums of this rank's part to those of the whole batch; zeros on a rank without samples."""
-        return array
+    def gather(self, rows: Array) -> Array:
+        """Gather float64 ``rows``, one for each shard of this process, to those of all shards of the whole batch."""
+        return shards.gather(rows)
 
     def allreduce(self, arrays: Iterable[Array]) -> None:
-        """Sum contiguous arrays over all ranks, in place."""
+        """Sum contiguous arrays, which the workers of a rank share, over all ranks, in place."""
 
     def allgather(self, value: T) -> list[T]:
         """Gather the values of all ranks, in their order."""
@@ -76,9 +74,9 @@ class Communicator:
     def check_replicas(self, state: Mapping[str, Array]) -> None:
         """Raise RankError on all ranks if the arrays do not have the same bits everywhere."""
 
-    def threads(self, wanted: int | None) -> int | None:
-        """Number of threads for this rank: as wanted, or its share of the cores; None for all of them."""
-        return wanted
+    def most_workers(self) -> int | None:
+        """Maximum number of workers of this rank, where it is to be chosen: its share of the cores; None for all."""
+        return None
 
 
 _current = Communicator()

@@ -1,8 +1,10 @@
 """Messages among ranks: exchanges of arrays, notices of failure, and a common end; all calls of MPI are here."""
 
+import math
 import os
 import time
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +70,14 @@ class Messages:
         rows = np.empty((self.size, *array.shape), array.dtype)
         self._wait(array.nbytes * (self.size - 1), self._data.Iallgather(np.ascontiguousarray(array), rows))
         return rows
+
+    def allgather_rows(self, rows: Array, counts: Sequence[int]) -> Array:
+        """Gather rows of all ranks, of which each has as many as ``counts`` say, in one array."""
+        width = math.prod(rows.shape[1:])
+        everything = np.empty((sum(counts), *rows.shape[1:]), rows.dtype)
+        places = [everything, [count * width for count in counts]]
+        self._wait(rows.nbytes * (self.size - 1), self._data.Iallgatherv(np.ascontiguousarray(rows), places))
+        return everything
 
     def allreduce(self, array: Array) -> None:
         """Sum a contiguous array over all ranks in place, with the same bits on all of them."""

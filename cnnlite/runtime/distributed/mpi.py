@@ -5,12 +5,13 @@ import platform
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 
 from cnnlite.errors import CnnliteError, ConfigError
-from cnnlite.runtime import engine
+from cnnlite.runtime import engine, shards
 from cnnlite.runtime.distributed.communicator import Communicator, using
 from cnnlite.runtime.distributed.messages import Messages, RankError, error_of
 from cnnlite.utils.signals import StopFlag
@@ -30,46 +31,42 @@ class Ranks(Communicator):
         self._place = (platform.node(), _cores())
         self.messages = Messages(mpi, f"rank {mpi.COMM_WORLD.rank} on {platform.node()}")
         self.rank, self.size = self.messages.rank, self.messages.size
-        self._own = self._total = 0
+        self._total: int | None = None
+        self._rows: list[int] = []
 
-    def begin_batch(self, count: int) -> slice:
-        # Messages have to match, and layers need a sample: a rank without one computes another's, counted zero times.
-        start, stop = engine.even(count, self.size)[self.rank]
-        self._own, self._total = stop - start, count
-        self.offset = min(start, count - 1)
-        return slice(self.offset, max(stop, self.offset + 1))
+    @contextmanager
+    def batch(self, count: int, pieces: Callable[[int], int]) -> Iterator[slice]:
+        parts = engine.even(count, self.size)
+        start, stop = parts[self.rank]
+        # Messages have to match, and layers need a sample: a rank without one computes another's, which does not count.
+        first, own = min(start, count - 1), max(1, stop - start)
+        self._rows = [pieces(end - begin) if end > begin else 0 for begin, end in parts]
+        self._total = count
+        with shards.divided(own, pieces(own)) as division:
+            self.offset = first + division.own.start
+            yield slice(self.offset, first + division.own.stop)
+        self._total, self.offset = None, 0
 
     def samples(self, own: int) -> int:
-        return self._total
+        return own if self._total is None else self._total
 
     @property
-    def _weight(self) -> float:
-        return self._own / self._total
+    def counts(self) -> bool:
+        return shards.counts() and self._rows[self.rank] > 0
 
-    def reduce_metrics(self, loss: float, hits: float) -> tuple[float, float]:
-        total = self._summed(np.array([loss * self._weight, hits * (self._own > 0)]))
-        return float(total[0]), float(total[1])
-
-    def weighted(self, gradient: Array) -> Array:
-        gradient *= self._weight
-        return gradient
-
-    def moments(self, mean: Array, variance: Array) -> tuple[Array, Array]:
-        # E[x^2] - E[x]^2 is safe here: float64 keeps more digits than float32 numbers have to lose.
-        mean, square = self._summed(self._weight * np.stack([mean, variance + mean * mean]))
-        return mean, np.maximum(square - mean * mean, 0)
-
-    def batch_sums(self, array: Array) -> Array:
-        return self._summed(array) * (self._own > 0)
-
-    def _summed(self, array: Array) -> Array:
-        total = np.array(array, order="C")
-        self.messages.allreduce(total)
-        return total
+    def gather(self, rows: Array) -> Array:
+        rows = shards.gather(rows)
+        if self._total is None:
+            return rows
+        own = rows[: self._rows[self.rank]]
+        exchange = partial(self.messages.allgather_rows, own, self._rows)
+        return engine.team().share(exchange, (sum(self._rows), *rows.shape[1:]))
 
     def allreduce(self, arrays: Iterable[Array]) -> None:
         for array in arrays:
-            self.messages.allreduce(array)
+            if engine.team().index == 0:
+                self.messages.allreduce(array)
+        engine.team().meet()
 
     def allgather(self, value: T) -> list[T]:
         return self.messages.allgather_objects(value)
@@ -112,10 +109,10 @@ class Ranks(Communicator):
         if any(found != sums for found in self.allgather(sums)):
             raise RankError("the ranks no longer hold the same network; run all of them on processors of one kind")
 
-    def threads(self, wanted: int | None) -> int | None:
+    def most_workers(self) -> int | None:
         # Launchers may have given each rank cores of its own, or all ranks of a host the same.
         sharing = self.allgather(self._place).count(self._place)
-        return wanted or max(1, engine.available_cores() // sharing)
+        return max(1, engine.available_cores() // sharing)
 
 
 class _ReducedStop(StopFlag):

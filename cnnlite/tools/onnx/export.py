@@ -9,7 +9,7 @@ import numpy as np
 
 from cnnlite import __version__
 from cnnlite.data import load_dataset
-from cnnlite.errors import CnnliteError, ConfigError, missing_extra
+from cnnlite.errors import CnnliteError, ConfigError, require
 from cnnlite.nn.losses import softmax
 from cnnlite.nn.memory import images_at_once
 from cnnlite.runtime import engine
@@ -81,10 +81,8 @@ def to_onnx(model: Model) -> "ModelProto":
     height and width; ``resize``, pixels of the shorter side; ``stretch``. Views (test-time augmentation) are not
     included.
     """
-    try:
-        import onnx
-    except ImportError:
-        raise missing_extra("exporting to ONNX", "onnx") from None
+    require("exporting to ONNX", "onnx", "onnx")
+    import onnx
     from onnx import TensorProto, helper
 
     _refuse_too_large(model)

@@ -1,18 +1,17 @@
 """Builds the report of a run, and says what is left out and why."""
 
-import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 from cnnlite.config.load import render
-from cnnlite.errors import CheckpointError, ConfigError, DataError, missing_extra
+from cnnlite.errors import CheckpointError, ConfigError, DataError, require
 from cnnlite.tools.report import sections
 from cnnlite.tools.report.behaviour import observe
 from cnnlite.tools.report.explain import judge
 from cnnlite.tools.report.page import Page, details, note
 from cnnlite.tools.report.record import Record, load_seen, load_trained
-from cnnlite.utils.files import refuse_existing, unwritable, write_files
+from cnnlite.utils.files import refuse_existing, write_files, writing
 from cnnlite.utils.hints import Argument
 
 _WITHOUT_IMAGES = "class by class, mistakes, calibration, feature maps, occlusion and dead ReLUs"
@@ -24,12 +23,6 @@ _SPLITS = {
     "training": "This run has no validation images, and its test is still to come, so the pictures and tables of "
     "images are of the training images: they look better than new images would.",
 }
-
-
-def require_matplotlib(what: str) -> None:
-    """Raise ConfigError if matplotlib, the extra for charts, is not installed."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise missing_extra(what, "plot")
 
 
 def write_report(
@@ -49,7 +42,7 @@ def write_report(
             may lead anywhere in a run from elsewhere.
         StorageError: If the files cannot be written.
     """
-    require_matplotlib("cnnlite report")
+    require("cnnlite report", "matplotlib", "plot")
     index = folder / "index.html"
     if folder == record.path / "report" and folder.is_symlink():
         raise ConfigError(f"{folder}: is a link; name the folder that it leads to with {Argument('out')}")
@@ -57,10 +50,8 @@ def write_report(
         raise ConfigError(f"{folder}: is not a folder; name another with {Argument('out')}")
     refuse_existing([index], force=force)  # the pictures are not known yet
     page = report_page(record, root, say)
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritable(folder, error) from error
     pictures = {folder / name: content for name, content in page.files.items()}
     write_files({index: page.html().encode(), **pictures}, force=force)
     return index

@@ -5,6 +5,7 @@ import re
 import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,41 +19,17 @@ INK, PAPER, RULE = "#1f2328", "#ffffff", "#d1d9e0"
 _DARK = {INK: "#e6edf3", PAPER: "#161b22", RULE: "#3d444d"}
 COLOURS = ("#2f7ae5", "#d9730d", "#23925b", "#b14bd1", "#cf3f5a", "#0f8fa8", "#8a6d1f", "#6b7280")
 """Distinguishable for most readers, with contrast on white and on the dark page; lines differ in dashes too."""
-_SETTINGS: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "font.family": "sans-serif",
-    "font.size": 9,
-    "text.parse_math": False,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": RULE,
-    "axes.titlesize": 10,
-    "axes.titleweight": "bold",
-    "axes.facecolor": PAPER,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": RULE,
-    "grid.linewidth": 0.6,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "figure.facecolor": PAPER,
-    "figure.dpi": 144,
-    "legend.frameon": False,
-    "lines.linewidth": 1.8,
-    "lines.markersize": 3.5,
-}
 _WIDTH, _HEIGHT = 4.7, 2.9
 _NUMBERS_UP_TO = 20
 """Number of classes; numbers and names in larger confusion matrices would be illegible."""
 
 
 def _style(**more: Any) -> AbstractContextManager[None]:
-    """Apply settings of matplotlib inside a ``with``."""
-    from matplotlib import rc_context
+    """Apply ``charts.mplstyle``, and ``more`` settings of matplotlib, inside a ``with``."""
+    from matplotlib import rc_context, rc_params_from_file
 
-    settings: Any = {**_SETTINGS, **more}
+    sheet = rc_params_from_file(Path(__file__).with_name("charts.mplstyle"), use_default_template=False)
+    settings: Any = {**sheet, **more}
     return rc_context(settings)
 
 
@@ -118,18 +95,9 @@ def _percent(value: float, _: int) -> str:
     return f"{100 * value:.10g} %"
 
 
-def loss_chart(record: Record) -> Chart:
-    """Draw training and validation loss over the epochs."""
-    return _both(record, "loss", "Loss")
-
-
-def accuracy_chart(record: Record) -> Chart:
-    """Draw training and validation accuracy over the epochs."""
-    return _both(record, "accuracy", "Accuracy")
-
-
-def _both(record: Record, what: str, title: str) -> Chart:
-    chart = Chart(title)
+def curve_chart(record: Record, what: str) -> Chart:
+    """Draw training and validation ``accuracy``, or ``loss``, over the epochs."""
+    chart = Chart(what.capitalize())
     for part, colour, dashes in (("train", COLOURS[0], "--"), ("validation", COLOURS[1], "-")):
         x, y = record.column(f"{part}_{what}")
         if x:

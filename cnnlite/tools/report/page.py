@@ -4,11 +4,11 @@ import base64
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
+from string import Template
 
 from cnnlite import __version__
 from cnnlite.utils.printable import readable
 
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _KINDS = {".svg": "image/svg+xml", ".png": "image/png"}
 
 
@@ -41,33 +41,20 @@ class Page:
 
     def html(self) -> str:
         """Return the whole page, with names that are not valid text made readable."""
-        style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
-        body = "\n".join(self._parts)
-        return readable(f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
-<meta name="generator" content="cnnlite {__version__}">
-<title>{escape(self.title)}</title>
-<style>
-{style}</style>
-</head>
-<body>
-<header><h1>{escape(self.title)}</h1><p class="soft">{escape(self.subtitle)}</p></header>
-<main>
-{body}
-</main>
-<footer>{self._footer()}</footer>
-</body>
-</html>
-""")
-
-    def _footer(self) -> str:
+        style, template = (
+            Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("page.css", "page.html")
+        )
         files = ", ".join(f"<code>{escape(name)}</code>" for name in self.files)
-        kept = f"<p>The pictures are also files beside this page: {files}.</p>" if files else ""
-        return f"{kept}<p>Made by cnnlite {escape(__version__)}. This page needs no network and runs no scripts.</p>"
+        return readable(
+            Template(template).substitute(
+                title=escape(self.title),
+                subtitle=escape(self.subtitle),
+                style=style,
+                body="\n".join(self._parts),
+                kept=f"<p>The pictures are also files beside this page: {files}.</p>" if files else "",
+                version=escape(__version__),
+            )
+        )
 
 
 def paragraph(text: str) -> str:

@@ -6,13 +6,15 @@ import numpy as np
 
 from cnnlite.data import Images
 from cnnlite.nn.filters import first_filters
+from cnnlite.runs.figures import balanced_accuracy, class_figures, macro_f1, wilson
 from cnnlite.tools.report import charts, tiles
-from cnnlite.tools.report.behaviour import Behaviour, calibration, class_figures, confident_mistakes
+from cnnlite.tools.report.behaviour import Behaviour, calibration, confident_mistakes
 from cnnlite.tools.report.inside import feature_stages, occlude, one_by_one
 from cnnlite.tools.report.page import Page, cards, figure, grid, note, table
 from cnnlite.tools.report.record import BestNetwork, Record, Seen
 from cnnlite.tools.report.rules import Finding
 from cnnlite.utils.hints import Argument
+from cnnlite.utils.png import png
 from cnnlite.utils.text import duration, percent
 from cnnlite.utils.types import Array
 
@@ -35,6 +37,8 @@ def overview(page: Page, record: Record) -> None:
         ("training time", "-" if seconds is None else duration(seconds)),
         ("seed", str(record.config.seed)),
     ]
+    if result.get("test_macro_f1") is not None:
+        items.insert(1, ("test macro F1", percent(result["test_macro_f1"])))
     if "parameters" in result:
         items.append(("parameters", f"{result['parameters']:,}"))
     page.add(cards(items))
@@ -57,7 +61,7 @@ def curves(page: Page, record: Record) -> None:
     pictures = [
         (
             "loss",
-            charts.loss_chart(record),
+            charts.curve_chart(record, "loss"),
             f"Loss over the epochs.{ends}",
             "The number that training makes small. While both lines fall, the network learns something that holds "
             "for new images too; where the validation line turns up, it begins to learn its training images by "
@@ -65,7 +69,7 @@ def curves(page: Page, record: Record) -> None:
         ),
         (
             "accuracy",
-            charts.accuracy_chart(record),
+            charts.curve_chart(record, "accuracy"),
             f"Accuracy over the epochs.{rises}",
             "The fraction of images called by their right name. Training figures are means over the steps since the "
             "point before, on augmented images, so early on they lie below those of validation.",
@@ -85,7 +89,14 @@ def curves(page: Page, record: Record) -> None:
 
 def by_class(page: Page, seen: Behaviour, split: str, classes: Sequence[str]) -> None:
     """Add the confusion matrix and the table of classes."""
-    page.section("Class by class", f"Of the {len(seen.labels):,} {split} images, {seen.accuracy:.1%} are called right.")
+    counts, total = seen.counts, len(seen.labels)
+    low, high = wilson(int(counts.trace()), total)
+    page.section(
+        "Class by class",
+        f"Of the {total:,} {split} images, {seen.accuracy:.1%} are called right; of any number of such images it would "
+        f"be {low:.1%} to {high:.1%} (95 % interval of Wilson). If all classes count alike, however many images they "
+        f"have: balanced accuracy {percent(balanced_accuracy(counts))}, macro F1 {percent(macro_f1(counts))}.",
+    )
     chart = charts.confusion_chart(seen.counts, classes)
     rows = class_figures(seen.counts, classes)
     worst = min((row for row in rows if row.recall is not None), key=lambda row: row.recall or 0)
@@ -98,22 +109,24 @@ def by_class(page: Page, seen: Behaviour, split: str, classes: Sequence[str]) ->
         "confusions show."
     )
     picture = figure(page.image("confusion.svg", chart.svg().encode(), alt), caption, scrolls=True)
-    header = ("class", "images", "accuracy", "precision", "often taken for")
+    header = ("class", "images", "accuracy", "precision", "F1", "often taken for")
     cells = (
         (
             row.name,
             f"{row.images:,}",
             percent(row.recall),
             percent(row.precision),
+            percent(row.f1),
             f"{row.mistaken_for} ({row.mistaken:,})" if row.mistaken else "",
         )
         for row in rows
     )
     meaning = (
         '<p class="soft">Accuracy (recall): of the images of the class, how many were found. Precision: of the images '
-        "called so, how many are.</p>"
+        "called so, how many are. F1: their harmonic mean. Balanced accuracy is the mean of the accuracies, macro F1 "
+        "that of the F1s.</p>"
     )
-    page.add(grid([picture, f"<div>{table(header, cells, text=[4])}{meaning}</div>"]))
+    page.add(grid([picture, f"<div>{table(header, cells, text=[5])}{meaning}</div>"]))
 
 
 def mistakes(page: Page, seen: Behaviour, images: Images, split: str, classes: Sequence[str]) -> None:
@@ -132,10 +145,10 @@ def mistakes(page: Page, seen: Behaviour, images: Images, split: str, classes: S
         true, called = classes[seen.labels[index]], classes[seen.predictions[index]]
         pictures.append(tiles.rgb(images.images[index]))
         alt = f"An image of class {true} that was called {called}"
-        image = page.image(f"mistake-{index}.png", tiles.png(pictures[-1]), alt, keep=False)
+        image = page.image(f"mistake-{index}.png", png(pictures[-1]), alt, keep=False)
         boxes.append(figure(image, f"{true}, called {called} ({seen.confidences[index]:.0%})"))
     page.add(grid(boxes, "tiles"))
-    page.files["mistakes.png"] = tiles.png(tiles.mosaic([tiles.enlarge(picture) for picture in pictures], 6))
+    page.files["mistakes.png"] = png(tiles.mosaic([tiles.enlarge(picture) for picture in pictures], 6))
 
 
 def trust(page: Page, seen: Behaviour) -> None:
@@ -189,7 +202,7 @@ def filters(page: Page, trained: BestNetwork) -> str:
             f"{what}: it is fully connected, so each is as large as the image, a template that the image is compared "
             "with. Without convolution a thing has to stand where the template has it."
         )
-    image = page.image("filters.png", tiles.png(tiles.filters_picture(found)), f"{what} as small colour pictures")
+    image = page.image("filters.png", png(tiles.filters_picture(found)), f"{what} as small colour pictures")
     page.add(figure(image, caption, scrolls=True))
     return ""
 
@@ -214,9 +227,7 @@ def features(page: Page, trained: BestNetwork, seen: Seen) -> str:
             f"{_what_a_layer_sees(number, len(stages))}"
         )
         alt = f"Maps of {len(stage.channels)} channels after {stage.place} for {len(images)} images"
-        image = page.image(
-            f"features-{number + 1}.png", tiles.png(tiles.stage_picture(stage, list(images.images))), alt
-        )
+        image = page.image(f"features-{number + 1}.png", png(tiles.stage_picture(stage, list(images.images))), alt)
         page.add(figure(image, caption, scrolls=True))
     return ""
 
@@ -246,7 +257,7 @@ def occlusion(page: Page, trained: BestNetwork, seen: Seen) -> None:
         found = occlude(trained.network, trained.normalizer(raw[None])[0])
         true, called = trained.classes[label], trained.classes[found.prediction]
         verdict = f"{called}, {found.probability:.0%} sure" + (", rightly" if true == called else f", but it is {true}")
-        picture = tiles.png(tiles.occlusion_picture(raw, found))
+        picture = png(tiles.occlusion_picture(raw, found))
         alt = f"An image of class {true}, and beside it the parts that its prediction needs"
         boxes.append(figure(page.image(f"occlusion-{number}.png", picture, alt), f"{verdict}; {_needs(found.drop)}"))
     page.add(grid(boxes))

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from cnnlite.errors import require
 from cnnlite.tools.report import charts
-from cnnlite.tools.report.build import require_matplotlib
 from cnnlite.tools.report.compare import SAME, Comparison, describe_group, run_names
 from cnnlite.tools.report.page import Page, figure, grid, paragraph, table
 from cnnlite.tools.report.record import Record
@@ -19,7 +19,7 @@ def write_comparison(comparison: Comparison, records: Sequence[Record], out: Pat
         ConfigError: If matplotlib is missing, or ``out`` exists and ``force`` does not allow to replace it.
         StorageError: If it cannot be written.
     """
-    require_matplotlib(f"cnnlite compare {Argument('out')}")
+    require(f"cnnlite compare {Argument('out')}", "matplotlib", "plot")
     refuse_existing([out], force=force)
     names = run_names(records)
     if out.suffix != ".html":
@@ -30,6 +30,7 @@ def write_comparison(comparison: Comparison, records: Sequence[Record], out: Pat
     heading, *rows = comparison.rows()
     page.add(table(heading, rows, text=(1, 2)))
     page.add(*(paragraph(describe_group(group)) for group in comparison.groups))
+    page.add(*(paragraph(pair.describe()) for pair in comparison.paired))
     page.section("Curves", "Of the validation images; dashed lines, of the training images, where nothing validates.")
     captions = {
         "accuracy": "Higher is better: the fraction of images called right.",

@@ -1,6 +1,5 @@
 """Pictures made of pixels: tiles side by side, as PNG files."""
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,15 +12,6 @@ MOST_FILTERS = 64
 _TILE = 64
 """Smallest side of enlarged tiles, in pixels."""
 _GAP = 6
-
-
-def png(pixels: Array) -> bytes:
-    """Return uint8 pixels (H, W, 3), or (H, W, 4) with opacity, as a PNG file."""
-    from matplotlib.image import imsave
-
-    stream = io.BytesIO()
-    imsave(stream, pixels, format="png")
-    return stream.getvalue()
 
 
 def rgb(image: Array) -> Array:

@@ -6,9 +6,10 @@ from pathlib import Path
 from cnnlite.data.datasets.base import center
 from cnnlite.data.images import read_pictures
 from cnnlite.errors import CheckpointError, CnnliteError, ConfigError, DataError
+from cnnlite.nn.losses import Loss
 from cnnlite.runs.checkpoint import Checkpoint, load_checkpoint, open_checkpoint
 from cnnlite.runs.directory import SNAPSHOTS
-from cnnlite.runs.restore import load_data
+from cnnlite.runs.restore import load_data, loss_of
 from cnnlite.tools.predict import Model
 from cnnlite.tools.show.collect import Subject, collect
 from cnnlite.tools.show.film import film_facts
@@ -56,8 +57,9 @@ def write_show(
         snapshots = _snapshots(checkpoint)
     except CheckpointError as error:
         say(f"left out: the film of the training: {error}")
+    loss = loss_of(Checkpoint({}, meta), model.config, len(model.classes))
     page = show_page(
-        model, subject, step=step, title=_name(checkpoint), checkpoint=checkpoint.name, snapshots=snapshots
+        model, loss, subject, step=step, title=_name(checkpoint), checkpoint=checkpoint.name, snapshots=snapshots
     )
     content = page.encode()
     write_files({out: content}, force=force)
@@ -66,6 +68,7 @@ def write_show(
 
 def show_page(
     model: Model,
+    loss: Loss,
     subject: Subject,
     *,
     step: int = 0,
@@ -75,7 +78,7 @@ def show_page(
 ) -> str:
     """Return the page of ``model`` at work on ``subject``; DivergedError if its outputs are not finite."""
     numbers = Numbers()
-    facts = collect(model, subject, step, numbers)
+    facts = collect(model, loss, subject, step, numbers)
     facts |= {"title": title, "checkpoint": checkpoint, "step": step}
     facts["film"] = film_facts(snapshots, model.network, numbers) if snapshots else None
     return page_html(f"{title} at work", facts, numbers)
@@ -100,8 +103,8 @@ def read_picture(model: Model, path: Path) -> Subject:
     Raises:
         DataError: If it cannot be read, or the network takes no colours.
     """
-    if model.image_shape[2] != 3:
-        raise DataError(f"pictures have 3 channels, but this network takes {model.image_shape[2]}")
+    if model.image_shape[2] not in (1, 3):
+        raise DataError(f"pictures have 3 channels, or 1 if grey, but this network takes {model.image_shape[2]}")
     images, faults = read_pictures([path], model.frame)
     if faults:
         raise DataError(f"{path}: {faults[0]}")

@@ -7,7 +7,7 @@ import numpy as np
 
 from cnnlite.data import Normalizer
 from cnnlite.nn.layers.containers import Residual
-from cnnlite.nn.losses import CrossEntropy, softmax
+from cnnlite.nn.losses import ClassWeighted, CrossEntropy, Loss, softmax
 from cnnlite.nn.memory import count_parameters
 from cnnlite.tools.predict import Model
 from cnnlite.tools.show.channels import chosen_channels
@@ -34,10 +34,11 @@ class Subject:
     """Where the image comes from."""
 
 
-def collect(model: Model, subject: Subject, step: int, numbers: Numbers) -> dict[str, Any]:
+def collect(model: Model, loss: Loss, subject: Subject, step: int, numbers: Numbers) -> dict[str, Any]:
     """Run ``subject`` through the network and back, add arrays to ``numbers``, and return the facts about all of it.
 
-    Without a label, the loss is that of the most probable class. ``step`` is the training step of the checkpoint.
+    Without a label, the ``loss``, fitted as in training, is that of the most probable class. ``step`` is the training
+    step of the checkpoint.
 
     Raises:
         DivergedError: If the network's outputs are not finite.
@@ -49,7 +50,6 @@ def collect(model: Model, subject: Subject, step: int, numbers: Numbers) -> dict
         target = subject.label
         if target is None:
             target = int(model.network.forward(x, training=False)[0].argmax())
-        loss = model.config.train.loss
         passes = passes_of(network, graph, x, loss, target)
         shown = chosen_channels(graph, passes.y, MOST_NUMBERS)
         nodes = [_node(graph, number, passes, shown, numbers, step) for number in range(len(graph.nodes))]
@@ -66,6 +66,7 @@ def collect(model: Model, subject: Subject, step: int, numbers: Numbers) -> dict
         "probabilities": numbers.add(softmax(logits[None])[0]),
         "loss": passes.loss,
         "smoothing": loss.label_smoothing if type(loss) is CrossEntropy else None,
+        "weight": loss.weight_of(target) if isinstance(loss, ClassWeighted) else 1.0,
         "parameters": count_parameters(network),
         "whole": all(len(channels) == y.shape[-1] for channels, y in zip(shown, passes.y, strict=True)),
     }

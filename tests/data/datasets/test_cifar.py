@@ -167,7 +167,7 @@ def test_bad_file_is_one_line_that_names_it(folder: Path, case: str) -> None:
 def test_file_too_large_is_not_read(folder: Path) -> None:
     with (folder / "data_batch_1").open("r+b") as file:
         file.truncate(2**40)
-    with pytest.raises(DataError, match="more than any CIFAR file has"):
+    with pytest.raises(DataError, match="more than the 209,715,200 it may have; remove it"):
         load(folder)
 
 

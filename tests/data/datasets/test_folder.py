@@ -20,7 +20,6 @@ from cnnlite.data import Dataset, Images, Normalizer, load_dataset
 from cnnlite.data.datasets.base import Validation
 from cnnlite.data.datasets.cifar import Cifar10
 from cnnlite.data.datasets.folder import Folder
-from cnnlite.data.datasets.listing import list_pictures
 from cnnlite.data.datasets.shapes import Shapes
 from cnnlite.errors import ConfigError, DataError, StorageError
 from cnnlite.runs.checkpoint import load_checkpoint
@@ -29,7 +28,7 @@ from cnnlite.training.loop import train
 from cnnlite.training.progress import Reporter
 from cnnlite.utils.files import lock
 from cnnlite.utils.signals import StopFlag
-from tests.support.folders import Image, fill, indices, noise, write
+from tests.support.folders import Image, fill, indices, list_folder, noise, write
 from tests.support.small_runs import TINY, assert_same_run
 
 
@@ -48,7 +47,7 @@ def tree(shapes: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def as_arrays(root: Path, source: Dataset) -> Dataset:
     """The images of a dataset in the order in which the folder that was written from it has them."""
-    listing = list_pictures(root, 0.1)
+    listing = list_folder(root, 0.1)
     order = np.array([source.classes.index(name) for name in listing.classes]).argsort()
     parts = [
         Images(part.images[where], order[part.labels[where]])
@@ -199,14 +198,14 @@ def test_one_picture_is_called_one(tmp_path: Path, capsys: pytest.CaptureFixture
 
 def test_or_they_are_skipped_and_told_each_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fill(tmp_path)
-    whole = list_pictures(tmp_path, 0.25)
+    whole = list_folder(tmp_path, 0.25)
     before = dict(zip(whole.train.files, Folder(8, test_fraction=0.25).load(tmp_path).train.images, strict=True))
     broken = {str(path.relative_to(tmp_path)) for path in break_three(tmp_path)}
     for _ in range(2):
         capsys.readouterr()
         dataset = Folder(8, corrupt="skip", test_fraction=0.25).load(tmp_path)
         assert "skipped 3 pictures" in capsys.readouterr().err
-        listing = list_pictures(tmp_path, 0.25)
+        listing = list_folder(tmp_path, 0.25)
         files = [file for file in listing.train.files if file not in broken]
         assert len(dataset.train) == len(files)
         assert len(dataset.train) + len(dataset.test) == 6

@@ -100,7 +100,7 @@ def test_charts_follow_the_choice_of_light_or_dark_keep_text_as_text_and_come_ou
     assert ">validation<" in chart
     assert "fill: #1f2328" in chart
     assert '[style*="fill: #1f2328"]' in chart
-    assert charts.loss_chart(run).svg() == chart
+    assert charts.curve_chart(run, "loss").svg() == chart
 
 
 def test_the_chart_of_learning_rates_has_a_curve_through_the_rows_of_the_metrics(

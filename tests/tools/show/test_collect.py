@@ -19,6 +19,7 @@ from cnnlite.nn.layers.convolution import Conv2d
 from cnnlite.nn.layers.dropout import Dropout
 from cnnlite.nn.layers.linear import Linear
 from cnnlite.nn.layers.normalization import BatchNorm
+from cnnlite.nn.losses import CrossEntropy, Focal, Loss
 from cnnlite.nn.network import Network
 from cnnlite.tools.predict import Model
 from cnnlite.tools.show import collect as collecting
@@ -34,9 +35,11 @@ from tests.support.shown import NETWORKS, around, around_case, arrays_of, bundle
 class Shown:
     """What a page holds, decoded again."""
 
-    def __init__(self, model: Model, subject: Subject):
+    def __init__(self, model: Model, subject: Subject, loss: Loss | None = None):
         self.numbers = Numbers()
-        self.facts = json.loads(json.dumps(collect(model, subject, 100, self.numbers), allow_nan=False))
+        self.facts = json.loads(
+            json.dumps(collect(model, loss or model.config.train.loss, subject, 100, self.numbers), allow_nan=False)
+        )
         values = np.frombuffer(base64.b64decode(self.numbers.text()), "<f4")
         ends = np.cumsum([0, *(int(np.prod(shape)) for shape in self.numbers.shapes)])
         self.arrays: list[Array] = [
@@ -51,6 +54,10 @@ class Shown:
 
     def channels(self, node: dict[str, Any]) -> Array:
         return np.asarray(range(node["shape"][-1]) if node["channels"] is None else node["channels"])
+
+
+def page_of(model: Model, subject: Subject) -> str:
+    return show_page(model, model.config.train.loss, subject)
 
 
 def planar(y: Array, channels: Array) -> Array:
@@ -163,10 +170,24 @@ def test_without_a_label_the_loss_is_of_the_most_probable_class() -> None:
     assert Shown(model, dataclasses.replace(subject, label=7)).facts["target"] == 7
 
 
+def test_losses_are_those_of_training_with_their_weights() -> None:
+    model, subject = bundled("seed-simple")
+    counts = np.arange(1, 11)
+    plain, weighted = (
+        Shown(model, subject, loss.fit(counts)) for loss in (CrossEntropy(), CrossEntropy(0.0, "balanced"))
+    )
+    weight = weighted.facts["weight"]
+    assert (plain.facts["weight"], plain.facts["smoothing"], weighted.facts["smoothing"]) == (1, 0, 0)
+    assert weight == pytest.approx(5.5 / ((subject.label or 0) + 1), rel=1e-6)
+    assert weighted.facts["loss"] == pytest.approx(weight * plain.facts["loss"], rel=1e-5)
+    assert Shown(model, subject, CrossEntropy(0.25)).facts["smoothing"] == 0.25
+    assert Shown(model, subject, Focal()).facts["smoothing"] is None
+
+
 def test_nothing_of_the_trained_network_changes() -> None:
     model, subject = bundled("seed-advanced")
     before = {name: array.copy() for name, array in model.network.state().items()}
-    collect(model, subject, 3, Numbers())
+    collect(model, model.config.train.loss, subject, 3, Numbers())
     for name, array in model.network.state().items():
         np.testing.assert_array_equal(array, before[name])
     assert all(not np.any(parameter.grad) for parameter in model.network.parameters.values())
@@ -196,7 +217,7 @@ def test_a_network_that_is_not_finite_is_refused() -> None:
     model, subject = around(Conv2d(2, 3), (6, 6, 3))
     next(iter(model.network.parameters.values())).value[...] = np.inf
     with pytest.raises(DivergedError, match="not finite"):
-        collect(model, subject, 0, Numbers())
+        collect(model, model.config.train.loss, subject, 0, Numbers())
 
 
 @pytest.fixture
@@ -251,6 +272,7 @@ def test_names_cannot_break_out_of_the_page() -> None:
     evil = ("</script><script>alert(1)</script>", "{{numbers}}", "<!-- <script>", "\u2028", *model.classes[4:])
     page = show_page(
         Model(model.config, model.network, model.normalizer, evil),
+        model.config.train.loss,
         dataclasses.replace(subject, source="<b>&{{facts}}.png"),
         title="<i>&{{style}}",
     )
@@ -263,11 +285,11 @@ def test_names_cannot_break_out_of_the_page() -> None:
 
 def test_pages_of_the_size_promised() -> None:
     for name in NETWORKS:
-        assert len(show_page(*bundled(name))) < 10_000_000, name
+        assert len(page_of(*bundled(name))) < 10_000_000, name
 
 
 def test_the_page_asks_for_nothing_and_says_so_to_the_browser() -> None:
-    page = show_page(*bundled("seed-simple"))
+    page = page_of(*bundled("seed-simple"))
     assert "default-src 'none'" in page
     text = re.sub(r'<script type="text/plain".*?</script>', "", page, flags=re.DOTALL)
     assert set(re.findall(r"https?://[\w./]+", text)) <= {"http://www.w3.org/2000/svg"}

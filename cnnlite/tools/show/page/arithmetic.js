@@ -259,8 +259,8 @@ export function loss() {
   if (facts.smoothing === null) return null;
   const { logs, total } = softmax();
   const q = targets();
-  const terms = logs.map((log, k) => (q[k] ? -q[k] * log : 0));
-  const size = terms.reduce((all, term, k) => all + term + q[k] * (1 + Math.log(total)), 0);
+  const terms = logs.map((log, k) => (q[k] ? -facts.weight * q[k] * log : 0));
+  const size = terms.reduce((all, term, k) => all + term + facts.weight * q[k] * (1 + Math.log(total)), 0);
   const value = terms.reduce((all, term) => all + term, 0);
   return check(value, facts.loss, 16, size, { terms });
 }

@@ -15,14 +15,31 @@ export function ends(node, state, change, gradients) {
   const sum = make("div");
   const order = facts.classes.map((_, k) => k);
   if (order.length > 20) order.sort((a, b) => logits[b] - logits[a]);
+  const known = whole !== null;
+  const { weight } = facts;
+  const weighted = weight === 1 ? "" : " · weight";
   const heads = gradients
-    ? ["class", "probability p", "target q", "p − q: gradient of the logit", ""]
-    : ["class", "logit z", "exp(z − max)", "probability p", "", "target q", "−q · log p"];
+    ? [
+        "class",
+        "probability p",
+        ...(known ? ["target q"] : []),
+        `${known ? `(p − q)${weighted}: ` : ""}gradient of the logit`,
+        "",
+      ]
+    : [
+        "class",
+        "logit z",
+        "exp(z − max)",
+        "probability p",
+        "",
+        ...(known ? ["target q", `−q · log p${weighted}`] : []),
+      ];
+  const gradientOf = (k) => (known ? weight * (powers[k] / total - q[k]) : (nodes[facts.last].dy?.values[k] ?? 0));
   const cell = (number) => make("td", { title: exact(number) }, short(number));
-  const most = Math.max(...order.map((k) => Math.abs(powers[k] / total - q[k])));
+  const most = Math.max(...order.map((k) => Math.abs(gradientOf(k)))) || 1;
   const rows = order.map((k) => {
     const p = powers[k] / total;
-    const share = gradients ? (p - q[k]) / most / 2 : p;
+    const share = gradients ? gradientOf(k) / most / 2 : p;
     const side = !gradients ? "left: 0" : share < 0 ? "right: 50%" : "left: 50%";
     const end = css(colour(gradients ? Math.sign(share) : 1, gradients ? "gradients" : "values"));
     const bars = make(
@@ -37,22 +54,21 @@ export function ends(node, state, change, gradients) {
       k === facts.label ? make("span", { class: "tag" }, "label") : null,
     );
     const cells = gradients
-      ? [cell(p), cell(q[k]), cell(p - q[k]), bars]
+      ? [cell(p), known && cell(q[k]), cell(gradientOf(k)), bars]
       : [
           cell(logits[k]),
           cell(powers[k]),
           make("td", { title: exact(p) }, percent(p)),
           bars,
-          cell(q[k]),
-          cell(q[k] ? -q[k] * logs[k] : 0),
+          known && cell(q[k]),
+          known && cell(q[k] ? -weight * q[k] * logs[k] : 0),
         ];
     const row = make("tr", {}, name, ...cells);
     body.append(row);
     return [k, row];
   });
-  const known = whole !== null;
   const lesson = gradients
-    ? "Here the way back begins. The gradient of cross-entropy for a logit is simply the probability that the network gave, minus the one it should have given."
+    ? `Here the way back begins.${known ? " The gradient of cross-entropy for a logit is simply the probability that the network gave, minus the one it should have given." : ""}`
     : "Softmax turns logits into probabilities: exponentials, divided by their sum. The loss is large where the probability of the right class is small.";
   const unlabelled =
     facts.label === null
@@ -61,11 +77,13 @@ export function ends(node, state, change, gradients) {
   const smoothing = facts.smoothing
     ? ` The target is smoothed: ${medium(facts.smoothing)} of it is shared by all classes.`
     : "";
+  const weights =
+    known && weight !== 1 ? ` Images of this class weigh ${medium(weight)} times as much in training.` : "";
   return {
     element: make(
       "div",
       {},
-      make("p", { class: "lesson" }, lesson + unlabelled + (known ? smoothing : "")),
+      make("p", { class: "lesson" }, lesson + unlabelled + (known ? smoothing + weights : "")),
       known
         ? null
         : make(
@@ -98,17 +116,17 @@ export function ends(node, state, change, gradients) {
       const { i: k } = state;
       for (const [index, row] of rows) row.classList.toggle("chosen", index === k);
       const p = powers[k] / total;
-      const last = nodes[facts.last];
+      const factor = weight === 1 ? [] : [", times", { value: weight, name: "weight of the class" }];
       if (gradients) {
         const found = known ? logit(k) : null;
         fill(
           sum,
           known
-            ? line({ value: p, name: `p of ${facts.classes[k]}` }, "−", { value: q[k], name: "q" }, "=", {
-                value: p - q[k],
+            ? line({ value: p, name: `p of ${facts.classes[k]}` }, "−", { value: q[k], name: "q" }, ...factor, "=", {
+                value: gradientOf(k),
                 name: "gradient of the logit",
               })
-            : line({ value: last.dy?.values[k] ?? 0, name: "gradient of the logit" }),
+            : line({ value: gradientOf(k), name: "gradient of the logit, by NumPy" }),
           verdict(found, { name: "logit" }),
         );
         return;
@@ -128,7 +146,7 @@ export function ends(node, state, change, gradients) {
         verdict(forward(node, k, 0, 0), { name: "forward" }),
         make("h3", {}, "The loss"),
         known
-          ? line({ value: whole.value, name: "Σ −q · log p" })
+          ? line({ value: whole.value, name: `Σ −q · log p${weighted}` })
           : line({ value: facts.loss, name: "loss, by NumPy" }),
         verdict(whole, { name: "loss" }),
       );

@@ -156,7 +156,8 @@ export function logit(k) {
   const { powers, total, logs } = softmax();
   const p = powers[k] / total;
   const q = targets()[k];
-  return check(p - q, node.dy.at(k, 0, 0), 16, p * (1 + Math.abs(logs[k]) + Math.log(total)) + q, { p, q });
+  const size = facts.weight * (p * (1 + Math.abs(logs[k]) + Math.log(total)) + q);
+  return check(facts.weight * (p - q), node.dy.at(k, 0, 0), 16, size, { p, q });
 }
 
 /** The sum of products that is the gradient of weight `row, column` for channel `c` of filter `k`. */

@@ -193,7 +193,7 @@ export function verdict(found, { name = "" } = {}) {
     return make(
       "p",
       { class: "verdict unknown" },
-      "The page does not know the formula of this layer, and cannot recompute it.",
+      "The page does not know this formula, and cannot recompute the number.",
     );
   }
   const rule = found.count

@@ -1,57 +1,15 @@
-"""Augmentation: random transforms of training images, drawn first and then applied to a whole batch at once."""
+"""Flips and crops, which move pixels and change none."""
 
 import functools
-from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from cnnlite.data.augment.base import Pick, Transform, check_probability, transforms
 from cnnlite.data.datasets.base import center
 from cnnlite.errors import OptionError
-from cnnlite.utils.registry import Registry
 from cnnlite.utils.rng import stream
 from cnnlite.utils.types import Array, Shape
-
-
-@dataclass(frozen=True)
-class Pick:
-    """The training images of a batch, for which a transform draws."""
-
-    indices: Array
-    """Indices of the batch's images, int64 ``(N,)``, among ``total`` training images."""
-    total: int
-    shape: Shape
-    """(H, W, C) of an image."""
-    epoch: int
-    seed: int
-    """Seed of the run, for choices that belong to an image rather than to a step."""
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-
-class Transform(ABC):
-    """A transform of uint8 images ``(N, H, W, C)``.
-
-    Random options are drawn for a whole batch, one entry per image, before any is applied: a slice of the batch with
-    the same slice of the options gives the same images.
-    """
-
-    @abstractmethod
-    def draw(self, rng: np.random.Generator, pick: Pick) -> Array:
-        """Draw options for the images of ``pick``, with the ``rng`` of the step; the first axis counts images."""
-
-    @abstractmethod
-    def apply(self, images: Array, options: Array) -> Array:
-        """Transform ``images`` by their ``options`` from `draw`, in a new array."""
-
-    def out_shape(self, shape: Shape) -> Shape:
-        """Shape of a transformed image; ValueError if images of ``shape`` cannot be transformed."""
-        return shape
-
-
-transforms: Registry[Transform] = Registry("augmentation", Transform)  # type: ignore[type-abstract]
 
 
 @transforms.register("random_flip")
@@ -63,8 +21,7 @@ class RandomFlip(Transform):
     """
 
     def __init__(self, probability: float = 0.5):
-        if not 0 <= probability <= 1:
-            raise OptionError(f"probability {probability} is not in [0, 1]", "probability")
+        check_probability(probability)
         self.probability = probability
 
     def draw(self, rng: np.random.Generator, pick: Pick) -> Array:
@@ -182,41 +139,3 @@ class CenterCrop(Transform):
 
     def apply(self, images: Array, options: Array) -> Array:
         return center(images, self.size).copy(order="C")
-
-
-@transforms.register("cutout")
-class Cutout(Transform):
-    """Covers a square at a random place, cut off at the border (DeVries & Taylor 2017, arXiv:1708.04552).
-
-    Args:
-        size: side of the square, in pixels.
-        fill: grey it is covered with, from 0 for black to 255 for white; by default near the mean of photographs.
-    """
-
-    def __init__(self, size: int, fill: int = 128):
-        if size < 1:
-            raise OptionError(f"size must be at least 1, not {size}", "size")
-        if not 0 <= fill <= 255:
-            raise OptionError(f"fill {fill} is not in [0, 255]", "fill")
-        self.size = size
-        self.fill = fill
-
-    def draw(self, rng: np.random.Generator, pick: Pick) -> Array:
-        return rng.integers(0, pick.shape[:2], (len(pick), 2))  # row and column of the square's centre
-
-    def apply(self, images: Array, options: Array) -> Array:
-        first = options - self.size // 2
-        count, height, width, channels = images.shape
-        stop = first + self.size
-        rows = between(np.arange(height), first[:, 0], stop[:, 0])
-        columns = between(np.repeat(np.arange(width), channels), first[:, 1], stop[:, 1])
-        out = images.copy(order="C")
-        flat = out.reshape(count, height, width * channels)
-        np.copyto(flat, self.fill, where=rows[:, :, None] & columns[:, None, :], casting="unsafe")
-        return out
-
-
-def between(places: Array, first: Array, stop: Array) -> Array:
-    """Boolean ``(N, P)``, True where the ``(P,)`` places are in each of N ranges."""
-    inside: Array = (places >= first[:, None]) & (places < stop[:, None])
-    return inside

@@ -12,17 +12,16 @@ import pytest
 
 from cnnlite.data import load_dataset
 from cnnlite.data.datasets.folder import Folder
-from cnnlite.data.datasets.listing import list_pictures
 from cnnlite.data.splits import FIRST
 from cnnlite.errors import DataError
 from cnnlite.runtime import engine
-from tests.support.folders import Image, fill, noise
+from tests.support.folders import Image, fill, list_folder, noise
 from tests.support.locales import PYTHON, with_locale
 
 
 def test_each_layout_has_its_parts(tmp_path: Path) -> None:
     def parts(root: Path) -> tuple[set[str], set[str], set[str]]:
-        listing = list_pictures(root, 0.25)
+        listing = list_folder(root, 0.25)
         files = listing.train.files
         cut = int(np.count_nonzero(listing.above > FIRST)) if listing.has_validation else len(files)
         tops = [{Path(file).parts[0] for file in found} for found in (files[:cut], files[cut:], listing.test.files)]
@@ -35,7 +34,7 @@ def test_each_layout_has_its_parts(tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "all", tmp_path / "two", ignore=shutil.ignore_patterns("test", ".cnnlite"))
     assert parts(tmp_path / "two") == ({"train"}, set(), {"validation"})
     assert parts(tmp_path / "two" / "train")[0] == {"ant", "bee"}
-    listing = list_pictures(tmp_path / "two" / "train", 0.25)
+    listing = list_folder(tmp_path / "two" / "train", 0.25)
     assert len(listing.train) + len(listing.test) == 8
     assert set(listing.train.labels) == set(listing.test.labels) == {0, 1}
     assert not set(listing.train.files) & set(listing.test.files)
@@ -70,7 +69,7 @@ def test_pictures_of_all_kinds_and_sizes_come_out_alike(tmp_path: Path) -> None:
     (tmp_path / "bee" / "link.png").symlink_to(tmp_path / "ant" / "grey.png")
     (tmp_path / "cat").symlink_to(tmp_path / "bee", target_is_directory=True)
     dataset = Folder(8).load(tmp_path)
-    listing = list_pictures(tmp_path, 0.1)
+    listing = list_folder(tmp_path, 0.1)
     assert dataset.classes == ("ant", "bee", "cat")
     files = listing.train.files + listing.test.files
     assert len(files) == 4 + len(kinds) + 1 + 3
@@ -133,16 +132,16 @@ def test_file_names_may_be_no_text_at_all_but_class_names_may_not(tmp_path: Path
         (lambda root: root.write_text("file"), "Not a directory"),
         (lambda root: root.mkdir(), "holds 0 folders of pictures"),
         (lambda root: fill(root, classes=("one",)), "holds 1 folder of pictures"),
-        (lambda root: fill(root / "train" / "deeper"), "deeper.ant: 00000.png would be left out"),
+        (lambda root: fill(root / "train" / "deeper"), r"train: holds 1 folder .* data='.*deeper'"),
         (lambda root: [fill(root / "train"), (root / "test").mkdir()], "test: holds no pictures"),
         (lambda root: [fill(root / "train"), fill(root / "val", classes=("ant", "cow"))], "cow: there are no pictures"),
         (lambda root: [fill(root / "train"), fill(root / "test"), (root / "val").mkdir()], "val: holds no pictures"),
         (lambda root: [fill(root / "train"), fill(root / "Val"), fill(root / "dev")], "Val and dev are two folders"),
         (lambda root: [fill(root / "train"), fill(root / "train2")], "train2: ant.00000.png would be left out"),
         (lambda root: [fill(root / "train"), fill(root, classes=("bus",))], "bus: 00000.png would be left out"),
-        (lambda root: [fill(root), fill(root / "ant" / "more")], "more: ant.00000.png would be left out"),
-        (lambda root: [fill(root / "Test"), fill(root / "Val")], "Test.ant: 00000.png would be left out"),
-        (lambda root: fill(root / "data" / "train"), "data.train: ant.00000.png would be left out"),
+        (lambda root: [fill(root / "Test"), fill(root / "Val")], "Test: holds ant.00000.png, but there is no folder t"),
+        (lambda root: fill(root / "data" / "train"), r"holds 1 folder .* those in .*data meant\? data='.*data'"),
+        (lambda root: fill(root / "ant", classes=("train", "Val")), "ant: holds Val and train, which belong above"),
         (lambda root: fill(root, classes=("train", "test")), "train: holds pictures, but no folders of classes"),
         (lambda root: [fill(root / "train"), (root / "test").symlink_to("train")], "is the same folder as"),
         (lambda root: [fill(root / "train"), (root / "Test").symlink_to("gone")], "Test: is a link to nothing"),
@@ -161,7 +160,7 @@ def test_folders_of_another_layout_are_told_apart(make: Any, words: str, tmp_pat
 def test_parts_are_known_by_their_usual_names_in_any_case(name: str, test: str, train: str, tmp_path: Path) -> None:
     for folder in (train, name, test):
         fill(tmp_path / folder, count=2)
-    listing = list_pictures(tmp_path, 0.1)
+    listing = list_folder(tmp_path, 0.1)
     assert listing.has_validation
     assert [Path(file).parts[0] for file in listing.train.files] == [train] * 4 + [name] * 4
     assert {Path(file).parts[0] for file in listing.test.files} == {test}
@@ -170,9 +169,9 @@ def test_parts_are_known_by_their_usual_names_in_any_case(name: str, test: str, 
 
 def test_a_class_may_be_called_like_a_part(tmp_path: Path) -> None:
     fill(tmp_path, classes=("bus", "train"))
-    assert list_pictures(tmp_path, 0.1).classes == ("bus", "train")
+    assert list_folder(tmp_path, 0.1).classes == ("bus", "train")
     fill(tmp_path / "more", classes=("dev", "valid", "invalid"))
-    assert list_pictures(tmp_path / "more", 0.1).classes == ("dev", "invalid", "valid")
+    assert list_folder(tmp_path / "more", 0.1).classes == ("dev", "invalid", "valid")
 
 
 def test_links_in_circles_are_left_out_and_told(tmp_path: Path) -> None:
@@ -183,15 +182,40 @@ def test_links_in_circles_are_left_out_and_told(tmp_path: Path) -> None:
     (tmp_path / "cow").mkdir()
     (tmp_path / "cow" / "sheep").mkdir()
     (tmp_path / "cow" / "sheep" / "cow").symlink_to("../../cow")
-    listing = list_pictures(tmp_path, 0.1)
+    listing = list_folder(tmp_path, 0.1)
     assert listing.classes == ("ant", "bee")
     (tmp_path / "dog").symlink_to("gone")
-    assert list_pictures(tmp_path, 0.1).left_out[-2] == "2 links to nothing: dog, self"
+    assert list_folder(tmp_path, 0.1).left_out[-2] == "2 links to nothing: dog, self"
     loops = ", ".join(str(Path(*parts)) for parts in (("again",), ("ant", "up"), ("cow", "sheep", "cow")))
     assert listing.left_out[-1] == f"3 links to a folder around it: {loops}"
     (tmp_path / "bee" / "other").symlink_to("../ant")
-    with pytest.raises(DataError, match=r"bee.other: 00000\.png would be left out"):
-        list_pictures(tmp_path, 0.1)
+    with pytest.raises(DataError, match=r"bee.other: is the same folder as .*ant; remove the link"):
+        list_folder(tmp_path, 0.1)
+    (tmp_path / "bee" / "other").unlink()
+    (tmp_path / "ant" / "other").symlink_to("../bee")
+    with pytest.raises(DataError, match=r"bee: is the same folder as .*other; remove the link"):
+        list_folder(tmp_path, 0.1)
+
+
+def test_pictures_are_read_at_any_depth_below_the_folder_of_their_class(tmp_path: Path) -> None:
+    fill(tmp_path, 3)
+    for place in (Path("ant", "2020", "may", "a.png"), Path("bee", "x", "b.png"), Path("cow", "1", "c.png")):
+        (tmp_path / place).parent.mkdir(parents=True)
+        shutil.copy(tmp_path / "ant" / "00000.png", tmp_path / place)
+    (tmp_path / "ant" / "2020" / "notes.txt").write_text("about")
+    (tmp_path / "ant" / "none").mkdir()
+    listing = list_folder(tmp_path, 0.1)
+    assert listing.classes == ("ant", "bee", "cow")
+    found = sorted(listing.train.keys() + listing.test.keys())
+    assert len(found) == 9
+    assert {"ant/2020/may/a.png", "bee/x/b.png", "cow/1/c.png"} <= set(found)
+    assert listing.left_out == [
+        "1 file not named like pictures: 1 .txt",
+        f"1 folder without pictures: {Path('ant', 'none')}",
+    ]
+    first = Folder(8).load(tmp_path).digest
+    Image.fromarray(noise(8, 8, 3)).save(tmp_path / "ant" / "2020" / "may" / "a.png")
+    assert Folder(8).load(tmp_path).digest != first
 
 
 def test_files_that_are_not_used_are_counted_by_kind_wherever_they_are(tmp_path: Path) -> None:
@@ -202,7 +226,7 @@ def test_files_that_are_not_used_are_counted_by_kind_wherever_they_are(tmp_path:
     (tmp_path / "labels").mkdir()
     for file in ("a.csv", "LICENSE", "labels/1.json", "labels/2.JSON", "train/b.csv", "val/c.csv", "val/ant/d.csv"):
         (tmp_path / file).write_text("")
-    assert list_pictures(tmp_path, 0.1).left_out == [
+    assert list_folder(tmp_path, 0.1).left_out == [
         "7 files not named like pictures: 4 .csv, 2 .json, 1 without an ending",
         f"2 pictures in no folder of a class: cover.png, {Path('train', 'cover.png')}",
         "1 folder without pictures: labels",
@@ -213,7 +237,7 @@ def test_a_picture_stays_in_its_part_whatever_comes_and_goes(tmp_path: Path) -> 
     fill(tmp_path, 80, size=1)
 
     def parts() -> dict[str, str]:
-        listing = list_pictures(tmp_path, 0.2)
+        listing = list_folder(tmp_path, 0.2)
         held_out = listing.above < 0.2
         named = dict(zip(listing.train.files, np.where(held_out, "validation", "train").tolist(), strict=True))
         return named | dict.fromkeys(listing.test.files, "test")
@@ -236,7 +260,7 @@ def test_names_are_the_same_on_all_systems(tmp_path: Path) -> None:
         fill(root, classes=(unicodedata.normalize(form, "émeu"), "ant"))
         for file in list(root.rglob("*.png")):
             file.rename(file.with_name(unicodedata.normalize(form, f"é{file.name}")))
-        listing = list_pictures(root, 0.3)
+        listing = list_folder(root, 0.3)
         keys.append((listing.train.keys(), listing.test.keys()))
     assert keys[0] == keys[1]
 
@@ -246,8 +270,8 @@ def test_the_locale_changes_no_side(tmp_path: Path) -> None:
     for file in list(tmp_path.rglob("*1*.png")):
         file.rename(file.with_name(f"ñ{file.name}"))
     code = (
-        "import os; from pathlib import Path; from cnnlite.data.datasets.listing import list_pictures;"
-        f"found = list_pictures(Path(os.fsdecode({os.fsencode(tmp_path)!r})), 0.2);"
+        "import os; from pathlib import Path; from tests.support.folders import list_folder;"
+        f"found = list_folder(Path(os.fsdecode({os.fsencode(tmp_path)!r})), 0.2);"
         "print(ascii((found.classes, found.train.keys(), found.test.keys(), found.digest)))"
     )
     ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}

@@ -1,0 +1,103 @@
+"""Rows of CSV files of any usual separator, by what their columns hold."""
+
+import csv
+import io
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cnnlite.errors import DataError
+from cnnlite.utils.files import open_at_once
+from cnnlite.utils.printable import has_codes, is_text, one_line
+
+COLUMNS = {
+    "path": ("path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "picture"),
+    "label": ("label", "class", "class_name", "category", "target"),
+    "split": ("split", "part", "set", "subset"),
+    "group": ("group", "group_id"),
+}
+"""Names of columns, in any case, by what they hold."""
+REQUIRED = ("path", "label")
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+
+
+@dataclass
+class Rows:
+    """Rows of a file, read one by one; afterwards ``unused`` has the names of columns that are not used."""
+
+    path: Path
+    columns: Mapping[str, str]
+    """Names of columns that are called otherwise, by what they hold."""
+    unused: tuple[str, ...] = ()
+
+    def __iter__(self) -> Iterator[tuple[int, dict[str, str]]]:
+        """Yield the line of each row, and its values by what they hold.
+
+        Raises:
+            DataError: if it cannot be read, or a row has no value where it should.
+        """
+        reader = None
+        try:
+            with open_at_once(self.path) as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    raise DataError(f"{self.path}: is not a regular file")
+                text = io.TextIOWrapper(file, "utf-8-sig", newline="")
+                separator = _separator(text.readline())
+                text.seek(0)
+                reader = csv.reader(text, delimiter=separator, skipinitialspace=True, strict=True)
+                names = [name.strip() for name in next(reader, [])]
+                places = self._places(names, separator)
+                for row in filter(None, reader):
+                    yield reader.line_num, self._values(row, names, places, reader.line_num)
+        except OSError as error:
+            raise DataError(f"{self.path}: cannot be read: {error.strerror or error}") from None
+        except UnicodeDecodeError:
+            raise DataError(f"{self.path}: is not UTF-8; save it as such") from None
+        except csv.Error as error:
+            line = f", line {reader.line_num}" if reader is not None else ""
+            raise DataError(f"{self.path}{line}: {error}") from None
+
+    def _places(self, names: list[str], separator: str) -> dict[str, int]:
+        """Find the column of each role."""
+        found: dict[str, int] = {}
+        shown = one_line(", ".join(names), 200)
+        for role, usual in COLUMNS.items():
+            wanted = [self.columns[role]] if role in self.columns else usual
+            known = [name.casefold().replace(" ", "_").replace("-", "_") for name in names]
+            places = [i for i, name in enumerate(names) if name in wanted or known[i] in wanted]
+            if len(places) > 1:
+                both = one_line(" and ".join(names[place] for place in places), 200)
+                raise DataError(f"{self.path}: {both} may all be the {role}; say which: {{columns: {{{role}: ...}}}}")
+            if places:
+                found[role] = places[0]
+            elif role in self.columns:
+                raise DataError(f"{self.path}: has no column {one_line(wanted[0], 40)}, but {shown}")
+            elif role in REQUIRED:
+                raise DataError(
+                    f"{self.path}: the first line, divided by {_SEPARATORS[separator]}, names no column {role}, but "
+                    f"{shown}; call it so, or say which it is: {{columns: {{{role}: ...}}}}"
+                )
+        self.unused = tuple(name for place, name in enumerate(names) if place not in found.values())
+        return found
+
+    def _values(self, row: list[str], names: list[str], places: dict[str, int], line: int) -> dict[str, str]:
+        if len(row) != len(names):
+            raise DataError(f"{self.path}, line {line}: has {len(row)} columns, the first line {len(names)}")
+        values = {role: row[place].strip() for role, place in places.items()}
+        for role, value in values.items():
+            if not value:
+                raise DataError(f"{self.path}, line {line}: the {role} is empty")
+            if has_codes(value) or not is_text(value):
+                raise DataError(f"{self.path}, line {line}: the {role} holds control characters")
+        return values
+
+
+def _separator(header: str) -> str:
+    """Find what divides the first line into the most columns."""
+
+    def count(separator: str) -> int:
+        return len(next(csv.reader([header], delimiter=separator), []))
+
+    return max(_SEPARATORS, key=count)

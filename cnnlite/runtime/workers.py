@@ -1,0 +1,315 @@
+"""Workers: processes forked from this one, which make training steps together over memory that all share.
+
+Each has an interpreter of its own, so that none waits for another's lock. They meet at counters in shared memory: a
+worker raises its own and waits for those of the others, first awake, then asleep for longer and longer, so that it
+leaves a busy core to those who compute.
+"""
+
+import contextlib
+import ctypes
+import itertools
+import math
+import mmap
+import os
+import pickle
+import signal
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+
+from cnnlite.errors import CnnliteError
+from cnnlite.runtime import arrays, engine
+from cnnlite.runtime.team import T, Team
+from cnnlite.utils.signals import SIGNALS
+from cnnlite.utils.types import Array, Shape
+
+SPINS, YIELDS = 200, 2000
+"""Looks at a counter before a worker lets others run, and before it falls asleep."""
+FIRST_NAP, LONGEST_NAP = 50e-6, 2e-3
+"""Seconds."""
+PATIENCE = 5.0
+"""Seconds that workers have to end by themselves."""
+_ROWS, _NUMBERS = 8, 2**16
+"""Rows of float64 numbers exchanged at once, and numbers in a row."""
+_ERROR_BYTES = 2**16
+_END = -1
+_KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
+_LINE = 8
+"""Counters, 8 bytes each, that share a cache line."""
+
+
+class WorkerError(CnnliteError):
+    """A worker is gone, or failed in a way that is no error of cnnlite."""
+
+    exit_code = 5
+
+
+def supported() -> bool:
+    """True where this process can be forked, and gains by it."""
+    has_lock = getattr(sys, "_is_gil_enabled", lambda: True)()
+    return sys.platform == "linux" and hasattr(os, "memfd_create") and has_lock
+
+
+class _SharedSlabs(arrays.Slabs):
+    """Slabs in a file in memory, at places that follow from the sizes asked for: the same ones in all workers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._file = os.memfd_create("cnnlite", os.MFD_CLOEXEC)
+        self._end = 0
+
+    def allocate(self, size: int) -> Array:
+        size = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+        start, self._end = self._end, self._end + size
+        if os.fstat(self._file).st_size < self._end:
+            os.ftruncate(self._file, self._end)  # by each worker that comes here, to the same size
+        whole = np.frombuffer(mmap.mmap(self._file, size, offset=start), np.uint8)
+        return whole[:]
+
+    def close(self) -> None:
+        """Give the file back; arrays keep their memory."""
+        os.close(self._file)
+
+
+class Workers(Team):
+    """Team of ``size`` processes, of which this one is the first.
+
+    Args:
+        size: number of workers, with this one.
+        functions: functions that all workers call when the first one does; each takes a whole number.
+        begin: called in each worker with its number, before anything else.
+    """
+
+    def __init__(self, size: int, functions: Sequence[Callable[[int], Any]], begin: Callable[[int], None]):
+        self.size, self._functions = size, functions
+        self._memory = self.slabs = _SharedSlabs()
+        lines = engine.shared(((3 + size) * _LINE,), np.int64)
+        self._counters = lines.data
+        self._rows = engine.shared((2, _ROWS, _NUMBERS), np.float64)
+        self._error = engine.shared((_ERROR_BYTES,), np.uint8)
+        self._generation = self._turn = 0
+        self._busy = True
+        self._parent = os.getpid()
+        self.processes: list[int] = []
+        engine.set_threads(1)
+        engine.release()
+        for index in range(1, size):
+            try:
+                with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+                    process = os.fork()  # other threads of this process are not ours; a worker needs none of them
+            except OSError:  # a limit of processes, or memory
+                self.close()
+                raise
+            if not process:
+                self.index = index
+                self._serve(begin)
+            self.processes.append(process)
+        engine.set_team(self)
+        begin(0)
+        self._busy = False
+
+    # Meetings
+
+    def meet(self) -> None:
+        """Wait until all workers have come here.
+
+        Raises:
+            WorkerError: If one of them is gone; the error that one of them has raised.
+        """
+        generation = self._generation = self._generation + 1
+        counters = self._counters
+        counters[(3 + self.index) * _LINE] = generation
+        for other in range(self.size):
+            place = (3 + other) * _LINE
+            spins = 0
+            while counters[place] < generation:
+                spins += 1
+                if spins > SPINS:
+                    self._wait(place, generation)
+                    break
+
+    def _wait(self, place: int, generation: int) -> None:
+        nap, turns, counters, began = FIRST_NAP, 0, self._counters, time.thread_time()
+        while counters[place] < generation:
+            turns += 1
+            if turns < YIELDS:
+                os.sched_yield()
+                continue
+            self._attend()
+            time.sleep(nap)
+            nap = min(LONGEST_NAP, 1.2 * nap)
+        self.waited += time.thread_time() - began
+
+    def _attend(self) -> None:
+        """Raise what keeps others from coming."""
+        if self.index:
+            if os.getppid() != self._parent:
+                os._exit(1)
+            return
+        if failed := self._counters[_LINE]:
+            raise self._error_of(failed)
+        for number, process in enumerate(self.processes, 1):
+            done, status = os.waitpid(process, os.WNOHANG)
+            if done:
+                self.processes[number - 1] = 0
+                self.processes = [left for left in self.processes if left]
+                if failed := self._counters[_LINE]:
+                    raise self._error_of(failed)
+                code = os.waitstatus_to_exitcode(status)
+                how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+                reason = "; was there too little memory?" if code == -_KILL else ""
+                raise WorkerError(f"worker {number} of {self.size} (process {process}) {how}{reason}")
+
+    def _error_of(self, failed: int) -> BaseException:
+        length = int(self._error[:4].view(np.int32)[0])
+        kind, error, trace = pickle.loads(self._error[4 : 4 + length].tobytes())  # noqa: S301 (written by a worker)
+        if error is not None:
+            error.add_note(f"in worker {failed}:\n{trace}")
+            found: BaseException = error
+            return found
+        return WorkerError(f"worker {failed} of {self.size} failed: {kind}\n{trace}")
+
+    # Exchanges
+
+    def gather(self, rows: Array, first: int, count: int) -> Array:
+        """Gather float64 rows of all workers, ``count`` in all, of which those of this worker begin at ``first``."""
+        width, shape = math.prod(rows.shape[1:]), (count, *rows.shape[1:])
+        flat = rows.reshape(len(rows), width)
+        gathered = np.empty((count, width))
+        for start in range(0, width, _NUMBERS):
+            columns = slice(start, min(start + _NUMBERS, width))
+            place = self._place()[:, : columns.stop - start]
+            place[first : first + len(rows)] = flat[:, columns]
+            self.meet()
+            gathered[:, columns] = place[:count]
+        return gathered.reshape(shape)
+
+    def share(self, make: Callable[[], Array], shape: Shape) -> Array:
+        """Return in all workers the float64 array of that shape that the first one makes."""
+        shared = self.slabs.empty(shape, np.float64)
+        self.meet()
+        if self.index == 0:
+            shared[...] = make()
+        self.meet()
+        return shared
+
+    def numbers(self, count: int) -> Array:
+        """Return an array of ``count`` float64 numbers that all workers may write to, until the next call but one."""
+        place = self._place().reshape(-1)
+        if count > place.size:
+            raise ValueError(f"{count} numbers are more than {place.size}")
+        return place[:count]
+
+    def _place(self) -> Array:
+        """Return one of two places in turn: who is ahead writes to one while others still read the other."""
+        self._turn ^= 1
+        place: Array = self._rows[self._turn]
+        return place
+
+    def exchange(self, value: T) -> list[T]:
+        """Gather the objects of all workers, in their order."""
+        data = np.frombuffer(pickle.dumps(value), np.uint8)
+        sizes = self.numbers(self.size)
+        sizes[self.index] = data.size
+        self.meet()
+        edges = np.cumsum([0, *sizes]).astype(np.int64)
+        everything = self.slabs.empty((int(edges[-1]),), np.uint8)
+        everything[edges[self.index] : edges[self.index + 1]] = data
+        self.meet()
+        found = [pickle.loads(everything[i:j].tobytes()) for i, j in itertools.pairwise(edges)]  # noqa: S301
+        self.meet()  # before anybody uses that memory again
+        return found
+
+    # Life
+
+    @property
+    def signal(self) -> int:
+        """Number of a signal that came to a worker, 0 if none did."""
+        return int(self._counters[2 * _LINE])
+
+    def call(self, which: int, argument: int) -> Any:
+        """Let all workers call a function with ``argument``, and return what it returns in this one."""
+        self._command(which, argument)
+        self._busy = True  # until the function returns: after an error the others may be in the middle of it
+        found = self._functions[which](argument)
+        self._busy = False
+        return found
+
+    def _command(self, which: int, argument: int) -> None:
+        place = 2 * ((self._generation + 1) % 2)  # a slow worker may still be reading the command before
+        self._counters[place], self._counters[place + 1] = which, argument
+        self.meet()
+
+    def _serve(self, begin: Callable[[int], None]) -> NoReturn:
+        """Do what the first worker commands, until it says that this is the end."""
+        code = 1
+        try:
+            self._prepare()
+            engine.set_team(self)
+            begin(self.index)
+            with np.errstate(all="ignore"):
+                while True:
+                    self.meet()
+                    place = 2 * (self._generation % 2)
+                    which, argument = self._counters[place], self._counters[place + 1]
+                    if which == _END:
+                        break
+                    self._functions[which](argument)
+            code = 0
+        except BaseException as error:
+            self._tell(error)
+        finally:
+            os._exit(code)
+
+    def _prepare(self) -> None:
+        if sys.platform == "linux":
+            with contextlib.suppress(OSError, AttributeError):
+                ctypes.CDLL(None).prctl(1, _KILL)  # PR_SET_PDEATHSIG: no worker outlives the first one
+        if os.getppid() != self._parent:
+            os._exit(1)
+        for number in SIGNALS:
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: object) -> None:
+        self._counters[2 * _LINE] = number
+
+    def _tell(self, error: BaseException) -> None:
+        trace = traceback.format_exc()
+        known = isinstance(error, CnnliteError | MemoryError)
+        try:
+            data = pickle.dumps((repr(error), error if known else None, trace[-_ERROR_BYTES // 4 :]))
+        except Exception:
+            data = pickle.dumps((repr(error)[:1000], None, trace[-_ERROR_BYTES // 4 :]))
+        data = data[: _ERROR_BYTES - 4]
+        self._error[4 : 4 + len(data)] = np.frombuffer(data, np.uint8)
+        self._error[:4].view(np.int32)[0] = len(data)
+        self._counters[_LINE] = self._counters[_LINE] or self.index
+
+    def close(self) -> None:
+        """Let the other workers end, or end them; this process goes on alone."""
+        engine.set_team(Team())
+        if self.processes and not self._busy:
+            with contextlib.suppress(WorkerError):
+                self._command(_END, 0)
+        else:
+            self._kill()
+        until = time.monotonic() + PATIENCE
+        for process in self.processes:
+            with contextlib.suppress(ChildProcessError):
+                while not os.waitpid(process, os.WNOHANG)[0]:
+                    if time.monotonic() > until:
+                        self._kill()
+                    time.sleep(1e-3)
+        self.processes = []
+        self._memory.close()
+
+    def _kill(self) -> None:
+        for process in self.processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, _KILL)

@@ -1,0 +1,225 @@
+"""Training steps: forward, loss, backward, update, by this process or by a team of workers."""
+
+import contextlib
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from cnnlite.nn.losses import Loss
+from cnnlite.nn.network import Network
+from cnnlite.optim.averaging import Averaging, NoAveraging
+from cnnlite.optim.base import Optimizer, gradient_norm, scale_gradients
+from cnnlite.runs.metrics import hits
+from cnnlite.runtime import distributed, engine, shards
+from cnnlite.runtime.workers import Workers, supported
+from cnnlite.utils.types import Array
+
+WARM_UP, TIMED = 2, 4
+"""Steps made before those that are timed, to choose how many workers there should be."""
+ENOUGH_SECONDS = 1.0
+"""A step as long as this is timed once."""
+GAIN = 0.97
+"""Workers have to take less than this part of the time that one takes."""
+
+
+class Source(Protocol):
+    """Batches by the number of the training step."""
+
+    def size(self, step: int) -> int:
+        """Number of images in the batch."""
+
+    def batch(self, step: int, part: slice) -> tuple[Array, Array]:
+        """Return inputs and targets of a part of the batch."""
+
+
+class Outcome(NamedTuple):
+    """Result of a step."""
+
+    loss: float
+    hits: float
+    images: int
+    fault: str
+    """``loss`` or ``gradient`` if that is not finite, and nothing was updated; else empty."""
+
+
+@dataclass
+class Step:
+    """Makes training steps of a network, the same ones to the bit for any number of workers.
+
+    Calling it with the number of a step makes that step.
+    """
+
+    network: Network
+    optimizer: Optimizer
+    loss: Loss
+    source: Source
+    factor: Callable[[int], float]
+    """Factor of the learning rate at a step."""
+    clip_norm: float | None = None
+    averaging: Averaging = field(default_factory=NoAveraging)
+    others: Sequence[Callable[[int], Any]] = ()
+    """Further functions that workers call together, after this one; see `Workers`."""
+    team: Workers | None = None
+
+    def __call__(self, step: int) -> Outcome:
+        """Make a step together with the workers, if there are any."""
+        found: Outcome = self._make(step) if self.team is None else self.team.call(0, step)
+        return found
+
+    def _make(self, step: int) -> Outcome:
+        network, ranks, groups = self.network, distributed.current(), self.optimizer.active(step)
+        count = self.source.size(step)
+        network.freeze(self.optimizer.finished(step))
+        with ranks.batch(count, network.shards) as part:
+            x, targets = self.source.batch(step, part)
+            logits = network.forward(x, training=True, step=step)
+            rows, dlogits = self._losses(logits, targets, count if ranks.counts else 0)
+            loss, correct = (float(total) for total in ranks.gather(rows).sum(axis=0))
+            loss /= count
+            if not math.isfinite(loss):
+                return Outcome(loss, correct, count, "loss")
+            network.backward(dlogits)
+            del x, logits, dlogits
+            engine.team().meet()  # now all gradients are written
+            for group in groups:
+                group.add_up()
+            ranks.allreduce(group.grads for group in groups)
+            norm = gradient_norm(groups)
+            if not math.isfinite(norm):
+                return Outcome(loss, correct, count, "gradient")
+            with shards.lockstep():
+                if self.clip_norm is not None and norm > self.clip_norm:
+                    scale_gradients(groups, self.clip_norm / norm)
+                self.optimizer.step(step, self.factor(step))
+                self.averaging.update(step)
+        return Outcome(loss, correct, count, "")
+
+    def _losses(self, logits: Array, targets: Array, count: int) -> tuple[Array, Array]:
+        """Compute the sum of losses and the number of hits of each shard, and the gradient of the batch's mean loss.
+
+        ``count`` is the number of samples in the batch; 0 for a sample that does not count.
+        """
+        rows, gradients = [], []
+        for start, stop in shards.bounds(len(logits)):
+            loss, gradient = self.loss.loss_and_gradient(logits[start:stop], targets[start:stop])
+            if stop - start != count:
+                gradient *= (stop - start) / count if count else 0.0
+            rows.append((loss * (stop - start), hits(logits[start:stop], targets[start:stop])))
+            gradients.append(gradient)
+        return np.array(rows), gradients[0] if len(gradients) == 1 else np.concatenate(gradients)
+
+    # Workers
+
+    def hire(self, size: int) -> str:
+        """Let ``size`` workers make the steps from now on; 1 dismisses them.
+
+        Returns:
+            A message for the user if the system does not let so many be started; else an empty string.
+        """
+        self.dismiss()
+        engine.set_threads(1)
+        if size == 1:
+            return ""
+        if not supported():
+            return engine.set_threads(size)
+        rows = [engine.shared((size, group.grads.size), group.grads.dtype) for group in self.optimizer.bound]
+
+        def begin(index: int) -> None:
+            for group, own in zip(self.optimizer.bound, rows, strict=True):
+                group.rows = own
+                group.attach(own[index])
+
+        try:
+            self.team = Workers(size, [self._make, *self.others], begin)
+        except (OSError, MemoryError) as error:
+            self.dismiss()
+            return f"no {size} processes could be started ({error}); this will be slower"
+        return ""
+
+    def dismiss(self) -> None:
+        """Let this process make the steps alone from now on."""
+        team, self.team = self.team, None
+        if team is not None:
+            team.close()
+        for group in self.optimizer.bound:
+            group.rows = None
+            group.attach(group.grads)
+
+    def most_workers(self) -> int:
+        """Number of workers among which a batch can be divided."""
+        return self.network.shards(self.source.size(0))
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        """Dismiss all workers at the end of the block, and let threads compute as before."""
+        threads = engine.threads()
+        try:
+            yield
+        finally:
+            self.dismiss()
+            engine.set_threads(threads)
+
+
+class Choice:
+    """Choice of the number of workers by timing steps of the training itself: first alone, then with all workers.
+
+    Args:
+        step: makes the steps.
+        size: number of workers; None to choose.
+        most: maximum number to choose.
+    """
+
+    def __init__(self, step: Step, size: int | None, most: int):
+        self.step = step
+        self._sizes = [size] if size else sorted({1, min(most, step.most_workers())})
+        self._medians: list[float] = []
+        self._times: list[float] = []
+        self._made = 0
+        self.message = ""
+        """What was found, or went wrong; emptied by who tells it to the user."""
+
+    @property
+    def settled(self) -> bool:
+        """True once the number of workers is chosen, and they are at work."""
+        return not self._sizes
+
+    def __call__(self, step: int) -> Outcome:
+        """Make a step, and hire or dismiss workers before it where it is time to."""
+        if self.settled:
+            return self.step(step)
+        if self._made == 0:
+            self.message = self.step.hire(self._sizes[len(self._medians)])
+        if len(self._sizes) == 1:
+            self._sizes = []
+            return self.step(step)
+        began = time.perf_counter()
+        outcome = self.step(step)
+        self._take(time.perf_counter() - began)
+        return outcome
+
+    def _take(self, seconds: float) -> None:
+        """Take in the time of a step; after enough of them, go on to the next number of workers, or choose."""
+        self._made += 1
+        short = seconds < ENOUGH_SECONDS
+        if self._made > (WARM_UP if short else 1):
+            self._times.append(seconds)
+        if len(self._times) < (TIMED if short else 1):
+            return
+        self._medians.append(statistics.median(self._times))
+        self._times, self._made = [], 0
+        if len(self._medians) < len(self._sizes):
+            return
+        (alone, together), most = self._medians, self._sizes[-1]
+        stay = together < GAIN * alone
+        self.message = (
+            f"{most if stay else 1} of {most} cores: a step takes {alone * 1e3:,.1f} ms on one, and "
+            f"{together * 1e3:,.1f} with {most} workers"
+        )
+        self._sizes = []
+        if not stay:
+            self.step.hire(1)

@@ -1,0 +1,46 @@
+"""Options that no layer can have are refused by its constructor, which names the option."""
+
+from collections.abc import Callable
+
+import pytest
+
+from cnnlite.errors import OptionError
+from cnnlite.nn.layers.activations import ELU, LeakyReLU
+from cnnlite.nn.layers.base import Layer
+from cnnlite.nn.layers.containers import MOST_LAYERS, Repeat, Sequential
+from cnnlite.nn.layers.convolution import Conv2d
+from cnnlite.nn.layers.linear import Linear
+from cnnlite.nn.layers.scale import Scale
+
+WRONG: list[tuple[Callable[[], Layer], str, str]] = [
+    (lambda: Conv2d(0, 3), "out_channels", "must be at least 1, not 0"),
+    (lambda: Linear(-1), "out_features", "must be at least 1, not -1"),
+    (lambda: LeakyReLU(1.0), "slope", "must be in (0, 1), not 1.0"),
+    (lambda: LeakyReLU(0.0), "slope", "must be in (0, 1), not 0.0"),
+    (lambda: ELU(0.0), "alpha", "must be positive, not 0.0"),
+    (lambda: ELU(float("inf")), "alpha", "must be positive, not inf"),
+    (lambda: Scale(0.0), "factor", "must be finite and not 0, not 0.0"),
+    (lambda: Scale(float("-inf")), "factor", "must be finite and not 0, not -inf"),
+    (lambda: Repeat(0, Linear(1)), "times", "must be at least 1, not 0"),
+    (lambda: Repeat(MOST_LAYERS + 1, Linear(1)), "times", f"{MOST_LAYERS + 1} * 1 layers are more than {MOST_LAYERS}"),
+    (
+        lambda: Repeat(MOST_LAYERS, Sequential([Linear(1), Linear(1)])),
+        "times",
+        f"{MOST_LAYERS} * 3 layers are more than {MOST_LAYERS}",
+    ),
+]
+
+
+@pytest.mark.parametrize(("make", "option", "rule"), WRONG)
+def test_an_option_that_no_layer_can_have_is_refused_by_name(make: Callable[[], Layer], option: str, rule: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        make()
+    assert caught.value.option == (option,)
+    assert str(caught.value).startswith(option)
+    assert rule in str(caught.value)
+
+
+def test_an_algorithm_that_cannot_do_the_geometry_is_refused_once_the_shape_is_known() -> None:
+    layer = Conv2d(4, 5, stride=2, algorithm="winograd")
+    with pytest.raises(ValueError, match=r"algorithm winograd cannot do kernel \(5, 5\) with stride \(2, 2\)"):
+        layer.infer((8, 8, 3))
