@@ -23,9 +23,10 @@ MAY_CHANGE = (
     "train.patience",
     "train.validate_every",
     "train.checkpoint_every",
+    "train.snapshots",
     *PLACES,
 )
-"""Places in the config that may differ on resume: length, intervals and folders, nothing that is computed."""
+"""Places in the config that may differ on resume: length, intervals, snapshots, folders, nothing that is computed."""
 _LENGTH = {"train.epochs", "train.iterations"}
 _SHOWN = 5
 """Number of differences shown when a config is refused; another network has hundreds."""
