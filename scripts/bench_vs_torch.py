@@ -39,9 +39,11 @@ def config_of(name: str) -> Config:
 def _side(side: str, name: str, batch_size: int, threads: int) -> tuple[dict[str, Any], Callable[[], float]]:
     """Return facts about a side, and its step as a function."""
     config = config_of(name)
-    engine.set_threads(threads)
+    engine.set_workers(None, threads)
     if side == "cnnlite":
-        return {"kernel": machine.blas_kernel()}, prepare(config, batch_size)
+        step = prepare(config, batch_size)
+        step.settle()
+        return {"kernel": machine.blas_kernel(), "workers": step.workers, "memory": step.peak_memory_bytes()}, step
     from parts import torch_twin
 
     torch = torch_twin.torch

@@ -1,5 +1,6 @@
 """Commands for trained networks: evaluation, prediction, export."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -7,10 +8,14 @@ import click
 
 from cnnlite.cli import options
 from cnnlite.cli.group import PATH, cli, complain
-from cnnlite.errors import AccuracyError, DataError
+from cnnlite.errors import AccuracyError
 
 if TYPE_CHECKING:
-    from cnnlite.data import Views
+    from cnnlite.data import Split, Views
+
+_TOP = 3
+DATASETS = ("arrays", "cifar10", "cifar100", "coco", "folder", "idx", "list", "shapes")
+"""Names of datasets in configs; a test compares, as looking them up would load NumPy for any help."""
 
 
 def _fraction(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
@@ -23,20 +28,24 @@ def _fraction(_: click.Context, __: click.Parameter, value: float | None) -> flo
 @options.checkpoint
 @click.option(
     "--split",
-    type=click.Choice(["test", "validation", "train"]),
-    default="test",
-    show_default=True,
-    help="Split of the dataset.",
+    type=click.Choice(["test", "validation", "train", "all"]),
+    help="Split of the dataset.  [default: test, or all of other images that nothing divides]",
 )
-@options.data_of_run
+@options.data_of_labelled
+@click.option(
+    "--dataset",
+    type=click.Choice(DATASETS),
+    help="What other images are at --data.  [default: what it looks like]",
+)
 @options.tta
 @options.workers
 @options.as_json
 @click.option("--min-accuracy", type=float, callback=_fraction, help="Minimum accuracy as a fraction, or exit code 3.")
 def evaluate(
     checkpoint: Path,
-    split: str,
+    split: "Split | None",
     data: str | None,
+    dataset: str | None,
     tta: "Views | None",
     workers: int | None,
     as_json: bool,
@@ -44,9 +53,13 @@ def evaluate(
 ) -> None:
     """Evaluate a run's best checkpoint, or any other: accuracy, loss, and accuracy of each class.
 
+    --data takes other labelled images too, in any arrangement that can be trained on. They are matched by the names of
+    classes; images of classes that the network does not know count in no figure.
+
     \b
     Examples:
       cnnlite eval runs/small
+      cnnlite eval runs/small --data photographs/
       cnnlite eval runs/small/checkpoints/last.npz --split validation --json
     """
     import json
@@ -56,10 +69,11 @@ def evaluate(
 
     options.compute_on(workers)
     checkpoint = options.checkpoint_of(checkpoint)
-    found, facts, warnings = evaluate_checkpoint(checkpoint, split, data, tta)
+    found, facts, warnings = evaluate_checkpoint(checkpoint, split, data, tta, dataset)
     for warning in warnings:
         complain(f"warning: {warning}")
-    say(json.dumps(facts, allow_nan=False) if as_json else describe(found, f"{facts['dataset']} {split}"))
+    images = f"{facts['dataset']} {facts['split']}".removesuffix(" all")
+    say(json.dumps(facts, allow_nan=False) if as_json else describe(found, images))
     if min_accuracy is not None and found.accuracy < min_accuracy:
         raise AccuracyError(f"{checkpoint}: accuracy {found.accuracy:.4f} is below {min_accuracy:g}")
 
@@ -67,43 +81,70 @@ def evaluate(
 @cli.command(short_help="Predict the classes of images.")
 @options.checkpoint
 @click.argument("images", type=PATH, nargs=-1, required=True, metavar="IMAGE...")
-@click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="Number of classes to print.")
+@click.option("--top", type=click.IntRange(1), help=f"Number of classes to print.  [default: {_TOP}]")
+@click.option("--csv", "table", type=PATH, metavar="FILE", help="Write a table to FILE, or - for stdout.")
+@click.option("--force", is_flag=True, help="Overwrite FILE if it exists.")
 @options.tta
 @options.workers
 @options.as_json
 def predict(
-    checkpoint: Path, images: tuple[Path, ...], top: int, tta: "Views | None", workers: int | None, as_json: bool
+    checkpoint: Path,
+    images: tuple[Path, ...],
+    top: int | None,
+    table: Path | None,
+    force: bool,
+    tta: "Views | None",
+    workers: int | None,
+    as_json: bool,
 ) -> None:
-    """Predict the most probable classes of images: files of any size, or folders of them.
+    """Predict the most probable classes of images: files of any size, or folders of them, however deep.
 
-    RUN stands for its best checkpoint.
+    RUN stands for its best checkpoint. The table of --csv has a row for each image: its path, the most probable class
+    and its probability, and the probability of each class.
 
     \b
     Examples:
       cnnlite predict runs/small cat.jpg
+      cnnlite predict runs/small holiday/ --csv holiday.csv
       cnnlite predict runs/small/checkpoints/last.npz holiday/ --top 1 --json
     """
-    import json
-
-    from cnnlite.tools.predict import Model, predict_files
-    from cnnlite.utils.console import say
-    from cnnlite.utils.printable import one_line
+    if table is not None and (as_json or top is not None):
+        raise click.UsageError(f"--csv has all classes: leave out {'--json' if as_json else '--top'}")
+    from cnnlite.tools.predict import Model, find_pictures, predict_files
+    from cnnlite.tools.predict_formats import as_csv, as_text
+    from cnnlite.tools.predict_formats import as_json as in_json
+    from cnnlite.training.progress import CountBar
+    from cnnlite.utils.console import emit, say
+    from cnnlite.utils.files import refuse_existing, replacing
 
     options.compute_on(workers)
     checkpoint = options.checkpoint_of(checkpoint)
+    file = None if str(table) == "-" else table
+    if file is not None:
+        refuse_existing([file], force=force)
     model = Model.load(checkpoint)
     model.views = tta or model.views
-    predictions, faults = [], []
-    for prediction in predict_files(model, images, top):
-        predictions.append(prediction.facts())
-        if prediction.fault:
-            faults.append(one_line(f"{prediction.image}: {prediction.fault}"))
-        elif not as_json:
-            say(prediction.describe())
-    if as_json:
-        say(json.dumps({"checkpoint": str(checkpoint), "predictions": predictions}, allow_nan=False))
-    if faults:
-        raise DataError("\n".join(faults))
+    found = find_pictures(images)
+    for text in found.left_out:
+        complain(text)
+    bar = CountBar(" pictures")
+    shown = file is not None or not sys.stdout.isatty()  # else what is printed shows the progress
+    answers = predict_files(model, found, bar if shown else lambda *_: None)
+    try:
+        if file is not None:
+            with replacing(file) as out:
+                out.writelines(piece.encode() for piece in as_csv(answers, model.classes))
+                refuse_existing([file], force=force)  # all that predicting takes time
+            say(f"{file}: {len(found.files):,} pictures")
+        elif table is not None or as_json:
+            for piece in in_json(answers, top or _TOP, str(checkpoint)) if as_json else as_csv(answers, model.classes):
+                emit(piece)
+        else:
+            for text in as_text(answers, top or _TOP):
+                say(text)
+    finally:
+        bar.close()
+    found.refuse_faults()
 
 
 @cli.command(short_help="Export a network to an ONNX file.")

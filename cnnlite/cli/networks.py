@@ -87,8 +87,8 @@ def preview(
 ) -> None:
     """Show the images of a training step as the network gets them: augmented, mixed, with their labels.
 
-    They go into a PNG file, and their numbers and labels to stdout. Only the normalization is undone. Training makes
-    the same images, whatever the machine.
+    They go into a PNG file, and their numbers and labels to stdout. Training makes the very same ones in that step;
+    only their normalization is undone.
 
     \b
     Examples:

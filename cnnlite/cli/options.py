@@ -135,6 +135,9 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Write JSON to st
 _data = functools.partial(click.option, "--data", type=NAME, metavar="PATH", shell_complete=complete_path)
 data = _data(help="Directory or file of the dataset.  [default: the config's data.root]")
 data_of_run = _data(help="Directory or file of the dataset.  [default: as in training]")
+data_of_labelled = _data(
+    help="Dataset, in the place of the one in training, or other labelled images: a directory or file."
+)
 data_of_all = _data(
     metavar="DIR", shell_complete=complete_folder, help="Directory of the datasets.  [default: $CNNLITE_DATA or data]"
 )

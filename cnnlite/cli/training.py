@@ -123,9 +123,9 @@ def offer_download(missing: "DatasetMissing") -> bool:
 
 def _download(root: Path, **wishes: Any) -> None:
     from cnnlite.data.download.cifar import download_cifar
-    from cnnlite.training.progress import ByteBar
+    from cnnlite.training.progress import CountBar
 
-    bar = ByteBar()
+    bar = CountBar()
 
     def tell(text: str) -> None:
         bar.close()

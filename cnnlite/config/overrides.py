@@ -11,7 +11,7 @@ from cnnlite.config.construct import kind_of
 from cnnlite.config.kinds import Kind
 from cnnlite.config.options import show
 from cnnlite.config.yaml_reader import BROKEN, Document, Steps, dotted, read_yaml
-from cnnlite.errors import ConfigError, Problem
+from cnnlite.errors import Problem
 from cnnlite.utils.files import place
 from cnnlite.utils.hints import Override
 from cnnlite.utils.text import clip
@@ -46,17 +46,13 @@ class Draft:
             self._add(("model",), f"there is no file {clip(name)!r} in {where}")
             return
         self._model_file = str(path)
-        try:
-            document = read_yaml(path)
-        except ConfigError as error:
-            self.problems += error.problems
-            return
+        document = read_yaml(path)
         self.problems += document.problems
         content = document.data
         inside: Steps = ()
         if isinstance(content, dict) and list(content) == ["model"]:
             content, inside = content["model"], ("model",)
-        elif not isinstance(content, list):
+        elif not isinstance(content, list) and content is not BROKEN:
             message = f"expected a list of layers, or the one key 'model', got {show(content)}"
             if isinstance(content, dict) and {"model", "data", "train"} <= content.keys():
                 message = "this is a whole config; put its model into a file of its own, or name it as the config"
@@ -75,11 +71,7 @@ class Draft:
         if not equals or not all(words):
             self.problems.append(Problem("", "expected KEY=VALUE, such as train.epochs=5", label))
             return
-        try:
-            document = read_yaml(text, label)
-        except ConfigError as error:
-            self.problems += [replace(problem, path=clip(place), line=0) for problem in error.problems]
-            return
+        document = read_yaml(text, label)
         self.set(words, document.data, label)
         self.problems += [replace(problem, path=clip(place), line=0) for problem in document.problems]
 

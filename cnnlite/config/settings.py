@@ -4,13 +4,14 @@ import copy
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from cnnlite.config.kinds import CHECKS, positive
 from cnnlite.config.options import show
 from cnnlite.data import Mixing, Source, Transform, Views, default_root
 from cnnlite.data.datasets.base import Validation
 from cnnlite.data.normalize import Mode
+from cnnlite.data.sampling import Sampling
 from cnnlite.errors import OptionError
 from cnnlite.nn.losses import CrossEntropy, Loss
 from cnnlite.optim import Optimizer
@@ -71,6 +72,10 @@ CHECKS[interval] = {
 }
 
 
+Monitor: TypeAlias = Literal["accuracy", "loss", "macro_f1", "balanced_accuracy"]
+"""Figures of a validation by which checkpoints can be compared; all but the loss are better when higher."""
+
+
 @dataclass(frozen=True)
 class DataSettings:
     """Images, their split, and what is done to them.
@@ -80,6 +85,8 @@ class DataSettings:
         root: folder that holds the downloaded datasets, or folder or file with data of one's own; if left out, what the
             environment variable ``CNNLITE_DATA`` names, or else ``data``.
         normalize: subtract the mean and divide by the deviation of each channel, of each value, or do neither.
+        sampling: shuffled, every training image once an epoch, or balanced, every class equally often: an epoch then
+            shows each image of a rare class several times, and a part of a frequent one.
         augment: random changes to the training images, in this order.
         mix: mix each training image, and its label, with another one of the batch.
         validation: which training images are held back: the dataset's default, none, a fraction, or a number of images.
@@ -90,6 +97,7 @@ class DataSettings:
     dataset: Source
     root: Annotated[str, place] = field(default_factory=lambda: str(default_root()))
     normalize: Mode = "per_channel"
+    sampling: Sampling = "shuffled"
     augment: list[Transform] = field(default_factory=list)
     mix: Mixing | None = None
     validation: Annotated[Validation, split_exists] = "default"
@@ -125,8 +133,9 @@ class TrainSettings:
         clip_norm: largest length of the gradient of all parameters together.
         validate_every: steps, or epochs, between validations.
         checkpoint_every: steps, or epochs, between checkpoints.
-        patience: validations in a row without a better one after which the training ends early; never if left out. A
-            higher accuracy is better, and of equal ones that with the lower loss.
+        monitor: figure of the validation images that says which checkpoint is the best, and what ``patience`` waits
+            for: accuracy, loss, macro_f1 or balanced_accuracy. Of equal figures, that with the lower loss is better.
+        patience: validations in a row without a better one after which the training ends early; never if left out.
         tta: views of each test image, whose logits are averaged: none but itself, mirror, or mirror_translate.
     """
 
@@ -140,6 +149,7 @@ class TrainSettings:
     clip_norm: Annotated[float, positive] | None = None
     validate_every: Interval = "1 epoch"
     checkpoint_every: Interval = "1 epoch"
+    monitor: Monitor = "accuracy"
     patience: Annotated[int, positive] | None = None
     tta: Views = "none"
 

@@ -50,7 +50,7 @@ class Document:
     """Line of each value, counted from 1; of its key if it has one."""
     file: str
     problems: list[Problem] = field(default_factory=list)
-    """Faults that leave the rest readable, so that they can be reported along with other mistakes."""
+    """Faults to report along with other mistakes, as far as the rest is readable."""
 
 
 def dotted(steps: Steps) -> str:
@@ -67,11 +67,13 @@ def dotted(steps: Steps) -> str:
 def read_yaml(source: Path | str, file: str = "") -> Document:
     """Read the file at a Path, or the text in a str (then ``file`` is what to call it in messages).
 
-    Raises ConfigError for what cannot be opened or is not YAML; lesser faults are left in ``Document.problems``.
+    What is wrong is left in ``Document.problems``; the data of what cannot be opened, or is not YAML, are ``BROKEN``.
     """
-    if isinstance(source, Path):
-        return _Composer(read_text(source), str(source)).document()
-    return _Composer(source, file).document()
+    file = str(source) if isinstance(source, Path) else file
+    try:
+        return _Composer(read_text(source) if isinstance(source, Path) else source, file).document()
+    except ConfigError as error:
+        return Document(BROKEN, {}, file, error.problems)
 
 
 def read_text(path: Path) -> str:

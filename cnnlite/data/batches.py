@@ -9,6 +9,7 @@ from cnnlite.data.augment import Pick, Transform, check_shapes
 from cnnlite.data.datasets.base import Images
 from cnnlite.data.mix import Mixing, soft_targets
 from cnnlite.data.normalize import Normalizer
+from cnnlite.data.sampling import Sampling, epoch_order
 from cnnlite.errors import ConfigError, Problem
 from cnnlite.runtime import engine
 from cnnlite.utils.rng import stream
@@ -18,10 +19,11 @@ from cnnlite.utils.types import Array
 class Batches:
     """The training images in random order, augmented and normalized.
 
-    Each epoch shows every image once, in an order of its own; the last batch of an epoch is shorter if the images do
-    not divide evenly, or left out with ``drop_last``. With ``mix`` each image is mixed with another of its batch, and
-    labels become probabilities for that many ``classes``. What ``batch(step)`` returns depends on the arguments of the
-    constructor and on the step, and on nothing that happened before.
+    Each epoch shows every image once, in an order of its own, or every class equally often if ``sampling`` is
+    balanced. The last batch of an epoch is shorter if the images do not divide evenly, or left out with ``drop_last``.
+    With ``mix`` each image is mixed with another of its batch, and labels become probabilities for that many
+    ``classes``. What ``batch(step)`` returns depends on the arguments of the constructor and on the step, and on
+    nothing that happened before.
 
     Raises:
         ConfigError: if a batch is larger than the data, or if an augmentation does not fit the images.
@@ -35,6 +37,7 @@ class Batches:
         seed: int,
         transforms: Sequence[Transform],
         normalizer: Normalizer,
+        sampling: Sampling = "shuffled",
         drop_last: bool = False,
         mix: Mixing | None = None,
         classes: int = 0,
@@ -47,6 +50,7 @@ class Batches:
         self.seed = seed
         self.transforms = tuple(transforms)
         self.normalizer = normalizer
+        self.sampling = sampling
         self.mix = mix
         self.classes = classes
         self.steps_per_epoch = count // batch_size if drop_last else -(-count // batch_size)
@@ -105,15 +109,16 @@ class Batches:
     def _chosen(self, step: int) -> Array:
         """Indices of the images of a step, int64 ``(N,)``."""
         epoch, place = divmod(step, self.steps_per_epoch)
-        return self._permutation(epoch)[place * self.batch_size : (place + 1) * self.batch_size]
+        return self._order_of(epoch)[place * self.batch_size : (place + 1) * self.batch_size]
 
     def _partners(self, step: int) -> tuple[Array, np.random.Generator]:
         """Places in the batch of the images that are mixed into each, int64 ``(N,)``, and the stream behind them."""
         rng = stream(self.seed, "mix", step)
         return rng.permutation(self.size(step)), rng
 
-    def _permutation(self, epoch: int) -> Array:
+    def _order_of(self, epoch: int) -> Array:
         known = self._order
         if known is None or known[0] != epoch:
-            known = self._order = (epoch, stream(self.seed, "order", epoch).permutation(len(self.images)))
+            order = epoch_order(self.sampling, self.images.labels, stream(self.seed, "order", epoch))
+            known = self._order = epoch, order
         return known[1]

@@ -19,7 +19,7 @@ def class_table(dataset: Dataset) -> list[str]:
 
     All classes are listed where the images are the user's own and the classes few.
     """
-    counts = {part: _counts(dataset, part) for part in _PURPOSE if getattr(dataset, part) is not None}
+    counts = {part: class_counts(dataset, part) for part in _PURPOSE if getattr(dataset, part) is not None}
     lines = []
     if dataset.above is not None:
         few = len(dataset.classes) <= MOST_ROWS
@@ -33,7 +33,8 @@ def class_table(dataset: Dataset) -> list[str]:
     return lines
 
 
-def _counts(dataset: Dataset, part: str) -> Array:
+def class_counts(dataset: Dataset, part: str = "train") -> Array:
+    """Count the images of each class in a part of the dataset, int64 ``(K,)``."""
     return np.bincount(getattr(dataset, part).labels, minlength=len(dataset.classes))
 
 

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from cnnlite.data.datasets.base import Dataset, Images
+from cnnlite.data.datasets.base import Dataset, Images, Sliced
 from cnnlite.runtime import engine
 from cnnlite.utils.types import Array
 
 PARTS = ("train", "validation", "test")
 """Of further copies of an image, the first that it was in has them: such copies test nothing that was trained on."""
 _LABELS = "/labels"
+_AT_ONCE = 250
 
 
 def fingerprints(dataset: Dataset) -> dict[str, Array]:
@@ -107,6 +108,24 @@ def _changes(dataset: Dataset, before: Mapping[str, Array], pool: Array, known: 
         moved = _more(zip(pool.tolist(), now, strict=True), zip(seen.tolist(), then, strict=True)) - new
     other = f", {moved:,} {'has' if moved == 1 else 'have'} another class now" if moved else ""
     return f"{new:,} new, {missing:,} missing{other}; those that it has seen count as what they were then"
+
+
+def seen(dataset: Dataset, before: Mapping[str, Array]) -> int | None:
+    """Count the images that a run has seen, in whatever part; None if that is not known."""
+    now = _pixels(dataset)
+    known = [before[name].ravel() for name in PARTS if name in before and before[name].dtype == np.uint64]
+    if not now or not known:
+        return None
+    return int(np.count_nonzero(np.isin(np.concatenate([*now.values()]), np.concatenate(known), kind="sort")))
+
+
+def trained_on(images: Sliced, before: Mapping[str, Array]) -> int | None:
+    """Count the images that a run has trained on; None if that is not known."""
+    known = before.get(PARTS[0], np.empty(0))
+    if known.dtype != np.uint64:
+        return None
+    parts = (images.take(slice(start, start + _AT_ONCE)) for start in range(0, len(images), _AT_ONCE))
+    return sum(int(np.count_nonzero(np.isin(hashed(part.images), known.ravel(), kind="sort"))) for part in parts)
 
 
 def repeated(known: Mapping[str, Array]) -> Iterator[str]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from cnnlite.data.decoders import held, is_slow, scans
 from cnnlite.data.frames import Box, Frame
-from cnnlite.errors import StorageError, require
+from cnnlite.errors import DataError, StorageError, require
 from cnnlite.runtime import engine, machine
 from cnnlite.utils.types import Array
 
@@ -108,6 +108,29 @@ def read_pictures(
     with _own_limits():
         engine.run(read, len(files))
     return out, dict(sorted(faults.items()))
+
+
+def fit_images(images: Array, frame: Frame) -> Array:
+    """Scale and crop images, uint8 (N, H, W, 1 or 3), as pictures of their size are.
+
+    Returns:
+        Images, uint8 (N, height, width, channels).
+
+    Raises:
+        ConfigError: if Pillow is not installed.
+        DataError: if the images, or what they are to become, have other numbers of channels.
+    """
+    if not {images.shape[3], frame.channels} <= {1, 3}:
+        raise DataError(f"images of {images.shape[3]} channels cannot become images of {frame.channels}")
+    out = np.empty((len(images), *frame.shape), np.uint8)
+    with _own_limits():
+        from PIL import Image
+
+        for index, image in enumerate(images):
+            picture = Image.fromarray(image if image.shape[-1] == 3 else image[..., 0])
+            fitted = _fit(picture, frame, (0, 0, *picture.size)).convert("RGB" if frame.channels == 3 else "L")
+            out[index] = np.asarray(fitted).reshape(frame.shape)
+    return out
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from cnnlite.runs.checkpoint import Checkpoint, CheckpointFile, load_checkpoint,
 from cnnlite.runs.locate import no_run
 from cnnlite.runs.lock import Hold, confirm_same
 from cnnlite.runs.metrics import MetricsFile, NoMetrics
+from cnnlite.runs.predictions import PREDICTIONS
 from cnnlite.runs.results import read_object
 from cnnlite.runs.traces import Traces
 from cnnlite.utils.files import (
@@ -39,8 +40,8 @@ _KINDS = ("last", "previous", "best")
 class RunDirectory:
     """A directory that belongs to one run, locked by one process at a time.
 
-    Holds ``config.yaml``, ``environment.json``, ``metrics.csv``, ``log.txt``, ``result.json``, and in ``checkpoints``
-    ``last.npz``, the one before it as ``previous.npz``, and ``best.npz``.
+    Holds ``config.yaml``, ``environment.json``, ``metrics.csv``, ``log.txt``, ``predictions.csv``, ``result.json``, and
+    in ``checkpoints`` ``last.npz``, the one before it as ``previous.npz``, and ``best.npz``.
     """
 
     def __init__(self, path: Path, new: bool = False):
@@ -90,7 +91,8 @@ class RunDirectory:
             raise no_run(path)
         if run.checkpoints.is_symlink():  # perhaps to the checkpoints of another run, with another lock
             raise ConfigError(f"{run.checkpoints}: is a link; resume the run that it leads into, or put a folder there")
-        for file in (run.file("result.json"), run.checkpoint_path("previous"), run.checkpoint_path("best")):
+        written = [run.file(name) for name in ("result.json", PREDICTIONS)]
+        for file in (*written, *map(run.checkpoint_path, ("previous", "best"))):
             refuse_special(file)  # report it now, not at the first write
         run._prepare()
         return run

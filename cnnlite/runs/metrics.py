@@ -1,7 +1,8 @@
-"""Running means, the confusion matrix, and the CSV file of a run's metrics."""
+"""Running means, and the CSV file of a run's metrics."""
 
+import itertools
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from cnnlite.utils.types import Array
 _LONGEST_LINE = 10_000
 """Bytes; longer lines were not written by cnnlite, and are read as several."""
 
+OLDEST = 9
+"""Number of columns of the first versions."""
 COLUMNS = (
     "step",
     "epoch",
@@ -24,7 +27,10 @@ COLUMNS = (
     "validation_loss",
     "validation_accuracy",
     "images_per_second",
+    "validation_balanced_accuracy",
+    "validation_macro_f1",
 )
+"""Names of the columns. New ones come last: rows of an older version lack fields at their end."""
 
 
 def hits(logits: Array, targets: Array) -> float:
@@ -56,31 +62,10 @@ class Mean:
         return self.total / self.count if self.count else None
 
 
-class ConfusionMatrix:
-    """Number of images by true class (row) and predicted class (column)."""
-
-    def __init__(self, classes: int):
-        self.counts = np.zeros((classes, classes), dtype=np.int64)
-
-    def add(self, labels: Array, predictions: Array) -> None:
-        """Count a batch; both are integers of shape ``(N,)``."""
-        classes = len(self.counts)
-        pairs = np.bincount(labels * classes + predictions, minlength=classes * classes)
-        self.counts += pairs.reshape(classes, classes)
-
-    @property
-    def accuracy(self) -> float | None:
-        """Fraction of images on the diagonal, or None without images."""
-        return Mean(int(self.counts.trace()), int(self.counts.sum())).value
-
-    def per_class(self) -> list[float | None]:
-        """Return the fraction of correct predictions for each true class; None for a class without images."""
-        return [Mean(int(row[index]), int(row.sum())).value for index, row in enumerate(self.counts)]
-
-
 class MetricsFile:
     """A CSV file with one row per evaluation: appended to, truncated on resume, never with a row twice.
 
+    A file of an older version, with fewer columns, gets the others when it is cut back, before anything is appended.
     ``before`` is called before each write, and may refuse it.
     """
 
@@ -110,34 +95,36 @@ class MetricsFile:
         if self.path.is_symlink() or is_special(self.path):  # nothing could be appended to it later
             raise StorageError(f"{self.path}: is not a regular file; remove it")
         with reading(self.path):
-            if all(kept for _, kept in self._lines(step)):
+            missing = len(COLUMNS) - self._width()
+            if not missing and all(kept for _, kept in self._lines(step)):
                 return
             with replacing(self.path) as file:
-                file.write(self._header)
-                file.writelines(line for line, kept in self._lines(step) if kept and line != self._header)
+                file.write(_header(COLUMNS))
+                rows = (line for line, kept in itertools.islice(self._lines(step), 1, None) if kept)
+                file.writelines(row.removesuffix(b"\n") + b"," * missing + b"\n" for row in rows)
 
     def reaches_beyond(self, step: int) -> bool:
         """Return True if there is a row after ``step``; StorageError if the file cannot be read."""
         if is_missing(self.path):
             return False
         with reading(self.path):
-            return any(self._is_row(line) and not kept for line, kept in self._lines(step))
+            width = self._width() or len(COLUMNS)
+            return any(_is_row(line, width) and not kept for line, kept in self._lines(step))
 
-    @property
-    def _header(self) -> bytes:
-        return ",".join(COLUMNS).encode() + b"\n"
+    def _width(self) -> int:
+        """Return the number of columns that the header names: all, or those of an older version; 0 if it is neither."""
+        with self.path.open("rb") as file:
+            first = file.readline(_LONGEST_LINE)
+        widths = range(OLDEST, len(COLUMNS) + 1)
+        return next((width for width in widths if first == _header(COLUMNS[:width])), 0)
 
     def _lines(self, step: int) -> Iterator[tuple[bytes, bool]]:
         """Yield all lines, one in memory at a time, each with True if it is kept; none is kept without the header."""
+        width = self._width()
         with self.path.open("rb") as file:
-            first = file.readline(_LONGEST_LINE)
-            yield first, first == self._header
+            yield file.readline(_LONGEST_LINE), width > 0
             while line := file.readline(_LONGEST_LINE):
-                yield line, first == self._header and self._is_row(line) and int(line.split(b",", 1)[0]) <= step
-
-    def _is_row(self, line: bytes) -> bool:
-        fields = line.removesuffix(b"\n").split(b",")
-        return line.endswith(b"\n") and len(fields) == len(COLUMNS) and fields[0].isdigit() and len(fields[0]) < 19
+                yield line, _is_row(line, width) and int(line.split(b",", 1)[0]) <= step
 
 
 class NoMetrics(MetricsFile):
@@ -152,6 +139,15 @@ class NoMetrics(MetricsFile):
     def reaches_beyond(self, step: int) -> bool:
         """Return False: the other rank checks its file."""
         return False
+
+
+def _header(columns: Sequence[str]) -> bytes:
+    return ",".join(columns).encode() + b"\n"
+
+
+def _is_row(line: bytes, width: int) -> bool:
+    fields = line.removesuffix(b"\n").split(b",")
+    return line.endswith(b"\n") and len(fields) == width and fields[0].isdigit() and len(fields[0]) < 19
 
 
 def _field(value: float | None) -> str:

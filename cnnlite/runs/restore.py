@@ -2,14 +2,20 @@
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from cnnlite import __version__
 from cnnlite.config.load import Config, config_from_data
 from cnnlite.data import Dataset, Normalizer, load_dataset
 from cnnlite.data.augment import check_shapes
+from cnnlite.data.frames import Frame
+from cnnlite.data.sampling import shown_counts
 from cnnlite.errors import CheckpointError, ConfigError
+from cnnlite.nn.losses import Loss
 from cnnlite.nn.memory import refuse_if_too_large
 from cnnlite.nn.network import Described, Network, check_arrays
 from cnnlite.nn.shape_errors import refuse_small_batches
@@ -24,6 +30,8 @@ _NORMALIZE = "normalize/"
 _SEEN = "seen/"
 _OPTIMIZER = "optimizer/"
 _LARGEST_SIDE = 2**20
+_MANY = 10**15
+"""More images than there are."""
 
 
 def load_data(config: Config, root: str | None = None, classes: tuple[str, ...] | None = None) -> Dataset:
@@ -71,7 +79,35 @@ def check_training(config: Config) -> Network | None:
             check_shapes(config.data.augment, network.in_shape)
             refuse_small_batches(network.model, config.train.batch_size)
             config.train.optimizer.check(list(network.parameters.values()))
+            config.train.loss.fit(np.ones(math.prod(network.out_shape)))
     return network
+
+
+def fitted_loss(config: Config, class_counts: Array) -> Loss:
+    """Return the loss for training images of which so many, ``(K,)``, are of each class; ConfigError if it is not.
+
+    Classes that the batches show equally often have equal weights if these are ``balanced``.
+    """
+    return config.train.loss.fit(shown_counts(config.data.sampling, class_counts))
+
+
+def loss_of(checkpoint: Checkpoint, config: Config, classes: int) -> Loss:
+    """Return the loss that the network of a checkpoint was trained with; CheckpointError if the file does not tell."""
+    counts = image_counts(checkpoint.meta.get("class_counts"), classes)
+    try:
+        loss = fitted_loss(config, np.array(counts or [1] * classes))
+    except ConfigError as error:
+        raise CheckpointError(f"the checkpoint is not whole: {error}") from None
+    if counts is None and loss is not config.train.loss:  # that of older versions never depends on them
+        raise CheckpointError("the checkpoint is not whole: class_counts are not the numbers of images of its classes")
+    return loss
+
+
+def image_counts(fact: Any, classes: int) -> list[int] | None:
+    """Return ``fact``, of a checkpoint's metadata, if it is a number of images for each class; else None."""
+    if not isinstance(fact, list) or len(fact) != classes:
+        return None
+    return fact if all(type(count) is int and 0 <= count < _MANY for count in fact) else None
 
 
 def infer_model(config: Config) -> Network:
@@ -108,6 +144,12 @@ def load_network(path: Path) -> tuple[Checkpoint, Config, Network, Normalizer, t
         checkpoint = file.read(*_STATE, _AVERAGE, _NORMALIZE, _SEEN)
     network.load_state(averaged_state_of(checkpoint))
     return checkpoint, config, network, _normalizer_of(checkpoint, path), classes
+
+
+def frame_of(config: Config, network: Network) -> Frame:
+    """Return the frame that makes pictures of any size as large as the images that a network was trained on."""
+    height, width, channels = network.in_shape
+    return replace(config.data.dataset.frame or Frame(height, width), channels=channels)
 
 
 def _rebuild(

@@ -5,11 +5,20 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from cnnlite.config.settings import Monitor
 from cnnlite.errors import CheckpointError
 from cnnlite.runs.checkpoint import Checkpoint
+from cnnlite.runs.figures import Figures
 from cnnlite.runs.metrics import Mean
 from cnnlite.utils.files import read_small
 
+FIGURES: dict[Monitor, str] = {
+    "accuracy": "accuracy",
+    "loss": "loss",
+    "macro_f1": "macro F1",
+    "balanced_accuracy": "balanced accuracy",
+}
+"""Names of figures, for people."""
 _LARGEST_OBJECT = 1_000_000
 """Bytes of JSON; real files have a thousandth of it."""
 _LARGEST_NUMBER = 1e18
@@ -32,15 +41,25 @@ class Progress:
     """On the validation images, as is `best_loss`."""
     best_loss: float | None = None
     """None too in old checkpoints without it; the first of equal accuracies then stays the best."""
+    best_macro_f1: float | None = None
+    best_balanced_accuracy: float | None = None
 
-    def is_better(self, accuracy: float, loss: float) -> bool:
-        """Return True if a validation beats the best so far: a higher accuracy, or the same with a lower loss.
+    def is_better(self, found: Figures, monitor: Monitor = "accuracy") -> bool:
+        """Return True if a validation beats the best so far by the figure ``monitor``, or in that equal, by the loss.
 
         This decides which checkpoint is ``best``, and what ``patience`` waits for.
         """
-        if self.best_accuracy is None or accuracy != self.best_accuracy:
-            return self.best_accuracy is None or accuracy > self.best_accuracy
-        return self.best_loss is not None and loss < self.best_loss
+        if self.best_step is None:
+            return True
+        best, value = getattr(self, f"best_{monitor}"), getattr(found, monitor)
+        if monitor != "loss" and value != best:
+            return best is None or bool(value > best)
+        return self.best_loss is not None and found.loss < self.best_loss
+
+    def take_best(self, found: Figures) -> None:
+        """Make the validation of this step the best so far."""
+        self.best_step, self.best_accuracy, self.best_loss = self.step, found.accuracy, found.loss
+        self.best_macro_f1, self.best_balanced_accuracy = found.macro_f1, found.balanced_accuracy
 
     def stale(self, every: int) -> int:
         """Return the number of validations, one each ``every`` steps, since the best one; 0 before the first."""
@@ -65,7 +84,7 @@ class Progress:
         return progress
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Result:
     """Result of a run: the content of result.json."""
 
@@ -82,6 +101,11 @@ class Result:
     cnnlite_version: str
     status: str
     """``complete``, ``interrupted`` or ``diverged``; only a complete run has test metrics."""
+    test_balanced_accuracy: float | None = None
+    """None too in results of older versions, as is all that follows."""
+    test_macro_f1: float | None = None
+    test_digest: str | None = None
+    """SHA-256 of the test images and labels; runs with the same one have seen the same test."""
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -112,13 +136,16 @@ def _is_a(value: Any, kind: Any) -> bool:
     return isinstance(value, int | float if kind is float else kind)
 
 
-def describe_row(row: dict[str, Any], total: int, *, best: bool = False) -> str:
+def describe_row(row: dict[str, Any], total: int, *, best: bool = False, monitor: Monitor = "accuracy") -> str:
     """Format a row of the metrics; ``total`` is the number of steps of the run, ``best`` marks a new best."""
     parts = [f"epoch {row['epoch']:.2f}".removesuffix(".00"), f"step {row['step']}/{total}"]
     parts.append(f"train loss {row['train_loss']:.4f}, accuracy {row['train_accuracy']:.2%}")
     if row["validation_loss"] is not None:
         mark = " (best)" if best else ""
-        parts.append(f"validation loss {row['validation_loss']:.4f}, accuracy {row['validation_accuracy']:.2%}{mark}")
+        found = f"validation loss {row['validation_loss']:.4f}, accuracy {row['validation_accuracy']:.2%}"
+        if monitor not in ("accuracy", "loss"):
+            found += f", {FIGURES[monitor]} {row[f'validation_{monitor}']:.2%}"
+        parts.append(found + mark)
     parts.append(f"lr {row['lr']:.3g}")
     if row["images_per_second"]:  # none are trained where a resumed run only evaluates
         parts.append(f"{row['images_per_second']:,.0f} images/s")

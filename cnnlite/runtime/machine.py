@@ -127,9 +127,11 @@ def pinned() -> str | None:
     )
 
 
-def gemm_peak() -> float:
-    """Measure the peak speed of float32 matrix products on all threads at once, in GFLOP/s."""
+def gemm_peak(threads: int | None = None) -> float:
+    """Measure the peak speed of float32 matrix products, on all threads or on so many at once, in GFLOP/s."""
     size, rounds = 768, 4
+    before = engine.threads()
+    engine.set_threads(threads or before)
     left = np.ones((size, size), np.float32)
     out = np.empty((engine.threads(), size, size), np.float32)
 
@@ -138,6 +140,7 @@ def gemm_peak() -> float:
             np.matmul(left, left, out=out[index])
 
     seconds = _least_seconds(lambda: engine.run(multiply, len(out)))
+    engine.set_threads(before)
     return 2 * size**3 * rounds * len(out) / seconds / 1e9
 
 
@@ -198,6 +201,15 @@ def peak_memory_bytes() -> int:
         return 0
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # on Linux it may be that of the parent process
     return most if sys.platform == "darwin" else most * 1024
+
+
+def proportional_memory_bytes() -> int:
+    """Physical memory of this process, with its part of what it shares; 0 if the system does not tell."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/self/smaps_rollup").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    return 0
 
 
 def reset_peak_memory() -> None:

@@ -17,6 +17,8 @@ class Team:
     size = 1
     index = 0
     """Number of this worker, from 0."""
+    waited = 0.0
+    """Seconds of processor time that this worker has spent on waiting for others."""
 
     def __init__(self) -> None:
         self.slabs = Slabs()

@@ -134,7 +134,7 @@ class Workers(Team):
                     break
 
     def _wait(self, place: int, generation: int) -> None:
-        nap, turns, counters = FIRST_NAP, 0, self._counters
+        nap, turns, counters, began = FIRST_NAP, 0, self._counters, time.thread_time()
         while counters[place] < generation:
             turns += 1
             if turns < YIELDS:
@@ -143,6 +143,7 @@ class Workers(Team):
             self._attend()
             time.sleep(nap)
             nap = min(LONGEST_NAP, 1.2 * nap)
+        self.waited += time.thread_time() - began
 
     def _attend(self) -> None:
         """Raise what keeps others from coming."""

@@ -38,7 +38,7 @@ class Timing:
     gemm_peak_gflops: float
     peak_memory_bytes: int
     """Of the whole process during the steps; 0 if the system does not tell."""
-    threads: int
+    workers: int
     blas_kernel: str
 
 
@@ -75,7 +75,7 @@ class Report:
         found = self.timing
         memory = size_text(found.peak_memory_bytes) if found.peak_memory_bytes else "unknown"
         lines = [
-            f"{name}: training steps of {self.batch_size} random images, threads {found.threads}, "
+            f"{name}: training steps of {self.batch_size} random images, workers {found.workers}, "
             f"BLAS kernel {found.blas_kernel}",
             f"  step         {found.step_ms_median:,.2f} ms (median; least {found.step_ms_min:,.2f} ms)",
             f"  speed        {found.images_per_second:,.0f} images/s",
@@ -100,14 +100,18 @@ class Step:
     def __init__(self, network: Network, config: Config, batch_size: int):
         rng = np.random.default_rng(config.seed)
         self.network = network
-        self.loss = config.train.loss
+        self.loss = config.train.loss.fit(np.ones(network.out_shape[0]))  # of classes that are equally frequent
         self.optimizer = copy.deepcopy(config.train.optimizer)
         self.optimizer.bind(list(network.parameters.values()))
         self.x = rng.standard_normal((batch_size, *network.in_shape), network.dtype)
         self.labels = rng.integers(network.out_shape[0], size=batch_size)
         self.count = 0
         # A small learning rate, so that random labels do not drive weights far.
-        self.step = training.Step(network, self.optimizer, self.loss, self, lambda step: 1e-3)
+        self.step = training.Step(
+            *(network, self.optimizer, self.loss, self, lambda step: 1e-3),
+            others=[_memory_of_workers, _work_of_workers],
+        )
+        self.choice = training.Choice(self.step, engine.workers(), engine.most_workers())
 
     def size(self, step: int) -> int:
         """Number of images in the batch, the same in each step."""
@@ -119,9 +123,32 @@ class Step:
 
     def __call__(self) -> float:
         """Make one step, and return the loss before it."""
-        outcome = self.step(self.count)
+        outcome = self.choice(self.count)
         self.count += 1
         return outcome.loss
+
+    def settle(self) -> str:
+        """Make steps until the number of workers is chosen; returns what was found, if there was a choice."""
+        with np.errstate(all="ignore"):
+            while not self.choice.settled:
+                self()
+        return self.choice.message
+
+    @property
+    def workers(self) -> int:
+        """Number of workers that make the steps, or of threads."""
+        return engine.threads() if self.step.team is None else self.step.team.size
+
+    def peak_memory_bytes(self) -> int:
+        """Peak physical memory of all workers, what they share counted once; 0 if the system does not tell."""
+        team = self.step.team
+        return machine.peak_memory_bytes() if team is None else sum(team.call(1, 0))
+
+    def work(self) -> list[float]:
+        """Seconds of processor time that each worker has spent so far, but for waiting."""
+        team = self.step.team
+        found: list[float] = _work_of_workers(0) if team is None else team.call(2, 0)
+        return found
 
     def seconds(self, steps: int) -> list[float]:
         """Make ``steps`` steps, and return their times in seconds."""
@@ -137,9 +164,20 @@ class Step:
 def bench(config: Config, *, batch_size: int | None = None, steps: int | None = None, layers: bool = False) -> Report:
     """Benchmark the network of a config; see `prepare` and `measure`. ``layers`` also times each layer."""
     step = prepare(config, batch_size)
-    timing = measure(step, steps)
-    rows, rest_ms = measure_layers(step, steps) if layers else (None, 0.0)
+    with step.step.working():
+        timing = measure(step, steps)
+        rows, rest_ms = measure_layers(step, steps) if layers else (None, 0.0)
     return Report(len(step.x), timing, rows, rest_ms)
+
+
+def _memory_of_workers(_: int) -> list[int]:
+    """Gather the physical memory of each worker, of what they share its part."""
+    return engine.team().exchange(machine.proportional_memory_bytes())
+
+
+def _work_of_workers(_: int) -> list[float]:
+    """Gather the processor time of each worker, but for what it spent on waiting."""
+    return engine.team().exchange(time.process_time() - engine.team().waited)
 
 
 def prepare(config: Config, batch_size: int | None = None) -> Step:
@@ -159,18 +197,20 @@ def prepare(config: Config, batch_size: int | None = None) -> Step:
 
 def measure(step: Step, steps: int | None = None) -> Timing:
     """Time ``steps`` training steps, by default two seconds of them and at least ten, after a warm-up."""
+    step.settle()
     warm_up = step.seconds(WARM_UP_STEPS)
     times = step.seconds(steps or _enough_steps(warm_up))
-    memory = machine.peak_memory_bytes()  # read before `gemm_peak` allocates
-    median = statistics.median(times)
+    memory = step.peak_memory_bytes()  # read before `gemm_peak` allocates
+    median, workers = statistics.median(times), step.workers
+    peak = machine.gemm_peak(workers)
     return Timing(
         step_ms_median=median * 1e3,
         step_ms_min=min(times) * 1e3,
         images_per_second=len(step.x) / median,
         gflops=2 * training_multiply_adds(step.network) * len(step.x) / median / 1e9,
-        gemm_peak_gflops=machine.gemm_peak(),
+        gemm_peak_gflops=peak,
         peak_memory_bytes=memory,
-        threads=engine.threads(),
+        workers=workers,
         blas_kernel=machine.blas_kernel(),
     )
 

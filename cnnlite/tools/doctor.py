@@ -11,7 +11,7 @@ from cnnlite.data.datasets.cifar import CIFAR10, CIFAR100, Cifar
 from cnnlite.data.download.cifar import ARCHIVES, is_complete
 from cnnlite.errors import DataError
 from cnnlite.runs.environment import versions
-from cnnlite.runtime import cgroups, engine, machine
+from cnnlite.runtime import cgroups, engine, machine, workers
 from cnnlite.utils.hints import Download
 
 EXTRAS = {
@@ -27,7 +27,11 @@ EXTRAS = {
 def examine(root: Path) -> Iterator[tuple[str, str]]:
     """Yield findings one by one, each as name and text; datasets are looked for in ``root``."""
     yield "CPU", f"{machine.cpu_name()}{', ' * bool(machine.vectors())}{machine.vectors()}"
-    yield "cores", f"{engine.available_cores()} to use, threads {engine.threads()}"
+    kind = "processes" if workers.supported() else "threads"
+    yield (
+        "cores",
+        f"{engine.available_cores()} to use; a training has as many workers ({kind}), or one if that is faster",
+    )
     yield "limits", _limits()
     yield "BLAS", machine.without_blas() or f"{machine.blas_name()}, kernel {machine.blas_kernel()}"
     peak = machine.gemm_peak()

@@ -147,9 +147,10 @@ def _layer_errors(layer: Layer, x: Array, rng: np.random.Generator) -> dict[str,
 def _network_errors(config: Config, network: Network, x: Array, rng: np.random.Generator) -> dict[str, float]:
     """Return the error of the gradients for all parameters together."""
     labels = rng.integers(network.out_shape[0], size=len(x))
+    loss = config.train.loss.fit(np.arange(1, network.out_shape[0] + 1))  # of classes that are not equally frequent
 
     def loss_and_gradient() -> tuple[float, Array]:
-        return config.train.loss.loss_and_gradient(network.forward(x, training=True), labels)
+        return loss.loss_and_gradient(network.forward(x, training=True), labels)
 
     network.backward(loss_and_gradient()[1])
     own = network.parameters

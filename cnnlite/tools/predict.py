@@ -1,28 +1,28 @@
 """Predictions of a trained network, for arrays and image files."""
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from cnnlite.config.load import Config
 from cnnlite.data import Normalizer, Views
 from cnnlite.data.datasets.base import center
-from cnnlite.data.frames import Frame
+from cnnlite.data.datasets.tree import Tree
 from cnnlite.data.images import SUFFIXES, read_pictures
 from cnnlite.errors import DataError, DivergedError
 from cnnlite.nn.losses import softmax
 from cnnlite.nn.memory import images_at_once
 from cnnlite.nn.network import Network
-from cnnlite.runs.restore import load_network
+from cnnlite.runs.restore import frame_of, load_network
 from cnnlite.training.evaluation import BATCH_SIZE, mean_logits
 from cnnlite.utils.printable import one_line
 from cnnlite.utils.types import Array, Shape
 
 _FILES_AT_ONCE = 64
+_NAMED = 10
 
 
 class Model:
@@ -37,8 +37,7 @@ class Model:
         self.crop = config.data.center_crop
         self.views: Views = config.train.tta
         """Views of each image, whose logits are averaged."""
-        height, width, channels = network.in_shape
-        self.frame = config.data.dataset.frame or Frame(height, width, channels=channels)
+        self.frame = frame_of(config, network)
         """Resizing of pictures of any size to the size of the dataset's images."""
 
     @classmethod
@@ -81,53 +80,90 @@ class Model:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable classes of a picture, or the reason it could not be read."""
+    """Probabilities of the classes of a picture, or the reason it could not be read."""
 
     image: str
-    best: Sequence[tuple[str, float]] = ()
-    """Class names and probabilities, highest first."""
+    classes: Sequence[str] = ()
+    probabilities: Sequence[float] = ()
+    """In the order of the classes."""
     fault: str = ""
 
-    def facts(self) -> dict[str, Any]:
-        """Return the prediction as an object for JSON."""
-        if self.fault:
-            return {"image": self.image, "error": self.fault}
-        return {"image": self.image, "top": [{"class": name, "probability": value} for name, value in self.best]}
-
-    def describe(self) -> str:
-        """Format the prediction as text."""
-        width = max(len(name) for name, _ in self.best)
-        return "\n".join([one_line(self.image), *(f"  {name:{width}}  {value:7.2%}" for name, value in self.best)])
+    def best(self, top: int) -> list[tuple[str, float]]:
+        """Return the ``top`` most probable classes and their probabilities, highest first."""
+        order = np.argsort(-np.asarray(self.probabilities), kind="stable")[:top]
+        return [(self.classes[k], self.probabilities[k]) for k in order]
 
 
-def predict_files(model: Model, paths: Sequence[Path], top: int) -> Iterator[Prediction]:
-    """Predict the ``top`` classes of picture files of any size; a folder stands for the pictures in it.
+@dataclass
+class Found:
+    """Pictures that were asked for, in the order of the arguments and, inside folders, of their names."""
+
+    files: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    """Messages about files in folders that are not used."""
+    faults: list[str] = field(default_factory=list)
+    """The first faults of pictures that cannot be read, and of folders that cannot be opened."""
+    fault_count: int = 0
+
+    def note(self, path: str, fault: str) -> None:
+        """Count a fault, and keep it if it is among the first."""
+        self.fault_count += 1
+        if self.fault_count <= _NAMED:
+            self.faults.append(one_line(f"{path}: {fault}"))
+
+    def refuse_faults(self) -> None:
+        """Raise DataError if there were faults."""
+        if more := self.fault_count - len(self.faults):
+            self.faults.append(f"and {more:,} more: {self.fault_count:,} in all cannot be read")
+        if self.faults:
+            raise DataError("\n".join(self.faults))
+
+
+def find_pictures(paths: Sequence[Path]) -> Found:
+    """Find the pictures that ``paths`` name: a folder stands for all in it and below; any other path for itself.
 
     Raises:
-        DataError: If a folder has no pictures, or the network takes neither colours nor grey.
+        DataError: If there are none in a folder, nor below it.
+    """
+    found = Found()
+    for path in paths:
+        if not os.path.isdir(path):  # which raises nothing: reading says what is wrong
+            found.files.append(str(path))
+            continue
+        before = len(found.files) + found.fault_count
+        tree = Tree(path, lambda folder, reason: found.note(str(folder), reason))
+        for here, pictures, others in tree.below(""):
+            found.files += (str(path / here / picture.name) for picture in pictures)
+            tree.leave(others)
+        found.left_out += (f"{path}: left out: {text}" for text in tree.told(hidden=True))
+        if len(found.files) + found.fault_count == before:
+            endings = f"{', '.join(SUFFIXES[:3])}, ..."
+            raise DataError(f"{path}{os.sep}: holds no pictures (files that end in {endings}), nor do folders in it")
+    return found
+
+
+def predict_files(
+    model: Model, found: Found, progress: Callable[[int, int], object] = lambda done, total: None
+) -> Iterator[Prediction]:
+    """Predict the classes of picture files of any size, a few of which are in memory at a time.
+
+    Faults are noted in ``found``; ``progress`` takes how many of how many files are done.
+
+    Raises:
+        DataError: If the network takes neither colours nor grey.
     """
     if model.image_shape[2] not in (1, 3):
         raise DataError(f"pictures have 3 channels, or 1 if grey, but this network takes {model.image_shape[2]}")
-    files = [file for path in paths for file in _files(path)]
     size = images_at_once(_FILES_AT_ONCE, model.image_shape)
-    for start in range(0, len(files), size):
-        part = files[start : start + size]
-        images, faults = read_pictures(part, model.frame)
+    for start in range(0, len(found.files), size):
+        progress(start, len(found.files))
+        part = found.files[start : start + size]
+        images, faults = read_pictures([Path(file) for file in part], model.frame)
         usable = [index for index in range(len(part)) if index not in faults]
-        rows = dict(zip(usable, model.predict(images[usable]), strict=True))
+        rows = dict(zip(usable, model.predict(images[usable]).tolist(), strict=True))
         for index, file in enumerate(part):
             if index in faults:
-                yield Prediction(str(file), fault=faults[index])
+                found.note(file, faults[index])
+                yield Prediction(file, fault=faults[index])
             else:
-                order = np.argsort(-rows[index], kind="stable")[:top]
-                yield Prediction(str(file), [(model.classes[k], float(rows[index][k])) for k in order])
-
-
-def _files(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.name[0] != ".")
-    if not found:
-        endings = f"{', '.join(SUFFIXES[:3])}, ..."
-        raise DataError(f"{path}{os.sep}: holds no pictures (files that end in {endings})")
-    return found
+                yield Prediction(file, model.classes, rows[index])

@@ -226,9 +226,12 @@ def checked_data(config: Config, offer: Offer) -> Dataset:
         if distributed.current().size > 1 or not offer(missing):
             raise
         dataset = load_data(config)
-    if config.train.patience is not None and dataset.validation is None:
-        why = "there are no validation images (data.validation) to tell when to stop"
-        raise ConfigError([Problem("train.patience", f"{why}; leave it out")])
+    if dataset.validation is None:
+        why = "there are no validation images (data.validation) to"
+        if config.train.patience is not None:
+            raise ConfigError([Problem("train.patience", f"{why} tell when to stop; leave it out")])
+        if config.train.monitor != "accuracy":
+            raise ConfigError([Problem("train.monitor", f"{why} compare checkpoints by; leave it out")])
     return dataset
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from cnnlite.config.load import Config
 from cnnlite.config.settings import steps_between
-from cnnlite.data import Batches, Dataset, Images, Normalizer, Views, fingerprints, repeated
+from cnnlite.data import Batches, Dataset, Images, Normalizer, Views, class_counts, fingerprints, repeated
 from cnnlite.errors import CheckpointError, DamagedError, DivergedError, StorageError
 from cnnlite.nn.nan_check import advice, first_not_finite
 from cnnlite.nn.network import Network, load_arrays
@@ -19,7 +19,7 @@ from cnnlite.nn.shape_errors import refuse_small_batches
 from cnnlite.optim.averaging import NoAveraging
 from cnnlite.runs.checkpoint import Checkpoint
 from cnnlite.runs.directory import RunDirectory
-from cnnlite.runs.restore import averaged_state_of, state_of
+from cnnlite.runs.restore import averaged_state_of, fitted_loss, state_of
 from cnnlite.runs.results import Progress, Result
 from cnnlite.runtime import distributed, engine
 from cnnlite.runtime.team import Team
@@ -97,6 +97,7 @@ def batches_of(config: Config, dataset: Dataset) -> Batches:
         seed=config.seed,
         transforms=config.data.augment,
         normalizer=Normalizer.fit(dataset.train.images, config.data.normalize),
+        sampling=config.data.sampling,
         drop_last=config.data.drop_last,
         mix=config.data.mix,
         classes=len(dataset.classes),
@@ -114,6 +115,7 @@ class Training:
         self.network = Network(config.model, shape, seed=config.seed, classes=len(dataset.classes))
         self.optimizer = copy.deepcopy(settings.optimizer)
         self.optimizer.bind(list(self.network.parameters.values()))
+        self.loss = fitted_loss(config, class_counts(dataset))
         self.seen = fingerprints(dataset)
         self.batches = batches_of(config, dataset)
         self.normalizer = self.batches.normalizer
@@ -128,12 +130,12 @@ class Training:
             config, run, dataset, reporter, total_steps=self.total_steps, steps_per_epoch=steps_per_epoch
         )
         self.step = Step(
-            *(self.network, self.optimizer, settings.loss, self.batches, self._factor),
+            *(self.network, self.optimizer, self.loss, self.batches, self._factor),
             clip_norm=settings.clip_norm,
             averaging=self.averaging,
             others=[self._evaluate_part],
         )
-        self.choice = Choice(self.step, engine.workers())
+        self.choice = Choice(self.step, engine.workers(), engine.most_workers())
 
     @property
     def progress(self) -> Progress:
@@ -194,6 +196,9 @@ class Training:
             for step in range(self.progress.step, end):
                 self._check()
                 found = self.choice(step)
+                if self.choice.message:
+                    self.reporter.line(self.choice.message)
+                    self.choice.message = ""
                 if found.fault:
                     raise self._diverged(found.fault, step)
                 self.recorder.step(found.loss, found.hits, found.images)
@@ -232,7 +237,7 @@ class Training:
         return team.exchange(self._part(images, VIEWS[views], team))
 
     def _part(self, images: Images, views: Views, team: Team) -> Part:
-        loss, classes = self.config.train.loss, self.dataset.classes
+        classes, loss = self.dataset.classes, self.loss
         check = self._check if team.index == 0 else lambda: None
         return evaluate_part(
             self.network, images, self.normalizer, loss, classes, views=views, check=check, workers=team
@@ -305,7 +310,7 @@ class Training:
     def _diverged(self, what: str, step: int) -> DivergedError:
         """Find out where a step went wrong, without the workers."""
         self.step.dismiss()
-        loss = self.config.train.loss
+        loss = self.loss
         with self.ranks.batch(self.batches.size(step), lambda _: 1) as part:
             x, targets = self.batches.batch(step, part)
         places = self.ranks.allgather_local(lambda: first_not_finite(self.network, loss, x, targets, step))

@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -31,6 +32,10 @@ class _Bar(tqdm):  # type: ignore[type-arg] # at run time it takes none
     """A progress bar; its defaults let it be collected half-made, about which older versions of tqdm complain."""
 
     last_print_t, start_t = -1.0, 0.0
+
+    def __init__(self, **options: Any):
+        self.start_t = time.time()  # before it is drawn for the first time, with the seconds since then
+        super().__init__(**options)
 
 
 tqdm.monitor_interval = 0  # no thread that refreshes bars: the loops refresh them
@@ -183,16 +188,19 @@ class Reporter(_Display):
             self._log = None
 
 
-class ByteBar(_Display):
-    """Shows in a terminal how many bytes are downloaded or unpacked."""
+class CountBar(_Display):
+    """Shows in a terminal how many bytes are downloaded or unpacked, or how many of another ``unit`` are done."""
 
-    _done = 0
+    def __init__(self, unit: str = "B"):
+        super().__init__()
+        self._unit = unit
+        self._done = 0
 
     def __call__(self, done: int, total: int | None, /) -> None:
-        """Show that ``done`` of ``total`` bytes are done; ``total`` is None if unknown."""
+        """Show that ``done`` of ``total`` are done; ``total`` is None if unknown."""
         if self._bar is None or done < self._done:  # the next of several downloads
             self.close()
-            self._open(total=total, initial=done, unit="B", unit_scale=True)
+            self._open(total=total, initial=done, unit=self._unit, unit_scale=self._unit == "B")
         else:
             with self._drawing():
                 self._bar.update(done - self._done)

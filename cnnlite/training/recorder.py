@@ -8,12 +8,13 @@ from typing import Any
 
 from cnnlite import __version__
 from cnnlite.config.load import Config
-from cnnlite.data import Dataset
+from cnnlite.data import Dataset, class_counts
 from cnnlite.errors import CheckpointError
 from cnnlite.runs.checkpoint import Checkpoint
 from cnnlite.runs.directory import RunDirectory
 from cnnlite.runs.environment import arithmetic, versions
 from cnnlite.runs.metrics import Mean
+from cnnlite.runs.predictions import PREDICTIONS, images_digest, predictions_text
 from cnnlite.runs.results import Progress, Result, describe_result, describe_row
 from cnnlite.training.evaluation import Evaluation
 from cnnlite.training.progress import Reporter
@@ -118,16 +119,21 @@ class Recorder:
             "validation_loss": found.loss if found else None,
             "validation_accuracy": found.accuracy if found else None,
             "images_per_second": round(self._images / max(self._seconds, 1e-9), 1),
+            "validation_balanced_accuracy": found.balanced_accuracy if found else None,
+            "validation_macro_f1": found.macro_f1 if found else None,
         }
-        best = found is not None and progress.is_better(found.accuracy, found.loss)
+        monitor = self.config.train.monitor
+        best = found is not None and progress.is_better(found, monitor)
         self.metrics.append(row)
-        self.reporter.row(row, describe_row(row, self.total_steps, best=best))
+        self.reporter.row(row, describe_row(row, self.total_steps, best=best, monitor=monitor))
         progress.evaluated = progress.step
         progress.loss, progress.accuracy = Mean(), Mean()
         self._images, self._seconds = 0, 0.0
         if found and best:
-            progress.best_step, progress.best_accuracy, progress.best_loss = progress.step, found.accuracy, found.loss
-            self.save_best(checkpoint())
+            progress.take_best(found)
+            whole = checkpoint()
+            whole.meta["validation"] = found.by_class()
+            self.save_best(whole)
 
     def save_best(self, checkpoint: Checkpoint) -> None:
         """Save the checkpoint to test with."""
@@ -151,6 +157,7 @@ class Recorder:
             "config": self.config.resolved,
             "in_shape": list(self.dataset.train.images.shape[1:]),
             "classes": list(self.dataset.classes),
+            "class_counts": class_counts(self.dataset).tolist(),
             "dataset": {"name": self.dataset.name, "digest": self.dataset.digest},
             "progress": asdict(self.progress),
             "versions": versions(),
@@ -173,10 +180,16 @@ class Recorder:
             best_validation_accuracy=best.best_accuracy,
             test_accuracy=test.accuracy if test else None,
             test_loss=test.loss if test else None,
+            test_balanced_accuracy=test.balanced_accuracy if test else None,
+            test_macro_f1=test.macro_f1 if test else None,
+            test_digest=images_digest(self.dataset.test) if test else None,
             parameters=parameters,
             cnnlite_version=__version__,
             status=status,
         )
+        if test:
+            labels = self.dataset.test.labels
+            self.run.write_text(PREDICTIONS, predictions_text(self.dataset.classes, labels, test.predictions))
         self.run.write_json("result.json", asdict(result))
         if test:
             self.reporter.note(describe_result(result))

@@ -91,13 +91,22 @@ def refused(config: Config, checkpoint: Checkpoint) -> list[Problem]:
 
 
 def _changes(config: Config, checkpoint: Checkpoint) -> list[Problem]:
-    before = flatten(checkpoint.fact("config", dict))
+    before = flatten(_recorded(checkpoint))
     now = flatten(json.loads(json.dumps(config.resolved)))
     return [
         Problem(place, f"was {_shown(before, place)}, is {_shown(now, place)}")
         for place in sorted(before.keys() | now.keys())
         if before.get(place) != now.get(place)
     ]
+
+
+def _recorded(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return the config in a checkpoint, with the defaults of options that it is too old to have."""
+    data: dict[str, Any] = checkpoint.fact("config", dict)
+    try:
+        return config_from_data(data).resolved
+    except ConfigError:  # which differs then, and is refused
+        return data
 
 
 def describe_schedule(config: Config, checkpoint: Checkpoint) -> str:

@@ -151,8 +151,8 @@ class Step:
             group.attach(group.grads)
 
     def most_workers(self) -> int:
-        """Number of workers among which a batch can be divided, no more than there are cores."""
-        return min(engine.most_workers(), self.network.shards(self.source.size(0)))
+        """Number of workers among which a batch can be divided."""
+        return self.network.shards(self.source.size(0))
 
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
@@ -166,48 +166,60 @@ class Step:
 
 
 class Choice:
-    """Choice of a number of workers by timing steps of the training itself: first alone, then with all workers.
+    """Choice of the number of workers by timing steps of the training itself: first alone, then with all workers.
 
     Args:
         step: makes the steps.
         size: number of workers; None to choose.
+        most: maximum number to choose.
     """
 
-    def __init__(self, step: Step, size: int | None):
+    def __init__(self, step: Step, size: int | None, most: int):
         self.step = step
-        self._sizes = [1, most] if size is None and (most := step.most_workers()) > 1 else [size or 1]
+        self._sizes = [size] if size else sorted({1, min(most, step.most_workers())})
         self._medians: list[float] = []
         self._times: list[float] = []
-        self._seen = -1
+        self._made = 0
         self.message = ""
+        """What was found, or went wrong; emptied by who tells it to the user."""
+
+    @property
+    def settled(self) -> bool:
+        """True once the number of workers is chosen, and they are at work."""
+        return not self._sizes
 
     def __call__(self, step: int) -> Outcome:
         """Make a step, and hire or dismiss workers before it where it is time to."""
-        if len(self._sizes) == 1 and self._seen >= 0:
+        if self.settled:
             return self.step(step)
-        if self._seen < 0:
+        if self._made == 0:
             self.message = self.step.hire(self._sizes[len(self._medians)])
-            self._seen = 0
-            if len(self._sizes) == 1:
-                return self.step(step)
+        if len(self._sizes) == 1:
+            self._sizes = []
+            return self.step(step)
         began = time.perf_counter()
         outcome = self.step(step)
         self._take(time.perf_counter() - began)
         return outcome
 
     def _take(self, seconds: float) -> None:
-        self._seen += 1
-        if self._seen > (WARM_UP if seconds < ENOUGH_SECONDS else 1):
+        """Take in the time of a step; after enough of them, go on to the next number of workers, or choose."""
+        self._made += 1
+        short = seconds < ENOUGH_SECONDS
+        if self._made > (WARM_UP if short else 1):
             self._times.append(seconds)
-        if len(self._times) < (TIMED if seconds < ENOUGH_SECONDS else 1):
+        if len(self._times) < (TIMED if short else 1):
             return
         self._medians.append(statistics.median(self._times))
-        self._times, self._seen = [], -1
-        if len(self._medians) == len(self._sizes):
-            alone, together = self._medians
-            if together < GAIN * alone:
-                self._seen = 0  # they stay
-                self._sizes = self._sizes[1:]
-            else:
-                self._sizes = self._sizes[:1]
-            self._medians = []
+        self._times, self._made = [], 0
+        if len(self._medians) < len(self._sizes):
+            return
+        (alone, together), most = self._medians, self._sizes[-1]
+        stay = together < GAIN * alone
+        self.message = (
+            f"{most if stay else 1} of {most} cores: a step takes {alone * 1e3:,.1f} ms on one, and "
+            f"{together * 1e3:,.1f} with {most} workers"
+        )
+        self._sizes = []
+        if not stay:
+            self.step.hire(1)

@@ -12,6 +12,8 @@ _CHARTS = {
     "validation_loss": "loss/validation",
     "train_accuracy": "accuracy/train",
     "validation_accuracy": "accuracy/validation",
+    "validation_balanced_accuracy": "accuracy/validation_balanced",
+    "validation_macro_f1": "macro_f1/validation",
     "lr": "lr",
     "images_per_second": "images_per_second",
 }

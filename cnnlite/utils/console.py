@@ -1,12 +1,14 @@
 """Printing to streams that may be closed, broken, or unable to show all characters, or colours."""
 
 import contextlib
+import errno
 import os
 import re
 import shlex
 import sys
-from typing import TextIO
+from typing import Any, TextIO
 
+from cnnlite.errors import StorageError
 from cnnlite.utils.printable import escaped
 
 _COLOURS = {
@@ -34,6 +36,28 @@ def say(text: str, *, error: bool = False) -> None:
         stream.flush()
     except (OSError, ValueError):
         mute(stream)
+
+
+def emit(text: str) -> None:
+    """Write a piece of data to stdout: as it is, in UTF-8, or as `say` does to a terminal.
+
+    A closed pipe is ignored.
+
+    Raises:
+        StorageError: If it cannot be written, as on a full disk: what is there would look whole.
+    """
+    stream: Any = sys.stdout
+    if stream is None or stream.isatty():
+        say(text.removesuffix("\n"))
+        return
+    try:
+        stream.flush()
+        stream.buffer.write(text.encode(errors="backslashreplace"))
+        stream.buffer.flush()
+    except (OSError, ValueError) as error:
+        mute(stream)
+        if isinstance(error, OSError) and error.errno not in (errno.EPIPE, errno.EINVAL):  # the second on Windows
+            raise StorageError(f"stdout: cannot write: {error.strerror}") from error
 
 
 def coloured(text: str) -> str:

@@ -18,7 +18,7 @@ def png(pixels: Array) -> bytes:
     height, width, channels = pixels.shape
     rows = np.full((height, 1 + width * channels), _UP, np.uint8)
     rows[:, 1:] = pixels.reshape(height, -1)
-    rows[1:, 1:] -= rows[:-1, 1:].copy()
+    rows[1:, 1:] -= rows[:-1, 1:]
     header = struct.pack(">2I5B", width, height, 8, _COLOUR_TYPES[channels], 0, 0, 0)
     parts = ((b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes(), 9)), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(

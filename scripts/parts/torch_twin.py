@@ -66,6 +66,8 @@ def training_step(step: Step, variant: str) -> Callable[[], float]:
     """
     if not (isinstance(step.loss, CrossEntropy) and isinstance(step.optimizer, SGD)):
         raise TypeError("there are twins for cross_entropy and sgd only")
+    if step.loss.class_weights is not None:
+        raise TypeError("there is no twin for class_weights")
     module, x = twin(step.network), tensor(step.x)
     if "channels_last" in variant:
         module, x = module.to(memory_format=torch.channels_last), x.contiguous(memory_format=torch.channels_last)

@@ -46,6 +46,7 @@ def test_train_ends_with_the_accuracy_and_where_to_look_next() -> None:
     assert result.stdout.endswith(f"\nlook closer: {next_commands}\n")
     assert result.stderr.count("validation loss") == 5
     files = {".lock", "checkpoints", "config.yaml", "environment.json", "log.txt", "metrics.csv", "result.json"}
+    files |= {"predictions.csv"}
     assert {entry.name for entry in Path("runs/tiny").iterdir()} == files
     assert Path("runs/tiny/log.txt").read_text() == result.stderr + result.stdout.splitlines(keepends=True)[0]
 
@@ -163,7 +164,7 @@ def test_eval_prints_each_class_and_json_for_programs() -> None:
     too_low = run("eval", checkpoint, "--min-accuracy", "1")
     assert too_low.exit_code == 3
     assert "below 1" in too_low.stderr
-    demand = {"data": None, "tta": None, "threads": 1, "as_json": True, "min_accuracy": 1.0}
+    demand = {"data": None, "dataset": None, "tta": None, "threads": 1, "as_json": True, "min_accuracy": 1.0}
     with pytest.raises(AccuracyError):  # the checkpoint has no fault
         models.evaluate.callback(Path(checkpoint), "test", **demand)  # type: ignore[misc]
 

@@ -29,6 +29,7 @@ FILES = (
     "environment.json",
     "metrics.csv",
     "log.txt",
+    "predictions.csv",
     "result.json",
     "checkpoints/best.npz",
     "checkpoints/last.npz",
@@ -41,6 +42,7 @@ FILES = (
 CASES = [(name, command) for name in FILES for command in ("resume", "explain")] + [
     ("config.yaml", "compare"),
     ("metrics.csv", "compare"),
+    ("predictions.csv", "compare"),
     ("checkpoints/best.npz", "eval"),
     ("checkpoints", "eval"),
     ("checkpoints/best.npz", "export"),

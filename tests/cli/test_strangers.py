@@ -122,7 +122,7 @@ def test_classes_are_compared_before_pictures_are_decoded(here: Path, monkeypatc
     fill(here / "private", 3, ("anna", "bert"))
     before = files(here)
     done = run("eval", "mine.npz", "--data", "private")
-    told = "error: private: has other classes than the network was trained on\n"
+    told = "error: private: has other classes than the network was trained on: anna, bert, not ant, bee\n"
     assert (done.exit_code, done.stderr) == (3, told)
     assert files(here) == before
 

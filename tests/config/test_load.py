@@ -59,6 +59,7 @@ def test_left_out_settings_have_the_documented_defaults(tmp_path: Path, monkeypa
         "dataset": {"shapes": {"train_images": 6000, "test_images": 1000, "seed": 0}},
         "root": "data",
         "normalize": "per_channel",
+        "sampling": "shuffled",
         "augment": [],
         "mix": None,
         "validation": "default",
@@ -66,11 +67,11 @@ def test_left_out_settings_have_the_documented_defaults(tmp_path: Path, monkeypa
         "drop_last": False,
     }
     train = config.resolved["train"]
-    assert train["loss"] == {"cross_entropy": {"label_smoothing": 0.0}}
+    assert train["loss"] == {"cross_entropy": {"label_smoothing": 0.0, "class_weights": None}}
     assert list(train["schedule"]) == ["constant"]
     assert (train["batch_size"], train["clip_norm"]) == (64, None)
     assert train["validate_every"] == train["checkpoint_every"] == "1 epoch"
-    assert train["tta"] == "none"
+    assert (train["tta"], train["monitor"]) == ("none", "accuracy")
     assert config.resolved["seed"] == 0
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -300,6 +301,25 @@ def test_the_program_for_onnx_files_works(
     exec(compile(code.replace("cat.jpg", "cat.png"), "onnx.md", "exec"), {})
     model = cnnlite.load(trained.run)
     assert capsys.readouterr().out == f"{model.classes[model.predict(picture[np.newaxis])[0].argmax()]}\n"
+
+
+def test_the_guide_to_own_data_works_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ("PIL", "matplotlib"):
+        pytest.importorskip(package)
+    from tests.support.folders import fill  # which needs Pillow
+
+    monkeypatch.chdir(tmp_path)
+    for folder, count in (("photos", 20), ("later", 5)):
+        fill(Path(folder), count, ("cars", "horses"), size=40)
+    shutil.copy("later/horses/00005.png", "later/horses/0001.jpg")
+    (config,) = blocks("docs/own-data.md", "yaml")
+    Path("photos.yaml").write_text(config.replace("epochs: 40", "epochs: 2"), encoding="utf-8")
+    shown = "\n".join(blocks("docs/own-data.md", "sh"))
+    for command in re.findall(r"^cnnlite .*", shown, re.MULTILINE):
+        done = CliRunner().invoke(cli, shlex.split(command, comments=True)[1:])
+        assert done.exit_code == (3 if "--min-accuracy" in command else 0), (command, done.output)
+    assert len(Path("later.csv").read_text(encoding="utf-8").splitlines()) == 1 + 11
+    assert len(list(Path("runs").glob("photos*/result.json"))) == 5
 
 
 def test_the_program_that_trains_and_predicts_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

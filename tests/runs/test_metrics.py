@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from cnnlite.errors import StorageError
-from cnnlite.runs.metrics import COLUMNS, ConfusionMatrix, Mean, MetricsFile, hits
+from cnnlite.runs.metrics import COLUMNS, OLDEST, Mean, MetricsFile, hits
 
 
 def row(step: int) -> dict[str, float | None]:
@@ -24,15 +24,6 @@ def test_hits_count_right_predictions_and_of_mixed_images_the_share_of_the_predi
     logits = np.array([[0.0, 2, 1], [3, 1, 2], [0, 1, 5]], np.float32)
     assert hits(logits, np.array([1, 2, 2])) == 2
     assert hits(logits, np.array([[0, 0.25, 0.75], [0.5, 0.5, 0], [0, 0, 1]], np.float32)) == 1.75
-
-
-def test_confusion_counts_truth_by_row() -> None:
-    matrix = ConfusionMatrix(3)
-    matrix.add(np.array([0, 0, 1]), np.array([0, 2, 2]))
-    matrix.add(np.array([1]), np.array([1]))
-    assert matrix.counts.tolist() == [[1, 0, 1], [0, 1, 1], [0, 0, 0]]
-    assert matrix.accuracy == 0.5
-    assert matrix.per_class() == [0.5, 0.5, None]
 
 
 def test_rows_are_appended_below_one_header(tmp_path: Path) -> None:
@@ -92,3 +83,41 @@ def test_cutting_back_nothing_is_nothing(tmp_path: Path) -> None:
 def test_a_row_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="cannot write"):
         MetricsFile(tmp_path / "missing" / "metrics.csv").append(row(1))
+
+
+OLD = ",".join(COLUMNS[:OLDEST]) + "\n10,1,2.5,0.1,2.3,0.1,2.2,0.2,900\n20,2,5,0.1,2.1,0.2,2.1,0.3,950\n"
+"""Of a version before the last columns."""
+
+
+def test_a_file_of_an_older_version_gets_the_columns_that_came_since(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_text(OLD)
+    file = MetricsFile(path)
+    assert (file.reaches_beyond(10), file.reaches_beyond(20)) == (True, False)
+    file.cut_back(20)
+    file.append(row(30) | {"validation_macro_f1": 0.25})
+    with open(path, newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    assert tuple(rows[0]) == COLUMNS
+    assert [r["step"] for r in rows] == ["10", "20", "30"]
+    assert [r["images_per_second"] for r in rows] == ["900", "950", ""]
+    assert [r["validation_macro_f1"] for r in rows] == ["", "", "0.25"]
+    again = path.read_text()
+    file.cut_back(30)
+    assert path.read_text() == again
+
+
+def test_a_torn_row_of_an_older_version_is_dropped_too(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_text(OLD + "21,2.1,5,0.1,2.1,0.2,2.1,0.3,9")
+    MetricsFile(path).cut_back(15)
+    missing = "," * (len(COLUMNS) - OLDEST)
+    assert path.read_text().splitlines() == [",".join(COLUMNS), OLD.splitlines()[1] + missing]
+
+
+def test_rows_below_a_foreign_header_are_none_but_are_not_overlooked(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_text("a,b\n" + OLD.splitlines()[1] + "\n" + "7" + "," * (len(COLUMNS) - 1) + "\n")
+    assert MetricsFile(path).reaches_beyond(0)
+    MetricsFile(path).cut_back(100)
+    assert path.read_text() == ",".join(COLUMNS) + "\n"

@@ -15,7 +15,7 @@ import pytest
 from cnnlite.errors import StorageError
 from cnnlite.runs.checkpoint import Checkpoint
 from cnnlite.runs.directory import RunDirectory
-from cnnlite.runs.metrics import MetricsFile
+from cnnlite.runs.metrics import COLUMNS, MetricsFile
 from cnnlite.utils.files import write_text
 from tests.support.faults import Faults, dying, failing
 
@@ -170,7 +170,7 @@ def test_whatever_call_fails_a_text_is_the_old_or_the_new_and_rows_are_whole_aft
         metrics.cut_back(2)
         lines = metrics.path.read_text().splitlines()
         assert [line.split(",")[0] for line in lines] in (["step", "1"], ["step", "1", "2"])
-        assert {line.count(",") for line in lines} == {8}
+        assert {line.count(",") for line in lines} == {len(COLUMNS) - 1}
         if len(faults.calls) < at:
             return
     raise AssertionError("the writing never ended")

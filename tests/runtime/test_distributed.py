@@ -33,6 +33,7 @@ CONFIG = """\
 data:
   dataset: {shapes: {train_images: 140, test_images: 520}}
   validation: 18
+  sampling: balanced
   augment: [random_flip, random_crop]
   mix: cutmix
 model:
@@ -49,7 +50,7 @@ model:
 train:
   iterations: 50
   batch_size: 10
-  loss: {cross_entropy: {label_smoothing: 0.1}}
+  loss: {cross_entropy: {label_smoothing: 0.1, class_weights: [1, 2, 3, 4, 5, 1, 2, 3, 4, 5]}}
   optimizer: {sgd: {lr: 0.02, momentum: 0.9, weight_decay: 0.001}}
   clip_norm: 5.0
   validate_every: 5

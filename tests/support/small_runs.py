@@ -11,6 +11,7 @@ import yaml
 from cnnlite.config.load import Config, config_from_data
 from cnnlite.runs.checkpoint import load_checkpoint
 from cnnlite.runs.directory import RunDirectory
+from cnnlite.runs.predictions import PREDICTIONS, read_predictions
 from cnnlite.runs.restore import load_data
 from cnnlite.training.loop import train
 from cnnlite.training.progress import Reporter
@@ -74,6 +75,7 @@ def state(run: Path, kind: str) -> tuple[dict[str, Array], dict[str, Any]]:
 def assert_same_run(one: Path, other: Path) -> None:
     """Check that two finished runs agree in every bit but the times."""
     assert figures(one) == figures(other)
+    assert read_predictions(one / PREDICTIONS) == read_predictions(other / PREDICTIONS)
     for kind in ("last", "best"):
         (arrays, facts), (other_arrays, other_facts) = state(one, kind), state(other, kind)
         assert facts == other_facts

@@ -7,13 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cnnlite.config.load import config_from_data
 from cnnlite.data import Dataset, Images, Normalizer
 from cnnlite.errors import CheckpointError, ConfigError, DataError, DivergedError
 from cnnlite.nn import memory
-from cnnlite.nn.losses import CrossEntropy
+from cnnlite.nn.losses import CrossEntropy, Focal
 from cnnlite.nn.network import Network
 from cnnlite.runs.checkpoint import Checkpoint, CheckpointFile, load_checkpoint, save_checkpoint
 from cnnlite.runs.directory import RunDirectory
+from cnnlite.runs.figures import balanced_accuracy, macro_f1, wilson
+from cnnlite.runs.restore import load_network
 from cnnlite.tools.predict import Model
 from cnnlite.tools.report.behaviour import observe
 from cnnlite.tools.report.inside import dead_units, occlude, one_by_one
@@ -23,6 +26,7 @@ from cnnlite.training.progress import Reporter
 from cnnlite.utils.signals import StopFlag
 from cnnlite.utils.types import Array
 from tests.support.small_runs import tiny
+from tests.support.training_parts import start
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +87,31 @@ def test_figures_are_those_of_all_images_at_once_whatever_the_batches(count: int
         right = (predicted == images.labels)[images.labels == index]
         assert found.per_class[name] == (right.mean() if len(right) else None)
         assert sum(found.confusion[index]) == len(right)
+        called = images.labels[predicted == index]
+        assert found.precision[name] == ((called == index).mean() if len(called) else None)
+    np.testing.assert_array_equal(found.predictions, predicted)
+    assert found.accuracy_interval == wilson(int((predicted == images.labels).sum()), count)
+    counts = np.array(found.confusion)
+    assert (found.balanced_accuracy, found.macro_f1) == (balanced_accuracy(counts), macro_f1(counts))
+    assert found.top5_accuracy is None
+    by_class = found.by_class()
+    assert by_class["images"] == np.bincount(images.labels, minlength=10).tolist()
+    assert by_class["predicted"] == np.bincount(predicted, minlength=10).tolist()
+    assert sum(by_class["right"]) == (predicted == images.labels).sum()
+
+
+def test_of_more_than_ten_classes_the_five_most_probable_are_looked_at(dataset: Dataset) -> None:
+    images = Images(dataset.test.images, np.arange(40) % 11)
+    data = tiny().resolved["model"][:-1]
+    model = config_from_data({**tiny().resolved, "model": [*data, {"linear": {"out_features": 11}}]}).model
+    normalizer = Normalizer.fit(dataset.train.images)
+    network = Network(model, (32, 32, 3), seed=3, classes=11)
+    found = evaluate(network, images, normalizer, CrossEntropy(), [f"c{k}" for k in range(11)])
+    logits = network.forward(normalizer(images.images), training=False)
+    five = np.argsort(-logits, axis=1)[:, :5]
+    assert found.top5_accuracy == np.mean([label in row for label, row in zip(images.labels, five, strict=True)])
+    assert 0 < (found.top5_accuracy or 0) - found.accuracy < 1
+    assert "among the first five" in describe(found, "test")
 
 
 def test_views_are_judged_by_the_mean_of_their_logits(dataset: Dataset) -> None:
@@ -103,7 +132,7 @@ def test_evaluation_changes_neither_network_nor_loss(dataset: Dataset) -> None:
     before = {name: array.copy() for name, array in network.state().items()}
     loss = CrossEntropy(label_smoothing=0.1)
     evaluate(network, dataset.test, Normalizer.fit(dataset.train.images), loss, dataset.classes)
-    assert vars(loss) == {"label_smoothing": 0.1}
+    assert vars(loss) == vars(CrossEntropy(label_smoothing=0.1))
     for name, array in network.state().items():
         np.testing.assert_array_equal(array, before[name])
 
@@ -123,8 +152,10 @@ def test_a_checkpoint_alone_is_enough(trained: Path, tmp_path: Path) -> None:
     found, facts, warnings = evaluate_checkpoint(moved, "test")
     assert found.accuracy == result["test_accuracy"]
     assert warnings == []
-    names = "checkpoint dataset split images accuracy loss per_class confusion"
-    assert list(facts) == names.split()
+    assert facts.keys() == {
+        *("checkpoint", "dataset", "split", "images", "accuracy", "accuracy_interval", "loss", "per_class"),
+        *("precision", "balanced_accuracy", "macro_f1", "top5_accuracy", "confusion"),
+    }
     assert facts["dataset"] == "shapes"
     json.dumps(facts, allow_nan=False)
 
@@ -148,7 +179,7 @@ def test_other_images_are_told_and_other_classes_refused(
     _, _, warnings = evaluate_checkpoint(changed(trained, tmp_path / "a.npz", dataset={"digest": "other"}), "test")
     assert len(warnings) == 1
     other = replace(dataset, classes=(*dataset.classes[1:], "other"))
-    monkeypatch.setattr("cnnlite.training.evaluation.load_data", lambda *_: other)
+    monkeypatch.setattr("cnnlite.training.labelled.load_data", lambda *_: other)
     with pytest.raises(DataError, match="other classes"):
         evaluate_checkpoint(trained, "test")
 
@@ -203,4 +234,53 @@ def test_the_description_holds_every_class(dataset: Dataset) -> None:
     text = describe(found, "shapes test")
     assert text.startswith("shapes test: 5 images, accuracy")
     assert all(name in text for name in dataset.classes)
-    assert "no images" in text
+    lines = text.splitlines()
+    assert lines[0].endswith(f"loss {found.loss:.4f}")
+    assert "(95 %: " in lines[0]
+    assert lines[1].startswith("balanced accuracy ")
+    assert lines[2].split() == ["class", "images", "accuracy", "precision", "F1"]
+    assert lines[4].split()[1:3] == ["0", "-"]  # a class without images
+    assert len(lines) == 3 + len(dataset.classes)
+
+
+@pytest.mark.parametrize("sampling", ["shuffled", "balanced"])
+@pytest.mark.parametrize("weights", ["balanced", [3.0, *[1.0] * 9]])
+def test_a_checkpoint_has_the_weighted_loss_of_its_training(
+    weights: object, sampling: str, tmp_path: Path, dataset: Dataset
+) -> None:
+    unequal = replace(dataset, train=dataset.train.take(np.flatnonzero(np.arange(106) % 10 < dataset.train.labels + 2)))
+    counts = np.bincount(unequal.train.labels, minlength=10)
+    assert counts.min() < counts.max() / 2
+    config = tiny(epochs=1, loss={"focal": {"class_weights": weights}})
+    config = config_from_data({**config.resolved, "data": {**config.resolved["data"], "sampling": sampling}})
+    result = start(config, tmp_path, unequal)
+    best = tmp_path / "checkpoints/best.npz"
+    found, _, warnings = evaluate_checkpoint(best, "test")
+    assert (found.loss, warnings) == (result.test_loss, [])
+    shown = counts if sampling == "shuffled" else np.ones(10)
+    network, normalizer = load_network(best)[2:4]
+    logits = network.forward(normalizer(dataset.test.images), training=False)
+    expected = config.train.loss.fit(shown).loss_and_gradient(logits, dataset.test.labels)[0]
+    assert found.loss == pytest.approx(expected, rel=1e-5)
+    assert (found.loss == pytest.approx(Focal().loss_and_gradient(logits, dataset.test.labels)[0], rel=1e-3)) == (
+        sampling == "balanced" and weights == "balanced"
+    )
+
+
+@pytest.mark.parametrize("counts", [None, 3, [1] * 9, [1.5] * 10, [-1] * 10, [True] * 10, ["1"] * 10, [0] * 10])
+def test_a_weighted_loss_without_sensible_numbers_of_images_is_refused(
+    counts: object, trained: Path, tmp_path: Path
+) -> None:
+    config = tiny(epochs=1, loss={"cross_entropy": {"class_weights": "balanced"}}).resolved
+    weighted = changed(trained, tmp_path / "a.npz", config=config, class_counts=counts)
+    with pytest.raises(CheckpointError, match="not whole"):
+        evaluate_checkpoint(weighted, "test")
+    plain = changed(trained, tmp_path / "b.npz", class_counts=counts)
+    assert evaluate_checkpoint(plain, "test")[0].loss == evaluate_checkpoint(trained, "test")[0].loss
+
+
+def test_weights_for_another_number_of_classes_are_refused(trained: Path, tmp_path: Path) -> None:
+    config = tiny(epochs=1).resolved
+    config["train"]["loss"] = {"cross_entropy": {"class_weights": [1.0, 2.0]}}
+    with pytest.raises(CheckpointError, match="2 weights for 10 classes"):
+        evaluate_checkpoint(changed(trained, tmp_path / "a.npz", config=config), "test")

@@ -17,6 +17,7 @@ from cnnlite.nn.losses import CrossEntropy
 from cnnlite.nn.network import Network
 from cnnlite.runs.checkpoint import load_checkpoint, save_checkpoint
 from cnnlite.runs.directory import RunDirectory
+from cnnlite.runs.predictions import images_digest, read_predictions
 from cnnlite.training.evaluation import evaluate_checkpoint
 from cnnlite.training.loop import train
 from cnnlite.training.progress import Reporter
@@ -53,6 +54,44 @@ def test_a_run_tests_with_the_views_of_its_config_and_so_does_its_checkpoint(tmp
     assert evaluate_checkpoint(best, "test", views="none")[0].loss != found.loss
     validated, _, _ = evaluate_checkpoint(best, "validation", views="none")
     assert validated.accuracy == result.best_validation_accuracy
+
+
+def test_the_predictions_of_the_test_are_kept_and_agree_with_the_result(tmp_path: Path, dataset: Dataset) -> None:
+    result = start(tiny(epochs=1), tmp_path, dataset)
+    pairs = read_predictions(tmp_path / "predictions.csv")
+    assert [label for label, _ in pairs] == [dataset.classes[label] for label in dataset.test.labels]
+    found, _, _ = evaluate_checkpoint(tmp_path / "checkpoints/best.npz", "test")
+    assert [predicted for _, predicted in pairs] == [dataset.classes[k] for k in found.predictions]
+    assert sum(label == predicted for label, predicted in pairs) / len(pairs) == result.test_accuracy
+    assert (result.test_macro_f1, result.test_balanced_accuracy) == (found.macro_f1, found.balanced_accuracy)
+    assert result.test_digest == images_digest(dataset.test)
+
+
+def test_a_run_that_did_not_come_to_its_test_has_no_predictions(tmp_path: Path, dataset: Dataset) -> None:
+    with pytest.raises(Stopped):
+        start(tiny(), tmp_path, dataset, StopAt(10))
+    assert not (tmp_path / "predictions.csv").exists()
+    assert figures(tmp_path)[1]["test_digest"] is None
+
+
+@pytest.mark.parametrize("moment", [4, 9, 16])
+def test_a_balanced_and_weighted_run_goes_on_with_the_same_bits(moment: int, tmp_path: Path, dataset: Dataset) -> None:
+    config = tiny(loss={"focal": {"class_weights": [1.0 + k for k in range(10)]}}, monitor="macro_f1")
+    config = config_from_data({**config.resolved, "data": {**config.resolved["data"], "sampling": "balanced"}})
+    start(config, tmp_path / "whole", dataset)
+    with pytest.raises(Stopped):
+        start(config, tmp_path / "stopped", dataset, StopAt(moment))
+    resume(config, tmp_path / "stopped", dataset)
+    assert_same_run(tmp_path / "stopped", tmp_path / "whole")
+
+
+def test_the_best_checkpoint_alone_says_how_each_class_was_validated(tmp_path: Path, dataset: Dataset) -> None:
+    start(tiny(epochs=1), tmp_path, dataset)
+    facts = load_checkpoint(tmp_path / "checkpoints/best.npz").meta
+    found, _, _ = evaluate_checkpoint(tmp_path / "checkpoints/best.npz", "validation", views="none")
+    assert facts["validation"] == found.by_class()
+    assert facts["class_counts"] == np.bincount(dataset.train.labels, minlength=10).tolist()
+    assert "validation" not in load_checkpoint(tmp_path / "checkpoints/last.npz").meta
 
 
 def test_without_validation_the_last_is_the_best(tmp_path: Path, dataset: Dataset) -> None:

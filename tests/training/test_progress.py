@@ -9,7 +9,7 @@ import pytest
 from tqdm import tqdm
 
 from cnnlite.errors import StorageError
-from cnnlite.training.progress import ByteBar, Reporter
+from cnnlite.training.progress import CountBar, Reporter
 from cnnlite.utils.console import mute, only_ascii, say
 
 
@@ -167,9 +167,18 @@ def test_bytes_are_shown_at_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) ->
     terminal, plain = Terminal(), io.StringIO()
     for stream in (plain, Broken(), None, terminal):
         on_stderr(monkeypatch, stream)
-        bar = ByteBar()
+        bar = CountBar()
         for done in (0, 50_000, 100_000, 0, 10):
             bar(done, 100_000)
         bar.close()
     assert plain.getvalue() == ""
     assert "100k" in terminal.text()
+
+
+def test_other_units_are_counted_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_stderr(monkeypatch, terminal := Terminal())
+    bar = CountBar(" pictures")
+    bar(640, 10_000)
+    bar.close()
+    assert "640/10000 [00:00<" in terminal.text()
+    assert " pictures/s" in terminal.text()

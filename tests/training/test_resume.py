@@ -16,7 +16,7 @@ from cnnlite.runs.environment import arithmetic, versions
 from cnnlite.runs.results import Progress
 from cnnlite.runtime import machine
 from cnnlite.training.progress import Reporter
-from cnnlite.training.resume import check_same, check_version, describe_schedule
+from cnnlite.training.resume import check_same, check_version, describe_schedule, refused
 from tests.support.small_runs import STEPS_PER_EPOCH, TINY, tiny
 
 ROOT = Path(__file__).parents[2]
@@ -35,6 +35,16 @@ def said(config: Config, checkpoint: Checkpoint, capsys: pytest.CaptureFixture[s
 
 def test_the_same_config_resumes_without_a_word(capsys: pytest.CaptureFixture[str]) -> None:
     assert said(tiny(), made_by(tiny()), capsys) == ""
+
+
+def test_options_that_came_after_a_checkpoint_have_their_defaults_in_it(capsys: pytest.CaptureFixture[str]) -> None:
+    old = json.loads(json.dumps(tiny().resolved))
+    del old["train"]["monitor"], old["data"]["sampling"], old["train"]["loss"]["cross_entropy"]["class_weights"]
+    before = made_by(tiny(), config=old)
+    assert said(tiny(), before, capsys) == ""
+    assert [change.path for change in refused(tiny(monitor="loss"), before)] == ["train.monitor"]
+    nonsense = made_by(tiny(), config={"model": []})
+    assert "train.monitor" in {change.path for change in refused(tiny(), nonsense)}
 
 
 def test_a_longer_training_says_what_becomes_of_the_learning_rate(capsys: pytest.CaptureFixture[str]) -> None:

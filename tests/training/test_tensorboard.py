@@ -40,7 +40,8 @@ def test_the_charts_hold_the_figures_of_each_validation_once_also_after_resuming
     assert resumed.exit_code == 0, resumed.output
     found = scalars(Path("runs/tiny/tensorboard"))
     steps = [5, 7, 10, 14]
-    for chart in ("loss/train", "loss/validation", "accuracy/train", "accuracy/validation", "lr", "images_per_second"):
+    charts = ["loss/train", "loss/validation", "accuracy/train", "accuracy/validation", "lr", "images_per_second"]
+    for chart in [*charts, "accuracy/validation_balanced", "macro_f1/validation"]:
         assert [step for name, step, _ in found if name == chart] == steps, chart
     with open("runs/tiny/metrics.csv", encoding="utf-8") as file:
         header, *rows = (line.rstrip("\n").split(",") for line in file)

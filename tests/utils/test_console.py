@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cnnlite.utils.console import coloured, say, shell_word, shows_colours
+from cnnlite.errors import StorageError
+from cnnlite.utils.console import coloured, emit, say, shell_word, shows_colours
 from tests.support.small_runs import TINY
 
 ROOT = Path(__file__).parents[2]
@@ -119,3 +120,32 @@ def test_words_of_commands_are_quoted_for_the_shell_at_hand(monkeypatch: pytest.
         patch.setattr(os, "name", "nt")
         assert shell_word(r"runs\small") == r"runs\small"
         assert shell_word(r"runs\my run") == r'"runs\my run"'
+
+
+def test_data_are_bytes_in_a_pipe_and_printable_at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal, pipe = Terminal(), io.TextIOWrapper(io.BytesIO(), encoding="ascii", newline="\r\n")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    emit("größe\x1b[2J\n")
+    assert terminal.getvalue() == "größe\\x1b[2J\n"
+    monkeypatch.setattr(sys, "stdout", pipe)
+    emit("größe\x1b[2J\r\n")
+    emit("\udcff\n")
+    assert isinstance(pipe.buffer, io.BytesIO)
+    assert pipe.buffer.getvalue() == "größe\x1b[2J\r\n\\udcff\n".encode()
+    monkeypatch.setattr(sys, "stdout", None)
+    emit("lost")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no full disk to write to")
+def test_data_that_do_not_fit_on_a_disk_are_an_error_and_a_closed_pipe_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        with pytest.raises(StorageError, match="stdout: cannot write: No space left"):
+            emit("data")
+        emit("more data")  # the stream is muted
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as closed:
+        monkeypatch.setattr(sys, "stdout", closed)
+        emit("data")
+        emit("more data")

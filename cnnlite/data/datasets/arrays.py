@@ -158,9 +158,9 @@ class Arrays(CachedSource):
             different = ", ".join(f"{place} {shape}" for place, shape in shapes.items())
             raise DataError(f"{root}: images are of different shapes: {different}")
         labels = {p: labels_of(arrays["labels"], len(arrays["images"].array)) for p, arrays in found.parts.items()}
-        classes, values = classes_of(labels[TRAIN], found.classes)
+        classes, values = classes_of(labels[TRAIN], found.classes, least=1 if self.lenient else 2)
         parts = {part: Rows.all(array, numbered(labels[part], values)) for part, array in pixels.items()}
-        divided = divide(parts, self.test_fraction, self.seed, root, reorder=False)
+        divided = divide(parts, self.test_fraction, self.seed, root, reorder=False, lenient=self.lenient)
         digest = hashlib.sha256()
         for file in sorted({each.file for each in stored.values()}):
             digest.update(b"%s\0%s\n" % (file.name.encode(errors="surrogateescape"), stamp(file)))

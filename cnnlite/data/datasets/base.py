@@ -5,12 +5,14 @@ import itertools
 import mmap
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, TypeAlias
+from typing import Annotated, ClassVar, Literal, Protocol, TypeAlias
 
 import numpy as np
 
+from cnnlite.data.datasets.tree import listed
 from cnnlite.data.frames import Frame
 from cnnlite.data.splits import NEVER
 from cnnlite.errors import ConfigError, DataError, Problem
@@ -39,6 +41,14 @@ class DatasetMissing(DataError):  # noqa: N818 (named for the case)
         super().__init__(f"{root.absolute()}: no {dataset} here; {hint}")
 
 
+class OtherClasses(DataError):  # noqa: N818 (named for the case)
+    """The dataset at ``place`` has other classes than a network was trained on."""
+
+    def __init__(self, place: str | os.PathLike[str], classes: Sequence[str], own: Sequence[str]):
+        whose = "has other classes than the network was trained on"
+        super().__init__(f"{place}: {whose}: {listed(classes)}, not {listed(own)}")
+
+
 @dataclass(frozen=True)
 class Images:
     """Labelled images: ``images`` uint8 ``(N, H, W, C)`` and ``labels`` int64 ``(N,)``."""
@@ -62,6 +72,15 @@ class Images:
         return Images(self.images[which], self.labels[which])
 
 
+class Sliced(Protocol):
+    """Labelled images of which a slice at a time is in memory."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, which: slice, /) -> Images:
+        """Select the images of a slice."""
+
+
 @dataclass(frozen=True)
 class Dataset:
     """Training, validation and test images, all of the same shape."""
@@ -82,6 +101,8 @@ class Dataset:
     """
     has_validation: bool = False
     """True if the source itself says which images to validate with; others would be training images then."""
+    has_test: bool = True
+    """False if nothing says which images are for the test, so that they were drawn from all."""
 
 
 class Source(ABC):
@@ -101,12 +122,23 @@ class Source(ABC):
             DataError: if it is damaged.
         """
 
-    def reading_only(self, classes: tuple[str, ...]) -> "Source":
+    def reading_only(self, classes: tuple[str, ...], *, some: bool = False) -> "Source":
         """Return the same source for an untrusted checkpoint of these classes: loading writes no named file.
 
-        A dataset that would take long to load is refused with DataError if it has other classes.
+        A dataset that would take long to load is refused with OtherClasses if it has other classes; with ``some``, if
+        none of them is among ``classes``. Parts and classes that could not be trained on, as they have too few images,
+        are accepted.
         """
         return self
+
+    @classmethod
+    def framed(cls, frame: Frame) -> "Source":
+        """Return a source for evaluation whose pictures of any size are fitted to ``frame``, if it has such.
+
+        Raises:
+            DataError: if there is no such source.
+        """
+        return cls()
 
     @property
     def frame(self) -> Frame | None:
@@ -145,7 +177,11 @@ def load_dataset(
         ConfigError: if the images cannot be split or cropped so.
         DataError: if they cannot be read.
     """
-    dataset = source.load(root)
+    return prepare(source.load(root), validation=validation, center_crop=center_crop, seed=seed)
+
+
+def prepare(dataset: Dataset, *, validation: Validation, center_crop: int | None = None, seed: int = 0) -> Dataset:
+    """Split and crop a dataset as it was loaded; arguments and errors are those of `load_dataset`."""
     train, held_out = _split(dataset, validation, seed)
     above = None if dataset.above is None else dataset.above[: len(train)]
     dataset = replace(dataset, train=train, validation=held_out, above=above)

@@ -47,10 +47,15 @@ def write_cache(path: Path, parts: Parts, shape: tuple[int, ...], facts: dict[st
     """
     with replacing(path) as file:
         _fill(file, parts, shape, facts)
+        if not (facts["train"] and facts["test"]):
+            raise DataError("none of the pictures to train or to test with can be read")
 
 
 def passing_cache(parts: Parts, shape: tuple[int, ...], facts: dict[str, Any]) -> Cached:
-    """Write a cache to a file without a name, which is gone with the arrays, and map it; errors as of `write_cache`."""
+    """Write a cache to a file without a name, which is gone with the arrays, and map it.
+
+    Errors are those of `write_cache`, but one of the parts may have no images.
+    """
     try:
         with tempfile.TemporaryFile(prefix="cnnlite-") as file:
             _fill(file, parts, shape, facts)
@@ -81,8 +86,8 @@ def _fill(file: BinaryIO, parts: Parts, shape: tuple[int, ...], facts: dict[str,
             file.write(images.images.data)
             labels.append(images.labels)
         counts.append(sum(map(len, labels[before:])))
-    if not all(counts):
-        raise DataError("none of the pictures to train or to test with can be read")
+    if not any(counts):
+        raise DataError("none of the pictures can be read")
     file.write(np.concatenate(labels).astype("<i8").tobytes())
     file.flush()
     facts |= {"train": counts[0], "test": counts[1], "shape": list(shape)}

@@ -16,9 +16,10 @@ from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 
-from cnnlite.data.datasets.base import Dataset, Images, Source, sources
+from cnnlite.data.datasets.base import Dataset, Images, OtherClasses, Source, sources
 from cnnlite.data.datasets.cache import Cached, passing_cache, read_cache, refuse_without_room, write_cache
 from cnnlite.data.datasets.listing import Examples, Listing, counted
+from cnnlite.data.datasets.tree import CACHE
 from cnnlite.errors import DataError, OptionError, StorageError
 from cnnlite.runtime import distributed
 from cnnlite.utils.console import say
@@ -59,6 +60,12 @@ class CachedSource(Source):
         if not 0 < self.test_fraction < 1:
             raise OptionError(f"test_fraction must be in (0, 1), not {self.test_fraction}", "test_fraction")
         self._trained_on: tuple[str, ...] | None = None
+        self._some = False
+
+    @property
+    def lenient(self) -> bool:
+        """True if this reads for a checkpoint: what could not be trained on will do."""
+        return self._trained_on is not None
 
     @abstractmethod
     def listing(self, root: Path) -> Listing[Any]:
@@ -68,15 +75,15 @@ class CachedSource(Source):
     def read(self, listing: Listing[Any], examples: Any) -> tuple[Array, dict[int, str]]:
         """Read some examples: images, uint8 (N, H, W, C), and the faults of those that cannot be used, by index."""
 
-    def reading_only(self, classes: tuple[str, ...]) -> Self:
+    def reading_only(self, classes: tuple[str, ...], *, some: bool = False) -> Self:
         reader = copy.copy(self)
-        reader._trained_on = classes
+        reader._trained_on, reader._some = classes, some
         return reader
 
     def load(self, root: Path) -> Dataset:
-        listing = self.listing(root)
-        if self._trained_on is not None and self._trained_on != listing.classes:
-            raise DataError(f"{root}: has other classes than the network was trained on")
+        listing, own = self.listing(root), self._trained_on
+        if own is not None and own != listing.classes and not (self._some and {*own} & {*listing.classes}):
+            raise OtherClasses(root, listing.classes, own)
         path = self.cache_path(root)
         found: list[Cached] = []
         # The first rank decodes, the others wait for messages, not for a lock; they may be on hosts with other disks.
@@ -101,6 +108,7 @@ class CachedSource(Source):
             held_out,
             above=above,
             has_validation=listing.has_validation,
+            has_test=listing.has_test,
         )
 
     def cache_path(self, root: Path) -> Path:
@@ -109,7 +117,7 @@ class CachedSource(Source):
         where = root.resolve() if self.cache else root.name if root.is_file() else ""
         options = [(f.name, getattr(self, f.name)) for f in dataclasses.fields(self) if f.name != "cache"]
         name = f"{self._name}-{hashlib.sha256(repr((str(where), options)).encode()).hexdigest()[:12]}.images"
-        return (folder / ".cnnlite" if self.cache is None else Path(self.cache)) / name
+        return (folder / CACHE if self.cache is None else Path(self.cache)) / name
 
     @property
     def _name(self) -> str:
@@ -123,7 +131,7 @@ class CachedSource(Source):
         """Read the cache, which one of several processes makes if need be."""
         found = _fitting_cache(path, listing, say_why=True)
         reading = _Reading(self, listing)
-        if found is None and self._trained_on is not None:
+        if found is None and self.lenient:
             where = Path(tempfile.gettempdir())
             refuse_without_room(where, listing.count, listing.shape, hint="; the variable TMPDIR names another folder")
             say(f"{listing.root}: reading {counted(listing.count, 'picture')}, for this time only", error=True)
@@ -208,6 +216,8 @@ class _Reading:
 
         ``skipped`` has the first names with reasons, ``gone`` the indices that are missing among the training images.
         """
+        # For a checkpoint all others are read: what is damaged now need not have been.
+        self._refuses = source.corrupt == "refuse" and not source.lenient
         self._done = 0
         self._told = time.monotonic()
 
@@ -233,11 +243,11 @@ class _Reading:
         facts["skipped_count"] += len(faults)
         if examples is self.listing.train:
             facts["gone"] += list(faults)
-        if self.source.corrupt == "refuse" and facts["skipped_count"] >= _ENOUGH_FAULTS:
+        if self._refuses and facts["skipped_count"] >= _ENOUGH_FAULTS:
             raise self._refusal("at least ")
 
     def _verdict(self) -> Iterator[Images]:
-        if self.source.corrupt == "refuse" and self.facts["skipped_count"]:
+        if self._refuses and self.facts["skipped_count"]:
             raise self._refusal()
         yield from ()
 

@@ -14,24 +14,28 @@ from cnnlite.utils.printable import has_codes, is_text, one_line
 from cnnlite.utils.types import Shape
 
 
-def list_pictures(root: Path, shape: Shape, test_fraction: float, seed: int = 0) -> Listing[Pictures]:
+def list_pictures(
+    root: Path, shape: Shape, test_fraction: float, seed: int = 0, *, lenient: bool = False
+) -> Listing[Pictures]:
     """List the pictures below ``root``: ``[train|val|test/]class/.../picture``; DataError if it holds something else.
 
-    They are divided by the folders of parts, or else by the path of each: see `divide`.
+    They are divided by the folders of parts, or else by the path of each: see `divide`. ``lenient`` takes what
+    could not be trained on: a single class, one picture of each, classes that are in one part only.
     """
-    reader = _Reader(root)
+    reader = _Reader(root, lenient)
     folders = reader.parts() or {TRAIN: ""}
     parts = {part: reader.read(folders[part], part) for part in (TRAIN, TEST, VALIDATION) if part in folders}
-    train, above, has_validation, test = divide(parts, test_fraction, seed, root)
+    divided = divide(parts, test_fraction, seed, root, lenient=lenient)
     left_out, digest = list(reader.tree.told()), reader.digest.hexdigest()
-    return Listing(root, shape, reader.classes, train, above, has_validation, test, digest, left_out)
+    return Listing(root, shape, reader.classes, *divided, digest, left_out)
 
 
 class _Reader:
     """Finds the arrangement of the folders, and lists them in the order of their names."""
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Path, lenient: bool):
         self.root = root
+        self.lenient = lenient
         self.tree = Tree(root)
         self.classes: tuple[str, ...] = ()
         self.digest = hashlib.sha256()
@@ -76,7 +80,7 @@ class _Reader:
         """List the pictures of a part, by class; those to train on define the classes."""
         found = self._classes(folder, part)
         if part == TRAIN:
-            if len(found) < 2:
+            if len(found) < (1 if self.lenient else 2):
                 count = "1 folder" if len(found) == 1 else f"{len(found)} folders"
                 below = [
                     self.root / folder / name for name in found if not self.tree.look(os.path.join(folder, name))[1]
@@ -91,7 +95,10 @@ class _Reader:
             raise DataError(
                 f"{self.root / folder}: holds no pictures in folders named like classes; fill it or move it away"
             )
-        if strange := sorted(found.keys() - set(self.classes)):
+        strange = sorted(found.keys() - set(self.classes))
+        if self.lenient:
+            self.classes += tuple(strange)
+        elif strange:
             raise DataError(
                 f"{self.root / folder / strange[0]}: there are no pictures of this class to train on"
                 + f" (and {len(strange) - 1} more such folders)" * (len(strange) > 1)

@@ -56,8 +56,10 @@ class Coco(PictureSource):
         base = root.parent if root.is_file() else root
         left_out: Counter[str] = Counter()
         objects = {part: self._useful(read_annotations(path), left_out) for part, path in _files_of(root).items()}
-        classes = tuple(sorted({objects[TRAIN].names[category] for category in set(objects[TRAIN].category.tolist())}))
-        if len(classes) < 2:
+        of_classes = objects.values() if self.lenient else [objects[TRAIN]]
+        named = {found.names[category] for found in of_classes for category in set(found.category.tolist())}
+        classes = tuple(sorted(named))
+        if len(classes) < (1 if self.lenient else 2):
             raise DataError(
                 f"{objects[TRAIN].path}: holds objects of {len(classes)} categories to train on; it takes two"
             )
@@ -68,7 +70,7 @@ class Coco(PictureSource):
             left_out["of categories without any to train on"] += int(np.count_nonzero(label < 0))
             parts[part] = self._pictures(base, found.take(label >= 0), label[label >= 0], digest)
         _refuse_shared(root, parts)
-        divided = divide(parts, self.test_fraction, self.seed, root)
+        divided = divide(parts, self.test_fraction, self.seed, root, lenient=self.lenient)
         told = [f"{counted(count, 'object')} {what}" for what, count in left_out.items() if count]
         return Listing(base, self.frame.shape, classes, *divided, digest.hexdigest(), told)
 

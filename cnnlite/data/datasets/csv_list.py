@@ -41,8 +41,8 @@ class PictureList(PictureSource):
             raise OptionError(f"there is no column for {role!r}; known: {', '.join(COLUMNS)}", "columns")
 
     def listing(self, root: Path) -> Listing[Pictures]:
-        table = _Table(_file_of(root), self.columns or {})
-        divided = divide(table.parts(), self.test_fraction, self.seed, table.path)
+        table = _Table(_file_of(root), self.columns or {}, lenient=self.lenient)
+        divided = divide(table.parts(), self.test_fraction, self.seed, table.path, lenient=self.lenient)
         return Listing(
             table.path.parent,
             self.frame.shape,
@@ -77,7 +77,7 @@ class _Row(NamedTuple):
 class _Table:
     """Pictures of a file, its rows checked against each other."""
 
-    def __init__(self, path: Path, columns: dict[str, str]):
+    def __init__(self, path: Path, columns: dict[str, str], *, lenient: bool):
         self.path = path
         self.digest = hashlib.sha256()
         self._rows = Rows(path, columns)
@@ -93,8 +93,8 @@ class _Table:
             if group and (other := groups.setdefault(group, row)).part != row.part:
                 raise self._refusal(line, f"{group} is in {row.part} here, and in {other.part} in line {other.line}")
             self.digest.update(repr((*row[1:], stamp(path.parent / row.file))).encode())
-        self.classes = _sorted({row.label for row in self._found if row.part == TRAIN})
-        if len(self.classes) < 2:
+        self.classes = _sorted({row.label for row in self._found if lenient or row.part == TRAIN})
+        if len(self.classes) < (1 if lenient else 2):
             raise DataError(f"{path}: lists pictures of {len(self.classes)} classes to train on; two are the least")
 
     def parts(self) -> dict[str, Pictures]:

@@ -20,4 +20,4 @@ class Folder(PictureSource):
     """
 
     def listing(self, root: Path) -> Listing[Pictures]:
-        return list_pictures(root, self.frame.shape, self.test_fraction, self.seed)
+        return list_pictures(root, self.frame.shape, self.test_fraction, self.seed, lenient=self.lenient)

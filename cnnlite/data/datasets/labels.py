@@ -51,7 +51,7 @@ def _text(place: str, value: str | bytes) -> str:
     return text
 
 
-def classes_of(train: Labels, names: Stored | None) -> tuple[tuple[str, ...], Array]:
+def classes_of(train: Labels, names: Stored | None, *, least: int = 2) -> tuple[tuple[str, ...], Array]:
     """Find the names of the classes, and the label of each, in ascending order.
 
     Numbers are named by ``names``, if there are any, else after themselves. Classes are those of the training images,
@@ -68,7 +68,7 @@ def classes_of(train: Labels, names: Stored | None) -> tuple[tuple[str, ...], Ar
     else:
         values = np.unique(train.values) if train.columns is None else np.arange(train.columns)
         classes = tuple(map(str, values.tolist()))
-    if len(classes) < 2:
+    if len(classes) < least:
         raise DataError(f"{train.place} holds labels of a single class; two are the least")
     return classes, values
 

@@ -67,6 +67,8 @@ class Listing(Generic[E]):
     has_validation: bool
     """True if the source says which of ``train`` are for validation; ``above`` is `FIRST` or `NEVER` then."""
     test: E
+    has_test: bool
+    """True if the source says which examples are for the test."""
     digest: str
     """SHA-256 over all that the listing was made from, and over `stamp`: another one where contents may be others."""
     left_out: list[str] = field(default_factory=list)
@@ -79,29 +81,38 @@ class Listing(Generic[E]):
 
 
 def divide(
-    parts: Mapping[str, E], test_fraction: float, seed: int, place: Path, *, reorder: bool = True
-) -> tuple[E, Array, bool, E]:
+    parts: Mapping[str, E],
+    test_fraction: float,
+    seed: int,
+    place: Path,
+    *,
+    reorder: bool = True,
+    lenient: bool = False,
+) -> tuple[E, Array, bool, E, bool]:
     """Divide examples into those to train and validate with, and those to test with, where ``parts`` does not say.
 
     Test examples are those of `TEST`, else of `VALIDATION`, else about ``test_fraction`` of all; validation examples
     those of `VALIDATION` if there is `TEST` too. What is not given is drawn by the key of each example and ``seed``.
 
     Returns:
-        ``train``, ``above``, ``has_validation`` and ``test`` of a `Listing`. Training examples are in the order drawn;
+        ``train``, ``above``, ``has_validation``, ``test`` and ``has_test`` of a `Listing`.
+        Training examples are in the order drawn;
         without ``reorder`` as they came, if all parts are given.
 
     Raises:
-        DataError: if no class has two examples that may be on different sides; ``place`` is where they are.
+        DataError: if no class has two examples that may be on different sides; ``place`` is where they are. What is
+            ``lenient`` is not for training, and may be all on one side.
     """
-    train = parts[TRAIN]
+    train = parts[TRAIN] if TRAIN in parts else next(iter(parts.values())).take(np.arange(0))
     given = {part: parts[part] for part in (TEST, VALIDATION) if part in parts}
-    if given:
+    has_test = bool(given)
+    if has_test:
         test = given.pop(next(iter(given)))
     else:
         order, above = turns(train.keys(), train.labels, TEST, seed)
         held_out, kept = np.split(order, [np.searchsorted(above, test_fraction)])
         train, test = train.take(kept), train.take(held_out)
-        if not len(test):
+        if not len(test) and not lenient:
             raise DataError(
                 f"{place}: no class has more than one picture, or group of them, so none is left to test with; a class "
                 "needs 2, and 3 to validate with too"
@@ -111,8 +122,8 @@ def divide(
         order, above = turns(train.keys(), train.labels, VALIDATION, seed)
         train, above = train.take(order[::-1]), above[::-1]
     if validation is None:
-        return train, above, False, test
-    return train + validation, np.repeat([NEVER, FIRST], [len(train), len(validation)]), True, test
+        return train, above, False, test, has_test
+    return train + validation, np.repeat([NEVER, FIRST], [len(train), len(validation)]), True, test, has_test
 
 
 def spelled(name: str) -> str:

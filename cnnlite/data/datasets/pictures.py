@@ -10,7 +10,7 @@ from cnnlite.data.datasets.cached import CachedSource
 from cnnlite.data.datasets.listing import Examples, Listing, spelled
 from cnnlite.data.frames import Frame
 from cnnlite.data.images import Part, read_pictures
-from cnnlite.errors import OptionError
+from cnnlite.errors import DataError, OptionError
 from cnnlite.utils.types import Array
 
 
@@ -72,6 +72,14 @@ class PictureSource(CachedSource):
         if resize is not None and (self.stretch or resize < size):
             raise OptionError(f"must be at least size, {size}, and goes without stretch; not {resize}", "resize")
         self.in_shape = self.frame.shape
+
+    @classmethod
+    def framed(cls, frame: Frame) -> Self:
+        if frame.height != frame.width:
+            raise DataError(f"pictures become squares, but the network takes {frame.height}x{frame.width} pixels")
+        if frame.channels not in (1, 3):
+            raise DataError(f"pictures have 3 channels, or 1 if grey, but this network takes {frame.channels}")
+        return cls(frame.height, frame.shorter, frame.stretch, 3 if frame.channels == 3 else 1)
 
     @property
     def frame(self) -> Frame:

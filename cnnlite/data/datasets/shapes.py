@@ -37,26 +37,6 @@ def _box(u: Array, v: Array, half_width: float, half_height: float) -> Array:
     return np.minimum(half_width - np.abs(u), half_height - np.abs(v))
 
 
-def _disc(u: Array, v: Array) -> Array:
-    return 0.85 - _radius(u, v)
-
-
-def _ring(u: Array, v: Array) -> Array:
-    return 0.2 - np.abs(_radius(u, v) - 0.75)
-
-
-def _square(u: Array, v: Array) -> Array:
-    return _box(u, v, 0.8, 0.8)
-
-
-def _frame(u: Array, v: Array) -> Array:
-    return 0.2 - np.abs(_box(u, v, 0.7, 0.7))
-
-
-def _triangle(u: Array, v: Array) -> Array:
-    return 0.5 - np.maximum(-v, 0.5 * v + _HALF_SQRT3 * np.abs(u))
-
-
 def _star(u: Array, v: Array) -> Array:
     # A star is where at most one of its five edge lines is crossed.
     heights = np.stack([u * a + v * b for a, b in _STAR])
@@ -64,33 +44,17 @@ def _star(u: Array, v: Array) -> Array:
     return 0.36 - second_highest
 
 
-def _cross(u: Array, v: Array) -> Array:
-    return np.maximum(_box(u, v, 0.3, 1.0), _box(u, v, 1.0, 0.3))
-
-
-def _bar(u: Array, v: Array) -> Array:
-    return _box(u, v, 0.32, 1.0)
-
-
-def _crescent(u: Array, v: Array) -> Array:
-    return np.minimum(0.95 - _radius(u, v), _radius(u - 0.5, v) - 0.75)
-
-
-def _corner(u: Array, v: Array) -> Array:
-    return np.maximum(_box(u + 0.5, v, 0.3, 0.9), _box(u, v + 0.6, 0.8, 0.3))
-
-
 SHAPES: dict[str, Depth] = {
-    "disc": _disc,
-    "ring": _ring,
-    "square": _square,
-    "frame": _frame,
-    "triangle": _triangle,
+    "disc": lambda u, v: 0.85 - _radius(u, v),
+    "ring": lambda u, v: 0.2 - np.abs(_radius(u, v) - 0.75),
+    "square": lambda u, v: _box(u, v, 0.8, 0.8),
+    "frame": lambda u, v: 0.2 - np.abs(_box(u, v, 0.7, 0.7)),
+    "triangle": lambda u, v: 0.5 - np.maximum(-v, 0.5 * v + _HALF_SQRT3 * np.abs(u)),
     "star": _star,
-    "cross": _cross,
-    "bar": _bar,
-    "crescent": _crescent,
-    "corner": _corner,
+    "cross": lambda u, v: np.maximum(_box(u, v, 0.3, 1.0), _box(u, v, 1.0, 0.3)),
+    "bar": lambda u, v: _box(u, v, 0.32, 1.0),
+    "crescent": lambda u, v: np.minimum(0.95 - _radius(u, v), _radius(u - 0.5, v) - 0.75),
+    "corner": lambda u, v: np.maximum(_box(u + 0.5, v, 0.3, 0.9), _box(u, v + 0.6, 0.8, 0.3)),
 }
 
 

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeAlias
 
@@ -12,21 +12,28 @@ from cnnlite.errors import DataError
 from cnnlite.utils.hints import Argument
 from cnnlite.utils.printable import one_line
 
+CACHE = ".cnnlite"
+"""Name of the folder, among the pictures, of what was made of them."""
 _SHOWN = 3
 
 Files: TypeAlias = list[os.DirEntry[str]]
 
 
 class Tree:
-    """Files and folders below ``root``, without hidden ones; paths are relative to it."""
+    """Files and folders below ``root``, without hidden ones; paths are relative to it.
 
-    def __init__(self, root: Path):
+    ``closed`` takes the folders that cannot be opened, with the reason; else they raise DataError.
+    """
+
+    def __init__(self, root: Path, closed: Callable[[Path, str], None] | None = None):
         self.root = root
+        self._closed = closed
         self._others: Counter[str] = Counter()  # by what their names end in
         self._outside: list[str] = []
         self._empty: list[str] = []
         self._broken: list[str] = []
         self._loops: dict[str, None] = {}
+        self._hidden: dict[str, None] = {}
 
     def look(self, folder: str) -> tuple[list[str], Files, Files]:
         """List the folders, pictures and other files in a folder, sorted; DataError if it cannot be opened.
@@ -36,12 +43,17 @@ class Tree:
         path = self.root / folder
         try:
             with os.scandir(path) as entries:
-                visible = (entry for entry in entries if entry.name[0] != ".")
-                shown = sorted(visible, key=lambda entry: os.fsencode(entry.name))  # whatever the locale
+                found = sorted(entries, key=lambda entry: os.fsencode(entry.name))  # whatever the locale
+                shown = [entry for entry in found if entry.name[0] != "."]
                 folders = {entry.name: None for entry in shown if _is_folder(entry)}
         except OSError as error:
+            if self._closed is not None:
+                self._closed(path, error.strerror or str(error))
+                return [], [], []
             hint = f"{Argument('data')} names the folder that holds the pictures"
             raise DataError(f"{path}: {error.strerror}; {hint}") from None
+        hidden = (entry.name for entry in found if entry.name[0] == "." and entry.name != CACHE)
+        self._hidden.update(dict.fromkeys(os.path.join(folder, name) for name in hidden))
         here = os.path.join(os.path.realpath(path), "")
         loops = {name for name in folders if here.startswith(os.path.join(os.path.realpath(path / name), ""))}
         self._loops.update(dict.fromkeys(os.path.join(folder, name) for name in sorted(loops)))
@@ -54,9 +66,9 @@ class Tree:
 
     def picture_below(self, folder: str) -> str | None:
         """Path of a picture in a folder, or in one of those below it; None if there is none."""
-        return next((os.path.join(here, file.name) for here, files, _ in self._below(folder) for file in files), None)
+        return next((os.path.join(here, file.name) for here, files, _ in self.below(folder) for file in files), None)
 
-    def _below(self, folder: str) -> Iterator[tuple[str, Files, Files]]:
+    def below(self, folder: str) -> Iterator[tuple[str, Files, Files]]:
         """Iterate over all folders from ``folder`` down, with their files; none twice, whatever links there are."""
         waiting, seen = [folder], set()
         while waiting:
@@ -84,22 +96,23 @@ class Tree:
     def leave_empty(self, folder: str) -> None:
         """Note a folder without pictures, and the files in it."""
         self._empty.append(folder)
-        for _, _, others in self._below(folder):
+        for _, _, others in self.below(folder):
             self.leave(others)
 
-    def told(self) -> Iterator[str]:
-        """Describe what was noted, a line for each kind."""
+    def told(self, *, hidden: bool = False) -> Iterator[str]:
+        """Describe what was noted, a line for each kind; ``hidden`` names too, if asked for."""
         if self._others:
             kinds = (f"{count:,} {kind}" for kind, count in self._others.most_common())
-            yield f"{counted(self._others.total(), 'file')} not named like pictures: {_listed(kinds)}"
+            yield f"{counted(self._others.total(), 'file')} not named like pictures: {listed(kinds)}"
         for what, rest, places in (
             ("picture", "in no folder of a class", self._outside),
             ("folder", "without pictures", self._empty),
             ("link", "to nothing", self._broken),
             ("link", "to a folder around it", self._loops),
+            ("name", "with a dot in front", self._hidden if hidden else ()),
         ):
             if places:
-                yield f"{counted(len(places), what)} {rest}: {_listed(places)}"
+                yield f"{counted(len(places), what)} {rest}: {listed(places)}"
 
 
 def is_broken(entry: os.DirEntry[str]) -> bool:
@@ -116,6 +129,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         raise
 
 
-def _listed(words: Iterable[str]) -> str:
+def listed(words: Iterable[str]) -> str:
+    """Join the first few words."""
     shown = [one_line(word, 100) for word in words]
     return ", ".join(shown[:_SHOWN]) + ", ..." * (len(shown) > _SHOWN)

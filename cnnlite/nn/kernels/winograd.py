@@ -44,7 +44,7 @@ LEAST_TILES, MOST_TILES = 48, 128
 CHUNK_BYTES = 24 * 2**20
 """Bytes that the tiles of a chunk may take where all cores do one step of it after the other."""
 WEIGHTS = 512
-"""Weights that are transformed in one product, small enough for the L1 cache."""
+"""Weights that are transformed in each product of a batch, small enough for the L1 cache."""
 
 
 def fits(windows: Windows) -> bool:
@@ -158,9 +158,11 @@ def _for_weights(matrix: Array, weights: Array, out: Array) -> None:
     matrix = matrix.astype(weights.dtype)
 
     def block(start: int, stop: int) -> None:
-        for first in range(start, stop, WEIGHTS):
-            columns = slice(first, min(first + WEIGHTS, stop))
-            np.matmul(matrix, weights[:, columns], out=out[:, columns])
+        rest = stop - (stop - start) % WEIGHTS
+        for columns, width in ((slice(start, rest), WEIGHTS), (slice(rest, stop), stop - rest)):
+            if columns.start < columns.stop:
+                pieces, products = (a[:, columns].reshape(len(a), -1, width).swapaxes(0, 1) for a in (weights, out))
+                np.matmul(matrix, pieces, out=products)
 
     engine.for_blocks(block, weights.shape[1], (len(weights) + len(out)) * weights.itemsize)
 

@@ -1,6 +1,5 @@
 """Predictions of a network on images: confusions, most confident mistakes, and calibration."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +7,7 @@ import numpy as np
 from cnnlite.data import Images, Normalizer
 from cnnlite.nn.losses import softmax
 from cnnlite.nn.network import Network
-from cnnlite.runs.metrics import ConfusionMatrix
+from cnnlite.runs.figures import ConfusionMatrix
 from cnnlite.training.evaluation import BATCH_SIZE
 from cnnlite.utils.types import Array
 
@@ -67,42 +66,6 @@ def confident_mistakes(seen: Behaviour, count: int) -> Array:
     wrong = np.flatnonzero(seen.predictions != seen.labels)
     chosen: Array = wrong[np.argsort(-seen.confidences[wrong], kind="stable")][:count]
     return chosen
-
-
-@dataclass(frozen=True)
-class ClassFigures:
-    """Metrics of a class; fractions, None if there is nothing to divide by."""
-
-    name: str
-    images: int
-    recall: float | None
-    """Fraction of the images of this class that were predicted as it: the accuracy of the class."""
-    precision: float | None
-    """Fraction of the images predicted as this class that belong to it."""
-    mistaken_for: str
-    """Class most often predicted instead; empty if none was."""
-    mistaken: int
-
-
-def class_figures(counts: Array, classes: Sequence[str]) -> list[ClassFigures]:
-    """Return the metrics of each class in the confusion matrix."""
-    figures = []
-    for index, name in enumerate(classes):
-        right, of_class, called = (int(n) for n in (counts[index, index], counts[index].sum(), counts[:, index].sum()))
-        others = counts[index].copy()
-        others[index] = 0
-        worst = int(others.argmax())
-        figures.append(
-            ClassFigures(
-                name,
-                of_class,
-                right / of_class if of_class else None,
-                right / called if called else None,
-                classes[worst] if others[worst] else "",
-                int(others[worst]),
-            )
-        )
-    return figures
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,10 @@ from cnnlite.nn.losses import losses
 from cnnlite.optim import optimizers
 from cnnlite.optim.averaging import averagings
 from cnnlite.optim.schedules import schedules
+from cnnlite.tools.report.paired import Paired, pairs
 from cnnlite.tools.report.record import Record
 from cnnlite.utils.registry import Registry
-from cnnlite.utils.text import duration, percent
+from cnnlite.utils.text import aligned, duration, percent
 
 _ORDER = ("model", "data", "train")
 _CHOICES: Mapping[str, Registry[Any]] = {
@@ -50,16 +51,19 @@ class Entry:
     best_validation_accuracy: float | None
     test_accuracy: float | None
     test_loss: float | None
+    test_macro_f1: float | None
     parameters: int | None
 
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ only in their seeds: mean and standard deviation (n - 1) of their accuracies."""
+    """Runs that differ only in their seeds: mean and standard deviation (n - 1) of their figures."""
 
     runs: list[str]
     validation: tuple[float, float] | None
     test: tuple[float, float] | None
+    macro_f1: tuple[float, float] | None
+    """Of the test images."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,7 @@ class Comparison:
     differences: dict[str, dict[str, Any]]
     """Values by run, for each place where the configs differ; runs without the place are left out."""
     groups: list[Group]
+    paired: list[Paired]
 
     def facts(self) -> dict[str, Any]:
         """Return the comparison as an object for JSON."""
@@ -77,8 +82,8 @@ class Comparison:
 
     def rows(self) -> list[list[str]]:
         """Return the table of runs, heading first."""
-        heading = ["run", "config", "status", "seed", "steps", "epochs", "time", "validation", "test", "parameters"]
-        return [heading, *(_row(entry) for entry in self.entries)]
+        heading = ["run", "config", "status", "seed", "steps", "epochs", "time", "validation", "test", "macro F1"]
+        return [[*heading, "parameters"], *(_row(entry) for entry in self.entries)]
 
     def difference_rows(self) -> list[list[str]]:
         """Return the table of differences, heading first."""
@@ -97,6 +102,7 @@ class Comparison:
         (_, *names), *rows = self.difference_rows()
         parts = [aligned(self.rows(), left=(0, 1, 2))]
         parts += [text for group in self.groups if (text := describe_group(group))]
+        parts += ["\n".join(pair.describe() for pair in self.paired)] * bool(self.paired)
         parts.append("\n".join(_difference_line(names, row) for row in rows) or SAME)
         return "\n\n".join(parts)
 
@@ -106,7 +112,7 @@ def compare(records: Sequence[Record]) -> Comparison:
     names = run_names(records)
     configs = [_compared(record) for record in records]
     entries = [_entry(name, record) for name, record in zip(names, records, strict=True)]
-    return Comparison(entries, _differences(names, configs), _groups(entries, configs))
+    return Comparison(entries, _differences(names, configs), _groups(entries, configs), pairs(names, records))
 
 
 def run_names(records: Sequence[Record]) -> list[str]:
@@ -191,6 +197,7 @@ def _compared(record: Record) -> dict[str, Any]:
 
 def _entry(name: str, record: Record) -> Entry:
     result, last = record.result, record.rows[-1] if record.rows else {}
+    highest = max(record.values("validation_accuracy"), default=None)
     return Entry(
         run=name,
         config=result.get("config"),
@@ -199,9 +206,10 @@ def _entry(name: str, record: Record) -> Entry:
         steps=int(last.get("step") or result.get("steps") or 0),
         epochs=float(last.get("epoch") or result.get("epochs") or 0),
         seconds=last.get("seconds"),
-        best_validation_accuracy=max(record.values("validation_accuracy"), default=None),
+        best_validation_accuracy=result.get("best_validation_accuracy") or highest,
         test_accuracy=result.get("test_accuracy"),
         test_loss=result.get("test_loss"),
+        test_macro_f1=result.get("test_macro_f1"),
         parameters=result.get("parameters"),
     )
 
@@ -215,9 +223,9 @@ def _groups(entries: Sequence[Entry], configs: Sequence[dict[str, Any]]) -> list
         members = [entry for entry, other in zip(entries, configs, strict=True) if other == config]
         members = [entry for entry in members if entry.status == "complete"]
         if len({entry.seed for entry in members}) > 1:
-            validation = [entry.best_validation_accuracy for entry in members]
-            test = [entry.test_accuracy for entry in members]
-            groups.append(Group([entry.run for entry in members], _spread(validation), _spread(test)))
+            names = ("best_validation_accuracy", "test_accuracy", "test_macro_f1")
+            spreads = (_spread([getattr(entry, name) for entry in members]) for name in names)
+            groups.append(Group([entry.run for entry in members], *spreads))
     return groups
 
 
@@ -227,10 +235,10 @@ def _spread(values: Sequence[float | None]) -> tuple[float, float] | None:
 
 
 def describe_group(group: Group) -> str:
-    """Format the accuracies of runs with several seeds; empty if they have none."""
+    """Format the figures of runs with several seeds; empty if they have none."""
     parts = [
         f"{name} {100 * found[0]:.1f}% +- {100 * found[1]:.1f}"
-        for name, found in (("validation", group.validation), ("test", group.test))
+        for name, found in (("validation", group.validation), ("test", group.test), ("macro F1", group.macro_f1))
         if found is not None
     ]
     return f"{len(group.runs)} seeds of one config ({', '.join(group.runs)}): {', '.join(parts)}" if parts else ""
@@ -247,6 +255,7 @@ def _row(entry: Entry) -> list[str]:
         _ABSENT if entry.seconds is None else duration(entry.seconds),
         percent(entry.best_validation_accuracy),
         percent(entry.test_accuracy),
+        percent(entry.test_macro_f1),
         _ABSENT if entry.parameters is None else f"{entry.parameters:,}",
     ]
 
@@ -267,16 +276,3 @@ def _plain(value: Any) -> str:
     if isinstance(value, (dict, list)):
         return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=sys.maxsize).strip()
     return str(value)
-
-
-def aligned(rows: Sequence[Sequence[str]], left: Sequence[int]) -> str:
-    """Format a table as plain text; the columns ``left`` are aligned left, the others right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = (
-            cell.ljust(width) if index in left else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)

@@ -5,13 +5,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from cnnlite.errors import CnnliteError
-from cnnlite.tools.report import rules_course, rules_fit
+from cnnlite.tools.report import rules_course, rules_fit, rules_unequal
 from cnnlite.tools.report.inside import dead_units, one_by_one
 from cnnlite.tools.report.record import BestNetwork, Record, Seen, load_seen, load_trained
 from cnnlite.tools.report.rules import RULES, Evidence, Finding, finding
 from cnnlite.utils.hints import Argument
 
-__all__ = ["Explanation", "describe_rules", "explain", "judge", "rules_course", "rules_fit"]
+__all__ = ["Explanation", "describe_rules", "explain", "judge", "rules_course", "rules_fit", "rules_unequal"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,10 @@ def judge(record: Record, trained: BestNetwork | None = None, seen: Seen | None 
         network = one_by_one(trained.network, trained.config)
         dead = dead_units(network, seen.images, trained.normalizer)
         validating = len(seen.images) if seen.split == "validation" else None
-    return advise(Evidence(record, classes, dead, validating))
+    if trained is None:
+        return advise(Evidence(record, classes, dead, validating))
+    of_classes = trained.classes, trained.class_counts, trained.validated
+    return advise(Evidence(record, classes, dead, validating, *of_classes))
 
 
 def advise(evidence: Evidence) -> list[Finding]:

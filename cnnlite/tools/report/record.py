@@ -11,13 +11,14 @@ from cnnlite.data import Dataset, Images, Normalizer
 from cnnlite.errors import CheckpointError, CnnliteError, ConfigError, DamagedError, DataError
 from cnnlite.nn.network import Network
 from cnnlite.runs.locate import no_run
-from cnnlite.runs.restore import load_data, load_network, unregistered
+from cnnlite.runs.restore import image_counts, load_data, load_network, unregistered
 from cnnlite.runs.results import read_object, read_result
 from cnnlite.utils.files import is_missing, read_small
 
 Row = dict[str, float | None]
 _BEYOND = 1e15
 """Number of steps, in all or in an epoch, that no run makes."""
+_LISTS = ("images", "right", "predicted")
 _LARGEST_METRICS = 100_000_000
 """Bytes: a row for each of a million validations."""
 
@@ -117,6 +118,35 @@ def _number(text: str) -> float | None:
 
 
 @dataclass(frozen=True)
+class ByClass:
+    """Numbers of images of each class in a validation."""
+
+    images: list[int]
+    right: list[int]
+    """Predicted right, of those of the class."""
+    predicted: list[int]
+    """Predicted as the class, rightly or not."""
+
+    @classmethod
+    def of(cls, fact: Any, classes: int) -> "ByClass | None":
+        """Return what a checkpoint of so many classes says of its validation; None if it does not."""
+        lists = [image_counts(fact.get(name) if isinstance(fact, dict) else None, classes) for name in _LISTS]
+        known = [numbers for numbers in lists if numbers is not None]
+        return cls(*known) if len(known) == len(lists) and any(known[0]) else None
+
+    @property
+    def accuracy(self) -> float:
+        """Fraction of the images that are predicted right."""
+        return sum(self.right) / sum(self.images)
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """Mean over the classes with images of the fraction that is predicted right."""
+        found = [right / images for right, images in zip(self.right, self.images, strict=True) if images]
+        return sum(found) / len(found)
+
+
+@dataclass(frozen=True)
 class BestNetwork:
     """Network of a run's best checkpoint."""
 
@@ -128,6 +158,10 @@ class BestNetwork:
     digest: str
     """Digest of the dataset it was trained on."""
     config: Config
+    class_counts: list[int] | None = None
+    """Number of training images of each class; None in checkpoints too old to tell."""
+    validated: ByClass | None = None
+    """The validation that made it the best; None without one, and in old checkpoints."""
 
 
 def load_trained(record: Record) -> BestNetwork:
@@ -151,7 +185,10 @@ def load_trained(record: Record) -> BestNetwork:
 def _trained(file: Path) -> BestNetwork:
     checkpoint, config, network, normalizer, classes = load_network(file)
     digest = str(checkpoint.fact("dataset", dict).get("digest"))
-    return BestNetwork(file, checkpoint.fact("step", int), network, normalizer, classes, digest, config)
+    counts = image_counts(checkpoint.meta.get("class_counts"), len(classes))
+    validated = ByClass.of(checkpoint.meta.get("validation"), len(classes))
+    step = checkpoint.fact("step", int)
+    return BestNetwork(file, step, network, normalizer, classes, digest, config, counts, validated)
 
 
 @dataclass(frozen=True)

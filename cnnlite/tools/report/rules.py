@@ -8,7 +8,7 @@ from typing import Any
 from cnnlite.config.load import flatten
 from cnnlite.nn.losses import CrossEntropy
 from cnnlite.tools.report.inside import DeadUnits
-from cnnlite.tools.report.record import Record
+from cnnlite.tools.report.record import ByClass, Record
 from cnnlite.utils.hints import Train
 
 FEWEST_ROWS = 4
@@ -35,6 +35,12 @@ class Evidence:
     dead: Sequence[DeadUnits] = ()
     validating: int | None = None
     """Number of validation images; None if unknown."""
+    names: Sequence[str] = ()
+    """Names of the classes; none if no checkpoint tells."""
+    class_counts: Sequence[int] | None = None
+    """Number of training images of each class; None if no checkpoint tells."""
+    validated: ByClass | None = None
+    """Numbers of each class in the validation of the best checkpoint; None if there is none, or it does not tell."""
 
     def option(self, place: str) -> Any:
         """Return the value at a dotted place below ``train`` in the config, or None."""

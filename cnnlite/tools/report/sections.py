@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from cnnlite.data import Images
+from cnnlite.runs.figures import balanced_accuracy, class_figures, macro_f1, wilson
 from cnnlite.tools.report import charts, tiles
-from cnnlite.tools.report.behaviour import Behaviour, calibration, class_figures, confident_mistakes
+from cnnlite.tools.report.behaviour import Behaviour, calibration, confident_mistakes
 from cnnlite.tools.report.inside import feature_stages, first_filters, occlude, one_by_one
 from cnnlite.tools.report.page import Page, cards, figure, grid, note, table
 from cnnlite.tools.report.record import BestNetwork, Record, Seen
@@ -35,6 +36,8 @@ def overview(page: Page, record: Record) -> None:
         ("training time", "-" if seconds is None else duration(seconds)),
         ("seed", str(record.config.seed)),
     ]
+    if result.get("test_macro_f1") is not None:
+        items.insert(1, ("test macro F1", percent(result["test_macro_f1"])))
     if "parameters" in result:
         items.append(("parameters", f"{result['parameters']:,}"))
     page.add(cards(items))
@@ -85,7 +88,14 @@ def curves(page: Page, record: Record) -> None:
 
 def by_class(page: Page, seen: Behaviour, split: str, classes: Sequence[str]) -> None:
     """Add the confusion matrix and the table of classes."""
-    page.section("Class by class", f"Of the {len(seen.labels):,} {split} images, {seen.accuracy:.1%} are called right.")
+    counts, total = seen.counts, len(seen.labels)
+    low, high = wilson(int(counts.trace()), total)
+    page.section(
+        "Class by class",
+        f"Of the {total:,} {split} images, {seen.accuracy:.1%} are called right; of any number of such images it would "
+        f"be {low:.1%} to {high:.1%} (95 % interval of Wilson). If all classes count alike, however many images they "
+        f"have: balanced accuracy {percent(balanced_accuracy(counts))}, macro F1 {percent(macro_f1(counts))}.",
+    )
     chart = charts.confusion_chart(seen.counts, classes)
     rows = class_figures(seen.counts, classes)
     worst = min((row for row in rows if row.recall is not None), key=lambda row: row.recall or 0)
@@ -98,22 +108,24 @@ def by_class(page: Page, seen: Behaviour, split: str, classes: Sequence[str]) ->
         "confusions show."
     )
     picture = figure(page.image("confusion.svg", chart.svg().encode(), alt), caption, scrolls=True)
-    header = ("class", "images", "accuracy", "precision", "often taken for")
+    header = ("class", "images", "accuracy", "precision", "F1", "often taken for")
     cells = (
         (
             row.name,
             f"{row.images:,}",
             percent(row.recall),
             percent(row.precision),
+            percent(row.f1),
             f"{row.mistaken_for} ({row.mistaken:,})" if row.mistaken else "",
         )
         for row in rows
     )
     meaning = (
         '<p class="soft">Accuracy (recall): of the images of the class, how many were found. Precision: of the images '
-        "called so, how many are.</p>"
+        "called so, how many are. F1: their harmonic mean. Balanced accuracy is the mean of the accuracies, macro F1 "
+        "that of the F1s.</p>"
     )
-    page.add(grid([picture, f"<div>{table(header, cells, text=[4])}{meaning}</div>"]))
+    page.add(grid([picture, f"<div>{table(header, cells, text=[5])}{meaning}</div>"]))
 
 
 def mistakes(page: Page, seen: Behaviour, images: Images, split: str, classes: Sequence[str]) -> None:

@@ -30,6 +30,7 @@ def write_comparison(comparison: Comparison, records: Sequence[Record], out: Pat
     heading, *rows = comparison.rows()
     page.add(table(heading, rows, text=(1, 2)))
     page.add(*(paragraph(describe_group(group)) for group in comparison.groups))
+    page.add(*(paragraph(pair.describe()) for pair in comparison.paired))
     page.section("Curves", "Of the validation images; dashed lines, of the training images, where nothing validates.")
     captions = {
         "accuracy": "Higher is better: the fraction of images called right.",

@@ -13,7 +13,7 @@ import yaml
 from cnnlite.config.load import config_from_data
 from cnnlite.data.images import read_pictures
 from cnnlite.tools.onnx.export import export
-from cnnlite.tools.predict import Model, predict_files
+from cnnlite.tools.predict import Model, find_pictures, predict_files
 from cnnlite.training.evaluation import evaluate_checkpoint
 from cnnlite.utils.types import Array
 from tests.support.folders import fill, noise
@@ -106,9 +106,9 @@ def test_the_program_sees_what_predict_sees(name: str, network: tuple[Path, Path
     images, faults = read_pictures([folder / name], model.frame)
     assert not faults
     np.testing.assert_array_equal(image, images[0])
-    (prediction,) = predict_files(model, [folder / name], 10)
-    assert said == prediction.best[0][0]
-    expected = dict(prediction.best)
+    (prediction,) = predict_files(model, find_pictures([folder / name]))
+    assert said == prediction.best(1)[0][0]
+    expected = dict(prediction.best(10))
     np.testing.assert_allclose(probabilities, [expected[name] for name in model.classes], atol=1e-4)
 
 
@@ -121,9 +121,9 @@ def test_a_large_jpeg_which_predict_decodes_small_looks_the_same(network: tuple[
     model = Model.load(checkpoint)
     images, _ = read_pictures([folder / "large.jpg"], model.frame)
     assert np.abs(image.astype(int) - images[0]).mean() < 1
-    (prediction,) = predict_files(model, [folder / "large.jpg"], 10)
-    assert said == prediction.best[0][0]
-    expected = dict(prediction.best)
+    (prediction,) = predict_files(model, find_pictures([folder / "large.jpg"]))
+    assert said == prediction.best(1)[0][0]
+    expected = dict(prediction.best(10))
     np.testing.assert_allclose(probabilities, [expected[name] for name in model.classes], atol=0.02)
 
 
@@ -136,11 +136,11 @@ def test_eval_predict_and_the_program_agree_on_the_test_pictures(network: tuple[
     counts = np.zeros((2, 10, 10), int)
     for label, name in enumerate(model.classes):
         for path in sorted((folder / "pictures" / "test" / name).iterdir()):
-            (prediction,) = predict_files(model, [path], 1)
+            (prediction,) = predict_files(model, find_pictures([path]))
             path.replace(folder / "cat.png")
             said, _, _ = run(folder / "cat.png")
             (folder / "cat.png").replace(path)
-            for way, guess in enumerate((prediction.best[0][0], said)):
+            for way, guess in enumerate((prediction.best(1)[0][0], said)):
                 counts[way, label, model.classes.index(guess)] += 1
     np.testing.assert_array_equal(counts[0], found.confusion)
     np.testing.assert_array_equal(counts[1], found.confusion)

@@ -8,7 +8,7 @@ from cnnlite.nn.layers.shape import Flatten
 from cnnlite.nn.losses import softmax
 from cnnlite.nn.network import Network
 from cnnlite.tools.report import behaviour as room
-from cnnlite.tools.report.behaviour import behaviour, calibration, class_figures, confident_mistakes, observe
+from cnnlite.tools.report.behaviour import behaviour, calibration, confident_mistakes, observe
 
 PROBABILITIES = np.array(
     [[0.9, 0.1, 0.0], [0.6, 0.4, 0.0], [0.3, 0.7, 0.0], [0.05, 0.95, 0.0], [0.0, 0.8, 0.2], [0.4, 0.35, 0.25]]
@@ -39,21 +39,6 @@ def test_mistakes_come_with_the_most_confident_first() -> None:
 
 def test_no_mistakes_are_an_empty_list() -> None:
     assert confident_mistakes(behaviour(np.eye(3), np.arange(3)), 5).tolist() == []
-
-
-def test_class_figures_by_hand() -> None:
-    first, second, third = class_figures(behaviour(PROBABILITIES, LABELS).counts, ["a", "b", "c"])
-    assert first.images == 3
-    assert [first.recall, first.precision] == pytest.approx([2 / 3, 2 / 3])
-    assert (first.mistaken_for, first.mistaken) == ("b", 1)
-    assert [second.recall, second.precision] == pytest.approx([0.5, 1 / 3])
-    assert second.mistaken_for == "a"
-    assert (third.recall, third.precision, third.mistaken_for) == (0, None, "b")
-
-
-def test_a_class_without_images_has_no_recall() -> None:
-    (_, empty) = class_figures(np.array([[3, 0], [0, 0]]), ["a", "b"])
-    assert (empty.images, empty.recall, empty.precision, empty.mistaken_for) == (0, None, None, "")
 
 
 def test_calibration_by_hand() -> None:

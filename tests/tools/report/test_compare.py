@@ -1,11 +1,16 @@
+import math
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from cnnlite.cli import cli
 from cnnlite.config.load import config_from_data
+from cnnlite.runs.predictions import predictions_text
 from cnnlite.tools.report.compare import compare
+from cnnlite.tools.report.record import Record
 from cnnlite.tools.report.side_by_side import write_comparison
 from tests.support.report_runs import made_up
 from tests.support.small_runs import tiny
@@ -87,6 +92,20 @@ def test_seeds_of_one_config_are_summed_up(tmp_path: Path) -> None:
     assert compare([records[0], records[0]]).groups == []
 
 
+def test_a_figure_that_all_seeds_have_is_summed_up_and_stands_in_the_table(tmp_path: Path) -> None:
+    records = []
+    for seed, figure in enumerate((0.25, 0.35)):
+        config = config_from_data({**tiny(epochs=1).resolved, "seed": seed})
+        record = made_up(tmp_path / f"s{seed}", validation_accuracy=[0.9], config=config)
+        records.append(
+            replace(record, result={**record.result, "test_macro_f1": figure, "best_validation_accuracy": 0.7})
+        )
+    found = compare(records)
+    assert found.groups[0].macro_f1 == pytest.approx((0.3, 0.1 / 2**0.5))
+    assert "validation 70.0% +- 0.0, test 50.0% +- 0.0, macro F1 30.0% +- 7.1" in found.describe()
+    assert [row[-2] for row in found.rows()] == ["macro F1", "25.0%", "35.0%"]
+
+
 def test_the_config_of_a_run_without_result_is_unknown_and_written_as_a_dash(tmp_path: Path) -> None:
     one, two = (made_up(tmp_path / name, train_loss=[1.0], status=None) for name in ("one", "two"))
     found = compare([one, two])
@@ -121,3 +140,56 @@ def test_curves_go_into_a_page_or_a_picture(tmp_path: Path) -> None:
     page = (tmp_path / "out.html").read_text(encoding="utf-8")
     assert "&lt;one&gt;" in page
     assert "<one>" not in page
+
+
+def predicting(folder: Path, right: str, digest: str | None = "same") -> Record:
+    """A run that predicted the images of its test rightly (``+``) or not."""
+    record = made_up(folder, train_loss=[1.0])
+    labels, accuracy = np.zeros(len(right), np.int64), right.count("+") / len(right)
+    predictions = np.array([0 if mark == "+" else 1 for mark in right])
+    text = predictions_text(["a", "b"], labels, predictions)
+    (folder / "predictions.csv").write_text(text, encoding="utf-8")
+    return replace(record, result={**record.result, "test_accuracy": accuracy, "test_digest": digest})
+
+
+def test_runs_on_the_same_test_images_are_said_to_differ_or_not(tmp_path: Path) -> None:
+    one = predicting(tmp_path / "one", "+" * 10 + "-" * 10)
+    two = predicting(tmp_path / "two", "-" * 1 + "+" * 9 + "+" * 10)
+    three = predicting(tmp_path / "three", "+" * 9 + "-" * 1 + "+" * 2 + "-" * 8)
+    other = predicting(tmp_path / "other", "+" * 20, digest="of others")
+    found = compare([one, other, two, three])
+    assert [(pair.first, pair.second, pair.only_first, pair.only_second) for pair in found.paired] == [
+        ("one", "two", 1, 10),
+        ("one", "three", 1, 2),
+    ]
+    assert found.paired[0].p == pytest.approx(2 * 12 / 2**11)
+    text = found.describe()
+    assert (
+        "one and two on the same 20 test images: 1 are right only with the first, 10 only with the second; they differ "
+        "(McNemar's test, p = 0.012)" in text
+    )
+    assert "one and three on the same 20 test images" in text
+    assert "that may be chance (McNemar's test, p = 1)" in text
+    assert found.facts()["paired"][0]["images"] == 20
+
+
+def test_a_clear_difference_is_not_told_with_more_digits_than_it_has(tmp_path: Path) -> None:
+    one, two = predicting(tmp_path / "one", "+" * 100 + "-" * 100), predicting(tmp_path / "two", "-" * 100 + "+" * 100)
+    assert compare([one, two]).paired[0].p == pytest.approx(math.erfc(0), abs=0.1)
+    three = predicting(tmp_path / "three", "+" * 200)
+    assert "they differ (McNemar's test, p < 1e-06)" in compare([two, three]).describe()
+
+
+@pytest.mark.parametrize("damage", ["no file", "of another result", "no digest", "other digests", "fewer"])
+def test_runs_without_predictions_of_the_same_images_are_not_compared_so(damage: str, tmp_path: Path) -> None:
+    one, two = predicting(tmp_path / "one", "+-+-"), predicting(tmp_path / "two", "++--")
+    if damage == "no file":
+        (tmp_path / "two/predictions.csv").unlink()
+    elif damage == "of another result":
+        two = replace(two, result={**two.result, "test_accuracy": 0.75})
+    elif damage == "fewer":
+        two = predicting(tmp_path / "two", "+-")
+    else:
+        two = replace(two, result={**two.result, "test_digest": None if damage == "no digest" else "x"})
+    assert compare([one, two]).paired == []
+    assert "McNemar" not in compare([one, two]).describe()

@@ -13,7 +13,7 @@ import yaml
 from cnnlite.config.load import Config, config_from_data, load_config
 from cnnlite.tools.report.explain import advise, describe_rules, judge
 from cnnlite.tools.report.inside import DeadUnits
-from cnnlite.tools.report.record import Record, Row
+from cnnlite.tools.report.record import ByClass, Record, Row
 from cnnlite.tools.report.rules import RULES, Evidence, finding, late_gain, points
 from cnnlite.tools.report.rules_fit import lowest_loss
 from tests.support.report_runs import made_up
@@ -217,7 +217,7 @@ def test_each_member_of_a_composite_gets_its_share(tmp_path: Path) -> None:
     assert command.endswith("label_smoothing: 0.1}}'")
 
 
-OF_THEIR_OWN = {"dead_relus", "few_images"}
+OF_THEIR_OWN = {"dead_relus", "few_images", "never_predicted", "unequal_classes"}
 """Rules with tests of their own: they look at more than the figures."""
 
 
@@ -242,6 +242,85 @@ def test_dead_relus_are_named(dead: list[DeadUnits], command: str, tmp_path: Pat
     result = found("dead_relus", Evidence(made_up(tmp_path, train_loss=FALLING), 10, dead))
     assert result.command.endswith(command)
     assert f"{dead[-1].place} ({dead[-1].dead} of {dead[-1].units})" in result.text
+
+
+NAMES = ("cat", "dog", "rare")
+SEEN_ALL = ByClass([50, 40, 5], [45, 30, 1], [52, 42, 1])
+MISSING = ByClass([50, 40, 5], [45, 30, 0], [53, 42, 0])
+
+
+def of_classes(
+    folder: Path, counts: list[int] | None, validated: ByClass | None = None, config: Config | None = None
+) -> Evidence:
+    record = made_up(folder, config=config, train_loss=FALLING)
+    return Evidence(record, 3, names=NAMES, class_counts=counts, validated=validated)
+
+
+def sampled() -> Config:
+    data = tiny().resolved
+    return config_from_data({**data, "data": {**data["data"], "sampling": "balanced"}})
+
+
+def weighted() -> Config:
+    return tiny(loss={"focal": {"class_weights": "balanced"}}, monitor="macro_f1")
+
+
+def test_a_class_that_is_never_predicted_is_named(tmp_path: Path) -> None:
+    rare = found("never_predicted", of_classes(tmp_path / "a", [500, 400, 50], MISSING))
+    assert "predicted as rare (0 of 5, 50 to train on). They have few" in rare.text
+    assert rare.command.endswith("-o data.sampling=balanced -o train.monitor=macro_f1")
+    equal = found("never_predicted", of_classes(tmp_path / "b", [500, 400, 101], MISSING))
+    assert "taken for" in equal.text
+    assert equal.command.endswith("-o train.epochs=12")
+    unknown = found("never_predicted", of_classes(tmp_path / "c", None, MISSING))
+    assert "predicted as rare (0 of 5). " in unknown.text
+    remedied = found("never_predicted", of_classes(tmp_path / "d", [500, 400, 50], MISSING, weighted()))
+    assert "train.epochs" in remedied.command
+
+
+@pytest.mark.parametrize(
+    "validated",
+    [
+        None,
+        SEEN_ALL,
+        ByClass([50, 40, 4], [45, 30, 0], [53, 41, 0]),
+        ByClass([50, 40, 0], [45, 30, 0], [50, 40, 0]),
+        ByClass([50, 40, 5], [45, 2, 0], [95, 0, 0]),
+    ],
+    ids=["none", "all are", "few images", "no images", "no better than chance"],
+)
+def test_classes_that_are_predicted_or_hardly_there_are_not(validated: ByClass | None, tmp_path: Path) -> None:
+    assert found("never_predicted", of_classes(tmp_path, [500, 400, 50], validated)) is None
+
+
+def test_unequal_classes_are_told_with_what_accuracy_hides(tmp_path: Path) -> None:
+    result = found("unequal_classes", of_classes(tmp_path / "a", [250, 400, 50], SEEN_ALL))
+    assert "50 images of rare to train on, and 400 of dog" in result.text
+    assert "it was 80.0%; the mean of the classes, the balanced accuracy, was 61.7%" in result.text
+    assert result.command.endswith("-o data.sampling=balanced -o train.monitor=macro_f1")
+    unvalidated = found("unequal_classes", of_classes(tmp_path / "b", [250, 0, 50]))
+    assert unvalidated.command.endswith("-o data.sampling=balanced")
+    assert "rare" in unvalidated.text
+    monitored = found("unequal_classes", of_classes(tmp_path / "c", [250, 400, 50], SEEN_ALL, tiny(monitor="loss")))
+    assert monitored.command.endswith("-o data.sampling=balanced")
+    words = shlex.split(result.command)
+    assert load_config(words[words.index("--config") + 1], words[5::2]).data.sampling == "balanced"
+
+
+@pytest.mark.parametrize(
+    ("counts", "config"),
+    [([249, 240, 50], None), (None, None), ([0, 0, 0], None), ([500, 9, 9], sampled()), ([500, 9, 9], weighted())],
+)
+def test_equal_classes_and_those_that_something_is_done_for_are_not(
+    counts: list[int] | None, config: Config | None, tmp_path: Path
+) -> None:
+    assert found("unequal_classes", of_classes(tmp_path, counts, SEEN_ALL, config)) is None
+
+
+def test_a_class_that_is_never_predicted_is_told_once(tmp_path: Path) -> None:
+    names = {found.rule for found in advise(of_classes(tmp_path, [500, 400, 50], MISSING))}
+    assert "never_predicted" in names
+    assert "unequal_classes" not in names
 
 
 STEEP: dict[str, Any] = {
