@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +148,7 @@ def load_network(path: Path) -> tuple[Checkpoint, Config, Network, Normalizer, t
 def frame_of(config: Config, network: Network) -> Frame:
     """Return the frame that makes pictures of any size as large as the images that a network was trained on."""
     height, width, channels = network.in_shape
-    return replace(config.data.dataset.frame or Frame(height, width), channels=channels)
+    return config.data.dataset.frame or Frame(height, width, channels=channels)
 
 
 def _rebuild(
@@ -163,6 +162,9 @@ def _rebuild(
             raise ValueError("classes are not names")
         if len(in_shape) != 3 or not all(type(side) is int and 0 < side < _LARGEST_SIDE for side in in_shape):
             raise ValueError(f"in_shape {in_shape!r:.40} is not that of images")
+        crop = config.data.center_crop
+        if in_shape != (config.data.in_shape or in_shape) or (crop is not None and in_shape[:2] != (crop, crop)):
+            raise ValueError(f"in_shape {in_shape} is not that of the images of its config")
         announced = sum(math.prod(array.shape) for array in arrays.values())
         outline = Network(config.model, in_shape, seed=None)
         if outline.size > announced:
