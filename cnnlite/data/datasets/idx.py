@@ -21,6 +21,7 @@ from cnnlite.runtime import machine
 from cnnlite.utils.files import opened, read_small
 from cnnlite.utils.hints import Override
 from cnnlite.utils.printable import has_codes, is_text
+from cnnlite.utils.text import size_text
 from cnnlite.utils.types import Array
 
 _NAME = re.compile(
@@ -153,7 +154,7 @@ def _array(path: Path, file: BinaryIO | gzip.GzipFile, axes: int) -> Array:
     if not size:
         raise DataError(f"{path}: holds nothing: its shape is {shape}")
     if size > machine.memory() // 2:
-        raise StorageError(f"{path}: would take {size / 1e9:,.1f} GB of memory, for an array of {shape}")
+        raise StorageError(f"{path}: would take {size_text(size)} of memory, for an array of {shape}")
     content = bytearray()
     while len(content) <= size and (piece := file.read(min(_CHUNK, size + 1 - len(content)))):
         content += piece  # piece by piece: a header may announce anything

@@ -17,6 +17,7 @@ from cnnlite.runtime import machine
 from cnnlite.utils.files import opened
 from cnnlite.utils.npy import Header, read_header
 from cnnlite.utils.printable import one_line
+from cnnlite.utils.text import size_text
 from cnnlite.utils.types import Array
 
 _LENGTHS = 26
@@ -115,7 +116,7 @@ def _unpacked(stream: IO[bytes], header: Header) -> Array:
     size = math.prod(header.shape) * header.dtype.itemsize
     if size > machine.memory() // 2:
         raise StorageError(
-            f"is compressed, and would take {size / 1e9:,.1f} GB of memory; as numpy.savez saves it, it takes none"
+            f"is compressed, and would take {size_text(size)} of memory; as numpy.savez saves it, it takes none"
         )
     content = bytearray()
     while piece := stream.read(_CHUNK):  # no more than the archive says, and then its checksum
