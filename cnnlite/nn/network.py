@@ -145,7 +145,8 @@ class Network:
             return
         self._frozen = len(parameters)
         for parameter in parameters:
-            parameter.grad[...] = 0
+            if not parameter.is_large or engine.team().index == 0:  # workers share it
+                parameter.grad[...] = 0
         for layer in {parameter.layer for parameter in parameters}:
             layer.is_frozen = len(layer.params) == sum(parameter.layer is layer for parameter in parameters)
         self.model.skip_dx()

@@ -95,7 +95,7 @@ def run(task: Callable[[int], None], count: int) -> None:
                 task(index)
         finally:
             _in_lockstep = True
-        _team.meet()
+        _team.meet(count)
     elif count <= 1 or _pool.size == 1:
         for index in range(count):
             task(index)

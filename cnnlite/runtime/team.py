@@ -24,8 +24,8 @@ class Team:
         self.slabs = Slabs()
         """Memory of arrays that all workers share."""
 
-    def meet(self) -> None:
-        """Wait until all workers have come here."""
+    def meet(self, mark: int = 0) -> None:
+        """Wait until all workers have come here, with the same ``mark``."""
 
     def gather(self, rows: Array, first: int, count: int) -> Array:
         """Gather float64 rows of all workers, ``count`` in all, of which those of this worker begin at ``first``."""

@@ -25,6 +25,7 @@ import numpy as np
 from cnnlite.errors import CnnliteError
 from cnnlite.runtime import arrays, engine
 from cnnlite.runtime.team import T, Team
+from cnnlite.utils.printable import one_line
 from cnnlite.utils.signals import SIGNALS
 from cnnlite.utils.types import Array, Shape
 
@@ -62,13 +63,24 @@ class _SharedSlabs(arrays.Slabs):
         super().__init__()
         self._file = os.memfd_create("cnnlite", os.MFD_CLOEXEC)
         self._end = 0
+        self.mark = 0
+        """Number that follows from all places given out so far."""
+
+    def empty(self, shape: Shape, dtype: Any) -> Array:
+        array = super().empty(shape, dtype)
+        place = next(index for index, slab in enumerate(self._slabs) if slab.base is array.base)
+        self.mark = hash((self.mark, place, array.nbytes))
+        return array
 
     def allocate(self, size: int) -> Array:
         size = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
         start, self._end = self._end, self._end + size
-        if os.fstat(self._file).st_size < self._end:
-            os.ftruncate(self._file, self._end)  # by each worker that comes here, to the same size
-        whole = np.frombuffer(mmap.mmap(self._file, size, offset=start), np.uint8)
+        try:
+            if os.fstat(self._file).st_size < self._end:
+                os.ftruncate(self._file, self._end)  # by each worker that comes here, to the same size
+            whole = np.frombuffer(mmap.mmap(self._file, size, offset=start), np.uint8)
+        except OSError as error:  # limits of memory, and that of files, which counts for those in memory too
+            raise MemoryError(f"{size:,} bytes that workers share: {error.strerror}") from None
         return whole[:]
 
     def close(self) -> None:
@@ -87,15 +99,16 @@ class Workers(Team):
 
     def __init__(self, size: int, functions: Sequence[Callable[[int], Any]], begin: Callable[[int], None]):
         self.size, self._functions = size, functions
-        self._memory = self.slabs = _SharedSlabs()
+        self.slabs: _SharedSlabs = _SharedSlabs()
         lines = engine.shared(((3 + size) * _LINE,), np.int64)
         self._counters = lines.data
         self._rows = engine.shared((2, _ROWS, _NUMBERS), np.float64)
-        self._error = engine.shared((_ERROR_BYTES,), np.uint8)
+        self._errors = engine.shared((size, _ERROR_BYTES), np.uint8)
         self._generation = self._turn = 0
         self._busy = True
         self._parent = os.getpid()
         self.processes: list[int] = []
+        self._numbers: dict[int, int] = {}
         engine.set_threads(1)
         engine.release()
         for index in range(1, size):
@@ -109,20 +122,22 @@ class Workers(Team):
                 self.index = index
                 self._serve(begin)
             self.processes.append(process)
+            self._numbers[process] = index
         engine.set_team(self)
         begin(0)
         self._busy = False
 
     # Meetings
 
-    def meet(self) -> None:
-        """Wait until all workers have come here.
+    def meet(self, mark: int = 0) -> None:
+        """Wait until all workers have come here, with the same ``mark`` and shared arrays at the same places.
 
         Raises:
-            WorkerError: If one of them is gone; the error that one of them has raised.
+            WorkerError: If one of them is gone, or has come to another place; the error that one of them has raised.
         """
         generation = self._generation = self._generation + 1
-        counters = self._counters
+        counters, odd = self._counters, 1 + generation % 2  # who is ahead writes to one while others read the other
+        own = counters[(3 + self.index) * _LINE + odd] = hash((mark, self.slabs.mark))
         counters[(3 + self.index) * _LINE] = generation
         for other in range(self.size):
             place = (3 + other) * _LINE
@@ -132,6 +147,8 @@ class Workers(Team):
                 if spins > SPINS:
                     self._wait(place, generation)
                     break
+        if counters[3 * _LINE + odd] != own:
+            raise WorkerError(f"worker {self.index} of {self.size} has done something else than the first one")
 
     def _wait(self, place: int, generation: int) -> None:
         nap, turns, counters, began = FIRST_NAP, 0, self._counters, time.thread_time()
@@ -140,39 +157,35 @@ class Workers(Team):
             if turns < YIELDS:
                 os.sched_yield()
                 continue
-            self._attend()
+            self.attend()
             time.sleep(nap)
             nap = min(LONGEST_NAP, 1.2 * nap)
         self.waited += time.thread_time() - began
 
-    def _attend(self) -> None:
+    def attend(self) -> None:
         """Raise what keeps others from coming."""
         if self.index:
             if os.getppid() != self._parent:
                 os._exit(1)
             return
-        if failed := self._counters[_LINE]:
-            raise self._error_of(failed)
-        for number, process in enumerate(self.processes, 1):
-            done, status = os.waitpid(process, os.WNOHANG)
-            if done:
-                self.processes[number - 1] = 0
-                self.processes = [left for left in self.processes if left]
-                if failed := self._counters[_LINE]:
-                    raise self._error_of(failed)
-                code = os.waitstatus_to_exitcode(status)
-                how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-                reason = "; was there too little memory?" if code == -_KILL else ""
-                raise WorkerError(f"worker {number} of {self.size} (process {process}) {how}{reason}")
+        self._raise_error()
+        for process in self.processes:
+            if (how := _end_of(process)) is not None:
+                self._raise_error()
+                number = self._numbers[process]
+                self.processes.remove(process)
+                raise WorkerError(f"worker {number} of {self.size} (process {process}) {how}")
 
-    def _error_of(self, failed: int) -> BaseException:
-        length = int(self._error[:4].view(np.int32)[0])
-        kind, error, trace = pickle.loads(self._error[4 : 4 + length].tobytes())  # noqa: S301 (written by a worker)
-        if error is not None:
+    def _raise_error(self) -> None:
+        """Raise what a worker has failed with, if one has."""
+        if failed := self._counters[_LINE]:
+            row = self._errors[failed]
+            length = int(row[:4].view(np.int32)[0])
+            text, error, trace = pickle.loads(row[4 : 4 + length].tobytes())  # noqa: S301 (written by a worker)
+            if error is None:
+                error = WorkerError(f"worker {failed} of {self.size} failed: {text}")
             error.add_note(f"in worker {failed}:\n{trace}")
-            found: BaseException = error
-            return found
-        return WorkerError(f"worker {failed} of {self.size} failed: {kind}\n{trace}")
+            raise error
 
     # Exchanges
 
@@ -234,8 +247,8 @@ class Workers(Team):
 
     def call(self, which: int, argument: int) -> Any:
         """Let all workers call a function with ``argument``, and return what it returns in this one."""
-        self._command(which, argument)
         self._busy = True  # until the function returns: after an error the others may be in the middle of it
+        self._command(which, argument)
         found = self._functions[which](argument)
         self._busy = False
         return found
@@ -280,36 +293,55 @@ class Workers(Team):
         self._counters[2 * _LINE] = number
 
     def _tell(self, error: BaseException) -> None:
-        trace = traceback.format_exc()
-        known = isinstance(error, CnnliteError | MemoryError)
-        try:
-            data = pickle.dumps((repr(error), error if known else None, trace[-_ERROR_BYTES // 4 :]))
-        except Exception:
-            data = pickle.dumps((repr(error)[:1000], None, trace[-_ERROR_BYTES // 4 :]))
-        data = data[: _ERROR_BYTES - 4]
-        self._error[4 : 4 + len(data)] = np.frombuffer(data, np.uint8)
-        self._error[:4].view(np.int32)[0] = len(data)
+        """Leave an error to the first worker: itself, if it is an expected one, or else what it is called."""
+        text, trace = (
+            one_line(repr(error))[:1000],
+            "".join(traceback.format_tb(error.__traceback__))[-_ERROR_BYTES // 8 :],
+        )
+        data = pickle.dumps((text, None, trace))
+        if isinstance(error, CnnliteError | MemoryError):
+            with contextlib.suppress(Exception):  # of those that cannot be written, or not read again
+                whole = pickle.dumps((text, error, trace))
+                pickle.loads(whole)  # noqa: S301 (written here)
+                data = whole if len(whole) <= _ERROR_BYTES - 4 else data
+        row = self._errors[self.index]
+        row[4 : 4 + len(data)] = np.frombuffer(data, np.uint8)
+        row[:4].view(np.int32)[0] = len(data)
         self._counters[_LINE] = self._counters[_LINE] or self.index
 
     def close(self) -> None:
         """Let the other workers end, or end them; this process goes on alone."""
         engine.set_team(Team())
-        if self.processes and not self._busy:
-            with contextlib.suppress(WorkerError):
+        try:
+            if self._busy:
+                self._kill()
+            elif self.processes:
                 self._command(_END, 0)
-        else:
+        except (CnnliteError, MemoryError):  # of one that failed when the first one was done
             self._kill()
         until = time.monotonic() + PATIENCE
         for process in self.processes:
-            with contextlib.suppress(ChildProcessError):
-                while not os.waitpid(process, os.WNOHANG)[0]:
-                    if time.monotonic() > until:
-                        self._kill()
-                    time.sleep(1e-3)
+            while _end_of(process) is None:
+                if time.monotonic() > until:
+                    self._kill()
+                time.sleep(1e-3)
         self.processes = []
-        self._memory.close()
+        self.slabs.close()
 
     def _kill(self) -> None:
         for process in self.processes:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, _KILL)
+
+
+def _end_of(process: int) -> str | None:
+    """Say how a worker ended; None if it has not."""
+    try:
+        done, status = os.waitpid(process, os.WNOHANG)
+    except ChildProcessError:  # the program ignores SIGCHLD, or waits for all its children
+        return "is gone"
+    if not done:
+        return None
+    code = os.waitstatus_to_exitcode(status)
+    reason = "; was there too little memory?" if code == -_KILL else ""
+    return f"was killed by {signal.Signals(-code).name}{reason}" if code < 0 else f"ended with exit code {code}"

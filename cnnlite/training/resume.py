@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from typing import Any
 
 from cnnlite import __version__
@@ -54,7 +55,8 @@ def check_same(config: Config, checkpoint: Checkpoint, reporter: Reporter) -> li
     changes = _changes(config, checkpoint)
     if others := refused(config, checkpoint):
         more = f"and {len(others) - _SHOWN} more differences; " * (len(others) > _SHOWN)
-        allowed = f"a resumed run may change only {', '.join(MAY_CHANGE)}"
+        names = dict.fromkeys(re.sub(r"[a-z_0-9]+(?=\.cache)", "*", name) for name in MAY_CHANGE)
+        allowed = f"a resumed run may change only {', '.join(names)}"
         config_given = f"{Argument('config')} and {Argument('overrides')}"
         hint = f"leave out {config_given}, or start a new run without {Argument('resume')}"
         raise ConfigError([*others[:_SHOWN], Problem("", f"{more}{allowed}; {hint}")])

@@ -1,0 +1,175 @@
+"""Steps have the same bits on any number of workers and threads: every layer, optimizer and average, any batch size.
+
+All networks make their steps in one team of each size, so that it is forked once; `watched_memory` lets faults show.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from cnnlite.nn import network as networks
+from cnnlite.nn.kernels import im2col, matmul, winograd
+from cnnlite.nn.layers import layers
+from cnnlite.nn.layers.activations import GELU, ReLU
+from cnnlite.nn.layers.base import Layer
+from cnnlite.nn.layers.containers import Parallel, Residual, Sequential
+from cnnlite.nn.layers.convolution import Conv2d
+from cnnlite.nn.layers.dropout import Dropout
+from cnnlite.nn.layers.linear import Linear
+from cnnlite.nn.layers.normalization import BatchNorm
+from cnnlite.nn.layers.pooling import GlobalAvgPool2d, MaxPool2d
+from cnnlite.nn.layers.shape import Flatten
+from cnnlite.optim import SGD, AdamW, Composite, Member, Muon, Optimizer, optimizers
+from cnnlite.optim.averaging import EMA, Lookahead
+from cnnlite.optim.schedules import Linear as LinearSchedule
+from cnnlite.runtime import engine
+from cnnlite.runtime.workers import WorkerError
+from cnnlite.training.step import Step
+from tests.support.crews import CLASSES, crew, digest, make
+from tests.support.layer_cases import Case, cases_of
+from tests.support.optimizer_parts import FOR_ANY_SHAPE
+from tests.support.watched_memory import Watch
+
+SIZES = (3, 8, 2, 4)
+BATCHES = (19, 2, 9)
+"""Sizes of batches: divisible and not, fewer samples than workers."""
+
+Make = Callable[[], Step]
+
+
+def after(case: Case, sizes: tuple[int, ...] = BATCHES) -> Step:
+    """Steps of the layer of a case between convolutions or linear layers, so that gradients pass through it."""
+    layer = layers[case.name](**copy.deepcopy(dict(case.options)))
+    first: Layer = Conv2d(case.in_shape[-1], 1) if len(case.in_shape) == 3 else Linear(case.in_shape[-1])
+    out_shape = case.out_shape()
+    last: list[Layer] = [Linear(CLASSES)] if len(out_shape) == 1 else [Flatten(), Linear(CLASSES)]
+    return make(Sequential([first, layer, *last]), case.in_shape, sizes)
+
+
+def body() -> Layer:
+    return Sequential([Conv2d(8, 3, padding=1), BatchNorm(), ReLU()])
+
+
+def mixed(optimizer: Optimizer | None = None, **options: object) -> Step:
+    """Steps of a network with a little of everything."""
+    model = [
+        *(Conv2d(8, 3, padding="same", bias=False), BatchNorm(), ReLU(), MaxPool2d(2)),
+        Residual(body(), drop_probability=0.4),
+        Parallel([Conv2d(8, 1), Sequential([])]),
+        *(Dropout(0.1), Conv2d(16, 3, stride=2), MaxPool2d(2), BatchNorm(), GELU()),
+        *(GlobalAvgPool2d(), Linear(7), BatchNorm(), Linear(CLASSES)),
+    ]
+    return make(Sequential(model), (16, 16, 3), (40, 3, 16, 1, 8, 33), optimizer, **options)  # type: ignore[arg-type]
+
+
+def members() -> Optimizer:
+    first = Member("^[01]", SGD(lr=0.1, momentum=0.5), LinearSchedule(), epochs=1)
+    return Composite([first, Member("^[2-9].*weight$", Muon(lr=0.02)), Member(".", AdamW(lr=0.01))])
+
+
+def wide(model: list[Layer], size: int = 8) -> Step:
+    return make(Sequential([*model, Flatten(), Linear(CLASSES)]), (size, size, 24), BATCHES)
+
+
+LAYERS: dict[str, Make] = {
+    f"{case}-{number}": partial(after, case) for name in layers for number, case in enumerate(cases_of(name))
+}
+OTHERS: dict[str, Make] = {
+    "one-sample": lambda: after(Case("conv2d", (9, 9, 3), {"out_channels": 4, "kernel_size": 3}), (1, 1, 2, 1)),
+    "blocks": lambda: make(  # several to a shard
+        Sequential([Conv2d(16, 3, padding=1), BatchNorm(), ReLU(), GlobalAvgPool2d(), Linear(CLASSES)]),
+        *((32, 32, 8), (130, 8)),
+    ),
+    "mixed": mixed,
+    "clipped": lambda: mixed(clip_norm=0.01),
+    "soft targets": lambda: mixed(soft=True),
+    "ema": lambda: mixed(averaging=EMA(0.9, every=2)),
+    "lookahead": lambda: mixed(averaging=Lookahead(3)),
+    "composite, frozen after an epoch": lambda: mixed(members(), clip_norm=0.1, averaging=EMA(0.5)),
+    **{f"{name} optimizer": partial(lambda name: mixed(optimizers[name](lr=0.01)), name) for name in FOR_ANY_SHAPE},  # type: ignore[call-arg]
+}
+LARGE: dict[str, Make] = {
+    name: make
+    for name, make in LAYERS.items()
+    if name.startswith(("conv2d", "linear", "residual", "parallel", "sequential"))
+} | {
+    "5x5": lambda: wide([Conv2d(8, 5, padding="same")]),
+    "two in a row": lambda: wide([Conv2d(20, 3, padding="same"), Conv2d(24, 3, padding="same"), BatchNorm()]),
+    "composite": OTHERS["composite, frozen after an epoch"],
+    "mixed": mixed,
+    "one-sample": OTHERS["one-sample"],
+}
+ALL = {"small weights": {**LAYERS, **OTHERS}, "large weights": LARGE}
+STEPS, MORE_STEPS = 3, 7
+
+Found = dict[str, dict[str, str]]
+
+
+def small_shards(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    """Divide small networks too; and let small weights be large."""
+    monkeypatch.setattr(networks, "SHARD_WORK", 1)
+    if way == "large weights":
+        monkeypatch.setattr(matmul, "LARGE_WEIGHTS", 8)
+        monkeypatch.setattr(matmul, "LARGE_SHARE", 0)
+        monkeypatch.setattr(winograd, "LOCAL_WEIGHTS", 0)
+        monkeypatch.setattr(winograd, "CHUNK_BYTES", 2**16)
+        monkeypatch.setattr(im2col, "LARGE_WEIGHTS", 0)
+        monkeypatch.setattr(im2col, "CHUNK_BYTES", 2**14)
+
+
+def stepped(way: str, size: int, watch: Watch | None = None) -> Found:
+    """All that the steps of all networks change, with ``size`` workers; 2 and 4 of them only do a part."""
+    steps = {name: make() for name, make in ALL[way].items() if size in (1, 3, 8) or name not in LAYERS}
+    with crew(list(steps.values()), size, watch) as call:
+        for which, name in enumerate(steps):
+            for step in range(STEPS if name in LAYERS else MORE_STEPS):
+                outcome = call(which, step)
+                assert math.isfinite(outcome.loss), name
+    return {name: digest(step) for name, step in steps.items()}
+
+
+@pytest.fixture(scope="module", params=list(ALL))
+def way(request: pytest.FixtureRequest) -> str:
+    """Whether weights are small or large."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def expected(way: str) -> Iterator[Found]:
+    """What one worker makes on one thread."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        small_shards(monkeypatch, way)
+        engine.set_threads(1)
+        yield stepped(way, 1)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_workers_have_the_bits_of_one(
+    size: int, way: str, expected: Found, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_shards(monkeypatch, way)
+    watch = Watch(monkeypatch, tmp_path / "faults")
+    try:
+        found = stepped(way, size, watch)
+    except WorkerError as error:
+        pytest.fail(f"{error}\n{watch.faults()}")
+    assert differing(found, expected) == []
+
+
+@pytest.mark.parametrize("threads", [2, 4])
+def test_threads_have_the_bits_of_one(threads: int, way: str, expected: Found, monkeypatch: pytest.MonkeyPatch) -> None:
+    small_shards(monkeypatch, way)
+    engine.set_threads(threads)
+    assert differing(stepped(way, 1), expected) == []
+
+
+def differing(found: Found, expected: Found) -> list[str]:
+    return [
+        f"{name}: {', '.join(part for part in expected[name] if found[name].get(part) != expected[name][part])}"
+        for name in found
+        if found[name] != expected[name]
+    ]
