@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from cnnlite.errors import CnnliteError
+from cnnlite.errors import CnnliteError, StorageError, exit_code
 from cnnlite.runtime import arrays, engine
 from cnnlite.runtime.team import T, Team
 from cnnlite.utils.printable import one_line
@@ -44,10 +44,8 @@ _LINE = 8
 """Counters, 8 bytes each, that share a cache line."""
 
 
-class WorkerError(CnnliteError):
-    """A worker is gone, or failed in a way that is no error of cnnlite."""
-
-    exit_code = 5
+class WorkerError(StorageError):
+    """A worker is gone, often because memory is exhausted, or has gone astray."""
 
 
 def supported() -> bool:
@@ -174,6 +172,7 @@ class Workers(Team):
                 self._raise_error()
                 number = self._numbers[process]
                 self.processes.remove(process)
+                self._busy = True  # the others would wait for it
                 raise WorkerError(f"worker {number} of {self.size} (process {process}) {how}")
 
     def _raise_error(self) -> None:
@@ -181,9 +180,10 @@ class Workers(Team):
         if failed := self._counters[_LINE]:
             row = self._errors[failed]
             length = int(row[:4].view(np.int32)[0])
-            text, error, trace = pickle.loads(row[4 : 4 + length].tobytes())  # noqa: S301 (written by a worker)
+            text, code, error, trace = pickle.loads(row[4 : 4 + length].tobytes())  # noqa: S301 (written by a worker)
             if error is None:
-                error = WorkerError(f"worker {failed} of {self.size} failed: {text}")
+                error = CnnliteError(f"worker {failed} of {self.size} failed: {text}")
+                error.exit_code = code
             error.add_note(f"in worker {failed}:\n{trace}")
             raise error
 
@@ -298,10 +298,10 @@ class Workers(Team):
             one_line(repr(error))[:1000],
             "".join(traceback.format_tb(error.__traceback__))[-_ERROR_BYTES // 8 :],
         )
-        data = pickle.dumps((text, None, trace))
+        data = pickle.dumps((text, exit_code(error), None, trace))
         if isinstance(error, CnnliteError | MemoryError):
             with contextlib.suppress(Exception):  # of those that cannot be written, or not read again
-                whole = pickle.dumps((text, error, trace))
+                whole = pickle.dumps((text, 0, error, trace))
                 pickle.loads(whole)  # noqa: S301 (written here)
                 data = whole if len(whole) <= _ERROR_BYTES - 4 else data
         row = self._errors[self.index]

@@ -127,7 +127,6 @@ class Step:
             return ""
         if not supported():
             return engine.set_threads(size)
-        rows = [engine.shared((size, group.grads.size), group.grads.dtype) for group in self.optimizer.bound]
 
         def begin(index: int) -> None:
             for group, own in zip(self.optimizer.bound, rows, strict=True):
@@ -135,6 +134,7 @@ class Step:
                 group.attach(own[index])
 
         try:
+            rows = [engine.shared((size, group.grads.size), group.grads.dtype) for group in self.optimizer.bound]
             self.team = Workers(size, [self._make, *self.others], begin)
         except (OSError, MemoryError) as error:
             self.dismiss()

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from cnnlite import errors
-from cnnlite.errors import CnnliteError, ConfigError, DivergedError
+from cnnlite.errors import CnnliteError, ConfigError, DivergedError, exit_code
 from cnnlite.runtime import arrays, engine, shards, workers
 from cnnlite.runtime.workers import WorkerError, Workers, supported
 from cnnlite.utils.types import Array
@@ -313,14 +313,15 @@ ERRORS = [
     (ConfigError("one\ntwo"), ConfigError, "one\ntwo"),
     (MemoryError("Unable to allocate 3 GiB"), MemoryError, "Unable to allocate 3 GiB"),
     (too_large(), MemoryError, "Unable to allocate"),
-    (ZeroDivisionError("a bug"), WorkerError, "worker {} of 3 failed: ZeroDivisionError('a bug')"),
-    (KeyboardInterrupt(), WorkerError, "worker {} of 3 failed: KeyboardInterrupt()"),
-    (SystemExit(3), WorkerError, "worker {} of 3 failed: SystemExit(3)"),
-    (StrangeError(1, 2), WorkerError, "worker {} of 3 failed: StrangeError('1 and 2')"),
-    (UnwritableError(), WorkerError, "worker {} of 3 failed: UnwritableError('has a lock')"),
-    (ValueError("x" * 10**6), WorkerError, "worker {} of 3 failed: ValueError('xxx"),
-    (ConfigError("x" * 10**6), WorkerError, "worker {} of 3 failed: ConfigError('xxx"),
-    (ValueError("\udcff\x1b[2J"), WorkerError, "worker {} of 3 failed: ValueError("),
+    (ZeroDivisionError("a bug"), CnnliteError, "worker {} of 3 failed: ZeroDivisionError('a bug')"),
+    (KeyboardInterrupt(), CnnliteError, "worker {} of 3 failed: KeyboardInterrupt()"),
+    (OSError(12, "Cannot allocate memory"), CnnliteError, "worker {} of 3 failed: OSError(12, 'Cannot"),
+    (SystemExit(3), CnnliteError, "worker {} of 3 failed: SystemExit(3)"),
+    (StrangeError(1, 2), CnnliteError, "worker {} of 3 failed: StrangeError('1 and 2')"),
+    (UnwritableError(), CnnliteError, "worker {} of 3 failed: UnwritableError('has a lock')"),
+    (ValueError("x" * 10**6), CnnliteError, "worker {} of 3 failed: ValueError('xxx"),
+    (ConfigError("x" * 10**6), CnnliteError, "worker {} of 3 failed: ConfigError('xxx"),
+    (ValueError("\udcff\x1b[2J"), CnnliteError, "worker {} of 3 failed: ValueError("),
 ]
 
 
@@ -335,6 +336,7 @@ def test_what_a_worker_fails_with_is_raised_by_the_first(
             crew.call(0, 0)
         assert time.monotonic() - began < 3
     assert str(raised.value).startswith(text.format(worker))
+    assert exit_code(raised.value) == exit_code(error)
     assert len(str(raised.value)) < 2000
     assert "\x1b" not in str(raised.value)
     notes = "".join(getattr(raised.value, "__notes__", []))
