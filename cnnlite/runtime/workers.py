@@ -121,7 +121,6 @@ class Workers(Team):
                 self._serve(begin)
             self.processes.append(process)
             self._numbers[process] = index
-        engine.set_team(self)
         begin(0)
         self._busy = False
 
@@ -248,8 +247,12 @@ class Workers(Team):
     def call(self, which: int, argument: int) -> Any:
         """Let all workers call a function with ``argument``, and return what it returns in this one."""
         self._busy = True  # until the function returns: after an error the others may be in the middle of it
-        self._command(which, argument)
-        found = self._functions[which](argument)
+        engine.set_team(self)
+        try:
+            self._command(which, argument)
+            found = self._functions[which](argument)
+        finally:
+            engine.set_team(Team())
         self._busy = False
         return found
 
@@ -311,7 +314,6 @@ class Workers(Team):
 
     def close(self) -> None:
         """Let the other workers end, or end them; this process goes on alone."""
-        engine.set_team(Team())
         try:
             if self._busy:
                 self._kill()
