@@ -48,6 +48,7 @@ READERS = {
         "cnnlite.config.yaml_reader",
         "cnnlite.data.download.archive",
         "cnnlite.data.datasets.cifar",
+        *(f"cnnlite.data.datasets.{name}" for name in ("annotations", "csv_rows", "idx", "json_items", "npy_files")),
         "cnnlite.data.download.unpickle",
     ),
 }
@@ -58,7 +59,11 @@ PACKAGES = {name.removesuffix(".__init__") for name in OTHERS}
 
 with atheris.instrument_imports(include=["cnnlite", "yaml", "zipfile"], exclude=[*OTHERS, *PACKAGES, *WRITERS]):
     from cnnlite.config import load
+    from cnnlite.data.datasets.annotations import read_annotations
     from cnnlite.data.datasets.cifar import Cifar10
+    from cnnlite.data.datasets.csv_rows import Rows
+    from cnnlite.data.datasets.idx import Idx
+    from cnnlite.data.datasets.npy_files import read_arrays
     from cnnlite.data.download.archive import extract
     from cnnlite.data.download.unpickle import RefusedError, read_pickle
     from cnnlite.runs import checkpoint, restore
@@ -66,11 +71,11 @@ with atheris.instrument_imports(include=["cnnlite", "yaml", "zipfile"], exclude=
 from zipfile import ZipFile  # noqa: E402 - followed, so not earlier
 
 from cnnlite.config.bundled import bundled_folder  # noqa: E402 - not to be followed
-from cnnlite.errors import CheckpointError, ConfigError, DataError  # noqa: E402 - not to be followed
+from cnnlite.errors import CheckpointError, ConfigError, DataError, StorageError  # noqa: E402 - not to be followed
 from cnnlite.runs.results import Progress  # noqa: E402
 from cnnlite.training.progress import Reporter  # noqa: E402
 from cnnlite.training.resume import check_same  # noqa: E402
-from tests.support import cifar_files  # noqa: E402
+from tests.support import cifar_files, doors  # noqa: E402
 from tests.support.config_parts import FULL  # noqa: E402
 from tests.support.small_runs import tiny, trained  # noqa: E402
 
@@ -96,6 +101,41 @@ def binaries(data: bytes) -> None:
         (root / name).write_bytes(data)
         with contextlib.suppress(DataError):
             Cifar10().load(root)
+
+
+def own_data(data: bytes) -> None:
+    """Read any bytes as arrays, as annotations of COCO, as a list, and as images of MNIST next to good labels."""
+    for name, read in (("a.npz", read_arrays), ("a.json", read_annotations), ("a.csv", lambda path: [*Rows(path, {})])):
+        path = FOLDER / name
+        path.write_bytes(data)
+        with contextlib.suppress(DataError):
+            read(path)
+    (FOLDER / "npy").mkdir(exist_ok=True)
+    (FOLDER / "npy" / "x.npy").write_bytes(data)
+    with contextlib.suppress(DataError):
+        read_arrays(FOLDER / "npy")
+    train, test, _ = doors.shapes(10, 10)
+    if not (root := FOLDER / "idx").exists():
+        doors.write_idx(root, train, test)
+    (root / "train-images-idx3-ubyte").write_bytes(data)
+    with contextlib.suppress(DataError, StorageError):
+        Idx().load(root)
+
+
+def small_data() -> list[bytes]:
+    """Return files of one's own data to begin with."""
+    packed = [io.BytesIO(), io.BytesIO(), io.BytesIO()]
+    np.savez(packed[0], x=np.zeros((3, 2, 2), np.uint8), y=np.arange(3))
+    np.savez_compressed(packed[1], x=np.zeros((3, 2, 2)), y=np.array(["a", "b", "c"]))
+    np.save(packed[2], np.zeros((3, 2, 2), np.uint8))
+    annotations = doors.coco([("a.png", 9, 9)], [(0, 0, [1, 2, 3, 4.5])], ["ant", "bee"])
+    listed = b'path;label;split;group\n"a.png";ant;train;g\n'
+    return [
+        *(file.getvalue() for file in packed),
+        json.dumps(annotations).encode(),
+        listed,
+        doors.idx(np.zeros((2, 2, 2))),
+    ]
 
 
 def archives(data: bytes) -> None:
@@ -191,6 +231,7 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], Callable[[], list[bytes]]]] = 
         binaries,
         lambda: [cifar_files.python_files(2)["data_batch_1"], cifar_files.binary_files(2)["data_batch_1.bin"]],
     ),
+    "own-data": (own_data, small_data),
     "archives": (archives, lambda: [small_archive(tarfile.USTAR_FORMAT), small_archive(tarfile.PAX_FORMAT)]),
     "configs": (configs, small_configs),
     "checkpoints": (checkpoints, lambda: [small_checkpoint()]),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _TOP = 3
 DATASETS = ("arrays", "cifar10", "cifar100", "coco", "folder", "idx", "list", "shapes")
-"""Names of datasets in configs; a test compares, as looking them up would load NumPy for any help."""
+"""Names in configs of datasets that have files; a test compares, as finding them would load NumPy for any help."""
 
 
 def _fraction(_: click.Context, __: click.Parameter, value: float | None) -> float | None:

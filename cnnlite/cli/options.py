@@ -61,6 +61,7 @@ complete_bundled = _completion(bundled_names)
 complete_config = _completion(lambda: [*bundled_names(), *_found("*.yaml", "*.yml")], "file")
 complete_run = _completion(_runs, "dir")
 complete_folder = _completion(lambda: (), "dir")
+complete_path = _completion(lambda: (), "file")
 complete_checkpoint = _completion(lambda: [*_runs(), *_found("runs/*/checkpoints/[!.]*.npz")], "file")
 
 config_option = functools.partial(
@@ -131,13 +132,15 @@ workers = click.option(
     help="Number of workers.  [default: up to one per core]",
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Write JSON to stdout.")
-_data = functools.partial(click.option, "--data", type=NAME, metavar="DIR", shell_complete=complete_folder)
-data = _data(help="Directory of the dataset.  [default: the config's data.root]")
-data_of_run = _data(help="Directory of the dataset.  [default: as in training]")
+_data = functools.partial(click.option, "--data", type=NAME, metavar="PATH", shell_complete=complete_path)
+data = _data(help="Directory or file of the dataset.  [default: the config's data.root]")
+data_of_run = _data(help="Directory or file of the dataset.  [default: as in training]")
 data_of_labelled = _data(
     help="Dataset, in the place of the one in training, or other labelled images: a directory or file."
 )
-data_of_all = _data(help="Directory of the datasets.  [default: $CNNLITE_DATA or data]")
+data_of_all = _data(
+    metavar="DIR", shell_complete=complete_folder, help="Directory of the datasets.  [default: $CNNLITE_DATA or data]"
+)
 tta = click.option(
     "--tta",
     type=click.Choice(["none", "mirror", "mirror_translate"]),

@@ -34,6 +34,51 @@ def report(run: Path, data: str | None, out: Path | None, force: bool, workers: 
     say(str(write_report(read_record(run), out or run / "report", data, complain, force=force)))
 
 
+@cli.command(short_help="Write a page that shows every multiplication.")
+@options.checkpoint
+@click.argument("image", type=PATH, required=False)
+@click.option(
+    "--index", type=click.IntRange(0), help="Number of the test image to show, instead of IMAGE.  [default: 0]"
+)
+@options.data_of_run
+@click.option("--out", type=PATH, metavar="FILE", default="show.html", show_default=True, help="File for the page.")
+@click.option("--force", is_flag=True, help="Overwrite FILE if it exists.")
+@click.option("--open", "open_it", is_flag=True, help="Open the page in a browser.")
+@options.workers
+def show(
+    checkpoint: Path,
+    image: Path | None,
+    index: int | None,
+    data: str | None,
+    out: Path,
+    force: bool,
+    open_it: bool,
+    workers: int | None,
+) -> None:
+    """Write a page that shows a network at work on one image: every layer, every multiplication, every gradient.
+
+    IMAGE is a picture file of any size; without one, a test image of the dataset is shown. RUN stands for its best
+    checkpoint. The page is one file, which any browser opens from disk.
+
+    \b
+    Examples:
+      cnnlite show runs/small --open
+      cnnlite show runs/small cat.jpg --out cat.html
+    """
+    import webbrowser
+
+    from cnnlite.tools.show.build import write_show
+    from cnnlite.utils.console import say
+
+    if image is not None and index is not None:
+        raise click.UsageError("name a picture, or the --index of a test image, not both")
+    options.compute_on(workers)
+    checkpoint = options.checkpoint_of(checkpoint)
+    say(write_show(checkpoint, out, image=image, index=index or 0, root=data, force=force, say=complain))
+    if open_it and not webbrowser.open(out.resolve().as_uri()):
+        complain(f"no browser could be started; open {out} yourself")
+
+
 @cli.command(short_help="Explain the curves of a run, and what to try.")
 @click.argument("run", type=PATH, required=False, shell_complete=options.complete_run)
 @options.data_of_run

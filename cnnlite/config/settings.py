@@ -32,6 +32,12 @@ def countable(number: float) -> None:
         raise ValueError(f"must be at most 1e12, not {number:g}")
 
 
+def filmable(snapshots: int) -> None:
+    """Check that a film has not more snapshots than anybody would look at."""
+    if snapshots > 100:
+        raise ValueError(f"must be at most 100, not {snapshots:,}")
+
+
 def split_exists(validation: Validation) -> None:
     """Check that ``data.validation`` can be a part of something."""
     if isinstance(validation, float) and not 0 < validation < 1:
@@ -136,6 +142,7 @@ class TrainSettings:
         monitor: figure of the validation images that says which checkpoint is the best, and what ``patience`` waits
             for: accuracy, loss, macro_f1 or balanced_accuracy. Of equal figures, that with the lower loss is better.
         patience: validations in a row without a better one after which the training ends early; never if left out.
+        snapshots: number of times to keep first filters and some maps, for the film of ``cnnlite show``; at most 100.
         tta: views of each test image, whose logits are averaged: none but itself, mirror, or mirror_translate.
     """
 
@@ -151,6 +158,7 @@ class TrainSettings:
     checkpoint_every: Interval = "1 epoch"
     monitor: Monitor = "accuracy"
     patience: Annotated[int, positive] | None = None
+    snapshots: Annotated[int, positive, filmable] | None = None
     tta: Views = "none"
 
     def __post_init__(self) -> None:

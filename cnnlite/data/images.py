@@ -19,6 +19,7 @@ from cnnlite.data.decoders import held, is_slow, scans
 from cnnlite.data.frames import Box, Frame
 from cnnlite.errors import DataError, StorageError, require
 from cnnlite.runtime import engine, machine
+from cnnlite.utils.text import size_text
 from cnnlite.utils.types import Array
 
 if TYPE_CHECKING:
@@ -88,8 +89,8 @@ def read_pictures(
     """
     each, there = 7 * frame.height * frame.width, machine.memory() // 2  # as Pillow has its pixels, and as an array
     if each > there:
-        size = f"{frame.height}x{frame.width} pixels would take {each / 1e9:,.1f} GB of memory each"
-        raise StorageError(f"pictures of {size}, more than {there / 1e9:,.1f}")
+        size = f"{frame.height}x{frame.width} pixels would take {size_text(each)} of memory each"
+        raise StorageError(f"pictures of {size}, more than {size_text(there)}")
     out = np.zeros((len(paths), *frame.shape), np.uint8)
     faults: dict[int, str] = {}
     runs = itertools.groupby(range(len(paths)), paths.__getitem__ if parts else None)

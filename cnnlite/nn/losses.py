@@ -84,6 +84,10 @@ class ClassWeighted(Loss):
             raise ConfigError([Problem(f"{self.path}.class_weights", str(error))]) from None
         return fitted
 
+    def weight_of(self, target: int) -> float:
+        """Return the weight of the samples of class ``target``, once fitted; 1 if all count alike."""
+        return 1.0 if self._weights is None else float(self._weights[target])
+
     def _spread(self, logits: Array, targets: Array, smoothing: float = 0.0) -> tuple[Array, Array | float]:
         """Spread the weight of each sample over the classes, as its target and ``smoothing`` say.
 

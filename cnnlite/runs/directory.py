@@ -31,6 +31,8 @@ from cnnlite.utils.files import (
 )
 from cnnlite.utils.hints import Argument
 
+SNAPSHOTS = "snapshots.npz"
+"""Name of the file with the snapshots of a training."""
 _CONFIG = "config.yaml"
 _PRELIMINARY = (_CONFIG, "environment.json", "log.txt")
 """Files that a run writes before it has any result."""
@@ -40,8 +42,9 @@ _KINDS = ("last", "previous", "best")
 class RunDirectory:
     """A directory that belongs to one run, locked by one process at a time.
 
-    Holds ``config.yaml``, ``environment.json``, ``metrics.csv``, ``log.txt``, ``predictions.csv``, ``result.json``, and
-    in ``checkpoints`` ``last.npz``, the one before it as ``previous.npz``, and ``best.npz``.
+    Holds ``config.yaml``, ``environment.json``, ``metrics.csv``, ``log.txt``, ``predictions.csv``, ``result.json``,
+    perhaps ``snapshots.npz``, and in ``checkpoints`` ``last.npz``, the one before it as ``previous.npz``, and
+    ``best.npz``.
     """
 
     def __init__(self, path: Path, new: bool = False):
@@ -91,7 +94,7 @@ class RunDirectory:
             raise no_run(path)
         if run.checkpoints.is_symlink():  # perhaps to the checkpoints of another run, with another lock
             raise ConfigError(f"{run.checkpoints}: is a link; resume the run that it leads into, or put a folder there")
-        written = [run.file(name) for name in ("result.json", PREDICTIONS)]
+        written = [run.file(name) for name in ("result.json", PREDICTIONS, SNAPSHOTS)]
         for file in (*written, *map(run.checkpoint_path, ("previous", "best"))):
             refuse_special(file)  # report it now, not at the first write
         run._prepare()
@@ -220,6 +223,16 @@ class RunDirectory:
         with self._writing(f"checkpoints/{kind}.npz") as path:
             save_checkpoint(path, checkpoint, previous)
 
+    def save_snapshots(self, snapshots: Checkpoint) -> None:
+        """Save the snapshots of the training so far as ``snapshots.npz``; StorageError if that fails."""
+        with self._writing(SNAPSHOTS) as path:
+            save_checkpoint(path, snapshots)
+
+    def load_snapshots(self) -> Checkpoint | None:
+        """Load the snapshots; None if there are none, CheckpointError if they cannot be read."""
+        path = self.file(SNAPSHOTS)
+        return None if is_missing(path) else load_checkpoint(path)
+
     def load(self, kind: str) -> Checkpoint:
         """Load the checkpoint ``last``, ``previous`` or ``best``; CheckpointError if it is damaged."""
         return load_checkpoint(self.checkpoint_path(kind))
@@ -318,6 +331,9 @@ class RunElsewhere(RunDirectory):
         return NoMetrics(self.file("metrics.csv"))
 
     def save(self, kind: str, checkpoint: Checkpoint) -> None:
+        """Do nothing."""
+
+    def save_snapshots(self, snapshots: Checkpoint) -> None:
         """Do nothing."""
 
     def discard(self) -> bool:

@@ -13,6 +13,7 @@ from cnnlite.errors import DataError
 from cnnlite.runs.environment import versions
 from cnnlite.runtime import cgroups, engine, machine, workers
 from cnnlite.utils.hints import Download
+from cnnlite.utils.text import size_text
 
 EXTRAS = {
     "plot": "matplotlib",
@@ -48,7 +49,7 @@ def examine(root: Path) -> Iterator[tuple[str, str]]:
 def _limits() -> str:
     """Describe the memory and processor limits that control groups set for this process."""
     memory, processors = cgroups.memory_limit(), cgroups.processors()
-    found = [f"{memory / 1e9:,.1f} GB of memory"] if memory else []
+    found = [f"{size_text(memory)} of memory"] if memory else []
     found += [f"the time of {processors:.3g} cores"] if processors else []
     return f"{' and '.join(found)}, set by a control group" if found else "none set by a control group"
 

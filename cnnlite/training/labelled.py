@@ -34,10 +34,10 @@ def find_labelled(
     if kind is None and root is None:
         return load_data(config, root, classes), False
     place = default_root() if root is None else Path(root)
-    own_kind = sources.name_of(type(own))
+    own_kind = sources.name_of(type(own.underlying))
     kind_there = kind or kind_of(place) or own_kind
     if kind is not None or kind_there != own_kind:
-        source = own if kind_there == own_kind else sources[kind_there].framed(frame)
+        source = own.underlying if kind_there == own_kind else sources[kind_there].framed(frame)
         return source.reading_only(classes, some=True).load(place), True
     try:
         dataset = own.reading_only(classes).load(place)

@@ -24,6 +24,7 @@ from cnnlite.runs.results import Progress, Result
 from cnnlite.runtime import distributed, engine
 from cnnlite.runtime.team import Team
 from cnnlite.training.evaluation import Evaluation, Part, combined, evaluate_part
+from cnnlite.training.film import Film
 from cnnlite.training.progress import Reporter
 from cnnlite.training.recorder import Recorder
 from cnnlite.training.resume import refused
@@ -126,8 +127,10 @@ class Training:
         self.averaging = copy.deepcopy(settings.averaging) or NoAveraging()
         self.validate_every = steps_between(settings.validate_every, steps_per_epoch)
         self.checkpoint_every = steps_between(settings.checkpoint_every, steps_per_epoch)
+        shown = (dataset.validation or dataset.train).images[:1]
+        self.film = Film(settings.snapshots or 0, self.total_steps, self.network, self.normalizer(shown))
         self.recorder = Recorder(
-            config, run, dataset, reporter, total_steps=self.total_steps, steps_per_epoch=steps_per_epoch
+            config, run, dataset, reporter, self.film, total_steps=self.total_steps, steps_per_epoch=steps_per_epoch
         )
         self.step = Step(
             *(self.network, self.optimizer, self.loss, self.batches, self._factor),
@@ -178,6 +181,7 @@ class Training:
         self.reporter.activity("train", progress.step)
         while True:
             step, ended = progress.step, progress.step == self.total_steps
+            self.film.take(step)
             if progress.evaluated < step and (ended or step % self.validate_every == 0):
                 self._evaluate()
             if not ended and patience is not None and progress.stale(self.validate_every) >= patience:
@@ -188,7 +192,7 @@ class Training:
             if ended:
                 return
             ends = [step + every - step % every for every in (self.validate_every, self.checkpoint_every)]
-            self.train_until(min(self.total_steps, *ends))
+            self.train_until(min(self.total_steps, *ends, *self.film.after(step)))
 
     def train_until(self, end: int) -> None:
         """Make updates up to step ``end``; raise Stopped between two of them if a signal came."""

@@ -17,6 +17,7 @@ from cnnlite.runs.metrics import Mean
 from cnnlite.runs.predictions import PREDICTIONS, images_digest, predictions_text
 from cnnlite.runs.results import Progress, Result, describe_result, describe_row
 from cnnlite.training.evaluation import Evaluation
+from cnnlite.training.film import Film
 from cnnlite.training.progress import Reporter
 
 _REFRESH_SECONDS = 0.1
@@ -30,6 +31,7 @@ class Recorder:
         run: directory to write to.
         dataset: dataset trained on.
         reporter: output for the user.
+        film: snapshots, which are saved with the checkpoints to resume from.
         total_steps: number of steps of the whole training.
         steps_per_epoch: number of steps of an epoch.
     """
@@ -40,11 +42,12 @@ class Recorder:
         run: RunDirectory,
         dataset: Dataset,
         reporter: Reporter,
+        film: Film,
         *,
         total_steps: int,
         steps_per_epoch: int,
     ):
-        self.config, self.run, self.dataset, self.reporter = config, run, dataset, reporter
+        self.config, self.run, self.dataset, self.reporter, self.film = config, run, dataset, reporter, film
         self.total_steps, self.steps_per_epoch = total_steps, steps_per_epoch
         self.metrics = run.metrics()
         self.progress = Progress()
@@ -63,7 +66,16 @@ class Recorder:
             raise CheckpointError(f"the run is at step {progress.step}, beyond the {self.total_steps} asked for")
         self.progress = progress
         self.metrics.cut_back(progress.evaluated)
+        self._resume_film(progress.step)
         self._saved = (progress.step, progress.evaluated)
+
+    def _resume_film(self, step: int) -> None:
+        """Take over the snapshots up to ``step``; without them, the film begins here."""
+        try:
+            if (saved := self.run.load_snapshots()) is not None:
+                self.film.resume(saved, step)
+        except CheckpointError as error:
+            self.reporter.warn(f"warning: {error}; the film of the training begins at step {step}")
 
     def begin(self, first_save: int) -> None:
         """Start from step 0, and remove rows of an earlier attempt that ended before its ``first_save``.
@@ -144,6 +156,8 @@ class Recorder:
         state = (self.progress.step, self.progress.evaluated)
         if state != self._saved:
             self.progress.seconds = time.perf_counter() - self._started
+            if (snapshots := self.film.checkpoint()) is not None:
+                self.run.save_snapshots(snapshots)
             self.run.save("last", checkpoint())
             self._saved = state
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from typing import Any
 
 from cnnlite import __version__
@@ -23,9 +24,10 @@ MAY_CHANGE = (
     "train.patience",
     "train.validate_every",
     "train.checkpoint_every",
+    "train.snapshots",
     *PLACES,
 )
-"""Places in the config that may differ on resume: length, intervals and folders, nothing that is computed."""
+"""Places in the config that may differ on resume: length, intervals, snapshots, folders, nothing that is computed."""
 _LENGTH = {"train.epochs", "train.iterations"}
 _SHOWN = 5
 """Number of differences shown when a config is refused; another network has hundreds."""
@@ -53,7 +55,8 @@ def check_same(config: Config, checkpoint: Checkpoint, reporter: Reporter) -> li
     changes = _changes(config, checkpoint)
     if others := refused(config, checkpoint):
         more = f"and {len(others) - _SHOWN} more differences; " * (len(others) > _SHOWN)
-        allowed = f"a resumed run may change only {', '.join(MAY_CHANGE)}"
+        names = dict.fromkeys(re.sub(r"[a-z_0-9]+(?=\.cache)", "*", name) for name in MAY_CHANGE)
+        allowed = f"a resumed run may change only {', '.join(names)}"
         config_given = f"{Argument('config')} and {Argument('overrides')}"
         hint = f"leave out {config_given}, or start a new run without {Argument('resume')}"
         raise ConfigError([*others[:_SHOWN], Problem("", f"{more}{allowed}; {hint}")])

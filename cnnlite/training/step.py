@@ -181,7 +181,7 @@ class Choice:
         self._times: list[float] = []
         self._made = 0
         self.message = ""
-        """What was found, or went wrong; emptied by who tells it to the user."""
+        """Message for the user about the choice, or an obstacle; emptied by whoever passes it on."""
 
     @property
     def settled(self) -> bool:

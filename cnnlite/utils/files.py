@@ -169,6 +169,18 @@ def open_at_once(path: Path) -> BinaryIO:
     return open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))
 
 
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """Open a regular file for reading inside the block; DataError for any other kind, and for OSErrors in the block."""
+    try:
+        with open_at_once(path) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise DataError(f"{path}: is not a regular file")
+            yield file
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
 def read_small(path: Path, most: int, hint: str = "remove it") -> bytes:
     """Read a regular file of at most ``most`` bytes; DataError, with a ``hint``, if it is anything else.
 

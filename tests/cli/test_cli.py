@@ -67,6 +67,14 @@ def test_runs_are_the_same_bits_on_any_number_of_threads() -> None:
     assert_same_run(Path("runs/tiny"), Path("runs/tiny-2"))
 
 
+def test_so_are_those_of_weighted_losses_and_balanced_batches() -> None:
+    loss = "train.loss={focal: {class_weights: [1, 2, 3, 4, 5, 1, 2, 3, 4, 5]}}"
+    overrides = ["-o", loss, "-o", "data.sampling=balanced", "-o", "train.monitor=macro_f1", "--epochs", "1"]
+    trained(*overrides)
+    assert run("train", "-c", "tiny.yaml", "--threads", "3", "-q", *overrides).exit_code == 0
+    assert_same_run(Path("runs/tiny"), Path("runs/tiny-2"))
+
+
 def test_flags_come_after_overrides() -> None:
     trained("-o", "train.epochs=9", "-o", "seed=7", "--epochs", "1", "--seed", "3")
     result = figures(Path("runs/tiny"))[1]
@@ -164,7 +172,7 @@ def test_eval_prints_each_class_and_json_for_programs() -> None:
     too_low = run("eval", checkpoint, "--min-accuracy", "1")
     assert too_low.exit_code == 3
     assert "below 1" in too_low.stderr
-    demand = {"data": None, "dataset": None, "tta": None, "threads": 1, "as_json": True, "min_accuracy": 1.0}
+    demand = {"data": None, "dataset": None, "tta": None, "workers": 1, "as_json": True, "min_accuracy": 1.0}
     with pytest.raises(AccuracyError):  # the checkpoint has no fault
         models.evaluate.callback(Path(checkpoint), "test", **demand)  # type: ignore[misc]
 

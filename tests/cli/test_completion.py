@@ -56,7 +56,7 @@ def plain(*words: str) -> list[tuple[str, str]]:
         ("explain elsewhere/", [("dir", "elsewhere/")]),
         ("eval runs/small-", plain("runs/small-2", "runs/small-2/checkpoints/best.npz")),
         ("predict other", [("file", "other")]),
-        ("eval x --data ", [("dir", "")]),
+        ("eval x --data ", [("file", "")]),
         ("eval x --split va", plain("validation")),
     ],
 )

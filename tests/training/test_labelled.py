@@ -226,7 +226,23 @@ def test_another_dataset_is_known_by_its_files_or_named(checkpoint: Path, tmp_pa
 
 
 def test_the_command_offers_all_datasets_that_there_are() -> None:
-    assert list(DATASETS) == list(sources)
+    assert list(DATASETS) == [name for name in sources if name != "long_tail"]  # which is made of another
+    frame = Frame(32, 32)
+    assert [sources.name_of(type(sources[name].framed(frame))) for name in DATASETS] == list(DATASETS)
+
+
+def test_of_a_run_on_a_part_of_a_dataset_the_whole_one_is_no_other(tmp_path: Path) -> None:
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    for name, content in python_files(20).items():
+        (tmp_path / "cifar-10-batches-py" / name).write_bytes(content)
+    settings = yaml.safe_load(TINY)
+    settings["data"] = {"dataset": {"long_tail": {"of": "cifar10", "factor": 2}}, "root": str(tmp_path)}
+    settings["train"] |= {"epochs": 1, "batch_size": 16}
+    checkpoint = trained(tmp_path / "run", config_from_data(settings, "tail"))
+    for split in ("test", "validation", "train"):
+        own, there = (evaluate_checkpoint(checkpoint, split, root)[1] for root in (None, str(tmp_path)))
+        assert own == there
+    assert evaluate_checkpoint(checkpoint, "train", str(tmp_path), kind="cifar10")[0].images == 100
 
 
 def test_what_is_like_no_dataset_is_taken_for_that_of_the_run(tmp_path: Path, pictures: Path) -> None:

@@ -1,8 +1,6 @@
 """Annotations of objects in images, in the format of MS-COCO (https://cocodataset.org/#format-data)."""
 
-import os
 import re
-import stat
 from array import array
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +11,7 @@ import numpy as np
 from cnnlite.data.datasets.json_items import json_items
 from cnnlite.data.datasets.listing import spelled
 from cnnlite.errors import DataError
-from cnnlite.utils.files import open_at_once
+from cnnlite.utils.files import opened
 from cnnlite.utils.printable import has_codes, is_text, one_line
 from cnnlite.utils.types import Array
 
@@ -55,9 +53,7 @@ def read_annotations(path: Path) -> Annotations:
     of_category: list[int | str] = []
     sizes, boxes, crowds = array("d"), array("d"), array("b")
     try:
-        with open_at_once(path) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise ValueError("is not a regular file")
+        with opened(path) as file:
             for key, item in json_items(file):
                 if key == "images":
                     _add(images, item, "image")
@@ -71,8 +67,6 @@ def read_annotations(path: Path) -> Annotations:
                     of_category.append(_key(item, "category_id", "annotation"))
                     boxes.extend(_box(item))
                     crowds.append(bool(item.get("iscrowd", 0)))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
     except RecursionError:
         raise DataError(f"{path}: is nested too deep") from None
     except ValueError as error:

@@ -131,6 +131,11 @@ class Source(ABC):
         """
         return self
 
+    @property
+    def underlying(self) -> "Source":
+        """The source whose files are read: itself, unless it makes a dataset of another one."""
+        return self
+
     @classmethod
     def framed(cls, frame: Frame) -> "Source":
         """Return a source for evaluation whose pictures of any size are fitted to ``frame``, if it has such.

@@ -2,14 +2,12 @@
 
 import csv
 import io
-import os
-import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from cnnlite.errors import DataError
-from cnnlite.utils.files import open_at_once
+from cnnlite.utils.files import opened
 from cnnlite.utils.printable import has_codes, is_text, one_line
 
 COLUMNS = {
@@ -40,9 +38,7 @@ class Rows:
         """
         reader = None
         try:
-            with open_at_once(self.path) as file:
-                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                    raise DataError(f"{self.path}: is not a regular file")
+            with opened(self.path) as file:
                 text = io.TextIOWrapper(file, "utf-8-sig", newline="")
                 separator = _separator(text.readline())
                 text.seek(0)
@@ -51,10 +47,8 @@ class Rows:
                 places = self._places(names, separator)
                 for row in filter(None, reader):
                     yield reader.line_num, self._values(row, names, places, reader.line_num)
-        except OSError as error:
-            raise DataError(f"{self.path}: cannot be read: {error.strerror or error}") from None
         except UnicodeDecodeError:
-            raise DataError(f"{self.path}: is not UTF-8; save it as such") from None
+            raise DataError(f"{self.path}: is no CSV in UTF-8; save it as one") from None
         except csv.Error as error:
             line = f", line {reader.line_num}" if reader is not None else ""
             raise DataError(f"{self.path}{line}: {error}") from None

@@ -8,7 +8,6 @@ import itertools
 import math
 import os
 import re
-import stat
 import struct
 import zlib
 from pathlib import Path
@@ -19,9 +18,10 @@ import numpy as np
 from cnnlite.data.datasets.base import Dataset, Images, Source, digest, sources
 from cnnlite.errors import DataError, StorageError
 from cnnlite.runtime import machine
-from cnnlite.utils.files import open_at_once, read_small
+from cnnlite.utils.files import opened, read_small
 from cnnlite.utils.hints import Override
 from cnnlite.utils.printable import has_codes, is_text
+from cnnlite.utils.text import size_text
 from cnnlite.utils.types import Array
 
 _NAME = re.compile(
@@ -129,17 +129,15 @@ def _read_part(files: _Files, part: str, *, transpose: bool) -> tuple[Array, Arr
 def _read(path: Path, axes: int) -> Array:
     """Read an array of bytes with so many axes."""
     try:
-        with open_at_once(path) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise DataError(f"{path}: is not a regular file")
+        with opened(path) as file:
             packed = file.read(len(_GZIP)) == _GZIP
             file.seek(0)
             with gzip.open(file) if packed else file as content:
                 return _array(path, content, axes)
     except EOFError:
         raise DataError(f"{path}: is cut short") from None
-    except (OSError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    except zlib.error as error:
+        raise DataError(f"{path}: cannot be read: {error}") from None
 
 
 def _array(path: Path, file: BinaryIO | gzip.GzipFile, axes: int) -> Array:
@@ -156,7 +154,7 @@ def _array(path: Path, file: BinaryIO | gzip.GzipFile, axes: int) -> Array:
     if not size:
         raise DataError(f"{path}: holds nothing: its shape is {shape}")
     if size > machine.memory() // 2:
-        raise StorageError(f"{path}: would take {size / 1e9:,.1f} GB of memory, for an array of {shape}")
+        raise StorageError(f"{path}: would take {size_text(size)} of memory, for an array of {shape}")
     content = bytearray()
     while len(content) <= size and (piece := file.read(min(_CHUNK, size + 1 - len(content)))):
         content += piece  # piece by piece: a header may announce anything

@@ -66,7 +66,7 @@ class _Text:
     def skip(self, character: str) -> None:
         """Go past a character that must come next."""
         if (found := self.ahead()) != character:
-            raise ValueError(f"has {found!r} where {character!r} should be" if found else "is cut short")
+            raise ValueError(f"is no JSON: has {found!r} where {character!r} should be" if found else "is cut short")
         self._at += 1
 
     def value(self) -> Any:
@@ -95,7 +95,10 @@ class _Text:
     def _read_more(self) -> bool:
         rest = self._text[self._at :]
         piece = self._file.read(max(_PIECE, len(rest)))  # twice as much each time: an item is not read again too often
-        self._text, self._at = rest + self._utf8.decode(piece, final=not piece), 0
+        try:
+            self._text, self._at = rest + self._utf8.decode(piece, final=not piece), 0
+        except UnicodeDecodeError:
+            raise ValueError("is no JSON: it is not in UTF-8") from None
         return bool(piece)
 
 

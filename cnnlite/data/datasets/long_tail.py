@@ -34,6 +34,10 @@ class LongTail(Source):
         self.in_shape = of.in_shape
         self.class_count = of.class_count  # type: ignore[misc]
 
+    @property
+    def underlying(self) -> Source:
+        return self.of.underlying
+
     def load(self, root: Path) -> Dataset:
         whole = self.of.load(root)
         kept = kept_images(whole.train.labels, len(whole.classes), self.factor)

@@ -3,7 +3,6 @@
 import contextlib
 import math
 import os
-import stat
 import struct
 import zipfile
 import zlib
@@ -15,9 +14,10 @@ import numpy as np
 
 from cnnlite.errors import DataError, StorageError
 from cnnlite.runtime import machine
-from cnnlite.utils.files import open_at_once
+from cnnlite.utils.files import opened
 from cnnlite.utils.npy import Header, read_header
 from cnnlite.utils.printable import one_line
+from cnnlite.utils.text import size_text
 from cnnlite.utils.types import Array
 
 _LENGTHS = 26
@@ -55,14 +55,14 @@ def read_arrays(root: Path) -> dict[str, Stored]:
 
 
 def _of_file(path: Path) -> Array:
-    with _opened(path) as file:
+    with _named(str(path)), opened(path) as file:
         header = _header(file, os.fstat(file.fileno()).st_size)
         return _mapped(file, file.tell(), header)
 
 
 def _members(path: Path) -> dict[str, Stored]:
     found: dict[str, Stored] = {}
-    with _opened(path) as file:
+    with _named(str(path)), opened(path) as file:
         if file.read(2) != b"PK":
             hint = "; name the folder of the .npy files instead" if path.suffix == ".npy" else ""
             raise ValueError(f"is no .npz file{hint}")
@@ -71,7 +71,7 @@ def _members(path: Path) -> dict[str, Stored]:
                 name = member.filename.removesuffix(".npy")
                 if name in found:
                     raise ValueError(f"holds {name!r:.80} twice")
-                with _named(member.filename):
+                with _named(member.filename, ValueError):
                     found[name] = Stored(path, name, _of_member(file, archive, member))
     return found
 
@@ -116,7 +116,7 @@ def _unpacked(stream: IO[bytes], header: Header) -> Array:
     size = math.prod(header.shape) * header.dtype.itemsize
     if size > machine.memory() // 2:
         raise StorageError(
-            f"is compressed, and would take {size / 1e9:,.1f} GB of memory; as numpy.savez saves it, it takes none"
+            f"is compressed, and would take {size_text(size)} of memory; as numpy.savez saves it, it takes none"
         )
     content = bytearray()
     while piece := stream.read(_CHUNK):  # no more than the archive says, and then its checksum
@@ -125,25 +125,12 @@ def _unpacked(stream: IO[bytes], header: Header) -> Array:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
-    """Open a file inside the block, and name it in errors."""
-    with _named(str(path)):
-        try:
-            with open_at_once(path) as file:
-                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                    raise ValueError("is not a regular file")
-                yield file
-        except OSError as error:
-            raise ValueError(f"cannot be read: {error.strerror or error}") from None
-
-
-@contextlib.contextmanager
-def _named(place: str) -> Iterator[None]:
-    """Name the place of errors inside the block."""
+def _named(place: str, kind: type[Exception] = DataError) -> Iterator[None]:
+    """Name the place of errors inside the block, which become one of this kind."""
     place = one_line(place)
     try:
         yield
     except StorageError as error:
         raise StorageError(f"{place}: {error}") from None
-    except (ValueError, zipfile.BadZipFile, zlib.error, EOFError, struct.error, RuntimeError, DataError) as error:
-        raise DataError(f"{place}: {one_line(str(error))}") from None
+    except (ValueError, zipfile.BadZipFile, zlib.error, EOFError, struct.error, RuntimeError) as error:
+        raise kind(f"{place}: {one_line(str(error))}") from None

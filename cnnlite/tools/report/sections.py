@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from cnnlite.data import Images
+from cnnlite.nn.filters import first_filters
 from cnnlite.runs.figures import balanced_accuracy, class_figures, macro_f1, wilson
 from cnnlite.tools.report import charts, tiles
 from cnnlite.tools.report.behaviour import Behaviour, calibration, confident_mistakes
-from cnnlite.tools.report.inside import feature_stages, first_filters, occlude, one_by_one
+from cnnlite.tools.report.inside import feature_stages, occlude, one_by_one
 from cnnlite.tools.report.page import Page, cards, figure, grid, note, table
 from cnnlite.tools.report.record import BestNetwork, Record, Seen
 from cnnlite.tools.report.rules import Finding

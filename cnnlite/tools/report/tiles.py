@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cnnlite.tools.report.inside import Filters, Occlusion, Stage
+from cnnlite.nn.filters import Filters
+from cnnlite.tools.report.inside import Occlusion, Stage
 from cnnlite.utils.types import Array
 
 MOST_FILTERS = 64

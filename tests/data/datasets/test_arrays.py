@@ -344,7 +344,7 @@ def test_a_compressed_array_that_does_not_fit_in_memory_is_refused(
 ) -> None:
     np.savez_compressed(tmp_path / "a.npz", x=np.zeros((1000, 10, 10), np.uint8), y=labels(1000))
     monkeypatch.setattr(machine, "memory", lambda: 150_000)
-    with pytest.raises(StorageError, match=r"x.npy: is compressed, and would take 0.0 GB of memory; as numpy.savez"):
+    with pytest.raises(StorageError, match=r"x.npy: is compressed, and would take 100.0 kB of memory; as numpy.savez"):
         Arrays().load(tmp_path / "a.npz")
 
 

@@ -272,7 +272,7 @@ def test_annotations_that_are_wrong_are_refused_in_a_line(change: Any, words: st
     ("content", "words"),
     [
         (b"", "is cut short"),
-        (b"[1, 2]", r"has '\[' where '\{' should be"),
+        (b"[1, 2]", r"is no JSON: has '\[' where '\{' should be"),
         (b'{"images": [{"id": 1, "file', "is no JSON, or cut short"),
         (b'{"images": [', "is no JSON, or cut short"),
         (b'{"images": [] "annotations"', "has '\"' where ',' should be"),
@@ -281,7 +281,7 @@ def test_annotations_that_are_wrong_are_refused_in_a_line(change: Any, words: st
         (b'{"images": [' + b"[" * 100_000, "is nested too deep"),
         (b'{"a": NaN, "b": 1}', "holds NaN, which JSON has not"),
         (b'{"a": ' + b"9" * 5000 + b"}", "4300"),
-        ('{"ü": 1}'.encode("latin-1"), "codec can't decode"),
+        ('{"ü": 1}'.encode("latin-1"), "is no JSON: it is not in UTF-8"),
         (b"<html>", "has '<' where"),
     ],
 )

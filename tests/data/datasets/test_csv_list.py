@@ -180,7 +180,7 @@ def test_lists_that_are_none_are_refused_in_a_line(content: str, words: str, tmp
 )
 def test_lists_that_are_not_utf_8_are_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(content)
-    with pytest.raises(DataError, match=r"a\.csv: is not UTF-8; save it as such"):
+    with pytest.raises(DataError, match=r"a\.csv: is no CSV in UTF-8; save it as one"):
         PictureList(8).load(tmp_path)
 
 
@@ -237,5 +237,5 @@ def test_memory_hardly_grows_with_the_number_of_pictures(tmp_path: Path) -> None
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     _, few, few_private, size, many, many_private = map(float, done.stdout.split())
     assert size > 25
-    assert many_private - few_private < 16  # 35 for 100,000 pictures, of any size
+    assert many_private - few_private < 16  # 40 for 100,000 pictures, of any size
     assert many - few < size + 25  # the file that is mapped counts as long as nobody else needs the memory

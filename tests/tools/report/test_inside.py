@@ -5,8 +5,9 @@ import pytest
 
 from cnnlite.config.load import Config, config_from_data
 from cnnlite.data import Images, Normalizer
+from cnnlite.nn.filters import Filters, first_filters
 from cnnlite.nn.network import Network
-from cnnlite.tools.report.inside import Filters, dead_units, feature_stages, first_filters, occlude, one_by_one
+from cnnlite.tools.report.inside import dead_units, feature_stages, occlude, one_by_one
 
 CONV = {"conv2d": {"out_channels": 4, "kernel_size": 3, "padding": 1}}
 HEAD = ["flatten", {"linear": {"out_features": 3}}]

@@ -1,0 +1,202 @@
+"""Facts from which the page computes a layer again, by the kind of the layer."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from cnnlite.nn.kernels import convolution
+from cnnlite.nn.kernels.geometry import Windows
+from cnnlite.nn.layers.activations import ELU, GELU, Activation, LeakyReLU, ReLU, Sigmoid, SiLU, Tanh
+from cnnlite.nn.layers.base import Context, Layer, layers
+from cnnlite.nn.layers.convolution import Conv2d
+from cnnlite.nn.layers.dropout import Dropout
+from cnnlite.nn.layers.linear import Linear
+from cnnlite.nn.layers.normalization import BatchNorm
+from cnnlite.nn.layers.pooling import AvgPool2d, GlobalAvgPool2d, MaxPool2d
+from cnnlite.nn.layers.scale import Scale
+from cnnlite.nn.layers.shape import Flatten
+from cnnlite.nn.layers.whitening import WhiteningConv2d
+from cnnlite.tools.show.evaluated import class_of
+from cnnlite.tools.show.numbers import Numbers, planar
+from cnnlite.utils.types import Array
+
+Facts = dict[str, Any]
+CURVE = np.linspace(-6, 6, 241, dtype=np.float32)
+"""Inputs at which the curve of an activation is drawn."""
+_FUNCTIONS = (ReLU, LeakyReLU, ELU, Sigmoid, Tanh, SiLU, GELU)
+"""Activations whose formulas the page knows."""
+MOST_LISTED = 4096
+"""Maximum numbers of a parameter of an unknown layer that a page lists."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A layer, what it was given for one image, and the channels of its input and output that are shown."""
+
+    layer: Any
+    """Layer of an `evaluated` model, of the class that its function below is for."""
+    x: Array
+    dy: Array | None
+    inside: Array
+    outside: Array
+    numbers: Numbers
+    step: int
+    """Training step of the checkpoint."""
+
+    @property
+    def hidden_inside(self) -> Array:
+        """Channels of the input that are not shown."""
+        return np.setdiff1d(np.arange(self.x.shape[-1]), self.inside)
+
+    def hidden_outside(self, count: int) -> Array:
+        """Channels of the ``count`` of the output that are not shown."""
+        return np.setdiff1d(np.arange(count), self.outside)
+
+
+def facts_of(seen: Seen) -> Facts:
+    """Return the facts about a layer; ``view`` names the way to show it."""
+    cls = class_of(seen.layer)
+    if issubclass(cls, Activation):
+        return _activation(seen)
+    return _FACTS.get(cls, _unknown)(seen)
+
+
+def _arrays(seen: Seen, name: str, shown: Callable[[Array], Array]) -> Facts:
+    """Facts about a parameter or buffer, ``shown`` in part, and its gradient."""
+    layer = seen.layer
+    array = layer.params.get(name, layer.buffers.get(name))
+    facts = {} if array is None else {name: seen.numbers.add(shown(array))}
+    if name in layer.params and seen.dy is not None:
+        facts[f"d{name}"] = seen.numbers.add(shown(layer.grads[name]))
+    return facts
+
+
+def _windows(windows: Windows) -> Facts:
+    names = ("size", "kernel", "stride", "top_left", "bottom_right", "out")
+    return {"windows": {name: list(getattr(windows, name)) for name in names}}
+
+
+def _convolution(seen: Seen) -> Facts:
+    layer, inside, outside = seen.layer, seen.inside, seen.outside
+    weight = (layer.params | layer.buffers)["weight"]
+    windows, hidden, others = layer.windows, seen.hidden_inside, seen.hidden_outside(weight.shape[3])
+    facts: Facts = {"view": "convolution", **_windows(windows), "trained": "weight" in layer.params}
+    facts |= _arrays(seen, "weight", lambda w: w[:, :, inside][..., outside].transpose(3, 2, 0, 1))
+    facts |= _arrays(seen, "bias", lambda b: b[outside])
+    if len(hidden):
+        part, fewer = weight[:, :, hidden][..., outside], replace(windows, channels=len(hidden))
+        facts["rest"] = _rest(
+            seen, lambda f: convolution.forward(f(seen.x[..., hidden])[None], f(part), None, fewer, "unfold")[0][0]
+        )
+    if len(others) and seen.dy is not None:
+        dy, part = seen.dy[..., others], weight[:, :, inside][..., others]
+        some = replace(windows, channels=len(inside))
+        facts["rest_back"] = _rest(seen, lambda f: convolution.input_gradient(f(dy)[None], f(part), some, "unfold")[0])
+    return facts
+
+
+def _linear(seen: Seen) -> Facts:
+    layer, inside, outside = seen.layer, seen.inside, seen.outside
+    weight = layer.params["weight"]
+    hidden, others = seen.hidden_inside, seen.hidden_outside(weight.shape[1])
+    facts: Facts = {"view": "linear"}
+    facts |= _arrays(seen, "weight", lambda w: w[inside][:, outside].T)
+    facts |= _arrays(seen, "bias", lambda b: b[outside])
+    if len(hidden):
+        facts["rest"] = _rest(seen, lambda f: f(seen.x[hidden]) @ f(weight[hidden][:, outside]))
+    if len(others) and seen.dy is not None:
+        dy = seen.dy[others]
+        facts["rest_back"] = _rest(seen, lambda f: f(dy) @ f(weight[inside][:, others].T))
+    return facts
+
+
+def _rest(seen: Seen, product: Callable[[Callable[[Array], Array]], Array]) -> Facts:
+    """Sums of products over channels that are not shown, in float64, and the greatest sum of absolute products."""
+    total = product(lambda array: np.ascontiguousarray(array, np.float64))
+    sizes = product(lambda array: np.abs(array, dtype=np.float64))
+    channels = np.arange(total.shape[-1])
+    return {
+        "sum": seen.numbers.add(planar(total, channels)),
+        "size": [float(size) for size in sizes.reshape(-1, sizes.shape[-1]).max(axis=0)],
+    }
+
+
+def _norm(seen: Seen) -> Facts:
+    layer = seen.layer
+    facts: Facts = {"view": "norm", "eps": layer.eps}
+    for name in ("gamma", "beta", "running_mean", "running_var"):
+        facts |= _arrays(seen, name, lambda array: array[seen.outside])
+    return facts
+
+
+def _activation(seen: Seen) -> Facts:
+    layer = seen.layer
+    with np.errstate(all="ignore"):
+        curve = layer.forward(CURVE[:, None], Context())[:, 0]
+    options = {name: getattr(layer, name) for name in ("slope", "alpha") if hasattr(layer, name)}
+    ends = [float(CURVE[0]), float(CURVE[-1])]
+    return {
+        "view": "activation",
+        "function": layers.name_of(type(layer)) if type(layer) in _FUNCTIONS else "",
+        "curve": seen.numbers.add(curve),
+        "ends": ends,
+        **options,
+    }
+
+
+def _max_pool(seen: Seen) -> Facts:
+    return {"view": "max", **_windows(seen.layer.windows)}
+
+
+def _average_pool(seen: Seen) -> Facts:
+    return {"view": "average", **_windows(seen.layer.windows)}
+
+
+def _mean(seen: Seen) -> Facts:
+    height, width, channels = seen.x.shape
+    axes = ((size, size, size, 0, 0, 1) for size in (height, width))
+    return {"view": "mean", **_windows(Windows.of_axes(channels, *axes))}
+
+
+def _dropout(seen: Seen) -> Facts:
+    layer = seen.layer
+    ones = np.ones((1, *seen.x.shape), np.float32)
+    factors = Dropout.forward(layer, ones, Context(training=True, step=seen.step))[0]
+    layer.forget()
+    return {"view": "dropout", "p": layer.p, "factors": seen.numbers.add(planar(factors, seen.outside))}
+
+
+def _scale(seen: Seen) -> Facts:
+    return {"view": "scale", "factor": seen.layer.factor}
+
+
+def _flatten(seen: Seen) -> Facts:
+    return {"view": "flatten"}
+
+
+def _unknown(seen: Seen) -> Facts:
+    """Facts about a layer that was registered by somebody else: its parameters, as far as they are few."""
+    layer = seen.layer
+    listed = []
+    for name, array in (layer.params | layer.buffers).items():
+        entry: Facts = {"name": name, "shape": list(array.shape), "trained": name in layer.params}
+        if array.size <= MOST_LISTED:
+            entry["values"] = seen.numbers.add(array.reshape(-1))
+        listed.append(entry)
+    return {"view": "generic", "listed": listed}
+
+
+_FACTS: dict[type[Layer], Callable[[Seen], Facts]] = {
+    Conv2d: _convolution,
+    WhiteningConv2d: _convolution,
+    Linear: _linear,
+    BatchNorm: _norm,
+    MaxPool2d: _max_pool,
+    AvgPool2d: _average_pool,
+    GlobalAvgPool2d: _mean,
+    Dropout: _dropout,
+    Scale: _scale,
+    Flatten: _flatten,
+}
