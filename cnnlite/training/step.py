@@ -130,10 +130,6 @@ class Step:
             return ""
         if not supported():
             return engine.set_threads(size)
-        if size not in self._rows:  # kept: memory that is shared in small pieces is not given back
-            bound = self.optimizer.bound
-            self._rows[size] = [engine.shared((size, group.grads.size), group.grads.dtype) for group in bound]
-        rows = self._rows[size]
 
         def begin(index: int) -> None:
             for group, own in zip(self.optimizer.bound, rows, strict=True):
@@ -141,6 +137,10 @@ class Step:
                 group.attach(own[index])
 
         try:
+            if size not in self._rows:  # kept: memory that is shared in small pieces is not given back
+                bound = self.optimizer.bound
+                self._rows[size] = [engine.shared((size, group.grads.size), group.grads.dtype) for group in bound]
+            rows = self._rows[size]
             self.team = Workers(size, [self._make, *self.others], begin)
         except (OSError, MemoryError) as error:
             self.dismiss()
