@@ -146,18 +146,26 @@ class Chromium:
 
     def click(self, script: str, across: float = 0.5, down: float = 0.5, *, touch: bool = False) -> None:
         """Click, or tap, into the element that a script finds, at this part of its width and height."""
-        box = self.run(
-            f"(async () => {{ const e = {script}; e.scrollIntoView({{block: 'center', inline: 'center'}}); "
-            "await new Promise(requestAnimationFrame); await new Promise(requestAnimationFrame); "
-            "const b = e.getBoundingClientRect(); return [b.left, b.top, b.width, b.height]; })()"
-        )
-        x, y = box[0] + across * box[2], box[1] + down * box[3]
+        x, y = self._place(script, across, down)
         if touch:
             self.call("Input.dispatchTouchEvent", type="touchStart", touchPoints=[{"x": x, "y": y}])
             self.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
             return
         for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def point(self, script: str, across: float = 0.5, down: float = 0.5) -> None:
+        """Move the mouse to the element that a script finds."""
+        x, y = self._place(script, across, down)
+        self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+
+    def _place(self, script: str, across: float, down: float) -> tuple[float, float]:
+        left, top, width, height = self.run(
+            f"(async () => {{ const e = {script}; e.scrollIntoView({{block: 'center', inline: 'center'}}); "
+            "await new Promise(requestAnimationFrame); await new Promise(requestAnimationFrame); "
+            "const b = e.getBoundingClientRect(); return [b.left, b.top, b.width, b.height]; })()"
+        )
+        return left + across * width, top + down * height
 
     def picture(self, file: Path, *, whole: bool = False) -> None:
         """Save a picture of the page, or of all of it."""

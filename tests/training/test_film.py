@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from cnnlite.cli import cli
-from cnnlite.config.load import Config, config_from_data
+from cnnlite.config.load import Config, config_from_data, render
 from cnnlite.data import Dataset, Normalizer
 from cnnlite.errors import CheckpointError, ConfigError
 from cnnlite.nn.filters import first_filters
@@ -69,6 +69,16 @@ def test_a_film_changes_no_bit_of_the_training(whole: Path, dataset: Dataset, tm
         plain, filmed = (load_checkpoint(run / "checkpoints" / f"{kind}.npz") for run in (tmp_path / "plain", whole))
         assert plain.arrays.keys() == filmed.arrays.keys()
         assert all(np.array_equal(plain.arrays[name], filmed.arrays[name]) for name in plain.arrays)
+
+
+def test_the_number_of_workers_changes_no_bit_of_a_film(whole: Path, filmed: Config, tmp_path: Path) -> None:
+    (tmp_path / "filmed.yaml").write_text(render(filmed), encoding="utf-8")
+    for workers in (1, 2):
+        arguments = ["--config", tmp_path / "filmed.yaml", "--run-dir", tmp_path / str(workers), "--workers", workers]
+        done = CliRunner().invoke(cli, ["train", *map(str, arguments), "--quiet"], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        for name, array in snapshots(whole).items():
+            np.testing.assert_array_equal(snapshots(tmp_path / str(workers))[name], array)
 
 
 @pytest.mark.parametrize("kill", [False, True], ids=["stopped", "killed"])

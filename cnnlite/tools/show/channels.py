@@ -1,5 +1,6 @@
 """Choice of channels to show where a page with all of them would be too large."""
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 
@@ -34,10 +35,12 @@ def chosen_channels(graph: Graph, maps: Sequence[Array], most_numbers: int) -> l
     if _numbers(graph, maps, everything) <= most_numbers:
         return everything
     order = _liveliest(threads, maps)
+    places = _places(threads)
+    always = np.union1d(threads[0], threads[graph.last])
     chosen = everything
     for count in COUNTS:
-        shown = _choose(graph, threads, order, count)
-        chosen = [np.flatnonzero(np.isin(ids, shown)) for ids in threads]
+        shown = _choose(places, order, set(always.tolist()), count)
+        chosen = [np.flatnonzero(shown[ids]) for ids in threads]
         if _numbers(graph, maps, chosen) <= most_numbers:
             break
     return chosen
@@ -46,7 +49,7 @@ def chosen_channels(graph: Graph, maps: Sequence[Array], most_numbers: int) -> l
 def _threads(graph: Graph, maps: Sequence[Array]) -> list[Array]:
     """Number the channels of each node so that the same number is the same channel, further down the network."""
     threads: list[Array] = []
-    new = 0
+    parents: list[int] = []  # a forest: sums make one channel of several
     for node, y in zip(graph.nodes, maps, strict=True):
         given = [threads[index] for index in node.inputs]
         count = y.shape[-1]
@@ -55,18 +58,25 @@ def _threads(graph: Graph, maps: Sequence[Array]) -> list[Array]:
         elif node.kind == "sum":
             ids = given[0]
             for other in given[1:]:
-                same = dict(zip(other.tolist(), ids.tolist(), strict=True))
-                threads = [np.array([same.get(thread, thread) for thread in each.tolist()]) for each in threads]
-                ids = threads[node.inputs[0]]
+                for one, same in zip(ids.tolist(), other.tolist(), strict=True):
+                    parents[_root(parents, same)] = _root(parents, one)
         elif isinstance(node.layer, Flatten):
             ids = np.tile(given[0], count // len(given[0]))
         elif given and len(given[0]) == count and not _mixes(node.layer):
             ids = given[0]
         else:
-            ids = np.arange(new, new + count)
-            new += count
+            ids = np.arange(len(parents), len(parents) + count)
+            parents += ids.tolist()
         threads.append(ids)
-    return threads
+    roots = np.array([_root(parents, thread) for thread in range(len(parents))])
+    return [roots[ids] for ids in threads]
+
+
+def _root(parents: list[int], thread: int) -> int:
+    while parents[thread] != thread:
+        parents[thread] = parents[parents[thread]]  # shortens the way for the next one
+        thread = parents[thread]
+    return thread
 
 
 def _mixes(layer: Layer | None) -> bool:
@@ -84,18 +94,26 @@ def _liveliest(threads: Sequence[Array], maps: Sequence[Array]) -> list[int]:
     return [int(thread) for thread in np.argsort(-total, kind="stable")]
 
 
-def _choose(graph: Graph, threads: Sequence[Array], order: Sequence[int], count: int) -> list[int]:
-    """Go through channels in ``order``, and take those of which some layer has fewer than ``count`` so far."""
+def _places(threads: Sequence[Array]) -> dict[int, list[int]]:
+    """Find the nodes that each channel is in."""
     places: dict[int, list[int]] = {}
     for number, ids in enumerate(threads):
         for thread in set(ids.tolist()):
             places.setdefault(thread, []).append(number)
-    always = {*threads[0].tolist(), *threads[graph.last].tolist()}
-    taken = [0] * len(threads)
-    shown = []
+    return places
+
+
+def _choose(places: dict[int, list[int]], order: Sequence[int], always: set[int], count: int) -> Array:
+    """Take channels in ``order``, after those that are ``always`` shown, while some layer has fewer than ``count``.
+
+    Returns:
+        True for each channel that is taken.
+    """
+    taken = dict.fromkeys(itertools.chain.from_iterable(places.values()), 0)
+    shown = np.zeros(len(order), np.bool_)
     for thread in sorted(order, key=lambda thread: thread not in always):
-        if thread in places and (thread in always or any(taken[number] < count for number in places[thread])):
-            shown.append(thread)
+        if thread in places and (thread in always or min(taken[number] for number in places[thread]) < count):
+            shown[thread] = True
             for number in places[thread]:
                 taken[number] += 1
     return shown

@@ -17,7 +17,6 @@ from cnnlite.nn.layers.convolution import Conv2d
 from cnnlite.nn.layers.dropout import Dropout
 from cnnlite.nn.layers.normalization import BatchNorm
 from cnnlite.nn.network import Network, inferred
-from cnnlite.utils.rng import stream
 from cnnlite.utils.types import Array
 
 
@@ -57,12 +56,12 @@ def evaluated(network: Network, config: Config) -> Layer:
     training may choose, has other intermediate results and larger rounding errors.
     """
     model = inferred(config.model, network.in_shape)
-    model.allocate(stream(config.seed, "weights"), network.dtype)  # draws the seeds of layers too
     for (_, own), (_, trained) in zip(model.walk(), network.model.walk(), strict=True):
-        for name, array in trained.params.items():
-            np.copyto(own.params[name], array)
-        for name, array in trained.buffers.items():
-            np.copyto(own.buffers[name], array)
+        own.params = {name: array.copy() for name, array in trained.params.items()}
+        own.grads = {name: np.zeros_like(array) for name, array in trained.params.items()}
+        own.buffers = {name: array.copy() for name, array in trained.buffers.items()}
+        for name in vars(trained).keys() - set(dir(own)):  # what `allocate` adds, such as the seeds of random layers
+            setattr(own, name, getattr(trained, name))
         if isinstance(own, Conv2d):
             own.algorithm = "unfold"
         own.__class__ = _TWINS.get(type(own), type(own))

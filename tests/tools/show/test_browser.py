@@ -12,7 +12,10 @@ import pytest
 
 from cnnlite.nn.layers import layers
 from cnnlite.nn.layers.convolution import Conv2d
+from cnnlite.nn.losses import CrossEntropy, Focal
+from cnnlite.runs.checkpoint import Checkpoint
 from cnnlite.tools.predict import Model
+from cnnlite.tools.show.build import show_page
 from cnnlite.tools.show.collect import Subject
 from cnnlite.utils.types import Array
 from tests.support import shown
@@ -252,6 +255,66 @@ def test_arrows_step_the_window_and_the_space_bar_slides_it(tab: Chromium, page_
     assert place(tab) == stopped
     tab.press("End")
     assert place(tab) == (14, 14)
+
+
+def test_the_window_follows_the_pointer_until_a_click_holds_it(tab: Chromium, page_of: Callable[[str], Path]) -> None:
+    tab.open(page_of("small"), hash_="#/1")
+    frame = "document.querySelector('.stage .frame')"
+    seen: list[tuple[int, int]] = []
+    for act in (tab.point, tab.point, tab.click, tab.point, tab.click):
+        act(frame, *((0.1, 0.1), (0.3, 0.6), (0.8, 0.4), (0.2, 0.2), (0.8, 0.4))[len(seen)])
+        seen.append(place(tab))
+    assert seen[2] == seen[3] == seen[4]
+    assert len(set(seen)) == 3
+    tab.point(frame, 0.5, 0.5)
+    assert place(tab) not in seen
+    tab.press("ArrowRight")
+    held = place(tab)
+    tab.point(frame, 0.1, 0.9)
+    assert place(tab) == held
+
+
+def test_losses_that_the_page_does_not_know_are_shown_and_said(tab: Chromium, tmp_path: Path) -> None:
+    model, subject = bundled("seed-simple")
+    for name, loss in (("focal", Focal()), ("balanced", CrossEntropy(0.1, "balanced").fit(np.arange(1, 11)))):
+        page = tmp_path / f"{name}.html"
+        page.write_text(show_page(model, loss, subject), encoding="utf-8")
+        for mode in ("", "/gradients"):
+            tab.open(page, hash_=f"#/5{mode}")
+            assert tab.run("Boolean(document.querySelector('.note'))") == (name == "focal")
+            assert ("weigh" in tab.run("document.querySelector('.lesson').textContent")) == (name == "balanced")
+            found = verdicts(tab)
+            if name == "balanced":
+                assert found.keys() == ({"logit"} if mode else {"forward", "loss"})
+        tab.open(page)
+        assert checked(tab).startswith("✓")
+
+
+def test_a_film_is_played_and_its_moments_are_chosen(tab: Chromium, tmp_path: Path) -> None:
+    model, subject = bundled("small")
+    rng = np.random.default_rng(0)
+    arrays = {
+        "steps": np.array([0, 5, 20]),
+        "filters": rng.standard_normal((3, 4, 3, 3, 3)).astype(np.float32),
+        "maps": rng.standard_normal((3, 2, 9, 9)).astype(np.float32),
+    }
+    page = tmp_path / "film.html"
+    snapshots = Checkpoint(arrays)
+    page.write_text(show_page(model, CrossEntropy(), subject, snapshots=snapshots), encoding="utf-8")
+    tab.open(page)
+    pictures = "[...document.querySelectorAll('.film-row canvas')].map(c => c.toDataURL())"
+    seen = [tab.run(pictures)]
+    assert len(seen[0]) == 6
+    tab.run("document.querySelector('.film input').focus()")
+    for step in ("5", "0"):
+        tab.press("ArrowLeft")
+        assert tab.run("document.querySelector('.moment').textContent") == f"step {step}"
+        seen.append(tab.run(pictures))
+    assert len({tuple(row) for row in seen}) == 3
+    tab.click("document.querySelector('.film button')")
+    tab.wait_for("document.querySelector('.moment').textContent === 'step 20'")
+    tab.wait_for("document.querySelector('.film button').textContent === 'play'")
+    assert tab.complaints == []
 
 
 def test_rows_of_channels_are_chosen_from_by_arrows_too(tab: Chromium, page_of: Callable[[str], Path]) -> None:

@@ -20,7 +20,6 @@ from cnnlite.nn.layers.dropout import Dropout
 from cnnlite.nn.layers.linear import Linear
 from cnnlite.nn.layers.normalization import BatchNorm
 from cnnlite.nn.losses import CrossEntropy, Focal, Loss
-from cnnlite.nn.network import Network
 from cnnlite.tools.predict import Model
 from cnnlite.tools.show import collect as collecting
 from cnnlite.tools.show.build import show_page
@@ -207,9 +206,8 @@ def test_dropout_shows_what_training_would_drop_in_the_step_after_the_checkpoint
     model, subject = around(Dropout(0.4), (5, 6, 3))
     shown = Shown(model, subject)
     (node,) = (node for node in shown.nodes if node["kind"] == "dropout")
-    network = Network(model.config.model, (5, 6, 3), seed=model.config.seed)
     x = np.ones((1, 5, 6, 3), np.float32)
-    expected = network.model.children["0"].forward(x, Context(training=True, step=100))[0]
+    expected = model.network.model.children["0"].forward(x, Context(training=True, step=100))[0]
     np.testing.assert_array_equal(shown.array(node, "factors"), expected.transpose(2, 0, 1))
 
 
