@@ -38,7 +38,7 @@ PATIENCE = 5.0
 """Seconds that workers have to end by themselves."""
 _ROWS, _NUMBERS = 8, 2**16
 """Rows of float64 numbers exchanged at once, and numbers in a row."""
-_ERROR_BYTES = 2**16
+_ERROR_BYTES = 2**14
 _END = -1
 _KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 _LINE = 8
@@ -302,7 +302,7 @@ class Workers(Team):
         """Leave an error to the first worker: itself, if it is an expected one, or else what it is called."""
         text, trace = (
             one_line(repr(error))[:1000],
-            "".join(traceback.format_tb(error.__traceback__))[-_ERROR_BYTES // 8 :],
+            "".join(traceback.format_tb(error.__traceback__))[-_ERROR_BYTES // 8 :]  # characters,
         )
         data = pickle.dumps((text, exit_code(error), None, trace))
         if isinstance(error, CnnliteError | MemoryError):
