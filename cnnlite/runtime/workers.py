@@ -302,7 +302,7 @@ class Workers(Team):
         """Leave an error to the first worker: itself, if it is an expected one, or else what it is called."""
         text, trace = (
             one_line(repr(error))[:1000],
-            "".join(traceback.format_tb(error.__traceback__))[-_ERROR_BYTES // 8 :]  # characters,
+            "".join(traceback.format_tb(error.__traceback__))[-_ERROR_BYTES // 8 :],
         )
         data = pickle.dumps((text, exit_code(error), None, trace))
         if isinstance(error, CnnliteError | MemoryError):
