@@ -119,7 +119,9 @@ class Step:
     # Workers
 
     def hire(self, size: int) -> str:
-        """Let ``size`` workers make the steps from now on; 1 dismisses them.
+        """Let ``size`` workers make the steps from now on, but no more than there are shards; 1 dismisses them.
+
+        They are threads where a batch has only one shard, and where processes cannot be started.
 
         Returns:
             A message for the user if the system does not let so many be started; else an empty string.
@@ -128,8 +130,9 @@ class Step:
         engine.set_threads(1)
         if size == 1:
             return ""
-        if not supported():
+        if self.most_workers() == 1 or not supported():
             return engine.set_threads(size)
+        size = min(size, self.most_workers())
 
         def begin(index: int) -> None:
             for group, own in zip(self.optimizer.bound, rows, strict=True):
@@ -144,7 +147,8 @@ class Step:
             self.team = Workers(size, [self._make, *self.others], begin)
         except (OSError, MemoryError) as error:
             self.dismiss()
-            return f"no {size} processes could be started ({error}); this will be slower"
+            fewer = engine.set_threads(size)
+            return fewer or f"{size} processes could not be started ({error}): threads compute, which is slower"
         return ""
 
     def dismiss(self) -> None:
@@ -184,7 +188,8 @@ class Choice:
 
     def __init__(self, step: Step, size: int | None, most: int):
         self.step = step
-        self._all = [size] if size else sorted({1, min(most, step.most_workers())})
+        shards = step.most_workers()
+        self._all = [size] if size else sorted({1, most if shards == 1 else min(most, shards)})
         self._sizes = self._all
         self._medians: list[float] = []
         self._times: list[float] = []

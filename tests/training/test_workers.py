@@ -290,7 +290,7 @@ main()
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
-    assert "no 4 processes could be started" in Path("refused/log.txt").read_text()
+    assert "4 processes could not be started" in Path("refused/log.txt").read_text()
     assert finished(*arguments, "whole", "--workers", "1").returncode == 0
     assert_same_run(Path("refused"), Path("whole"))
 
