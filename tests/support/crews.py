@@ -65,7 +65,8 @@ def make(
 def crew(steps: Sequence[Step], size: int, watch: Watch | None = None) -> Iterator[Callable[[int, int], Outcome]]:
     """Yield a function that makes a step, by the number of its network and its own, with ``size`` workers."""
     if size == 1:
-        yield lambda which, step: steps[which]._make(step)
+        with np.errstate(all="ignore"):  # as in training
+            yield lambda which, step: steps[which]._make(step)
         return
     groups = [group for step in steps for group in step.optimizer.bound]
     with watch.off() if watch else contextlib.nullcontext():
