@@ -60,10 +60,10 @@ def place(tab: Chromium) -> tuple[int, int]:
 
 def selected(tab: Chromium, chooser: int = 0) -> int:
     """The channel, by its number in the layer, that is chosen in one of the rows of channels."""
-    script = (
-        f'document.querySelectorAll(".chooser")[{chooser}].querySelector(\'[aria-checked="true"] .number\').textContent'
-    )
-    return int(tab.run(script))
+    row = f"document.querySelectorAll('.chooser')[{chooser}]"
+    name = tab.run(f"{row}.querySelector('[aria-checked=\"true\"] .number').textContent")
+    colours = ["red", "green", "blue"]
+    return colours.index(name) if name in colours else int(name)
 
 
 def verdicts(tab: Chromium) -> dict[str, tuple[float, float]]:

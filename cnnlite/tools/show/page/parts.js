@@ -124,12 +124,16 @@ export function grid({ title, pick = null }) {
   };
 }
 
+/** What a channel is called: its number in the layer, or its colour in an image of three. */
+export const nameOf = (node, k) =>
+  node.view === "input" && node.y.count === 3 ? ["red", "green", "blue"][k] : String(channel(node, k));
+
 function reveal(button, row) {
   row.scrollLeft = Math.max(0, button.offsetLeft - row.offsetLeft - row.clientWidth / 2 + button.clientWidth / 2);
 }
 
 /** A row of small pictures to choose from, with bars below them; arrow keys choose when it has the focus. */
-export function chooser({ title, node, count, choose, note = "", name = (k) => String(channel(node, k)) }) {
+export function chooser({ title, node, count, choose, note = "", name = (k) => nameOf(node, k) }) {
   const words = make("span");
   const heading = make("h3", {}, title, words);
   const row = make("div", { class: "chooser", role: "radiogroup", "aria-label": title });
