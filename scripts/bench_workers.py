@@ -3,7 +3,7 @@
 
 Processor time does not mind that eight workers share two cores. What the busiest worker spends on a step, but for
 waiting, is what the step would take if each had a core of its own, and memory enough bandwidth for all of them. Writes
-its table between the marks in docs/benchmarks.md. Needs an idle machine and no data.
+its table between the marks in docs/workers.md. Needs an idle machine and no data.
 """
 
 import statistics
@@ -20,7 +20,7 @@ from cnnlite.runs.environment import environment
 from cnnlite.runtime import engine, machine
 from cnnlite.tools.bench import WARM_UP_STEPS, prepare
 
-OUT = Path(__file__).parent.parent / "docs/benchmarks.md"
+OUT = Path(__file__).parent.parent / "docs/workers.md"
 MARKS = ("<!-- workers -->", "<!-- end of workers -->")
 WORKERS = (1, 2, 4, 8)
 

@@ -51,7 +51,7 @@ def evaluate(
     as_json: bool,
     min_accuracy: float | None,
 ) -> None:
-    """Evaluate a run's best checkpoint, or any other: accuracy, loss, and accuracy of each class.
+    """Evaluate a run's best checkpoint, or any other: accuracy, loss, and figures of each class.
 
     --data takes other labelled images too, in any arrangement that can be trained on. They are matched by the names of
     classes; images of classes that the network does not know count in no figure.

@@ -104,10 +104,10 @@ def match(
     theirs = np.concatenate([images.labels for images in chosen])
     counts = np.bincount(theirs, minlength=len(dataset.classes))
     known = labels[theirs] != _UNKNOWN
+    there = [dataset.classes[index] for index in np.flatnonzero(counts)]
     if not known.any():
-        raise OtherClasses(dataset.name, dataset.classes, classes)
+        raise OtherClasses(f"{dataset.name} {split}".removesuffix(" all"), there, classes)
     unknown = {name: int(n) for name, n, k in zip(dataset.classes, counts, labels, strict=True) if k == _UNKNOWN and n}
-    there = {dataset.classes[index] for index in np.flatnonzero(counts)}
     images = Others(Chosen(chosen, np.flatnonzero(known)), labels, frame, in_shape)
     missing = [name for name in classes if name not in there]
     return Matched(images, split, unknown, missing, trained_on(images, before))

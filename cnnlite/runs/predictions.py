@@ -9,10 +9,11 @@ from pathlib import Path
 from cnnlite.data import Images
 from cnnlite.errors import DataError
 from cnnlite.utils.files import read_small
+from cnnlite.utils.text import quoted
 from cnnlite.utils.types import Array
 
 PREDICTIONS = "predictions.csv"
-COLUMNS = ["image", "class", "predicted"]
+COLUMNS = ["image", "label", "predicted"]
 _LARGEST = 100_000_000
 """Bytes: several millions of test images."""
 _AT_ONCE = 250
@@ -21,12 +22,10 @@ _AT_ONCE = 250
 
 def predictions_text(classes: Sequence[str], labels: Array, predictions: Array) -> str:
     """Write the true and the predicted class of each test image, by name, as CSV (RFC 4180, but for the line ends)."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    names = zip(labels.tolist(), predictions.tolist(), strict=True)
-    writer.writerows((image, classes[label], classes[found]) for image, (label, found) in enumerate(names))
-    return text.getvalue()
+    names = [quoted(name) for name in classes]
+    pairs = zip(labels.tolist(), predictions.tolist(), strict=True)
+    rows = (f"{image},{names[label]},{names[found]}\n" for image, (label, found) in enumerate(pairs))
+    return ",".join(COLUMNS) + "\n" + "".join(rows)
 
 
 def read_predictions(path: Path) -> list[tuple[str, str]]:

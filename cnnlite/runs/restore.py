@@ -162,6 +162,9 @@ def _rebuild(
             raise ValueError("classes are not names")
         if len(in_shape) != 3 or not all(type(side) is int and 0 < side < _LARGEST_SIDE for side in in_shape):
             raise ValueError(f"in_shape {in_shape!r:.40} is not that of images")
+        crop = config.data.center_crop
+        if in_shape != (config.data.in_shape or in_shape) or (crop is not None and in_shape[:2] != (crop, crop)):
+            raise ValueError(f"in_shape {in_shape} is not that of the images of its config")
         announced = sum(math.prod(array.shape) for array in arrays.values())
         outline = Network(config.model, in_shape, seed=None)
         if outline.size > announced:

@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from cnnlite.errors import CnnliteError
+from cnnlite.errors import CnnliteError, StorageError, exit_code
 from cnnlite.runtime import arrays, engine
 from cnnlite.runtime.team import T, Team
 from cnnlite.utils.printable import one_line
@@ -44,10 +44,8 @@ _LINE = 8
 """Counters, 8 bytes each, that share a cache line."""
 
 
-class WorkerError(CnnliteError):
-    """A worker is gone, or failed in a way that is no error of cnnlite."""
-
-    exit_code = 5
+class WorkerError(StorageError):
+    """A worker is gone, often because memory is exhausted, or has gone astray."""
 
 
 def supported() -> bool:
@@ -123,7 +121,6 @@ class Workers(Team):
                 self._serve(begin)
             self.processes.append(process)
             self._numbers[process] = index
-        engine.set_team(self)
         begin(0)
         self._busy = False
 
@@ -174,6 +171,7 @@ class Workers(Team):
                 self._raise_error()
                 number = self._numbers[process]
                 self.processes.remove(process)
+                self._busy = True  # the others would wait for it
                 raise WorkerError(f"worker {number} of {self.size} (process {process}) {how}")
 
     def _raise_error(self) -> None:
@@ -181,9 +179,10 @@ class Workers(Team):
         if failed := self._counters[_LINE]:
             row = self._errors[failed]
             length = int(row[:4].view(np.int32)[0])
-            text, error, trace = pickle.loads(row[4 : 4 + length].tobytes())  # noqa: S301 (written by a worker)
+            text, code, error, trace = pickle.loads(row[4 : 4 + length].tobytes())  # noqa: S301 (written by a worker)
             if error is None:
-                error = WorkerError(f"worker {failed} of {self.size} failed: {text}")
+                error = CnnliteError(f"worker {failed} of {self.size} failed: {text}")
+                error.exit_code = code
             error.add_note(f"in worker {failed}:\n{trace}")
             raise error
 
@@ -248,8 +247,12 @@ class Workers(Team):
     def call(self, which: int, argument: int) -> Any:
         """Let all workers call a function with ``argument``, and return what it returns in this one."""
         self._busy = True  # until the function returns: after an error the others may be in the middle of it
-        self._command(which, argument)
-        found = self._functions[which](argument)
+        engine.set_team(self)
+        try:
+            self._command(which, argument)
+            found = self._functions[which](argument)
+        finally:
+            engine.set_team(Team())
         self._busy = False
         return found
 
@@ -298,10 +301,10 @@ class Workers(Team):
             one_line(repr(error))[:1000],
             "".join(traceback.format_tb(error.__traceback__))[-_ERROR_BYTES // 8 :],
         )
-        data = pickle.dumps((text, None, trace))
+        data = pickle.dumps((text, exit_code(error), None, trace))
         if isinstance(error, CnnliteError | MemoryError):
             with contextlib.suppress(Exception):  # of those that cannot be written, or not read again
-                whole = pickle.dumps((text, error, trace))
+                whole = pickle.dumps((text, 0, error, trace))
                 pickle.loads(whole)  # noqa: S301 (written here)
                 data = whole if len(whole) <= _ERROR_BYTES - 4 else data
         row = self._errors[self.index]
@@ -311,7 +314,6 @@ class Workers(Team):
 
     def close(self) -> None:
         """Let the other workers end, or end them; this process goes on alone."""
-        engine.set_team(Team())
         try:
             if self._busy:
                 self._kill()

@@ -6,6 +6,7 @@ from typing import Any
 
 from cnnlite.tools.predict import Prediction
 from cnnlite.utils.printable import one_line, readable
+from cnnlite.utils.text import quoted
 
 COLUMNS = ("path", "class", "probability")
 """The first columns of a table; one for each class follows."""
@@ -58,6 +59,5 @@ def as_csv(predictions: Iterable[Prediction], classes: Sequence[str]) -> Iterato
 
 
 def _line(texts: Sequence[str], numbers: Sequence[str] = ()) -> str:
-    """Join the cells of a row; texts are quoted, as the versions of `csv` do not agree on which have to be."""
-    quoted = ('"' + text.replace('"', '""') + '"' for text in texts)
-    return ",".join([*quoted, *numbers]) + "\n"
+    """Join the cells of a row."""
+    return ",".join([*map(quoted, texts), *numbers]) + "\n"

@@ -4,6 +4,7 @@ import math
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,11 +19,14 @@ from cnnlite.runs.metrics import Mean
 from cnnlite.runs.restore import frame_of, load_network, loss_of
 from cnnlite.runtime import distributed, engine
 from cnnlite.runtime.team import Team
+from cnnlite.runtime.workers import Workers, supported
 from cnnlite.training.labelled import find_labelled
 from cnnlite.utils.printable import one_line
 from cnnlite.utils.text import aligned
 from cnnlite.utils.types import Array
 
+IMAGES_OF_A_WORKER = 1000
+"""Minimum number of images for which a process is worth starting."""
 BATCH_SIZE = 250
 """The same everywhere, but less for large images: the last bits of a matrix product may depend on its size."""
 
@@ -69,14 +73,32 @@ def evaluate(
     """Evaluate the network on all images.
 
     The logits of an image are the mean over its ``views``. ``check`` is called after each batch and may raise to end
-    early. Ranks share the batches, and add up the results in the order of the images, so that the number of ranks does
-    not change a bit.
+    early. Ranks or workers share the batches, and add up the results in the order of the images, so that their number
+    does not change a bit.
 
     Raises:
         DivergedError: If the loss is not finite.
     """
-    part = evaluate_part(network, images, normalizer, loss, classes, views=views, check=check)
-    return combined(distributed.current().allgather(part), classes)
+    part = partial(evaluate_part, network, images, normalizer, loss, classes, views=views)
+    ranks, threads = distributed.current(), engine.threads()
+    size = min(engine.workers() or engine.most_workers(), len(images) // IMAGES_OF_A_WORKER)
+    if ranks.size > 1 or size < 2 or not supported():
+        return combined(ranks.allgather(part(check=check)), classes)
+
+    def share(_: int) -> list[Part]:
+        team = engine.team()
+        return team.exchange(part(check=check if team.index == 0 else lambda: None, workers=team))
+
+    try:
+        team = Workers(size, [share], lambda index: None)
+        try:
+            return combined(team.call(0, 0), classes)
+        finally:
+            team.close()
+    except OSError:  # there can be no more processes
+        return combined([part(check=check)], classes)
+    finally:
+        engine.set_threads(threads)
 
 
 class Part(NamedTuple):

@@ -219,9 +219,10 @@ class Training:
         self.recorder.row(self._lr(self.progress.step - 1), found, self.checkpoint)
 
     def _check(self) -> None:
-        """Raise Stopped if a signal came, here or to a worker."""
-        if self.step.team is not None and not self.stop.number:
-            self.stop.number = self.step.team.signal
+        """Raise Stopped if a signal came, here or to a worker; WorkerError if a worker is gone."""
+        if (team := self.step.team) is not None:
+            team.attend()
+            self.stop.number = self.stop.number or team.signal
         self.stop.check()
 
     def evaluation_of(self, images: Images, views: Views) -> Evaluation:

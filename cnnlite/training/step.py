@@ -25,6 +25,8 @@ ENOUGH_SECONDS = 1.0
 """A step as long as this is timed once."""
 GAIN = 0.97
 """Workers have to take less than this part of the time that one takes."""
+LEAST_SECONDS, COST = 60.0, 0.01
+"""Time until the choice is made again: at least so long, and so that choosing takes no more than this part of it."""
 
 
 class Source(Protocol):
@@ -65,6 +67,7 @@ class Step:
     others: Sequence[Callable[[int], Any]] = ()
     """Further functions that workers call together, after this one; see `Workers`."""
     team: Workers | None = None
+    _rows: dict[int, list[Array]] = field(default_factory=dict)
 
     def __call__(self, step: int) -> Outcome:
         """Make a step together with the workers, if there are any."""
@@ -127,7 +130,6 @@ class Step:
             return ""
         if not supported():
             return engine.set_threads(size)
-        rows = [engine.shared((size, group.grads.size), group.grads.dtype) for group in self.optimizer.bound]
 
         def begin(index: int) -> None:
             for group, own in zip(self.optimizer.bound, rows, strict=True):
@@ -135,6 +137,10 @@ class Step:
                 group.attach(own[index])
 
         try:
+            if size not in self._rows:  # kept: memory that is shared in small pieces is not given back
+                bound = self.optimizer.bound
+                self._rows[size] = [engine.shared((size, group.grads.size), group.grads.dtype) for group in bound]
+            rows = self._rows[size]
             self.team = Workers(size, [self._make, *self.others], begin)
         except (OSError, MemoryError) as error:
             self.dismiss()
@@ -168,6 +174,8 @@ class Step:
 class Choice:
     """Choice of the number of workers by timing steps of the training itself: first alone, then with all workers.
 
+    Machines are busy at one time and idle at another, so it is made again now and then.
+
     Args:
         step: makes the steps.
         size: number of workers; None to choose.
@@ -176,10 +184,14 @@ class Choice:
 
     def __init__(self, step: Step, size: int | None, most: int):
         self.step = step
-        self._sizes = [size] if size else sorted({1, min(most, step.most_workers())})
+        self._all = [size] if size else sorted({1, min(most, step.most_workers())})
+        self._sizes = self._all
         self._medians: list[float] = []
         self._times: list[float] = []
         self._made = 0
+        self._chosen = 0
+        self._began = time.perf_counter()
+        self._again = math.inf
         self.message = ""
         """Message for the user about the choice, or an obstacle; emptied by whoever passes it on."""
 
@@ -190,6 +202,8 @@ class Choice:
 
     def __call__(self, step: int) -> Outcome:
         """Make a step, and hire or dismiss workers before it where it is time to."""
+        if self.settled and time.perf_counter() > self._again:
+            self._sizes, self._began = self._all, time.perf_counter()
         if self.settled:
             return self.step(step)
         if self._made == 0:
@@ -215,11 +229,12 @@ class Choice:
         if len(self._medians) < len(self._sizes):
             return
         (alone, together), most = self._medians, self._sizes[-1]
-        stay = together < GAIN * alone
-        self.message = (
-            f"{most if stay else 1} of {most} cores: a step takes {alone * 1e3:,.1f} ms on one, and "
-            f"{together * 1e3:,.1f} with {most} workers"
-        )
-        self._sizes = []
-        if not stay:
+        chosen = most if together < GAIN * alone else 1
+        if chosen != self._chosen:
+            times = f"a step takes {alone * 1e3:,.1f} ms on one, and {together * 1e3:,.1f} with {most} workers"
+            self.message = f"{chosen} of {most} cores: {times}"
+        self._sizes, self._medians, self._chosen = [], [], chosen
+        now = time.perf_counter()
+        self._again = now + max(LEAST_SECONDS, (now - self._began) / COST)
+        if chosen == 1:
             self.step.hire(1)

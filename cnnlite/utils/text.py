@@ -44,6 +44,11 @@ def clip(text: str, length: int = 60) -> str:
     return text if len(text) <= length else text[: length - 3] + "..."
 
 
+def quoted(text: str) -> str:
+    """Quote a text for a CSV file (RFC 4180); all are, as the versions of `csv` do not agree on which have to be."""
+    return '"' + text.replace('"', '""') + '"'
+
+
 def aligned(rows: Sequence[Sequence[str]], left: Sequence[int]) -> str:
     """Format a table as plain text; the columns ``left`` are aligned left, the others right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

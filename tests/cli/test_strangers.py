@@ -100,6 +100,20 @@ def test_nothing_is_written_where_a_checkpoint_says(command: str, cached: str | 
     assert told == ([] if command == "predict" else ["pictures: reading 16 pictures, for this time only"])
 
 
+@pytest.mark.parametrize("command", ["eval", "export", "predict"])
+@pytest.mark.parametrize("change", [{"size": 9}, {"channels": 1}, {"center_crop": 4}], ids=str)
+def test_a_checkpoint_whose_config_has_other_images_is_refused(
+    change: dict[str, int], command: str, here: Path
+) -> None:
+    checkpoint = load_checkpoint(here / "mine.npz")
+    data = checkpoint.meta["config"]["data"]
+    (data if "center_crop" in change else data["dataset"]["folder"]).update(change)
+    save_checkpoint(here / "mine.npz", checkpoint)
+    done = run(*COMMANDS[command])
+    assert done.exit_code == 3, done.output
+    assert "in_shape (8, 8, 3) is not that of the images of its config" in done.stderr
+
+
 def test_an_evaluation_without_a_cache_has_the_figures_of_one_with_it(here: Path) -> None:
     found = [json.loads(run("eval", "mine.npz", "--json").stdout)]
     assert run("train", "-q", "-c", "run/config.yaml", "--run-dir", "again").exit_code == 0

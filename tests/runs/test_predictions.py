@@ -15,7 +15,7 @@ def test_predictions_read_back_as_they_were_written(tmp_path: Path) -> None:
     labels, found = np.array([0, 1, 2, 2]), np.array([0, 2, 1, 2])
     path = tmp_path / "predictions.csv"
     path.write_text(predictions_text(CLASSES, labels, found), encoding="utf-8")
-    assert path.read_text(encoding="utf-8").splitlines()[:2] == ["image,class,predicted", "0,cat,cat"]
+    assert path.read_text(encoding="utf-8").splitlines()[:2] == ["image,label,predicted", '0,"cat","cat"']
     expected = [(CLASSES[one], CLASSES[other]) for one, other in zip(labels, found, strict=True)]
     assert read_predictions(path) == expected
 
@@ -27,12 +27,12 @@ def test_predictions_read_back_as_they_were_written(tmp_path: Path) -> None:
         b"\n",
         b"\xff\xfe",
         b"a,b,c\n0,x,x\n",
-        b"image,class,predicted\n1,x,x\n",
-        b"image,class,predicted\n0,x,x\n2,x,x\n",
-        b"image,class,predicted\n0,x\n",
-        b"image,class,predicted\n0,x,x,x\n",
-        b"image,class,predicted\n\0\n",
-        b'image,class,predicted\n0,"' + b"x" * 200_000,
+        b"image,label,predicted\n1,x,x\n",
+        b"image,label,predicted\n0,x,x\n2,x,x\n",
+        b"image,label,predicted\n0,x\n",
+        b"image,label,predicted\n0,x,x,x\n",
+        b"image,label,predicted\n\0\n",
+        b'image,label,predicted\n0,"' + b"x" * 200_000,
     ],
     ids=lambda content: repr(content)[:40],
 )

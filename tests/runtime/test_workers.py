@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from cnnlite import errors
-from cnnlite.errors import CnnliteError, ConfigError, DivergedError
+from cnnlite.errors import CnnliteError, ConfigError, DivergedError, exit_code
 from cnnlite.runtime import arrays, engine, shards, workers
 from cnnlite.runtime.workers import WorkerError, Workers, supported
 from cnnlite.utils.types import Array
@@ -30,6 +30,8 @@ from tests.support.watched_memory import Watch
 pytestmark = pytest.mark.skipif(not supported(), reason="workers are threads here")
 
 SIZES = (2, 3, 5, 8)
+SOON = 20
+"""Seconds; it takes milliseconds, but on a busy machine."""
 every_size = pytest.mark.parametrize("size", SIZES)
 Function = Callable[[int], Any]
 
@@ -313,14 +315,15 @@ ERRORS = [
     (ConfigError("one\ntwo"), ConfigError, "one\ntwo"),
     (MemoryError("Unable to allocate 3 GiB"), MemoryError, "Unable to allocate 3 GiB"),
     (too_large(), MemoryError, "Unable to allocate"),
-    (ZeroDivisionError("a bug"), WorkerError, "worker {} of 3 failed: ZeroDivisionError('a bug')"),
-    (KeyboardInterrupt(), WorkerError, "worker {} of 3 failed: KeyboardInterrupt()"),
-    (SystemExit(3), WorkerError, "worker {} of 3 failed: SystemExit(3)"),
-    (StrangeError(1, 2), WorkerError, "worker {} of 3 failed: StrangeError('1 and 2')"),
-    (UnwritableError(), WorkerError, "worker {} of 3 failed: UnwritableError('has a lock')"),
-    (ValueError("x" * 10**6), WorkerError, "worker {} of 3 failed: ValueError('xxx"),
-    (ConfigError("x" * 10**6), WorkerError, "worker {} of 3 failed: ConfigError('xxx"),
-    (ValueError("\udcff\x1b[2J"), WorkerError, "worker {} of 3 failed: ValueError("),
+    (ZeroDivisionError("a bug"), CnnliteError, "worker {} of 3 failed: ZeroDivisionError('a bug')"),
+    (KeyboardInterrupt(), CnnliteError, "worker {} of 3 failed: KeyboardInterrupt()"),
+    (OSError(12, "Cannot allocate memory"), CnnliteError, "worker {} of 3 failed: OSError(12, 'Cannot"),
+    (SystemExit(3), CnnliteError, "worker {} of 3 failed: SystemExit(3)"),
+    (StrangeError(1, 2), CnnliteError, "worker {} of 3 failed: StrangeError('1 and 2')"),
+    (UnwritableError(), CnnliteError, "worker {} of 3 failed: UnwritableError('has a lock')"),
+    (ValueError("x" * 10**6), CnnliteError, "worker {} of 3 failed: ValueError('xxx"),
+    (ConfigError("x" * 10**6), CnnliteError, "worker {} of 3 failed: ConfigError('xxx"),
+    (ValueError("\udcff\x1b[2J"), CnnliteError, "worker {} of 3 failed: ValueError("),
 ]
 
 
@@ -333,8 +336,9 @@ def test_what_a_worker_fails_with_is_raised_by_the_first(
         began = time.monotonic()
         with pytest.raises(kind) as raised:
             crew.call(0, 0)
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < SOON
     assert str(raised.value).startswith(text.format(worker))
+    assert exit_code(raised.value) == exit_code(error)
     assert len(str(raised.value)) < 2000
     assert "\x1b" not in str(raised.value)
     notes = "".join(getattr(raised.value, "__notes__", []))
@@ -375,7 +379,7 @@ def test_a_worker_that_is_killed_is_named_within_seconds(worker: int, number: si
         process, began = crew.processes[worker - 1], time.monotonic()
         with pytest.raises(WorkerError) as raised:
             crew.call(0, 0)
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < SOON
     expected = f"worker {worker} of 3 (process {process}) was killed by {number.name}"
     reason = "; was there too little memory?" if number == signal.SIGKILL else ""
     assert str(raised.value) == expected + reason
@@ -419,7 +423,7 @@ def test_an_error_of_the_first_worker_ends_the_others_where_they_wait() -> None:
     began = time.monotonic()
     with team(4, fail) as crew, pytest.raises(KeyError, match="of the first"):
         crew.call(0, 0)
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < SOON
 
 
 def test_an_error_when_the_first_worker_is_done_is_no_hanging_end() -> None:
@@ -430,7 +434,7 @@ def test_an_error_when_the_first_worker_is_done_is_no_hanging_end() -> None:
     began = time.monotonic()
     with team(4, fail) as crew:
         crew.call(0, 0)
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < SOON
 
 
 def test_children_that_somebody_else_waits_for_are_gone_and_no_error_of_the_system() -> None:

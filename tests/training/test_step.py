@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -26,9 +27,10 @@ from cnnlite.nn.layers.shape import Flatten
 from cnnlite.optim import SGD, AdamW, Composite, Member, Muon, Optimizer, optimizers
 from cnnlite.optim.averaging import EMA, Lookahead
 from cnnlite.optim.schedules import Linear as LinearSchedule
-from cnnlite.runtime import engine
+from cnnlite.runtime import engine, shards
 from cnnlite.runtime.workers import WorkerError
-from cnnlite.training.step import Step
+from cnnlite.training import step as training_step
+from cnnlite.training.step import Choice, Step
 from tests.support.crews import CLASSES, crew, digest, make
 from tests.support.layer_cases import Case, cases_of
 from tests.support.optimizer_parts import FOR_ANY_SHAPE
@@ -173,3 +175,53 @@ def differing(found: Found, expected: Found) -> list[str]:
         for name in found
         if found[name] != expected[name]
     ]
+
+
+def test_hiring_and_dismissing_between_steps_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    small_shards(monkeypatch, "small weights")
+    made = [mixed(members(), clip_norm=0.1, averaging=EMA(0.5)) for _ in range(2)]
+    alone, other = made
+    plan = {1: 3, 3: 1, 4: 2, 5: 8, 7: 2}
+    for number in range(9):
+        alone(number)
+        if number in plan:
+            other.hire(plan[number])
+        if number == 8:
+            other.dismiss()
+            engine.set_threads(2)
+        other(number)
+        assert digest(other) == digest(alone), number
+
+
+@pytest.mark.parametrize(("together", "size"), [(0.5, 3), (0.98, 1), (2.0, 1)])
+def test_the_number_of_workers_is_chosen_by_timing_and_changes_no_bit(
+    together: float, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_shards(monkeypatch, "small weights")
+    alone, other = mixed(), mixed()
+    now = [0.0]
+
+    def clock() -> float:
+        now[0] += 0.05 * (together if other.team else 1.0)  # a step is between two looks at it
+        return now[0]
+
+    monkeypatch.setattr(training_step, "time", SimpleNamespace(perf_counter=clock))
+    choice = Choice(other, None, 3)
+    try:
+        sizes = []
+        for number in range(16):
+            alone(number)
+            choice(number)
+            sizes.append(other.team.size if other.team else 1)
+            assert digest(other) == digest(alone), number
+        assert (sizes[0], sizes[-1], choice.settled) == (1, size, True)
+        assert 3 in sizes
+        assert choice.message.startswith(f"{size} of 3 cores: a step takes 50.0 ms on one")
+    finally:
+        other.dismiss()
+
+
+def test_weights_that_workers_multiply_together_are_so_large_that_the_kernels_divide_tasks() -> None:
+    # In lockstep, only tasks may write to what all share: so gradients have to be computed in chunks, by all.
+    assert max(im2col.LARGE_WEIGHTS, shards.LARGE_SUM) <= 4 * matmul.LARGE_WEIGHTS
+    assert matmul.LARGE_WEIGHTS >= 9 * winograd.LOCAL_WEIGHTS

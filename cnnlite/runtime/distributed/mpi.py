@@ -131,7 +131,7 @@ class _ReducedStop(StopFlag):
 
     def check(self) -> None:
         """Raise Stopped on all ranks if a signal came to one of them; all have to call this as often."""
-        number = int(self._messages.allgather(np.array(self._own.number)).max())
+        number = int(self._messages.allgather(np.array(self._own.number or self.number)).max())
         if number:
             self._messages.agreed_to_end = True
             self._own.end(number)

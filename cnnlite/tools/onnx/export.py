@@ -116,6 +116,7 @@ def to_onnx(model: Model) -> "ModelProto":
         "size": (frame.height, frame.width),
         "resize": frame.shorter or min(frame.height, frame.width),
         "stretch": frame.stretch,
+        "channels": model.network.in_shape[2],
     }
     helper.set_model_props(made, {key: json.dumps(value, ensure_ascii=False) for key, value in facts.items()})
     onnx.checker.check_model(made, full_check=True)

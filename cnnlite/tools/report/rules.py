@@ -82,10 +82,10 @@ class Evidence:
         return str(next(iter(schedule)) if isinstance(schedule, dict) else schedule)
 
     @property
-    def smoothing(self) -> float:
-        """Label smoothing of the config; 0 if its loss has none."""
+    def smoothing(self) -> float | None:
+        """Label smoothing of the config; None if its loss has no such option."""
         loss = self.record.config.train.loss
-        return loss.label_smoothing if isinstance(loss, CrossEntropy) else 0.0
+        return loss.label_smoothing if isinstance(loss, CrossEntropy) else None
 
     def scaled_lr(self, factor: float) -> list[str]:
         """Return the overrides that multiply the learning rates by ``factor``."""

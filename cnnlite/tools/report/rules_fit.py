@@ -47,7 +47,7 @@ def overfitting(evidence: Evidence) -> Judgement:
     if not evidence.record.config.data.augment:
         return "Overfitting", text + " Augmentation makes more of them.", ("data.augment=[random_flip, random_crop]",)
     text += " Weight decay and smoothed labels hold that back."
-    overrides = [] if evidence.smoothing else ["train.loss={cross_entropy: {label_smoothing: 0.1}}"]
+    overrides = ["train.loss.cross_entropy.label_smoothing=0.1"] if evidence.smoothing == 0 else []
     if (decay := evidence.weight_decay) is not None:
         overrides.insert(0, f"train.optimizer.{evidence.optimizer}.weight_decay={max(4 * decay, 5e-4):g}")
     return "Overfitting", text, overrides

@@ -210,9 +210,11 @@ def test_the_weight_gradient_may_use_what_forward_unfolded_in_several_blocks() -
     assert errors(dweight, expected_dweight)[0] < ALLOWED["unfold"][0]
 
 
-def test_large_weights_are_served_chunk_after_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+# Of 13 MB for all samples: a chunk has several blocks, or a shard several chunks.
+@pytest.mark.parametrize("chunk_bytes", [6 * 2**20, 2**19])
+def test_large_weights_are_served_chunk_after_chunk(chunk_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (im2col, winograd):
-        monkeypatch.setattr(module, "CHUNK_BYTES", 6 * 2**20)  # of 13 MB for all samples; a chunk has several blocks
+        monkeypatch.setattr(module, "CHUNK_BYTES", chunk_bytes)
     windows = Windows.fit((6, 5, 192), (3, 3), (1, 1), 1, exact=False)
     x, weight, bias, dy = operands(windows, 30, 192)
     assert weight.nbytes > im2col.LARGE_WEIGHTS

@@ -251,3 +251,7 @@ def test_results_have_the_same_bits_on_1_2_and_4_threads(name: str, monkeypatch:
     assert name in {"flatten", "global_avg_pool2d"} or max(pieces) > 1, "this test needs a larger batch"
     for other in results[1:]:
         assert_same_bits(results[0], other)
+
+
+def test_samples_of_all_layers_may_be_shared_among_workers() -> None:
+    assert [name for name in layers if not layers[name].by_shards] == []

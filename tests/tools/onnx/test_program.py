@@ -32,6 +32,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "own pictures": {"dataset": {"folder": {"size": 20}}},
     "resized": {"dataset": {"folder": {"size": 20, "resize": 25}}},
     "stretched": {"dataset": {"folder": {"size": 20, "stretch": True}}},
+    "grey": {"dataset": {"folder": {"size": 20, "channels": 1}}},
 }
 
 

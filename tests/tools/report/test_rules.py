@@ -96,7 +96,7 @@ HOLDS: list[Case] = [
             "train_loss": FALLING[:4],
             "validation_loss": [1.0, 0.9, 0.95, 1.0],
         },
-        ("train.optimizer.adam.weight_decay=0.004", "train.loss={cross_entropy: {label_smoothing: 0.1}}"),
+        ("train.optimizer.adam.weight_decay=0.004", "train.loss.cross_entropy.label_smoothing=0.1"),
     ),
     (
         "underfitting",
@@ -197,6 +197,14 @@ def test_a_rule_is_silent_below_its_threshold(name: str, figures: dict[str, Any]
     assert found(name, Evidence(made_up(tmp_path / "run", **figures), classes=10)) is None
 
 
+BY_HEART: dict[str, Any] = {
+    "train_accuracy": [0.9] * 4,
+    "validation_accuracy": [0.5] * 4,
+    "train_loss": FALLING[:4],
+    "validation_loss": FALLING[:4],
+}
+
+
 def test_each_member_of_a_composite_gets_its_share(tmp_path: Path) -> None:
     members = [
         {"match": "bias$", "optimizer": {"sgd": {"lr": 0.3, "groups": [{"match": "9", "lr": 5.0}]}}},
@@ -211,10 +219,21 @@ def test_each_member_of_a_composite_gets_its_share(tmp_path: Path) -> None:
     rates = [next(iter(member["optimizer"].values()))["lr"] for member in resolved["optimizer"]["composite"]["members"]]
     assert rates == [0.03, 0.006]
     assert resolved["clip_norm"] == 1
-    steep: dict[str, Any] = {"train_accuracy": [0.9] * 4, "validation_accuracy": [0.5] * 4}
-    steep |= {"train_loss": FALLING[:4], "validation_loss": FALLING[:4]}
-    command = found("overfitting", Evidence(made_up(tmp_path / "b", config=config, **steep), 10)).command
-    assert command.endswith("label_smoothing: 0.1}}'")
+    command = found("overfitting", Evidence(made_up(tmp_path / "b", config=config, **BY_HEART), 10)).command
+    assert command.endswith("-o train.loss.cross_entropy.label_smoothing=0.1")
+
+
+def test_smoothing_is_added_to_the_loss_that_a_run_has(tmp_path: Path) -> None:
+    weights = [1.0, 2.0] * 5
+
+    def tried(name: str) -> Any:
+        config = tiny(loss={name: {"class_weights": weights}})
+        result = found("overfitting", Evidence(made_up(tmp_path / name, config=config, **BY_HEART), classes=10))
+        overrides = shlex.split(result.command)[5::2]
+        return load_config(tmp_path / name / "config.yaml", overrides).resolved["train"]["loss"]
+
+    assert tried("cross_entropy") == {"cross_entropy": {"label_smoothing": 0.1, "class_weights": weights}}
+    assert tried("focal") == {"focal": {"gamma": 2.0, "class_weights": weights}}
 
 
 OF_THEIR_OWN = {"dead_relus", "few_images", "never_predicted", "unequal_classes"}
