@@ -77,6 +77,7 @@ function bar(palette) {
 }
 
 const MOST_NUMBERS = 64;
+const MOST_CELLS = 400;
 const narrow = matchMedia("(max-width: 620px)");
 
 /** The text of a number, without the 0 before the point where there is little room. */
@@ -103,6 +104,19 @@ export function grid({ title, pick = null }) {
       cells.classList.toggle("dense", !written);
       cells.classList.toggle("wide", width > 5);
       cells.classList.toggle("narrow", width <= 3);
+      if (!pick && height * width > MOST_CELLS) {
+        const canvas = make("canvas", { role: "img", "aria-label": name });
+        paintMap(
+          canvas,
+          Float64Array.from(values, (number) => number ?? 0),
+          height,
+          width,
+          most,
+          palette,
+        );
+        fill(cells, canvas);
+        return;
+      }
       fill(
         cells,
         values.map((number, index) => {
