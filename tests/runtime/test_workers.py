@@ -6,6 +6,7 @@ import inspect
 import itertools
 import os
 import pickle
+import platform
 import resource
 import signal
 import subprocess
@@ -673,3 +674,8 @@ def test_shared_memory_is_what_those_forked_later_have_in_common() -> None:
     assert os.waitpid(process, 0)[1] == 0
     assert (one.tolist(), other.tolist()) == ([1.0] * 3, [[2.0] * 2] * 2)
     assert theirs.tolist() == [0.0] * 3
+
+
+def test_there_are_no_workers_on_processors_that_change_the_order_of_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    assert not supported()

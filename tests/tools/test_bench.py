@@ -39,7 +39,7 @@ KEYS = [
     "gflops",
     "gemm_peak_gflops",
     "peak_memory_bytes",
-    "threads",
+    "workers",
     "blas_kernel",
 ]
 
@@ -66,7 +66,7 @@ def test_json_has_exactly_the_promised_keys_and_its_figures_fit_together() -> No
     assert facts["images_per_second"] == pytest.approx(6 / facts["step_ms_median"] * 1e3)
     assert facts["gflops"] == pytest.approx(2 * MULTIPLY_ADDS * 6 / facts["step_ms_median"] / 1e6)
     assert facts["gemm_peak_gflops"] > 0.1
-    assert (facts["config"], facts["batch_size"], facts["threads"]) == ("net.yaml", 6, 1)
+    assert (facts["config"], facts["batch_size"], facts["workers"]) == ("net.yaml", 6, 1)
     assert facts["blas_kernel"] == machine.blas_kernel()
     assert 10e6 < facts["peak_memory_bytes"] < 1e11
 
@@ -76,7 +76,7 @@ def test_the_text_has_the_same_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     text = bench.Report(60, timing, None, 0.0).describe("net")
     words = ("60 random images", "12.35 ms", "11.50 ms", "4,860 images/s", "150.0", "75% of the 200.0", "123.4 MB")
     assert [word for word in words if word not in text] == []
-    assert "threads 2, BLAS kernel SkylakeX" in text
+    assert "workers 2, BLAS kernel SkylakeX" in text
 
 
 def test_flags_and_overrides_choose_batch_threads_steps_and_network(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +93,7 @@ def test_flags_and_overrides_choose_batch_threads_steps_and_network(monkeypatch:
     assert result.exit_code == 0, result.output
     assert made == [(bench.WARM_UP_STEPS, 3, 7), (5, 3, 7)]
     assert engine.threads() == 2
-    assert "3 random images, threads 2" in result.stdout
+    assert "3 random images, workers 2" in result.stdout
 
 
 def test_without_a_number_of_steps_there_are_at_least_ten_and_about_two_seconds_of_them() -> None:
@@ -114,7 +114,7 @@ from cnnlite.config.load import load_config
 from cnnlite.runtime import machine
 from cnnlite.tools import bench
 
-def wasteful():
+def wasteful(threads=None):
     waste.append(np.ones(300 * 2**20, np.uint8))
     return 1.0
 

@@ -201,6 +201,21 @@ def test_fortran_order_and_compressed_files_are_the_same_images(tmp_path: Path) 
     assert plain.digest == fortran.digest == Arrays().load(tmp_path / "c.npz").digest
 
 
+@pytest.mark.parametrize("as_files", [True, False])
+def test_a_file_whose_parts_keep_their_sizes_is_read_again_too(as_files: bool, tmp_path: Path) -> None:
+    arrays = GOOD | {"x_val": noise(4, 4, 4), "y_val": labels(4)}
+    digests = []
+    for seed in (0, 1):
+        arrays["x_train"] = noise(8, 4, 4, seed=seed)
+        if as_files:
+            for name, array in arrays.items():
+                np.save(tmp_path / f"{name}.npy", array)
+        else:
+            save(tmp_path / "a.npz", **arrays)
+        digests.append(Arrays().load(tmp_path).digest)
+    assert digests[0] != digests[1]
+
+
 def test_a_changed_file_is_read_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = save(tmp_path / "a.npz", x=noise(30, 4, 4), y=labels(30))
     first = Arrays().load(path).digest
