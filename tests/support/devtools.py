@@ -28,6 +28,9 @@ SIZES = {"desk": (1280, 900), "phone": (390, 844)}
 KEYS = {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Escape": 27, "Enter": 13, "Tab": 9}
 KEYS |= {"Home": 36, "End": 35, "PageUp": 33, "PageDown": 34}
 
+# Chromium reads commands from descriptor 3 and answers on 4, which may be taken before.
+_PIPES = 'exec 213<&"$0" 214>&"$1"; shift; exec 3<&213 4>&214 213<&- 214>&-; exec "$@"'
+
 
 class Chromium:
     """A browser with one tab at a time, and what it complained about or asked for."""
@@ -35,19 +38,12 @@ class Chromium:
     def __init__(self, program: str, profile: Path):
         (commands, own_commands), (own_answers, answers) = os.pipe(), os.pipe()
 
-        def take_pipes() -> None:
-            os.dup2(commands, 13)
-            os.dup2(answers, 14)
-            os.dup2(13, 3)
-            os.dup2(14, 4)
-
         self._process = subprocess.Popen(
-            [program, *FLAGS, f"--user-data-dir={profile}"],
+            ["bash", "-c", _PIPES, str(commands), str(answers), program, *FLAGS, f"--user-data-dir={profile}"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            close_fds=False,
-            preexec_fn=take_pipes,
+            pass_fds=(commands, answers),
         )
         os.close(commands)
         os.close(answers)

@@ -119,7 +119,7 @@ def _rest(seen: Seen, product: Callable[[Callable[[Array], Array]], Array]) -> F
     channels = np.arange(total.shape[-1])
     return {
         "sum": seen.numbers.add(planar(total, channels)),
-        "size": [float(size) for size in sizes.reshape(-1, sizes.shape[-1]).max(axis=0)],
+        "size": np.nan_to_num(sizes.reshape(-1, sizes.shape[-1]).max(axis=0)).tolist(),
     }
 
 

@@ -1,6 +1,7 @@
 """The pages of five networks in a real browser, at the widths of a desk and a phone: every sum, every key."""
 
 import base64
+import copy
 import json
 import re
 from collections.abc import Callable
@@ -11,17 +12,21 @@ import numpy as np
 import pytest
 
 from cnnlite.nn.layers import layers
+from cnnlite.nn.layers.activations import ReLU
+from cnnlite.nn.layers.containers import Sequential
 from cnnlite.nn.layers.convolution import Conv2d
+from cnnlite.nn.layers.pooling import GlobalAvgPool2d
 from cnnlite.nn.losses import CrossEntropy, Focal
 from cnnlite.runs.checkpoint import Checkpoint
 from cnnlite.tools.predict import Model
+from cnnlite.tools.show import collect
 from cnnlite.tools.show.build import show_page
 from cnnlite.tools.show.collect import Subject
 from cnnlite.utils.types import Array
 from tests.support import shown
 from tests.support.devtools import SIZES, Chromium
 from tests.support.layer_cases import cases_of
-from tests.support.shown import NETWORKS, around_case, arrays_of, bundled, loss_in_float64, loss_of
+from tests.support.shown import NETWORKS, around, around_case, arrays_of, bundled, loss_in_float64, loss_of
 
 LEAST_SUMS = 25
 """Displayed sums compared in each of the ten combinations of network and width; half as many gradients."""
@@ -60,10 +65,10 @@ def place(tab: Chromium) -> tuple[int, int]:
 
 def selected(tab: Chromium, chooser: int = 0) -> int:
     """The channel, by its number in the layer, that is chosen in one of the rows of channels."""
-    script = (
-        f'document.querySelectorAll(".chooser")[{chooser}].querySelector(\'[aria-checked="true"] .number\').textContent'
-    )
-    return int(tab.run(script))
+    row = f"document.querySelectorAll('.chooser')[{chooser}]"
+    name = tab.run(f"{row}.querySelector('[aria-checked=\"true\"] .number').textContent")
+    colours = ["red", "green", "blue"]
+    return colours.index(name) if name in colours else int(name)
 
 
 def verdicts(tab: Chromium) -> dict[str, tuple[float, float]]:
@@ -341,6 +346,38 @@ def checked(tab: Chromium) -> str:
     tab.wait_for("!document.querySelector('.checking button').disabled", 200)
     words: str = tab.run("document.querySelector('.result').textContent")
     return words
+
+
+def test_sums_agree_where_only_some_channels_are_shown(
+    tab: Chromium, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collect, "MOST_NUMBERS", 20_000)
+    for name in ("small", "resnet20"):
+        page = shown.page(tmp_path, name, *bundled(name))
+        assert "rest_back" in page.read_text("utf-8")
+        tab.open(page)
+        assert "too large" in tab.run("document.querySelector('.note').textContent")
+        assert checked(tab).startswith("✓")
+        index = next(index for index, node in enumerate(nodes_of(page)) if "rest" in node)
+        tab.run(f"location.hash = '#/{index}'")
+        tab.wait_for(f"document.documentElement.dataset.place === '{index}'")
+        assert "not in this page, by NumPy" in tab.run("document.querySelector('main').textContent")
+        assert verdicts(tab).keys() == {"forward"}
+
+
+def test_networks_of_large_and_of_grey_images_are_shown(tab: Chromium, tmp_path: Path) -> None:
+    stem = Sequential([Conv2d(24, 7, 4, 3), ReLU(), GlobalAvgPool2d()])
+    for index, in_shape in enumerate([(224, 160, 3), (90, 90, 1), (50, 60, 2)]):
+        page = shown.page(tmp_path, str(index), *around(copy.deepcopy(stem), in_shape))
+        assert page.stat().st_size < 10_000_000
+        tab.open(page)
+        assert checked(tab).startswith("✓")
+        for node in range(6):
+            for mode in ("", "/gradients"):
+                tab.run(f"location.hash = '#/{node}{mode}'")
+                tab.wait_for(f"document.documentElement.dataset.place === '{node}{mode}'")
+                verdicts(tab)
+        assert tab.complaints == []
 
 
 @pytest.mark.parametrize("name", list(layers))

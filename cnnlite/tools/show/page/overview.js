@@ -217,6 +217,7 @@ export function overview(mode) {
   const element = make(
     "main",
     { class: "overview" },
+    make("h1", { class: "status" }, `${facts.title}: all layers`),
     make(
       "p",
       { class: "lead" },

@@ -77,6 +77,7 @@ function bar(palette) {
 }
 
 const MOST_NUMBERS = 64;
+const MOST_CELLS = 400;
 const narrow = matchMedia("(max-width: 620px)");
 
 /** The text of a number, without the 0 before the point where there is little room. */
@@ -103,6 +104,19 @@ export function grid({ title, pick = null }) {
       cells.classList.toggle("dense", !written);
       cells.classList.toggle("wide", width > 5);
       cells.classList.toggle("narrow", width <= 3);
+      if (!pick && height * width > MOST_CELLS) {
+        const canvas = make("canvas", { role: "img", "aria-label": name });
+        paintMap(
+          canvas,
+          Float64Array.from(values, (number) => number ?? 0),
+          height,
+          width,
+          most,
+          palette,
+        );
+        fill(cells, canvas);
+        return;
+      }
       fill(
         cells,
         values.map((number, index) => {
@@ -124,12 +138,16 @@ export function grid({ title, pick = null }) {
   };
 }
 
+/** What a channel is called: its number in the layer, or its colour in an image of three. */
+export const nameOf = (node, k) =>
+  node.view === "input" && node.y.count === 3 ? ["red", "green", "blue"][k] : String(channel(node, k));
+
 function reveal(button, row) {
   row.scrollLeft = Math.max(0, button.offsetLeft - row.offsetLeft - row.clientWidth / 2 + button.clientWidth / 2);
 }
 
 /** A row of small pictures to choose from, with bars below them; arrow keys choose when it has the focus. */
-export function chooser({ title, node, count, choose, note = "", name = (k) => String(channel(node, k)) }) {
+export function chooser({ title, node, count, choose, note = "", name = (k) => nameOf(node, k) }) {
   const words = make("span");
   const heading = make("h3", {}, title, words);
   const row = make("div", { class: "chooser", role: "radiogroup", "aria-label": title });

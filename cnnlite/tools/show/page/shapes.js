@@ -111,11 +111,11 @@ export function join(node, state, change, gradients) {
         const map = inputs[which];
         if (!map) continue;
         map.retitle(
-          `${which === 1 && node.residual ? "shortcut" : `branch ${which + 1}`}: ${from.kind} ${from.name}, ${colourName(from, c)}`,
+          `${node.residual ? ["body", "shortcut"][which] : `branch ${which + 1}`}: ${from.kind} ${from.name}, ${colourName(from, c)}`,
         );
         map.paint(gradients ? numbers.one(k) : from.y.one(c), height, width, { palette });
         map.mark("pixel", i, j, 1, 1);
-        if (pictures.length) pictures.push(operator("+"));
+        if (pictures.length) pictures.push(operator(gradients ? "and" : "+"));
         pictures.push(map.element);
       }
       if (output && numbers) {

@@ -4,7 +4,7 @@ import { forward, inside, placesOf } from "./arithmetic.js";
 import { channel, source } from "./data.js";
 import { fill, make, medium } from "./dom.js";
 import { paintMap, scaleOf } from "./paint.js";
-import { chooser, grid, line, picture, verdict } from "./parts.js";
+import { chooser, grid, line, nameOf, picture, verdict } from "./parts.js";
 
 export const pad = ({ top_left: [top, left], bottom_right: [bottom, right] }) => [top, left, bottom, right];
 
@@ -35,8 +35,10 @@ export const thumbnails = (found, palette) => {
   return (canvas, k) => paintMap(canvas, found.one(k), found.height, found.width, scale, palette);
 };
 
-export const colourName = (node, c) =>
-  node.view === "input" && node.y.count === 3 ? ["red", "green", "blue"][c] : `channel ${channel(node, c)}`;
+export function colourName(node, c) {
+  const name = nameOf(node, c);
+  return name === String(channel(node, c)) ? `channel ${name}` : name;
+}
 
 /** Input and output of a windowed layer, with the window on both; moving on either moves the window. */
 export function stage(node, state, change) {
