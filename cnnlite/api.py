@@ -14,7 +14,7 @@ from cnnlite.runs.results import Result
 from cnnlite.runtime import distributed, engine
 from cnnlite.tools.predict import Model
 from cnnlite.training.launch import Request, launch
-from cnnlite.training.progress import Reporter
+from cnnlite.training.reporter import Reporter
 from cnnlite.utils.files import place
 from cnnlite.utils.printable import one_line
 from cnnlite.utils.signals import StopFlag

@@ -73,7 +73,7 @@ from zipfile import ZipFile  # noqa: E402 - followed, so not earlier
 from cnnlite.config.bundled import bundled_folder  # noqa: E402 - not to be followed
 from cnnlite.errors import CheckpointError, ConfigError, DataError, StorageError  # noqa: E402 - not to be followed
 from cnnlite.runs.results import Progress  # noqa: E402
-from cnnlite.training.progress import Reporter  # noqa: E402
+from cnnlite.training.reporter import Reporter  # noqa: E402
 from cnnlite.training.resume import check_same  # noqa: E402
 from tests.support import cifar_files, doors  # noqa: E402
 from tests.support.config_parts import FULL  # noqa: E402

@@ -113,7 +113,7 @@ def predict(
     from cnnlite.tools.predict import Model, find_pictures, predict_files
     from cnnlite.tools.predict_formats import as_csv, as_text
     from cnnlite.tools.predict_formats import as_json as in_json
-    from cnnlite.training.progress import CountBar
+    from cnnlite.training.reporter import CountBar
     from cnnlite.utils.console import emit, say
     from cnnlite.utils.files import refuse_existing, replacing
 

@@ -82,7 +82,7 @@ def train(stop: StopFlag, /, workers: int | None, quiet: bool, dry_run: bool, **
     from cnnlite.runtime import distributed
     from cnnlite.tools.dry_run import preview
     from cnnlite.training.launch import Request, launch
-    from cnnlite.training.progress import Reporter
+    from cnnlite.training.reporter import Reporter
 
     with distributed.joined() as ranks:
         options.compute_on(workers, ranks.most_workers())
@@ -123,7 +123,7 @@ def offer_download(missing: "DatasetMissing") -> bool:
 
 def _download(root: Path, **wishes: Any) -> None:
     from cnnlite.data.download.cifar import download_cifar
-    from cnnlite.training.progress import CountBar
+    from cnnlite.training.reporter import CountBar
 
     bar = CountBar()
 

@@ -23,9 +23,9 @@ from cnnlite.data.datasets.base import (
     sources,
 )
 from cnnlite.data.fingerprints import as_seen, fingerprints, repeated, seen
+from cnnlite.data.matching import Split, match
 from cnnlite.data.mix import Mixing, mixings
 from cnnlite.data.normalize import Normalizer
-from cnnlite.data.others import Split, match
 from cnnlite.data.views import Views, views_of
 
 __all__ = [

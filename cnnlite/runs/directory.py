@@ -13,7 +13,7 @@ from cnnlite.errors import CheckpointError, ConfigError, DamagedError, StorageEr
 from cnnlite.runs.checkpoint import Checkpoint, CheckpointFile, load_checkpoint, open_checkpoint, save_checkpoint
 from cnnlite.runs.locate import no_run
 from cnnlite.runs.lock import Hold, confirm_same
-from cnnlite.runs.metrics import MetricsFile, NoMetrics
+from cnnlite.runs.metrics_file import MetricsFile, NoMetrics
 from cnnlite.runs.predictions import PREDICTIONS
 from cnnlite.runs.results import read_object
 from cnnlite.runs.traces import Traces

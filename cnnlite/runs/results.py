@@ -8,8 +8,7 @@ from typing import Any
 from cnnlite.config.settings import Monitor
 from cnnlite.errors import CheckpointError
 from cnnlite.runs.checkpoint import Checkpoint
-from cnnlite.runs.figures import Figures
-from cnnlite.runs.metrics import Mean
+from cnnlite.runs.scores import Figures, Mean
 from cnnlite.utils.files import read_small
 
 FIGURES: dict[Monitor, str] = {

@@ -17,7 +17,7 @@ from cnnlite.errors import CheckpointError, CnnliteError
 from cnnlite.runs.checkpoint import load_checkpoint
 from cnnlite.runs.directory import RunDirectory
 from cnnlite.training.loop import train
-from cnnlite.training.progress import Reporter
+from cnnlite.training.reporter import Reporter
 from cnnlite.utils.signals import StopFlag, Stopped
 
 _FEW = 64

@@ -21,7 +21,7 @@ from cnnlite.runs.directory import RunDirectory
 from cnnlite.runtime import distributed, machine
 from cnnlite.training.evaluation import BATCH_SIZE
 from cnnlite.training.loop import Training, prepared
-from cnnlite.training.progress import Reporter
+from cnnlite.training.reporter import Reporter
 from cnnlite.utils.hints import Argument, Override
 from cnnlite.utils.signals import StopFlag
 from cnnlite.utils.text import duration
@@ -90,8 +90,14 @@ def measure(config: Config, dataset: Dataset, stop: StopFlag) -> Pace:
 
 
 def _seconds_of_a_step(training: Training) -> float:
-    training.train_until(_WARM_UP_STEPS)
-    return _mean_seconds(lambda: training.train_until(training.progress.step + 1), _WARM_UP_STEPS, _SECONDS)
+    def one() -> None:
+        training.train_until(training.progress.step + 1)
+
+    while training.progress.step < _WARM_UP_STEPS or not distributed.current().broadcast(
+        lambda: training.choice.settled
+    ):
+        one()
+    return _mean_seconds(one, _WARM_UP_STEPS, _SECONDS)
 
 
 def _seconds_of_an_image(training: Training) -> float:

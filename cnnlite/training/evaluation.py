@@ -14,9 +14,9 @@ from cnnlite.data import Normalizer, Sliced, Split, Views, as_seen, match, views
 from cnnlite.errors import ConfigError, DataError, DivergedError
 from cnnlite.nn.losses import Loss
 from cnnlite.nn.network import Network
-from cnnlite.runs import figures
-from cnnlite.runs.metrics import Mean
+from cnnlite.runs import scores
 from cnnlite.runs.restore import frame_of, load_network, loss_of
+from cnnlite.runs.scores import Mean
 from cnnlite.runtime import distributed, engine
 from cnnlite.runtime.team import Team
 from cnnlite.runtime.workers import Workers, supported
@@ -32,12 +32,12 @@ BATCH_SIZE = 250
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation(figures.Figures):
+class Evaluation(scores.Figures):
     """Metrics over a set of images; accuracies and the like are fractions."""
 
     images: int
     accuracy_interval: tuple[float, float]
-    """Interval of 95 % confidence of the accuracy; see `figures.wilson`."""
+    """Interval of 95 % confidence of the accuracy; see `scores.wilson`."""
     top5_accuracy: float | None
     """Fraction of images whose class is among the five most probable ones; None for at most ten classes."""
     per_class: dict[str, float | None]
@@ -111,7 +111,7 @@ class Part(NamedTuple):
     predictions: Array
     """As in `Evaluation.predictions`."""
     top_hits: int
-    """See `figures.top_hits`."""
+    """See `scores.top_hits`."""
 
 
 def evaluate_part(
@@ -131,7 +131,7 @@ def evaluate_part(
     first, last = engine.even(total, processes)[ranks.rank * team.size + team.index]
     losses: list[tuple[float, int]] = []
     predictions, top = [np.zeros(0, np.int64)], 0
-    own = figures.ConfusionMatrix(len(classes))
+    own = scores.ConfusionMatrix(len(classes))
     with np.errstate(all="ignore"):
         for start in range(first * size, last * size, size):
             part = images.take(slice(start, start + size))
@@ -139,7 +139,7 @@ def evaluate_part(
             losses.append((loss.loss_and_gradient(logits, labels)[0] * len(labels), len(labels)))
             predictions.append(logits.argmax(axis=1))
             own.add(labels, predictions[-1])
-            top += figures.top_hits(logits, labels)
+            top += scores.top_hits(logits, labels)
             check()
     for _ in range(-(-total // processes) - (last - first)):
         check()  # as often as on the other ranks
@@ -154,19 +154,19 @@ def combined(parts: Sequence[Part], classes: Sequence[str]) -> Evaluation:
         top5.add(part.top_hits, len(part.predictions))
         for batch_loss, count in part.losses:
             mean.add(batch_loss, count)
-    accuracy = figures.accuracy(counts)
+    accuracy = scores.accuracy(counts)
     if mean.value is None or accuracy is None:
         raise ConfigError("there are no images to evaluate")
     if not math.isfinite(mean.value):
         raise DivergedError("the loss in evaluation is not finite: the parameters have grown too large")
-    by_class = figures.class_figures(counts, classes)
+    by_class = scores.class_figures(counts, classes)
     return Evaluation(
         images=mean.count,
         accuracy=accuracy,
-        accuracy_interval=figures.wilson(int(counts.trace()), mean.count),
-        balanced_accuracy=figures.balanced_accuracy(counts) or 0.0,
-        macro_f1=figures.macro_f1(counts) or 0.0,
-        top5_accuracy=top5.value if len(classes) > 2 * figures.TOP else None,
+        accuracy_interval=scores.wilson(int(counts.trace()), mean.count),
+        balanced_accuracy=scores.balanced_accuracy(counts) or 0.0,
+        macro_f1=scores.macro_f1(counts) or 0.0,
+        top5_accuracy=top5.value if len(classes) > 2 * scores.TOP else None,
         loss=mean.value,
         per_class={known.name: known.recall for known in by_class},
         precision={known.name: known.precision for known in by_class},
@@ -238,7 +238,7 @@ def describe(found: Evaluation, images: str) -> str:
     if found.top5_accuracy is not None:
         others.append(f"among the first five {found.top5_accuracy:.2%}")
     rows = [["class", "images", "accuracy", "precision", "F1"]]
-    for known in figures.class_figures(np.array(found.confusion), list(found.per_class)):
+    for known in scores.class_figures(np.array(found.confusion), list(found.per_class)):
         parts = (known.recall, known.precision, known.f1)
         rows.append([one_line(known.name, 40), f"{known.images:,}", *("-" if p is None else f"{p:.2%}" for p in parts)])
     table = textwrap.indent(aligned(rows, left=(0,)), "  ")

@@ -19,7 +19,7 @@ from cnnlite.runs.results import Progress, Result, read_object, read_result
 from cnnlite.runtime import distributed, machine
 from cnnlite.training.budget import measure, plan
 from cnnlite.training.loop import train
-from cnnlite.training.progress import Reporter
+from cnnlite.training.reporter import Reporter
 from cnnlite.training.resume import PLACES, check_same, check_version
 from cnnlite.training.tensorboard import TensorBoard
 from cnnlite.utils.files import is_missing

@@ -25,8 +25,8 @@ from cnnlite.runtime import distributed, engine
 from cnnlite.runtime.team import Team
 from cnnlite.training.evaluation import Evaluation, Part, combined, evaluate_part
 from cnnlite.training.film import Film
-from cnnlite.training.progress import Reporter
 from cnnlite.training.recorder import Recorder
+from cnnlite.training.reporter import Reporter
 from cnnlite.training.resume import refused
 from cnnlite.training.step import Choice, Step
 from cnnlite.utils.files import is_missing

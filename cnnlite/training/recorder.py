@@ -13,12 +13,12 @@ from cnnlite.errors import CheckpointError
 from cnnlite.runs.checkpoint import Checkpoint
 from cnnlite.runs.directory import RunDirectory
 from cnnlite.runs.environment import arithmetic, versions
-from cnnlite.runs.metrics import Mean
 from cnnlite.runs.predictions import PREDICTIONS, images_digest, predictions_text
 from cnnlite.runs.results import Progress, Result, describe_result, describe_row
+from cnnlite.runs.scores import Mean
 from cnnlite.training.evaluation import Evaluation
 from cnnlite.training.film import Film
-from cnnlite.training.progress import Reporter
+from cnnlite.training.reporter import Reporter
 
 _REFRESH_SECONDS = 0.1
 

@@ -13,7 +13,7 @@ from cnnlite.errors import CheckpointError, ConfigError, Problem
 from cnnlite.optim.schedules import schedules
 from cnnlite.runs.checkpoint import Checkpoint
 from cnnlite.runs.environment import arithmetic, versions
-from cnnlite.training.progress import Reporter
+from cnnlite.training.reporter import Reporter
 from cnnlite.utils.hints import Argument
 from cnnlite.utils.printable import one_line
 

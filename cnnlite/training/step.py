@@ -14,7 +14,7 @@ from cnnlite.nn.losses import Loss
 from cnnlite.nn.network import Network
 from cnnlite.optim.averaging import Averaging, NoAveraging
 from cnnlite.optim.base import Optimizer, gradient_norm, scale_gradients
-from cnnlite.runs.metrics import hits
+from cnnlite.runs.scores import hits
 from cnnlite.runtime import distributed, engine, shards
 from cnnlite.runtime.workers import Workers, supported
 from cnnlite.utils.types import Array

@@ -84,7 +84,7 @@ assert not Path("none").exists()
 
 def test_a_signal_that_windows_has_saves_the_run() -> None:
     on_windows("""
-from cnnlite.training.progress import Reporter
+from cnnlite.training.reporter import Reporter
 row = Reporter.row
 def stop(*arguments):
     row(*arguments)

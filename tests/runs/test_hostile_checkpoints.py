@@ -21,7 +21,7 @@ from cnnlite.tools.predict import Model
 from cnnlite.tools.report.record import load_trained, read_record
 from cnnlite.training.evaluation import evaluate_checkpoint
 from cnnlite.training.loop import train
-from cnnlite.training.progress import Reporter
+from cnnlite.training.reporter import Reporter
 from cnnlite.utils.signals import StopFlag
 from tests.support.small_runs import tiny
 

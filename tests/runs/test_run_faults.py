@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from cnnlite.cli import cli
 from cnnlite.runs.checkpoint import load_checkpoint, save_checkpoint
-from cnnlite.training.progress import Reporter
+from cnnlite.training.reporter import Reporter
 from tests.support.faults import failing
 from tests.support.small_runs import TINY, assert_same_run, figures
 from tests.training.test_surroundings import give_up_privileges

@@ -15,7 +15,7 @@ import pytest
 from cnnlite.errors import StorageError
 from cnnlite.runs.checkpoint import Checkpoint
 from cnnlite.runs.directory import RunDirectory
-from cnnlite.runs.metrics import COLUMNS, MetricsFile
+from cnnlite.runs.metrics_file import COLUMNS, MetricsFile
 from cnnlite.utils.files import write_text
 from tests.support.faults import Faults, dying, failing
 

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from cnnlite.cli import cli
 from cnnlite.nn.layers import layers
 from cnnlite.nn.layers.activations import ReLU
-from cnnlite.runs.metrics import COLUMNS, MetricsFile
+from cnnlite.runs.metrics_file import COLUMNS, MetricsFile
 from cnnlite.runs.results import read_result
 from tests.support.small_runs import TINY
 

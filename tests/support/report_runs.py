@@ -7,10 +7,10 @@ from typing import Any
 from cnnlite.config.load import Config, render
 from cnnlite.data import Dataset
 from cnnlite.runs.directory import RunDirectory
-from cnnlite.runs.metrics import MetricsFile
+from cnnlite.runs.metrics_file import MetricsFile
 from cnnlite.tools.report.record import Record, read_record
 from cnnlite.training.loop import train
-from cnnlite.training.progress import Reporter
+from cnnlite.training.reporter import Reporter
 from cnnlite.utils.signals import StopFlag
 from tests.support.small_runs import tiny
 

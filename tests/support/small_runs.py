@@ -14,7 +14,7 @@ from cnnlite.runs.directory import RunDirectory
 from cnnlite.runs.predictions import PREDICTIONS, read_predictions
 from cnnlite.runs.restore import load_data
 from cnnlite.training.loop import train
-from cnnlite.training.progress import Reporter
+from cnnlite.training.reporter import Reporter
 from cnnlite.utils.signals import StopFlag
 from cnnlite.utils.types import Array
 

@@ -28,7 +28,7 @@ from cnnlite.runs.restore import load_data
 from cnnlite.tools import bench
 from cnnlite.tools.verify_resume import differences
 from cnnlite.training.loop import train
-from cnnlite.training.progress import Reporter
+from cnnlite.training.reporter import Reporter
 from cnnlite.utils.signals import StopFlag
 from tests.support.faults import Faults, dying
 from tests.support.small_runs import TINY, tiny

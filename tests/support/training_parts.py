@@ -7,7 +7,7 @@ from cnnlite.data import Dataset
 from cnnlite.runs.directory import RunDirectory
 from cnnlite.runs.results import Result
 from cnnlite.training.loop import train
-from cnnlite.training.progress import Reporter
+from cnnlite.training.reporter import Reporter
 from cnnlite.utils.signals import StopFlag, Stopped
 
 

@@ -19,7 +19,7 @@ from cnnlite.runs.restore import load_data
 from cnnlite.tools.lettering import HEIGHT
 from cnnlite.tools.preview import Preview, preview
 from cnnlite.training.loop import train
-from cnnlite.training.progress import Reporter
+from cnnlite.training.reporter import Reporter
 from cnnlite.utils.signals import StopFlag
 from cnnlite.utils.types import Array
 from tests.support.small_runs import TINY

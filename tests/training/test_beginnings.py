@@ -26,7 +26,7 @@ MOMENTS = {
     "with a config alone": "from cnnlite.runs.directory import RunDirectory; RunDirectory.append_to = kill",
     "before the first step": "from cnnlite.training.loop import Training; Training.begin = kill",
     "in a step": "from cnnlite.nn.network import Network; Network.backward = kill",
-    "with a row": "from cnnlite.training.progress import Reporter; Reporter.row = kill",
+    "with a row": "from cnnlite.training.reporter import Reporter; Reporter.row = kill",
     "in the first save": "from cnnlite.utils import files; files.os.fsync = lambda _: None; files._sync_folder = kill",
 }
 CONFIG = ["-c", "tiny.yaml", "-o", "train.validate_every=3", "-o", "data.root=/nowhere"]

@@ -12,12 +12,12 @@ from cnnlite.data import Dataset, Images
 from cnnlite.errors import ConfigError
 from cnnlite.runs.checkpoint import load_checkpoint
 from cnnlite.runs.directory import RunDirectory
-from cnnlite.runs.figures import Figures
 from cnnlite.runs.results import Progress
+from cnnlite.runs.scores import Figures
 from cnnlite.training.evaluation import Evaluation
 from cnnlite.training.launch import checked_data
 from cnnlite.training.loop import Training, train
-from cnnlite.training.progress import Reporter
+from cnnlite.training.reporter import Reporter
 from cnnlite.utils.signals import StopFlag, Stopped
 from tests.support.small_runs import assert_same_run, figures, tiny
 from tests.support.training_parts import StopAt, resume, start

@@ -15,14 +15,14 @@ from cnnlite.nn.losses import CrossEntropy, Focal
 from cnnlite.nn.network import Network
 from cnnlite.runs.checkpoint import Checkpoint, CheckpointFile, load_checkpoint, save_checkpoint
 from cnnlite.runs.directory import RunDirectory
-from cnnlite.runs.figures import balanced_accuracy, macro_f1, wilson
 from cnnlite.runs.restore import load_network
+from cnnlite.runs.scores import balanced_accuracy, macro_f1, wilson
 from cnnlite.tools.predict import Model
 from cnnlite.tools.report.behaviour import observe
 from cnnlite.tools.report.inside import dead_units, occlude, one_by_one
 from cnnlite.training.evaluation import describe, evaluate, evaluate_checkpoint
 from cnnlite.training.loop import train
-from cnnlite.training.progress import Reporter
+from cnnlite.training.reporter import Reporter
 from cnnlite.utils.signals import StopFlag
 from cnnlite.utils.types import Array
 from tests.support.small_runs import tiny

@@ -13,7 +13,7 @@ from cnnlite.runs.checkpoint import load_checkpoint
 from cnnlite.runs.directory import RunDirectory
 from cnnlite.training.evaluation import evaluate_checkpoint
 from cnnlite.training.loop import train
-from cnnlite.training.progress import Reporter
+from cnnlite.training.reporter import Reporter
 from cnnlite.utils.signals import StopFlag, Stopped
 from tests.support.small_runs import STEPS_PER_EPOCH, assert_same_run, figures, state, tiny
 from tests.support.training_parts import KilledError, StopAt, resume, start

@@ -17,7 +17,7 @@ from cnnlite.config.load import config_from_data
 from cnnlite.data import Dataset, Images, sources
 from cnnlite.data.frames import Frame
 from cnnlite.data.images import read_pictures
-from cnnlite.data.others import match
+from cnnlite.data.matching import match
 from cnnlite.errors import ConfigError, DataError
 from cnnlite.tools.predict import Model, find_pictures, predict_files
 from cnnlite.training.evaluation import evaluate_checkpoint

@@ -20,7 +20,7 @@ from cnnlite.runs.directory import RunDirectory
 from cnnlite.runs.predictions import images_digest, read_predictions
 from cnnlite.training.evaluation import evaluate_checkpoint
 from cnnlite.training.loop import train
-from cnnlite.training.progress import Reporter
+from cnnlite.training.reporter import Reporter
 from cnnlite.utils.signals import StopFlag, Stopped
 from cnnlite.utils.types import Array
 from tests.support.small_runs import STEPS_PER_EPOCH, assert_same_run, figures, state, tiny

@@ -15,7 +15,7 @@ from cnnlite.runs.checkpoint import Checkpoint
 from cnnlite.runs.environment import arithmetic, versions
 from cnnlite.runs.results import Progress
 from cnnlite.runtime import machine
-from cnnlite.training.progress import Reporter
+from cnnlite.training.reporter import Reporter
 from cnnlite.training.resume import check_same, check_version, describe_schedule, refused
 from tests.support.small_runs import STEPS_PER_EPOCH, TINY, tiny
 

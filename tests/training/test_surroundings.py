@@ -19,7 +19,7 @@ from cnnlite.runs.directory import RunDirectory
 from cnnlite.runs.restore import load_data
 from cnnlite.tools.verify_resume import differences
 from cnnlite.training.loop import train
-from cnnlite.training.progress import Reporter
+from cnnlite.training.reporter import Reporter
 from cnnlite.utils.signals import StopFlag
 from tests.support.locales import PYTHON, with_locale
 from tests.support.small_runs import figures, tiny

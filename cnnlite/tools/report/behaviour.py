@@ -7,7 +7,7 @@ import numpy as np
 from cnnlite.data import Images, Normalizer
 from cnnlite.nn.losses import softmax
 from cnnlite.nn.network import Network
-from cnnlite.runs.figures import ConfusionMatrix
+from cnnlite.runs.scores import ConfusionMatrix
 from cnnlite.training.evaluation import BATCH_SIZE
 from cnnlite.utils.types import Array
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cnnlite.runs.figures import mcnemar
 from cnnlite.runs.predictions import PREDICTIONS, read_predictions
+from cnnlite.runs.scores import mcnemar
 from cnnlite.tools.report.record import Record
 
 LEVEL = 0.05

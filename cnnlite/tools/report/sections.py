@@ -6,7 +6,7 @@ import numpy as np
 
 from cnnlite.data import Images
 from cnnlite.nn.filters import first_filters
-from cnnlite.runs.figures import balanced_accuracy, class_figures, macro_f1, wilson
+from cnnlite.runs.scores import balanced_accuracy, class_figures, macro_f1, wilson
 from cnnlite.tools.report import charts, tiles
 from cnnlite.tools.report.behaviour import Behaviour, calibration, confident_mistakes
 from cnnlite.tools.report.inside import feature_stages, occlude, one_by_one

@@ -21,7 +21,7 @@ from cnnlite.data.datasets.folder import Folder
 from cnnlite.runs.checkpoint import load_checkpoint
 from cnnlite.runs.directory import RunDirectory
 from cnnlite.training.loop import train
-from cnnlite.training.progress import Reporter
+from cnnlite.training.reporter import Reporter
 from cnnlite.training.resume import MAY_CHANGE
 from cnnlite.utils.signals import StopFlag
 from tests.data.datasets import test_coco

@@ -25,7 +25,7 @@ from cnnlite.errors import ConfigError, DataError, StorageError
 from cnnlite.runs.checkpoint import load_checkpoint
 from cnnlite.runs.directory import RunDirectory
 from cnnlite.training.loop import train
-from cnnlite.training.progress import Reporter
+from cnnlite.training.reporter import Reporter
 from cnnlite.utils.files import lock
 from cnnlite.utils.signals import StopFlag
 from tests.support.folders import Image, fill, indices, list_folder, noise, write

@@ -7,7 +7,7 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from cnnlite.runs.figures import (
+from cnnlite.runs.scores import (
     FEW,
     TOP,
     ConfusionMatrix,

@@ -9,7 +9,7 @@ import pytest
 from tqdm import tqdm
 
 from cnnlite.errors import StorageError
-from cnnlite.training.progress import CountBar, Reporter
+from cnnlite.training.reporter import CountBar, Reporter
 from cnnlite.utils.console import mute, only_ascii, say
 
 
@@ -112,7 +112,7 @@ def test_a_log_that_cannot_be_written_is_a_storage_error(tmp_path: Path, monkeyp
     reporter = Reporter()
     with pytest.raises(StorageError, match="is not a regular file"):
         reporter.open_log(Path("/dev/full"))
-    monkeypatch.setattr("cnnlite.training.progress.open_to_append", lambda path, unshare: path.open("ab"))
+    monkeypatch.setattr("cnnlite.training.reporter.open_to_append", lambda path, unshare: path.open("ab"))
     reporter.open_log(Path("/dev/full"))
     with pytest.raises(StorageError, match="No space left"):
         reporter.line("x")

@@ -1,4 +1,4 @@
-"""Figures of predictions: pure functions of how many images of each class were predicted as which."""
+"""Scores of predictions: accuracy, F1, intervals and the like, from counts of how many were predicted as which."""
 
 import math
 from collections.abc import Sequence
@@ -26,6 +26,35 @@ class Figures:
     """See `balanced_accuracy`."""
     macro_f1: float
     """See `macro_f1`."""
+
+
+def hits(logits: Array, targets: Array) -> float:
+    """Return the number of correct predictions; a mixed image counts by the share of its predicted class.
+
+    ``targets`` are labels ``(N,)`` or probabilities ``(N, K)``. Source: arXiv:1710.09412.
+    """
+    predicted = logits.argmax(axis=1)
+    if targets.ndim == 1:
+        return float(np.count_nonzero(predicted == targets))
+    return float(targets[np.arange(len(targets)), predicted].sum(dtype=np.float64))
+
+
+@dataclass
+class Mean:
+    """A mean as sum and count, divided once at the end, so that a short last batch has its true weight."""
+
+    total: float = 0.0
+    count: int = 0
+
+    def add(self, total: float, count: int) -> None:
+        """Add ``count`` values whose sum is ``total``."""
+        self.total += total
+        self.count += count
+
+    @property
+    def value(self) -> float | None:
+        """The mean, or None without values."""
+        return self.total / self.count if self.count else None
 
 
 class ConfusionMatrix:

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from cnnlite.errors import StorageError
-from cnnlite.runs.metrics import COLUMNS, OLDEST, Mean, MetricsFile, hits
+from cnnlite.runs.metrics_file import COLUMNS, OLDEST, MetricsFile
+from cnnlite.runs.scores import Mean, hits
 
 
 def row(step: int) -> dict[str, float | None]:

@@ -1,16 +1,12 @@
-"""Running means, and the CSV file of a run's metrics."""
+"""The CSV file of a run's metrics."""
 
 import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from cnnlite.errors import StorageError
 from cnnlite.utils.files import is_missing, is_special, open_to_append, reading, replacing, writing
-from cnnlite.utils.types import Array
 
 _LONGEST_LINE = 10_000
 """Bytes; longer lines were not written by cnnlite, and are read as several."""
@@ -31,35 +27,6 @@ COLUMNS = (
     "validation_macro_f1",
 )
 """Names of the columns. New ones come last: rows of an older version lack fields at their end."""
-
-
-def hits(logits: Array, targets: Array) -> float:
-    """Return the number of correct predictions; a mixed image counts by the share of its predicted class.
-
-    ``targets`` are labels ``(N,)`` or probabilities ``(N, K)``. Source: arXiv:1710.09412.
-    """
-    predicted = logits.argmax(axis=1)
-    if targets.ndim == 1:
-        return float(np.count_nonzero(predicted == targets))
-    return float(targets[np.arange(len(targets)), predicted].sum(dtype=np.float64))
-
-
-@dataclass
-class Mean:
-    """A mean as sum and count, divided once at the end, so that a short last batch has its true weight."""
-
-    total: float = 0.0
-    count: int = 0
-
-    def add(self, total: float, count: int) -> None:
-        """Add ``count`` values whose sum is ``total``."""
-        self.total += total
-        self.count += count
-
-    @property
-    def value(self) -> float | None:
-        """The mean, or None without values."""
-        return self.total / self.count if self.count else None
 
 
 class MetricsFile:
