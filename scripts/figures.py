@@ -26,13 +26,14 @@ from cnnlite.runtime import engine
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "cnnlite"
 CORE = (
-    "nn/layers", "nn/kernels", "nn/network.py", "nn/fusion.py", "nn/losses.py", "runtime/engine.py", "optim",
-    "training/loop.py",
+    "nn/layers", "nn/kernels", "nn/network.py", "nn/fusion.py", "nn/losses.py", "runtime/engine.py",
+    "runtime/shards.py", "optim", "training/loop.py", "training/step.py",
 )  # fmt: skip
 """Packages and modules that compute: an evening's reading."""
 CORE_TESTS = (
     "nn", "optim", "runtime/test_engine.py", "runtime/test_engine_memory.py", "runtime/test_engine_training.py",
-    "training/test_loop.py", "training/test_interrupted.py", "training/test_early_stopping.py",
+    "runtime/test_shards.py", "training/test_step.py", "training/test_loop.py", "training/test_interrupted.py",
+    "training/test_early_stopping.py",
 )  # fmt: skip
 """Tests that mirror the core, without those that only pass through it."""
 _NO_CODE = {

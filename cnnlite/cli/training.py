@@ -96,7 +96,7 @@ def train(stop: StopFlag, /, workers: int | None, quiet: bool, dry_run: bool, **
         if ranks.first:
             say(describe_result(result))
             say(f"run directory: {run}  (metrics.csv, result.json, log.txt, checkpoints)")
-            commands = (f"cnnlite {name} {shell_word(str(run))}" for name in ("explain", "report", "eval"))
+            commands = (f"cnnlite {name} {shell_word(str(run))}" for name in ("show", "explain", "report", "eval"))
             say(f"look closer: {', '.join(commands)}")
 
 

@@ -42,7 +42,9 @@ def test_train_ends_with_the_accuracy_and_where_to_look_next() -> None:
     assert result.exit_code == 0
     accuracy = figures(Path("runs/tiny"))[1]["test_accuracy"]
     assert f"test accuracy {accuracy:.2%}" in result.stdout
-    next_commands = "cnnlite explain runs/tiny, cnnlite report runs/tiny, cnnlite eval runs/tiny"
+    next_commands = (
+        "cnnlite show runs/tiny, cnnlite explain runs/tiny, cnnlite report runs/tiny, cnnlite eval runs/tiny"
+    )
     assert result.stdout.endswith(f"\nlook closer: {next_commands}\n")
     assert result.stderr.count("validation loss") == 5
     files = {".lock", "checkpoints", "config.yaml", "environment.json", "log.txt", "metrics.csv", "result.json"}
