@@ -22,8 +22,8 @@ from tests.runtime.test_distributed import MPIEXEC, needs_mpi
 from tests.support.small_runs import assert_same_run
 
 COMMAND = [sys.executable, "-W", "error", "-m", "cnnlite"]
-TWO_SHARDS = ["-o", "model.0.conv2d.out_channels=210"]
-NEW = ["train", "-c", "tiny.yaml", *TWO_SHARDS, "--quiet"]
+FOUR_SHARDS = ["-o", "model.0.conv2d.out_channels=420"]
+NEW = ["train", "-c", "tiny.yaml", *FOUR_SHARDS, "--quiet"]
 SOON = 20
 """Seconds; it takes less than one, but on a busy machine."""
 LONG = [*NEW, "--epochs", "40", "--run-dir", "run", "--workers", "2", "-o", "train.checkpoint_every=1000"]
@@ -296,7 +296,7 @@ main()
 
 
 def test_verify_resume_with_workers() -> None:
-    done = finished("verify-resume", "tiny.yaml", *TWO_SHARDS, "--steps", "5", "--workers", "2")
+    done = finished("verify-resume", "tiny.yaml", *FOUR_SHARDS, "--steps", "5", "--workers", "2")
     assert done.returncode == 0
     assert "end with the same bits" in done.stdout
 
