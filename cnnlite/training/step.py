@@ -237,7 +237,7 @@ class Choice:
         chosen = most if together < GAIN * alone else 1
         if chosen != self._chosen:
             times = f"a step takes {alone * 1e3:,.1f} ms on one, and {together * 1e3:,.1f} with {most} workers"
-            self.message = f"{chosen} of {most} cores: {times}"
+            self.message = f"using {chosen} of {most} cores: {times}"
         self._sizes, self._medians, self._chosen = [], [], chosen
         now = time.perf_counter()
         self._again = now + max(LEAST_SECONDS, (now - self._began) / COST)

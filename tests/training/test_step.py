@@ -220,7 +220,7 @@ def test_the_number_of_workers_is_chosen_by_timing_and_changes_no_bit(
             assert digest(other) == digest(alone), number
         assert (sizes[0], sizes[-1], choice.settled) == (1, size, True)
         assert 3 in sizes
-        assert choice.message.startswith(f"{size} of 3 cores: a step takes 50.0 ms on one")
+        assert choice.message.startswith(f"using {size} of 3 cores: a step takes 50.0 ms on one")
     finally:
         other.dismiss()
 

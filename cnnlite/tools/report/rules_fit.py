@@ -150,4 +150,6 @@ def few_images(evidence: Evidence) -> Judgement:
         f"Validation accuracy is that of {count} image{'' if count == 1 else 's'}, of which one more is worth "
         f"{points(1 / count)}: chance has a say in which checkpoint is best, and in what its curve looks like."
     )
-    return "Too few validation images to tell", text, ("data.validation=0.2",)
+    fraction = evidence.record.config.resolved["data"]["validation"]
+    has_enough = isinstance(fraction, float) and fraction >= 0.2  # of images that are few
+    return "Too few validation images to tell", text, () if has_enough else ("data.validation=0.2",)

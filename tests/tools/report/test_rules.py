@@ -359,6 +359,13 @@ def test_few_validation_images_are_said_and_their_curves_are_not_judged(count: i
     assert not findings.keys() & {"overfitting", "restless", "validation_ahead"}
 
 
+def test_few_validation_images_are_no_reason_to_hold_back_what_is_held_back_already(tmp_path: Path) -> None:
+    config = constant(epochs=8)
+    config.resolved["data"]["validation"] = 0.25
+    findings = {found.rule: found for found in advise(Evidence(made_up(tmp_path, config=config), 10, validating=9))}
+    assert "validation=" not in (findings["few_images"].command or "")
+
+
 @pytest.mark.parametrize("count", [50, None])
 def test_those_of_enough_or_of_unknown_many_are(count: int | None, tmp_path: Path) -> None:
     record = made_up(tmp_path, config=constant(epochs=8), **STEEP)
