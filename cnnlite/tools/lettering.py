@@ -1,5 +1,7 @@
 """Captions of pictures, in a font of five by seven pixels."""
 
+import unicodedata
+
 import numpy as np
 
 from cnnlite.utils.types import Array
@@ -34,8 +36,9 @@ _FONT = {" ": np.zeros((HEIGHT, WIDTH), bool), **_drawn()}
 def caption(text: str, width: int) -> Array:
     """Write a line in black on white, uint8 ``(HEIGHT, width, 3)``; what does not fit ends in two dots.
 
-    A letter that the font does not have is a question mark.
+    An accent is left out; a letter that the font does not have is a question mark.
     """
+    text = "".join(letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
     most = width // WIDTH
     shown = text if len(text) <= most else text[: max(0, most - 2)] + ".."
     line = np.zeros((HEIGHT, width), bool)

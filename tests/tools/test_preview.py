@@ -16,7 +16,7 @@ from cnnlite.errors import ConfigError
 from cnnlite.nn.network import Network
 from cnnlite.runs.directory import RunDirectory
 from cnnlite.runs.restore import load_data
-from cnnlite.tools.lettering import HEIGHT
+from cnnlite.tools.lettering import HEIGHT, caption
 from cnnlite.tools.preview import Preview, preview
 from cnnlite.training.loop import train
 from cnnlite.training.reporter import Reporter
@@ -247,3 +247,9 @@ def test_every_command_of_a_config_takes_it_either_way() -> None:
         )
         assert bare.exit_code == named.exit_code == 0
         assert bare.output == named.output
+
+
+def test_captions_leave_out_accents_and_mark_what_they_cannot_write() -> None:
+    for text, expected in (("frösche", "frosche"), ("caf\u00e9", "cafe"), ("蛙", "?")):
+        assert np.array_equal(caption(text, 60), caption(expected, 60)), text
+    assert not np.array_equal(caption("frosche", 60), caption("fr?sche", 60))
