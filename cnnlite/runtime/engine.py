@@ -137,6 +137,16 @@ def is_in_lockstep() -> bool:
 _pool = Pool(1)
 
 
+def _begin_anew() -> None:
+    """Be alone, in a process forked from this one: it has none of its threads, and is none of its workers."""
+    global _team, _in_lockstep, _pool
+    _team, _in_lockstep, _pool = Team(), False, Pool(1)
+
+
+if hasattr(os, "register_at_fork"):  # a program may fork while another of its threads trains
+    os.register_at_fork(after_in_child=_begin_anew)
+
+
 def hold_blas_to_one_thread() -> None:
     """Stop OpenBLAS from starting threads of its own, also where NumPy was loaded before this package."""
     # Another BLAS has no such function: then the variables set in __init__.py must do.

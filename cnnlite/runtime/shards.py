@@ -11,6 +11,7 @@ among them, and all wait for each other at the end.
 
 import contextlib
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import NamedTuple, TypeVar
@@ -67,6 +68,15 @@ def division(count: int, pieces: int, index: int, size: int) -> Division:
 
 
 _division: Division | None = None
+
+
+def _begin_anew() -> None:
+    global _division
+    _division = None
+
+
+if hasattr(os, "register_at_fork"):  # see `engine`
+    os.register_at_fork(after_in_child=_begin_anew)
 
 
 @contextlib.contextmanager

@@ -1,9 +1,11 @@
+import os
 import threading
 
 import numpy as np
 import pytest
 
-from cnnlite.runtime import engine
+from cnnlite.runtime import engine, shards
+from cnnlite.runtime.team import Team
 
 every_count = pytest.mark.parametrize("threads", [1, 2, 4])
 
@@ -149,3 +151,28 @@ def test_where_no_more_threads_can_be_started_fewer_compute_the_same_and_it_is_s
     assert engine.threads() == 3
     assert engine.for_blocks(lambda begin, end: (begin, end), 8, 2**22) == list(engine.blocks(8, 2**22))
     assert engine.set_threads(3) == ""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_process_forked_in_the_middle_of_a_step_begins_alone() -> None:
+    class Two(Team):
+        size = 2
+
+        def meet(self, mark: int = 0) -> None:
+            raise AssertionError("waits for workers of another process")
+
+    with shards.divided(8, 4):
+        engine.set_team(Two())
+        try:
+            with engine.in_lockstep(True):
+                process = os.fork()
+                if not process:
+                    done: list[int] = []
+                    try:
+                        engine.run(done.append, 2)
+                        alone = engine.team().size == 1 and not engine.is_in_lockstep() and shards.total(3) == 3
+                    finally:
+                        os._exit(0 if alone and done == [0, 1] else 1)
+        finally:
+            engine.set_team(Team())
+    assert os.waitpid(process, 0)[1] == 0
