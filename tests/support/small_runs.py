@@ -37,6 +37,22 @@ train:
   validate_every: 5
   checkpoint_every: 4
 """
+STUCK = """
+import time
+from pathlib import Path
+from cnnlite.cli import main
+from cnnlite.nn.network import Network
+forward = Network.forward
+def slow(self, x, *, training, step=0):
+    if step == 9:
+        Path("stuck").touch()
+        while True:
+            time.sleep(0.01)
+    return forward(self, x, training=training, step=step)
+Network.forward = slow
+main()
+"""
+"""Program of a training whose step 9 never ends, as it says by a file."""
 
 
 def tiny(**train: Any) -> Config:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cnnlite.runs.checkpoint import load_checkpoint
-from tests.support.small_runs import assert_same_run, figures
+from tests.support.small_runs import STUCK, assert_same_run, figures
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-W", "error", "-m", "cnnlite"]
@@ -79,23 +79,8 @@ def test_a_signal_saves_the_run_and_resuming_it_gives_the_same_bits(number: sign
 
 def test_a_second_interrupt_ends_at_once_and_leaves_the_old_checkpoint(here: Path) -> None:
     # The step that the first interrupt waits for never ends.
-    script = """
-import sys, time
-from pathlib import Path
-from cnnlite.cli import main
-from cnnlite.nn.network import Network
-forward = Network.forward
-def slow(self, x, *, training, step=0):
-    if step == 9:
-        Path("stuck").touch()
-        while True:
-            time.sleep(0.01)
-    return forward(self, x, training=training, step=step)
-Network.forward = slow
-main()
-"""
     process = subprocess.Popen(
-        [sys.executable, "-c", script, "train", "-c", "tiny.yaml"],
+        [sys.executable, "-c", STUCK, "train", "-c", "tiny.yaml"],
         stderr=subprocess.DEVNULL,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )

@@ -19,7 +19,7 @@ import pytest
 from cnnlite.runs.checkpoint import load_checkpoint
 from cnnlite.runtime.workers import supported
 from tests.runtime.test_distributed import MPIEXEC, needs_mpi
-from tests.support.small_runs import assert_same_run
+from tests.support.small_runs import STUCK, assert_same_run
 
 COMMAND = [sys.executable, "-W", "error", "-m", "cnnlite"]
 FOUR_SHARDS = ["-o", "model.0.conv2d.out_channels=420"]
@@ -116,23 +116,8 @@ def test_a_run_stopped_and_killed_with_other_numbers_of_workers_has_the_same_bit
 
 def test_ctrl_c_twice_ends_at_once_and_leaves_no_worker(here: Path) -> None:
     controller, terminal = pty.openpty()
-    script = """
-import time
-from pathlib import Path
-from cnnlite.cli import main
-from cnnlite.nn.network import Network
-forward = Network.forward
-def slow(self, x, *, training, step=0):
-    if step == 9:
-        Path("stuck").touch()
-        while True:
-            time.sleep(0.01)
-    return forward(self, x, training=training, step=step)
-Network.forward = slow
-main()
-"""
     process = spawn(
-        ["setsid", "-c", sys.executable, "-c", script, *NEW, "--workers", "3"],
+        ["setsid", "-c", sys.executable, "-c", STUCK, *NEW, "--workers", "3"],
         **dict.fromkeys(("stdin", "stdout", "stderr"), terminal),
     )
     os.close(terminal)
