@@ -11,7 +11,8 @@ const SVG = "http://www.w3.org/2000/svg";
 /** What a layer does, in a few words. */
 export function about(node) {
   const windows = node.windows;
-  const moved = windows && `${times(...windows.kernel)}, stride ${pair(windows.stride)}${padding(windows)}${dilation(windows)}`;
+  const moved =
+    windows && `${times(...windows.kernel)}, stride ${pair(windows.stride)}${padding(windows)}${dilation(windows)}`;
   const words =
     {
       input: () => facts.source,
