@@ -16,7 +16,7 @@ from cnnlite.nn.layers.gelu import GELU
 from cnnlite.nn.layers.hard import HardSigmoid, HardSwish
 from cnnlite.nn.layers.linear import Linear
 from cnnlite.nn.layers.normalization import BatchNorm
-from cnnlite.nn.layers.pooling import AvgPool2d, GlobalAvgPool2d, MaxPool2d
+from cnnlite.nn.layers.pooling import AdaptiveAvgPool2d, AvgPool2d, GlobalAvgPool2d, MaxPool2d
 from cnnlite.nn.layers.sample_norms import LayerNorm
 from cnnlite.nn.layers.shape import Flatten
 from cnnlite.nn.losses import CrossEntropy
@@ -150,10 +150,12 @@ class _Translator:
                 return self._layer_norm(layer)
             case MaxPool2d():
                 padding, border = _padding(layer, -math.inf)
-                return _bordered(border, nn.MaxPool2d(layer.kernel, layer.stride, padding))
+                return _bordered(border, nn.MaxPool2d(layer.kernel, layer.stride, padding, ceil_mode=layer.ceil_mode))
             case AvgPool2d():
                 padding, border = _padding(layer, 0.0)
-                return _bordered(border, nn.AvgPool2d(layer.kernel, layer.stride, padding))
+                return _bordered(border, nn.AvgPool2d(layer.kernel, layer.stride, padding, ceil_mode=layer.ceil_mode))
+            case AdaptiveAvgPool2d():
+                return nn.AdaptiveAvgPool2d(layer.output_size)
             case GlobalAvgPool2d():
                 self.flat = True
                 return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
@@ -190,7 +192,12 @@ class _Translator:
         padding, border = _padding(layer, 0.0)
         in_channels = layer.windows.channels
         module = nn.Conv2d(
-            in_channels, layer.out_channels, layer.kernel, layer.stride, padding=padding, bias=layer.has_bias
+            *(in_channels, layer.out_channels, layer.kernel, layer.stride),
+            padding=padding,
+            dilation=layer.dilation,
+            groups=layer.groups,
+            bias=layer.has_bias,
+            padding_mode=layer.padding_mode,
         )
         _fill(module, weight=layer.params["weight"].transpose(3, 2, 0, 1), bias=layer.params.get("bias"))
         return _bordered(border, module)
@@ -229,9 +236,11 @@ def _fill(module: Any, **values: Array | None) -> None:
 def _padding(layer: Conv2d | MaxPool2d | AvgPool2d, value: float) -> tuple[tuple[int, int], Any]:
     """Return the padding that PyTorch's layer can do itself, and a layer that pads with ``value`` if it cannot."""
     windows = layer.windows
-    if windows.top_left == windows.bottom_right:
+    (top, left), (bottom, right), beyond = windows.top_left, windows.bottom_right, windows.overhang
+    if (top, left) == (bottom - beyond[0], right - beyond[1]):
         return windows.top_left, None
-    (top, left), (bottom, right) = windows.top_left, windows.bottom_right
+    if isinstance(layer, Conv2d) and layer.padding_mode == "reflect":
+        return (0, 0), nn.ReflectionPad2d((left, right, top, bottom))
     return (0, 0), nn.ConstantPad2d((left, right, top, bottom), value)
 
 

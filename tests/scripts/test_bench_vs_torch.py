@@ -28,7 +28,11 @@ model:
         - avg_pool2d: {kernel_size: 3, stride: 1, padding: 1}
         - []
   - avg_pool2d: {kernel_size: 2, stride: 1, padding: same}
-  - max_pool2d: {kernel_size: 3, stride: 2, padding: 1}
+  - conv2d: {out_channels: 18, kernel_size: 3, padding: 2, dilation: 2, groups: 3, padding_mode: reflect}
+  - conv2d: {out_channels: 18, kernel_size: 2, padding: same, groups: 18, padding_mode: reflect}
+  - avg_pool2d: {kernel_size: 2, stride: 1, padding: 1, ceil_mode: true}
+  - max_pool2d: {kernel_size: 3, stride: 2, padding: 1, ceil_mode: true}
+  - adaptive_avg_pool2d: {output_size: [3, 2]}
   - silu
   - flatten
   - batch_norm: {affine: true}

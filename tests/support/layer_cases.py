@@ -112,7 +112,38 @@ def _convolutions() -> list[Row]:
     for _ in range(20):
         shape, options = _windows(rng, lambda k: k + 1)
         rows.append((shape, options | {"out_channels": int(rng.integers(1, 5))}))
-    return rows
+    return rows + GROUPED_DILATED_MIRRORED
+
+
+GROUPED_DILATED_MIRRORED: list[Row] = [
+    ((6, 5, 4), {"out_channels": 6, "kernel_size": 3, "padding": 1, "groups": 2}),
+    ((5, 6, 4), {"out_channels": 4, "kernel_size": 3, "padding": "same", "groups": 4}),
+    ((7, 6, 3), {"out_channels": 6, "kernel_size": (3, 2), "stride": (2, 1), "groups": 3, "bias": False}),
+    ((7, 6, 3), {"out_channels": 6, "kernel_size": 3, "padding": 1, "groups": 3}),
+    ((7, 7, 4), {"out_channels": 4, "kernel_size": 3, "stride": 2, "padding": 1, "groups": 4}),
+    ((6, 6, 4), {"out_channels": 4, "kernel_size": 2, "stride": 2, "groups": 4}),
+    ((6, 6, 4), {"out_channels": 6, "kernel_size": 2, "stride": 2, "groups": 2}),
+    ((6, 6, 4), {"out_channels": 6, "kernel_size": 1, "groups": 2}),
+    ((4, 4, 4), {"out_channels": 2, "kernel_size": 4, "groups": 2}),
+    ((5, 6, 6), {"out_channels": 6, "kernel_size": 1, "stride": 2, "groups": 3}),
+    ((5, 6, 6), {"out_channels": 6, "kernel_size": 1, "groups": 6}),
+    ((9, 8, 2), {"out_channels": 3, "kernel_size": 3, "padding": 2, "dilation": 2}),
+    ((9, 10, 2), {"out_channels": 3, "kernel_size": (2, 3), "stride": 2, "padding": "same", "dilation": (3, 2)}),
+    ((9, 9, 20), {"out_channels": 3, "kernel_size": 3, "padding": "same", "dilation": (2, 1)}),
+    ((9, 8, 4), {"out_channels": 4, "kernel_size": 3, "padding": 2, "dilation": 2, "groups": 4}),
+    ((6, 8, 4), {"out_channels": 4, "kernel_size": 3, "padding": 4, "groups": 4}),  # windows of padding alone
+    ((8, 7, 6), {"out_channels": 9, "kernel_size": 3, "padding": "same", "dilation": (1, 2), "groups": 3}),
+    ((4, 5, 2), {"out_channels": 3, "kernel_size": 3, "padding": 2, "padding_mode": "reflect"}),
+    ((6, 5, 4), {"out_channels": 4, "kernel_size": 4, "padding": "same", "groups": 4, "padding_mode": "reflect"}),
+    (
+        (7, 6, 2),
+        {"out_channels": 2, "kernel_size": 3, "stride": 2, "padding": (1, 5), "dilation": 2, "padding_mode": "reflect"},
+    ),
+    ((6, 5, 4), {"out_channels": 4, "kernel_size": 3, "padding": 1, "groups": 4, "algorithm": "unfold"}),
+    ((9, 8, 3), {"out_channels": 2, "kernel_size": 3, "padding": 2, "dilation": 2, "algorithm": "unfold_rows"}),
+    ((6, 5, 3), {"out_channels": 6, "kernel_size": 3, "padding": 1, "groups": 3, "algorithm": "depthwise"}),
+]
+"""Options of conv2d with groups, from two to depthwise, dilation, and padding that mirrors the image."""
 
 
 def _pools() -> list[Row]:
@@ -129,7 +160,18 @@ def _pools() -> list[Row]:
         ((4, 6, 2), {"kernel_size": (4, 6)}),
     ]
     rng = np.random.default_rng(1)
-    return rows + [_windows(rng, lambda k: k // 2) for _ in range(12)]
+    rows += [_windows(rng, lambda k: k // 2) for _ in range(12)]
+    return rows + ROUNDED_UP + [(shape, options | {"ceil_mode": True}) for shape, options in rows[-12:]]
+
+
+ROUNDED_UP: list[Row] = [
+    ((7, 5, 2), {"kernel_size": 2, "ceil_mode": True}),
+    ((6, 8, 2), {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True}),
+    ((5, 8, 2), {"kernel_size": (3, 2), "stride": (3, 4), "padding": 1, "ceil_mode": True}),
+    ((3, 7, 2), {"kernel_size": 2, "stride": 3, "padding": 1, "ceil_mode": True}),  # the last would begin behind it
+    ((2, 7, 1), {"kernel_size": 3, "stride": 2, "ceil_mode": True}),  # larger than the image
+]
+"""Options of pools with `ceil_mode`."""
 
 
 def _blocks() -> Layer:
@@ -145,6 +187,12 @@ TABLE: dict[str, list[Row]] = {
     "conv2d": _convolutions(),
     "max_pool2d": _pools(),
     "avg_pool2d": _pools(),
+    "adaptive_avg_pool2d": [
+        ((7, 5, 3), {"output_size": 3}),
+        ((6, 4, 2), {"output_size": (3, 2)}),
+        ((3, 5, 2), {"output_size": (5, 1)}),
+        ((4, 4, 1), {"output_size": 4}),
+    ],
     "linear": [
         ((1,), {"out_features": 1}),
         ((5,), {"out_features": 3, "init": "glorot"}),
@@ -203,7 +251,7 @@ TABLE: dict[str, list[Row]] = {
     "repeat": [((4, 5, 3), {"times": 3, "body": _blocks()}), ((3,), {"times": 1, "body": Tanh()})],
 }
 
-KEEPS_NOTHING = {"avg_pool2d", "flatten", "global_avg_pool2d", "scale", "whitening_conv2d"}
+KEEPS_NOTHING = {"adaptive_avg_pool2d", "avg_pool2d", "flatten", "global_avg_pool2d", "scale", "whitening_conv2d"}
 """Layers whose gradient is a function of dy alone: they have no use for what forward could keep."""
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from cnnlite.nn.kernels import pooling
 from cnnlite.nn.kernels.geometry import Windows
 from cnnlite.nn.layers import activations as act
 from cnnlite.nn.layers.base import dotted
@@ -16,7 +17,7 @@ from cnnlite.nn.layers.gelu import GELU
 from cnnlite.nn.layers.hard import HardSigmoid, HardSwish
 from cnnlite.nn.layers.linear import Linear
 from cnnlite.nn.layers.normalization import BatchNorm
-from cnnlite.nn.layers.pooling import AvgPool2d, GlobalAvgPool2d, MaxPool2d
+from cnnlite.nn.layers.pooling import AdaptiveAvgPool2d, AvgPool2d, GlobalAvgPool2d, MaxPool2d
 from cnnlite.nn.layers.prelu import PReLU
 from cnnlite.nn.layers.sample_norms import GroupNorm, LayerNorm
 from cnnlite.nn.layers.scale import Scale
@@ -35,12 +36,17 @@ def _geometry(windows: Windows) -> dict[str, Any]:
 
 @exports(Conv2d, WhiteningConv2d)
 def conv2d(graph: Graph, layer: Any, x: str, name: str) -> str:
-    """Conv with filters (out, in, kernel_h, kernel_w)."""
+    """Conv with filters (out, in / groups, kernel_h, kernel_w), of images that Pad has mirrored if they are to be."""
+    windows = layer.windows
+    if isinstance(layer, Conv2d) and layer.reflects:
+        pads = [0, 0, *windows.top_left, 0, 0, *windows.bottom_right]
+        x, windows = graph.add("Pad", x, graph.constant(f"{name}.pads", pads), name=name, mode="reflect"), layer.inner
     arrays = layer.params | layer.buffers
     inputs = [graph.constant(f"{name}.weight", arrays["weight"].transpose(3, 2, 0, 1))]
     if "bias" in arrays:
         inputs.append(graph.constant(f"{name}.bias", arrays["bias"]))
-    return graph.add("Conv", x, *inputs, name=name, **_geometry(layer.windows))
+    more = {"dilations": windows.dilation, "group": windows.groups}
+    return graph.add("Conv", x, *inputs, name=name, **_geometry(windows), **more)
 
 
 @exports(MaxPool2d)
@@ -51,8 +57,24 @@ def max_pool2d(graph: Graph, layer: MaxPool2d, x: str, name: str) -> str:
 
 @exports(AvgPool2d)
 def avg_pool2d(graph: Graph, layer: AvgPool2d, x: str, name: str) -> str:
-    """AveragePool in which padding counts as zeros."""
-    return graph.add("AveragePool", x, name=name, count_include_pad=1, **_geometry(layer.windows))
+    """AveragePool in which padding counts as zeros; what is beyond it, too, which is then put right by Mul."""
+    y = graph.add("AveragePool", x, name=name, count_include_pad=1, **_geometry(layer.windows))
+    if layer.windows.overhang == (0, 0):
+        return y
+    factors = math.prod(layer.kernel) / pooling.counted(layer.windows)
+    return graph.add("Mul", y, graph.constant(f"{name}.factors", factors), name=name)
+
+
+@exports(AdaptiveAvgPool2d)
+def adaptive_avg_pool2d(graph: Graph, layer: AdaptiveAvgPool2d, x: str, name: str) -> str:
+    """AveragePool where all windows have one size, else MatMul with the shares of rows and of columns."""
+    (height, width), (out_h, out_w) = layer.size, layer.output_size
+    if height % out_h == width % out_w == 0:
+        kernel = (height // out_h, width // out_w)
+        return graph.add("AveragePool", x, name=name, kernel_shape=kernel, strides=kernel)
+    rows, columns = pooling.shares(height, out_h), pooling.shares(width, out_w).T
+    x = graph.add("MatMul", graph.constant(f"{name}.rows", rows), x, name=name)
+    return graph.add("MatMul", x, graph.constant(f"{name}.columns", columns), name=name)
 
 
 @exports(GlobalAvgPool2d)

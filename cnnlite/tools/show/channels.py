@@ -8,6 +8,7 @@ import numpy as np
 
 from cnnlite.nn.layers.base import Layer
 from cnnlite.nn.layers.containers import Parallel
+from cnnlite.nn.layers.convolution import Conv2d
 from cnnlite.nn.layers.shape import Flatten
 from cnnlite.tools.show.graph import Graph
 from cnnlite.utils.types import Array
@@ -81,6 +82,8 @@ def _root(parents: list[int], thread: int) -> int:
 
 def _mixes(layer: Layer | None) -> bool:
     """Return whether a channel of the output may depend on several of the input: whether there is a matrix."""
+    if isinstance(layer, Conv2d) and layer.groups == layer.windows.channels == layer.out_channels:
+        return False
     arrays: Iterable[Array] = () if layer is None else (*layer.params.values(), *layer.buffers.values())
     return not isinstance(layer, Parallel) and any(array.ndim > 1 for array in arrays)
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from cnnlite.nn.kernels import convolution
-from cnnlite.nn.kernels.geometry import Windows
+from cnnlite.nn.kernels import convolution, reflection
+from cnnlite.nn.kernels.geometry import Axis, Windows
 from cnnlite.nn.layers.activations import ELU, Activation, LeakyReLU, ReLU, Sigmoid, SiLU, Softplus, Tanh
 from cnnlite.nn.layers.base import Context, Layer, layers
 from cnnlite.nn.layers.convolution import Conv2d
@@ -16,7 +16,7 @@ from cnnlite.nn.layers.gelu import GELU
 from cnnlite.nn.layers.hard import HardSigmoid, HardSwish
 from cnnlite.nn.layers.linear import Linear
 from cnnlite.nn.layers.normalization import BatchNorm
-from cnnlite.nn.layers.pooling import AvgPool2d, GlobalAvgPool2d, MaxPool2d
+from cnnlite.nn.layers.pooling import AdaptiveAvgPool2d, AvgPool2d, GlobalAvgPool2d, MaxPool2d
 from cnnlite.nn.layers.sample_norms import GroupNorm, LayerNorm
 from cnnlite.nn.layers.scale import Scale
 from cnnlite.nn.layers.shape import Flatten
@@ -77,27 +77,52 @@ def _arrays(seen: Seen, name: str, shown: Callable[[Array], Array]) -> Facts:
 
 
 def _windows(windows: Windows) -> Facts:
-    names = ("size", "kernel", "stride", "top_left", "bottom_right", "out")
+    names = ("size", "kernel", "stride", "top_left", "bottom_right", "out", "dilation", "overhang")
     return {"windows": {name: list(getattr(windows, name)) for name in names}}
 
 
 def _convolution(seen: Seen) -> Facts:
     layer, inside, outside = seen.layer, seen.inside, seen.outside
-    weight = (layer.params | layer.buffers)["weight"]
-    windows, hidden, others = layer.windows, seen.hidden_inside, seen.hidden_outside(weight.shape[3])
+    windows, groups = layer.windows, layer.windows.groups
+    weight = _dense((layer.params | layer.buffers)["weight"], groups)
+    hidden, others = seen.hidden_inside, seen.hidden_outside(weight.shape[3])
     facts: Facts = {"view": "convolution", **_windows(windows), "trained": "weight" in layer.params}
-    facts |= _arrays(seen, "weight", lambda w: w[:, :, inside][..., outside].transpose(3, 2, 0, 1))
+    if groups > 1:  # filters then have their own channels, all of them
+        facts["groups"] = groups
+    shown = inside if groups == 1 else slice(None)
+    facts |= _arrays(seen, "weight", lambda w: w[:, :, shown][..., outside].transpose(3, 2, 0, 1))
     facts |= _arrays(seen, "bias", lambda b: b[outside])
+    mirrored = isinstance(layer, Conv2d) and layer.reflects
+    facts["windows"]["mirrored"] = mirrored
+    dense = replace(windows.on_padded if mirrored else windows, groups=1)
+
+    def forward(x: Array, part: Array) -> Array:
+        x = reflection.pad(x[None], windows) if mirrored else x[None]
+        y: Array = convolution.forward(x, part, None, replace(dense, channels=part.shape[2]), "unfold")[0][0]
+        return y
+
+    def backward(dy: Array, part: Array) -> Array:
+        dx = convolution.input_gradient(dy[None], part, replace(dense, channels=part.shape[2]), "unfold")
+        total: Array = (reflection.pad_gradient(dx, windows) if mirrored else dx)[0]
+        return total
+
     if len(hidden):
-        part, fewer = weight[:, :, hidden][..., outside], replace(windows, channels=len(hidden))
-        facts["rest"] = _rest(
-            seen, lambda f: convolution.forward(f(seen.x[..., hidden])[None], f(part), None, fewer, "unfold")[0][0]
-        )
+        facts["rest"] = _rest(seen, lambda f: forward(f(seen.x[..., hidden]), f(weight[:, :, hidden][..., outside])))
     if len(others) and seen.dy is not None:
-        dy, part = seen.dy[..., others], weight[:, :, inside][..., others]
-        some = replace(windows, channels=len(inside))
-        facts["rest_back"] = _rest(seen, lambda f: convolution.input_gradient(f(dy)[None], f(part), some, "unfold")[0])
+        dy = seen.dy[..., others]
+        facts["rest_back"] = _rest(seen, lambda f: backward(f(dy), f(weight[:, :, inside][..., others])))
     return facts
+
+
+def _dense(weight: Array, groups: int) -> Array:
+    """Return weights (kernel_h, kernel_w, C, F) without groups, 0 between channels and filters of different ones."""
+    if groups == 1:
+        return weight
+    *kernel, channels, filters = weight.shape
+    dense = np.zeros((*kernel, groups, channels, groups, filters // groups), weight.dtype)
+    each = np.arange(groups)
+    dense[:, :, each, :, each] = weight.reshape(*kernel, channels, groups, -1).transpose(3, 0, 1, 2, 4)
+    return dense.reshape(*kernel, groups * channels, filters)
 
 
 def _linear(seen: Seen) -> Facts:
@@ -194,9 +219,18 @@ def _average_pool(seen: Seen) -> Facts:
     return {"view": "average", **_windows(seen.layer.windows)}
 
 
+def _adaptive_pool(seen: Seen) -> Facts:
+    """Facts where all windows have one size; windows of several sizes are not shown."""
+    *size, channels = seen.x.shape
+    axes = [Axis(n, n // out, n // out, 0, 0, out) for n, out in zip(size, seen.layer.output_size, strict=True)]
+    if any(axis.kernel * axis.out != axis.size for axis in axes):
+        return _unknown(seen)
+    return {"view": "average", **_windows(Windows.of_axes(channels, *axes))}
+
+
 def _mean(seen: Seen) -> Facts:
     height, width, channels = seen.x.shape
-    axes = ((size, size, size, 0, 0, 1) for size in (height, width))
+    axes = (Axis(size, size, size, 0, 0, 1) for size in (height, width))
     return {"view": "mean", **_windows(Windows.of_axes(channels, *axes))}
 
 
@@ -237,6 +271,7 @@ _FACTS: dict[type[Layer], Callable[[Seen], Facts]] = {
     LayerNorm: _sample_norm,
     MaxPool2d: _max_pool,
     AvgPool2d: _average_pool,
+    AdaptiveAvgPool2d: _adaptive_pool,
     GlobalAvgPool2d: _mean,
     Dropout: _dropout,
     Scale: _scale,

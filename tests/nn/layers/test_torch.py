@@ -34,16 +34,17 @@ def _images(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 def _bordered(torch: Any, layer: Any, x: Tensor, value: float) -> Tensor:
     """``x`` (N, C, H, W) with the layer's padding, which for `same` may be odd and then differs from side to side."""
     (top, left), (bottom, right) = layer.windows.top_left, layer.windows.bottom_right
+    if getattr(layer, "padding_mode", "zeros") == "reflect":
+        return torch.nn.functional.pad(x, (left, right, top, bottom), mode="reflect")
     return torch.nn.functional.pad(x, (left, right, top, bottom), value=value)
 
 
 def _conv2d(torch: Any, layer: Any, x: Tensor, params: Mapping[str, Tensor]) -> Tensor:
     weight = params["weight"].permute(3, 2, 0, 1).contiguous()
+    windows = layer.windows
+    options = {"stride": windows.stride, "dilation": windows.dilation, "groups": windows.groups}
     return _images(
-        lambda z: torch.nn.functional.conv2d(
-            _bordered(torch, layer, z, 0), weight, params.get("bias"), stride=layer.windows.stride
-        ),
-        x,
+        lambda z: torch.nn.functional.conv2d(_bordered(torch, layer, z, 0), weight, params.get("bias"), **options), x
     )
 
 
@@ -56,18 +57,25 @@ def _whitening_conv2d(torch: Any, layer: Layer, x: Tensor, params: Mapping[str, 
 
 
 def _max_pool2d(torch: Any, layer: Any, x: Tensor, params: Mapping[str, Tensor]) -> Tensor:
-    def pool(z: Tensor) -> Tensor:
-        bordered = _bordered(torch, layer, z, -math.inf)
-        return torch.nn.functional.max_pool2d(bordered, layer.kernel, layer.stride)
-
-    return _images(pool, x)
+    return _pool2d(torch, "max_pool2d", layer, x, -math.inf)
 
 
 def _avg_pool2d(torch: Any, layer: Any, x: Tensor, params: Mapping[str, Tensor]) -> Tensor:
+    return _pool2d(torch, "avg_pool2d", layer, x, 0)
+
+
+def _pool2d(torch: Any, name: str, layer: Any, x: Tensor, value: float) -> Tensor:
     def pool(z: Tensor) -> Tensor:
-        return torch.nn.functional.avg_pool2d(_bordered(torch, layer, z, 0), layer.kernel, layer.stride)
+        function, padding = getattr(torch.nn.functional, name), 0 if layer.padding == "valid" else layer.padding
+        if padding == "same":
+            return function(_bordered(torch, layer, z, value), layer.kernel, layer.stride)
+        return function(z, layer.kernel, layer.stride, padding, ceil_mode=layer.ceil_mode)
 
     return _images(pool, x)
+
+
+def _adaptive_avg_pool2d(torch: Any, layer: Any, x: Tensor, params: Mapping[str, Tensor]) -> Tensor:
+    return _images(lambda z: torch.nn.functional.adaptive_avg_pool2d(z, layer.output_size), x)
 
 
 def _batch_norm(torch: Any, layer: Any, x: Tensor, params: Mapping[str, Tensor]) -> Tensor:
@@ -100,6 +108,7 @@ COUNTERPARTS: dict[str, Counterpart] = {
     "conv2d": _conv2d,
     "max_pool2d": _max_pool2d,
     "avg_pool2d": _avg_pool2d,
+    "adaptive_avg_pool2d": _adaptive_avg_pool2d,
     "global_avg_pool2d": lambda torch, layer, x, params: x.mean(dim=(1, 2)),
     "batch_norm": _batch_norm,
     "scale": _scale,

@@ -4,7 +4,7 @@
 // n u / (1 - n u) times the sum of the absolute terms, u = 2^-24, whatever the order (Higham 2002, "Accuracy and
 // Stability of Numerical Algorithms", section 4.2). A difference beyond that is a mistake, and shown as one.
 
-import { facts, maps, nodes, parameter, source } from "./data.js";
+import { channel, facts, maps, nodes, parameter, source } from "./data.js";
 import { functions } from "./functions.js";
 
 const UNIT = 2 ** -24;
@@ -17,10 +17,13 @@ export function check(value, numpy, count, size, more = {}) {
   return { value, numpy, bound, difference, agrees: difference <= bound || Object.is(value, numpy), count, ...more };
 }
 
-/** The number of row or column `place` of the window of output `out`, or -1 in the padding. */
+/** The number of row or column `place` of the window of output `out`, or -1 in padding that mirrors nothing. */
 export function inside(windows, axis, out, place) {
-  const at = out * windows.stride[axis] - windows.top_left[axis] + place;
-  return at >= 0 && at < windows.size[axis] ? at : -1;
+  const at = out * windows.stride[axis] - windows.top_left[axis] + place * windows.dilation[axis];
+  const last = windows.size[axis] - 1;
+  if (at >= 0 && at <= last) return at;
+  if (!windows.mirrored) return -1;
+  return at < 0 ? -at : 2 * last - at;
 }
 
 /** Call `visit(row, column, i, j)` for the places of a window that are in the image, i, j being those in the image. */
@@ -35,10 +38,29 @@ export function eachPlace(windows, i, j, visit) {
   }
 }
 
-export const weightAt = (node, k, c, row, column) => {
-  const { shape, values } = parameter(node, "weight");
-  return values[((k * shape[1] + c) * shape[2] + row) * shape[3] + column];
-};
+/** The place of input channel `c` among those that filter `k` sees; -1 if it is of another group. */
+function placeOf(node, k, c) {
+  if (!node.groups) return c; // as in the page; with groups, all channels of a filter are in it
+  const count = parameter(node, "weight").shape[1];
+  const place = channel(source(node), c) - Math.floor((channel(node, k) * node.groups) / node.shape[2]) * count;
+  return place >= 0 && place < count ? place : -1;
+}
+
+/** Input channel `c`, or the first one in the page that filter `k` sees, if it does not see `c`. */
+export function seen(node, k, c) {
+  if (placeOf(node, k, c) >= 0) return c;
+  for (let other = 0; other < source(node).y.count; other++) if (placeOf(node, k, other) >= 0) return other;
+  return c;
+}
+
+/** A weight, or its gradient; null where filter `k` does not see channel `c`. */
+export function weightOrNull(node, k, c, row, column, name = "weight") {
+  const { shape, values } = parameter(node, name);
+  const place = placeOf(node, k, c);
+  return place < 0 ? null : values[((k * shape[1] + place) * shape[2] + row) * shape[3] + column];
+}
+
+export const weightAt = (node, k, c, row, column) => weightOrNull(node, k, c, row, column) ?? 0;
 
 export const value = (node, name, k, otherwise = 0) => parameter(node, name)?.values[k] ?? otherwise;
 
@@ -65,7 +87,7 @@ function convolution(node, k, i, j) {
   }
   const others = rest(node, "rest", k, i, j);
   const bias = value(node, "bias", k);
-  const count = node.windows.kernel[0] * node.windows.kernel[1] * source(node).shape[2] + 2;
+  const count = node.windows.kernel[0] * node.windows.kernel[1] * (source(node).shape[2] / (node.groups ?? 1)) + 2;
   return check(total + others.sum + bias, node.y.at(k, i, j), count, sizes + others.size + Math.abs(bias), {
     parts,
     products: total,
@@ -137,8 +159,15 @@ function max(node, k, i, j) {
   return check(won.x, node.y.at(k, i, j), 0, 0, { won });
 }
 
+/** The numbers of which a window has the mean: padding counts, what is beyond it does not. */
+export function counted({ kernel, stride, size, top_left, bottom_right, overhang }, i, j) {
+  const along = (axis, out) =>
+    Math.min(kernel[axis], top_left[axis] + size[axis] + bottom_right[axis] - overhang[axis] - out * stride[axis]);
+  return along(0, i) * along(1, j);
+}
+
 function average(node, k, i, j) {
-  const count = node.windows.kernel[0] * node.windows.kernel[1];
+  const count = counted(node.windows, i, j);
   const places = placesOf(node, k, i, j);
   const sum = places.reduce((total, place) => total + place.x, 0);
   const size = places.reduce((total, place) => total + Math.abs(place.x), 0);

@@ -11,12 +11,13 @@ const SVG = "http://www.w3.org/2000/svg";
 /** What a layer does, in a few words. */
 export function about(node) {
   const windows = node.windows;
-  const moved = windows && `${times(...windows.kernel)}, stride ${pair(windows.stride)}${padding(windows)}`;
+  const moved =
+    windows && `${times(...windows.kernel)}, stride ${pair(windows.stride)}${padding(windows)}${dilation(windows)}`;
   const words =
     {
       input: () => facts.source,
       convolution: () =>
-        `${whole(node.shape[2])} filters ${times(...windows.kernel, source(node).shape[2])}, stride ${pair(windows.stride)}${padding(windows)}`,
+        `${whole(node.shape[2])} filters ${times(...windows.kernel, source(node).shape[2] / (node.groups ?? 1))}, stride ${pair(windows.stride)}${padding(windows)}${dilation(windows)}`,
       max: () => `windows ${moved}`,
       average: () => `windows ${moved}`,
       mean: () => "the mean of each map",
@@ -37,13 +38,16 @@ export function about(node) {
 
 const pair = ([a, b]) => (a === b ? String(a) : `${a} and ${b}`);
 
-function padding({ top_left: [top, left], bottom_right: [bottom, right] }) {
+function padding({ top_left: [top, left], bottom_right: [bottom, right], mirrored }) {
   const all = [top, left, bottom, right];
   if (all.every((side) => side === 0)) return "";
+  const words = mirrored ? "mirrored padding" : "padding";
   return all.every((side) => side === top)
-    ? `, padding ${top}`
-    : `, padding ${top} above, ${bottom} below, ${left} left, ${right} right`;
+    ? `, ${words} ${top}`
+    : `, ${words} ${top} above, ${bottom} below, ${left} left, ${right} right`;
 }
+
+const dilation = ({ dilation: all }) => (all.every((step) => step === 1) ? "" : `, dilation ${pair(all)}`);
 
 export const shapeOf = (node) => times(...node.shape.map((side) => whole(side)));
 
