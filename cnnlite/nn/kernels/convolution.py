@@ -100,8 +100,9 @@ def input_gradient(dy: Array, weight: Array, windows: Windows, algorithm: Algori
     """
     turned = None if windows.is_reshape else _turned(windows, weight.shape[3])
     if turned is None:
-        if choose(windows, weight.shape[3], algorithm) == "depthwise":
-            return depthwise.input_gradient(dy, weight, windows)
+        parts = depthwise.phases(windows, weight.shape[3]) if depthwise.fits(windows) else None
+        if parts is not None:
+            return depthwise.input_gradient(dy, weight, windows, parts)
         return im2col.input_gradient(dy, weight, windows)
     (kh, kw), (sh, sw), (channels, filters), groups = turned.kernel, windows.stride, weight.shape[2:], windows.groups
     if (kh * sh, kw * sw) != windows.kernel:

@@ -106,11 +106,12 @@ def _convolution(seen: Seen) -> Facts:
         total: Array = (reflection.pad_gradient(dx, windows) if mirrored else dx)[0]
         return total
 
-    if len(hidden):
-        facts["rest"] = _rest(seen, lambda f: forward(f(seen.x[..., hidden]), f(weight[:, :, hidden][..., outside])))
-    if len(others) and seen.dy is not None:
+    unseen, back = weight[:, :, hidden][..., outside], weight[:, :, inside][..., others]
+    if unseen.any():  # of groups, filters may see no hidden channel
+        facts["rest"] = _rest(seen, lambda f: forward(f(seen.x[..., hidden]), f(unseen)))
+    if back.any() and seen.dy is not None:
         dy = seen.dy[..., others]
-        facts["rest_back"] = _rest(seen, lambda f: backward(f(dy), f(weight[:, :, inside][..., others])))
+        facts["rest_back"] = _rest(seen, lambda f: backward(f(dy), f(back)))
     return facts
 
 
