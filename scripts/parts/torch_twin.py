@@ -12,9 +12,12 @@ from cnnlite.nn.layers import activations
 from cnnlite.nn.layers.base import Layer
 from cnnlite.nn.layers.containers import Parallel, Residual, Sequential
 from cnnlite.nn.layers.convolution import Conv2d
+from cnnlite.nn.layers.gelu import GELU
+from cnnlite.nn.layers.hard import HardSigmoid, HardSwish
 from cnnlite.nn.layers.linear import Linear
 from cnnlite.nn.layers.normalization import BatchNorm
 from cnnlite.nn.layers.pooling import AdaptiveAvgPool2d, AvgPool2d, GlobalAvgPool2d, MaxPool2d
+from cnnlite.nn.layers.sample_norms import LayerNorm
 from cnnlite.nn.layers.shape import Flatten
 from cnnlite.nn.losses import CrossEntropy
 from cnnlite.nn.network import Network
@@ -105,9 +108,19 @@ class _Merged(_Module):  # type: ignore[misc] # PyTorch is Any
         first, *others = (branch(x) for branch in self.branches)
         if self.merge == "concat":
             return torch.cat([first, *others], dim=1)
+        if self.merge == "multiply":
+            first, *others = (out if out.dim() == 4 else out[..., None, None] for out in (first, *others))
         for other in others:
-            first = first + other
+            first = first + other if self.merge == "sum" else first * other
         return first
+
+
+class _LayerNorm(nn.LayerNorm):  # type: ignore[misc, name-defined] # PyTorch is Any
+    """Layer normalization of the channels of images (N, C, H, W)."""
+
+    def forward(self, x: Any) -> Any:
+        """Normalize ``x`` with its channels last."""
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
 
 
 class _Translator:
@@ -133,6 +146,8 @@ class _Translator:
                 return module
             case BatchNorm():
                 return self._batch_norm(layer)
+            case LayerNorm():
+                return self._layer_norm(layer)
             case MaxPool2d():
                 padding, border = _padding(layer, -math.inf)
                 return _bordered(border, nn.MaxPool2d(layer.kernel, layer.stride, padding, ceil_mode=layer.ceil_mode))
@@ -170,7 +185,7 @@ class _Translator:
             ends.append(translator)
         if any(end.flattened != self.flattened for end in ends):
             raise TypeError(f"{layer.path or 'parallel'}: there is no twin for a flatten inside branches")
-        self.flat = ends[0].flat
+        self.flat = all(end.flat for end in ends)  # a gate may be flat
         return _Merged(branches, layer.merge)
 
     def _conv2d(self, layer: Conv2d) -> Any:
@@ -191,6 +206,13 @@ class _Translator:
         kind = nn.BatchNorm1d if self.flat else nn.BatchNorm2d
         (channels,) = layer.buffers["running_mean"].shape
         module = kind(channels, eps=layer.eps, momentum=layer.momentum, affine=layer.affine)
+        if layer.affine:
+            gamma, beta = (self._channels_first(layer.params[name]) for name in ("gamma", "beta"))
+            _fill(module, weight=gamma, bias=beta)
+        return module
+
+    def _layer_norm(self, layer: LayerNorm) -> Any:
+        module = (nn.LayerNorm if self.flat else _LayerNorm)(layer.in_shape[-1], layer.eps, layer.affine)
         if layer.affine:
             gamma, beta = (self._channels_first(layer.params[name]) for name in ("gamma", "beta"))
             _fill(module, weight=gamma, bias=beta)
@@ -232,11 +254,14 @@ def _activation(layer: activations.Activation) -> Any:
             return nn.LeakyReLU(layer.slope)
         case activations.ELU():
             return nn.ELU(layer.alpha)
-        case activations.GELU():
-            return nn.GELU(approximate="tanh")
+        case GELU():
+            return nn.GELU(approximate=layer.approximate)
     return {
         activations.ReLU: nn.ReLU,
         activations.SiLU: nn.SiLU,
         activations.Sigmoid: nn.Sigmoid,
+        activations.Softplus: nn.Softplus,
         activations.Tanh: nn.Tanh,
+        HardSigmoid: nn.Hardsigmoid,
+        HardSwish: nn.Hardswish,
     }[type(layer)]()

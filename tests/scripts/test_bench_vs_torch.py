@@ -17,6 +17,9 @@ data: {dataset: cifar10, center_crop: 9}
 model:
   - conv2d: {out_channels: 6, kernel_size: [3, 2], stride: 2, padding: same}
   - leaky_relu
+  - layer_norm
+  - hard_swish
+  - parallel: {merge: multiply, branches: [[], [global_avg_pool2d, {linear: {out_features: 6}}, hard_sigmoid]]}
   - repeat: {times: 2, body: [{residual: {body: [relu, {conv2d: {out_channels: 6, kernel_size: 1}}]}}, batch_norm]}
   - parallel:
       branches:
@@ -36,6 +39,8 @@ model:
   - tanh
   - linear: {out_features: 12}
   - sigmoid
+  - layer_norm: {affine: false}
+  - softplus
   - batch_norm: {affine: false}
   - gelu
   - linear: {out_features: 10}

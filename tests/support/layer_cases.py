@@ -20,9 +20,10 @@ from cnnlite.nn.layers.activations import ReLU, Tanh
 from cnnlite.nn.layers.base import Layer
 from cnnlite.nn.layers.containers import Sequential
 from cnnlite.nn.layers.convolution import Conv2d
+from cnnlite.nn.layers.hard import HardSigmoid
 from cnnlite.nn.layers.linear import Linear
 from cnnlite.nn.layers.normalization import BatchNorm
-from cnnlite.nn.layers.pooling import MaxPool2d
+from cnnlite.nn.layers.pooling import GlobalAvgPool2d, MaxPool2d
 from cnnlite.utils.types import Shape
 
 ANY_SHAPE: tuple[Shape, ...] = ((1,), (7,), (1, 1, 1), (5, 3, 1), (4, 6, 3), (3, 3, 16))
@@ -177,6 +178,11 @@ def _blocks() -> Layer:
     return Sequential([Conv2d(3, 3, padding="same", bias=False), BatchNorm(), Tanh()])
 
 
+def _gate(channels: int) -> Layer:
+    """One number between 0 and 1 for each channel, as in squeeze-and-excitation."""
+    return Sequential([GlobalAvgPool2d(), Linear(2), Tanh(), Linear(channels), HardSigmoid()])
+
+
 TABLE: dict[str, list[Row]] = {
     "conv2d": _convolutions(),
     "max_pool2d": _pools(),
@@ -201,6 +207,25 @@ TABLE: dict[str, list[Row]] = {
     "scale": [((5, 3, 2), {"factor": -0.3}), ((9,), {"factor": 2.0})],
     "whitening_conv2d": [((6, 5, 3), {}), ((4, 4, 1), {"kernel_size": (3, 2)}), ((5, 3, 2), {"kernel_size": 1})],
     "leaky_relu": [((5, 3, 2), {"slope": 0.3}), ((9,), {})],
+    "gelu": [(shape, {"approximate": way}) for way in ("none", "tanh") for shape in ANY_SHAPE],
+    "prelu": [
+        *((shape, {}) for shape in ANY_SHAPE),
+        ((5, 3, 2), {"per_channel": True}),
+        ((9,), {"per_channel": True, "init": -0.1}),
+    ],
+    "layer_norm": [
+        *((shape, {}) for shape in ANY_SHAPE),
+        ((5,), {"eps": 0.1}),
+        ((3, 4, 6), {"affine": False}),
+    ],
+    "group_norm": [
+        *((shape, {"num_groups": 1}) for shape in ANY_SHAPE if shape[-1] > 1),
+        ((6,), {"num_groups": 2}),
+        ((5, 3, 1), {"num_groups": 1}),
+        ((5, 3, 6), {"num_groups": 3}),
+        ((4, 6, 4), {"num_groups": 4, "eps": 0.1}),
+        ((3, 4, 6), {"num_groups": 2, "affine": False}),
+    ],
     "elu": [((5, 3, 2), {"alpha": 0.7}), ((9,), {}), ((9,), {"alpha": 2.5})],
     "dropout": [((5, 3, 2), {"p": 0.3}), ((9,), {}), ((9,), {"p": 0.0})],
     "sequential": [
@@ -212,6 +237,11 @@ TABLE: dict[str, list[Row]] = {
         ((5, 4, 2), {"branches": [_blocks(), Conv2d(3, 1), _blocks()], "merge": "sum"}),
         ((6,), {"branches": [Linear(2), Tanh()]}),
         ((6,), {"branches": [Linear(2)]}),
+        ((5, 4, 2), {"branches": [_gate(3), _blocks()], "merge": "multiply"}),
+        ((5, 4, 2), {"branches": [Sequential([]), MaxPool2d((5, 4)), Tanh(), _gate(2)], "merge": "multiply"}),
+        ((1, 1, 3), {"branches": [Sequential([]), GlobalAvgPool2d()], "merge": "multiply"}),
+        ((6,), {"branches": [Linear(6), Sequential([])], "merge": "multiply"}),
+        ((6,), {"branches": [Tanh()], "merge": "multiply"}),
     ],
     "residual": [
         ((4, 5, 3), {"body": _blocks()}),

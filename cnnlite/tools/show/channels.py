@@ -50,13 +50,13 @@ def chosen_channels(graph: Graph, maps: Sequence[Array], most_numbers: int) -> l
 def _threads(graph: Graph, maps: Sequence[Array]) -> list[Array]:
     """Number the channels of each node so that the same number is the same channel, further down the network."""
     threads: list[Array] = []
-    parents: list[int] = []  # a forest: sums make one channel of several
+    parents: list[int] = []  # a forest: sums and products make one channel of several
     for node, y in zip(graph.nodes, maps, strict=True):
         given = [threads[index] for index in node.inputs]
         count = y.shape[-1]
         if node.kind == "concat":
             ids = np.concatenate(given)
-        elif node.kind == "sum":
+        elif node.kind in ("sum", "multiply"):
             ids = given[0]
             for other in given[1:]:
                 for one, same in zip(ids.tolist(), other.tolist(), strict=True):

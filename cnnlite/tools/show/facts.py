@@ -8,13 +8,16 @@ import numpy as np
 
 from cnnlite.nn.kernels import convolution, reflection
 from cnnlite.nn.kernels.geometry import Axis, Windows
-from cnnlite.nn.layers.activations import ELU, GELU, Activation, LeakyReLU, ReLU, Sigmoid, SiLU, Tanh
+from cnnlite.nn.layers.activations import ELU, Activation, LeakyReLU, ReLU, Sigmoid, SiLU, Softplus, Tanh
 from cnnlite.nn.layers.base import Context, Layer, layers
 from cnnlite.nn.layers.convolution import Conv2d
 from cnnlite.nn.layers.dropout import Dropout
+from cnnlite.nn.layers.gelu import GELU
+from cnnlite.nn.layers.hard import HardSigmoid, HardSwish
 from cnnlite.nn.layers.linear import Linear
 from cnnlite.nn.layers.normalization import BatchNorm
 from cnnlite.nn.layers.pooling import AdaptiveAvgPool2d, AvgPool2d, GlobalAvgPool2d, MaxPool2d
+from cnnlite.nn.layers.sample_norms import GroupNorm, LayerNorm
 from cnnlite.nn.layers.scale import Scale
 from cnnlite.nn.layers.shape import Flatten
 from cnnlite.nn.layers.whitening import WhiteningConv2d
@@ -25,7 +28,7 @@ from cnnlite.utils.types import Array
 Facts = dict[str, Any]
 CURVE = np.linspace(-6, 6, 241, dtype=np.float32)
 """Inputs at which the curve of an activation is drawn."""
-_FUNCTIONS = (ReLU, LeakyReLU, ELU, Sigmoid, Tanh, SiLU, GELU)
+_FUNCTIONS = (ReLU, LeakyReLU, ELU, Sigmoid, Tanh, SiLU, Softplus, HardSigmoid, HardSwish, GELU)
 """Activations whose formulas the page knows."""
 MOST_LISTED = 4096
 """Maximum numbers of a parameter of an unknown layer that a page lists."""
@@ -157,15 +160,52 @@ def _norm(seen: Seen) -> Facts:
     return facts
 
 
+def _sample_norm(seen: Seen) -> Facts:
+    """Facts about layer or group norm; ``statistics`` and ``means`` are NumPy's, of the channels that belong together.
+
+    The latter are those of g = dy * gamma and of g * xhat, and of their absolute values, which bound the rounding.
+    """
+    layer = seen.layer
+    groups = layer.num_groups if isinstance(layer, GroupNorm) else None
+    facts: Facts = {"view": "norm", "eps": layer.eps, "groups": groups or 0}
+    for name in ("gamma", "beta"):
+        facts |= _arrays(seen, name, lambda array: array[seen.outside])
+    _, mean, inv_std = (array[0] for array in layer.normalized(seen.x[None]))
+    shown = np.arange(1) if groups is None else seen.outside
+
+    def add(array: Array) -> int:
+        return seen.numbers.add(planar(array, shown))
+
+    facts["statistics"] = [add(mean), add(1 / np.square(inv_std, dtype=np.float64) - layer.eps)]
+    if seen.dy is not None:
+        g = seen.dy.astype(np.float64) * layer.params.get("gamma", 1.0)
+        products = g * (seen.x - mean) * inv_std
+        facts["means"] = [add(_means(array, groups)) for array in (g, products, np.abs(g), np.abs(products))]
+        facts["numbers"] = seen.x.shape[-1] if groups is None else seen.x.size // groups
+    return facts
+
+
+def _means(array: Array, groups: int | None) -> Array:
+    """Means over the channels of each pixel, (..., 1), or of each channel's group over all pixels, (C,)."""
+    if groups is None:
+        means: Array = array.mean(axis=-1, keepdims=True)
+        return means
+    parts = array.reshape(-1, groups, array.shape[-1] // groups)
+    return np.repeat(parts.mean(axis=(0, 2)), parts.shape[2])
+
+
 def _activation(seen: Seen) -> Facts:
     layer = seen.layer
     with np.errstate(all="ignore"):
         curve = layer.forward(CURVE[:, None], Context())[:, 0]
     options = {name: getattr(layer, name) for name in ("slope", "alpha") if hasattr(layer, name)}
     ends = [float(CURVE[0]), float(CURVE[-1])]
+    function = layers.name_of(type(layer)) if type(layer) in _FUNCTIONS else ""
+    if isinstance(layer, GELU) and layer.approximate == "none":
+        function = "exact gelu"
     return {
         "view": "activation",
-        "function": layers.name_of(type(layer)) if type(layer) in _FUNCTIONS else "",
+        "function": function,
         "curve": seen.numbers.add(curve),
         "ends": ends,
         **options,
@@ -228,6 +268,8 @@ _FACTS: dict[type[Layer], Callable[[Seen], Facts]] = {
     WhiteningConv2d: _convolution,
     Linear: _linear,
     BatchNorm: _norm,
+    GroupNorm: _sample_norm,
+    LayerNorm: _sample_norm,
     MaxPool2d: _max_pool,
     AvgPool2d: _average_pool,
     AdaptiveAvgPool2d: _adaptive_pool,

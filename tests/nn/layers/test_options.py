@@ -12,6 +12,8 @@ from cnnlite.nn.layers.containers import MOST_LAYERS, Repeat, Sequential
 from cnnlite.nn.layers.convolution import Conv2d
 from cnnlite.nn.layers.linear import Linear
 from cnnlite.nn.layers.pooling import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
+from cnnlite.nn.layers.prelu import PReLU
+from cnnlite.nn.layers.sample_norms import GroupNorm, LayerNorm
 from cnnlite.nn.layers.scale import Scale
 
 WRONG: list[tuple[Callable[[], Layer], str, str]] = [
@@ -30,6 +32,10 @@ WRONG: list[tuple[Callable[[], Layer], str, str]] = [
     (lambda: ELU(float("inf")), "alpha", "must be positive, not inf"),
     (lambda: Scale(0.0), "factor", "must be finite and not 0, not 0.0"),
     (lambda: Scale(float("-inf")), "factor", "must be finite and not 0, not -inf"),
+    (lambda: PReLU(init=float("inf")), "init", "must be finite, not inf"),
+    (lambda: LayerNorm(eps=0.0), "eps", "must be positive, not 0.0"),
+    (lambda: GroupNorm(0), "num_groups", "must be at least 1, not 0"),
+    (lambda: GroupNorm(2, eps=-1.0), "eps", "must be positive, not -1.0"),
     (lambda: Repeat(0, Linear(1)), "times", "must be at least 1, not 0"),
     (lambda: Repeat(MOST_LAYERS + 1, Linear(1)), "times", f"{MOST_LAYERS + 1} * 1 layers are more than {MOST_LAYERS}"),
     (
@@ -53,6 +59,11 @@ def test_an_algorithm_that_cannot_do_the_geometry_is_refused_once_the_shape_is_k
     layer = Conv2d(4, 5, stride=2, algorithm="winograd")
     with pytest.raises(ValueError, match=r"algorithm winograd cannot do kernel \(5, 5\) with stride \(2, 2\)"):
         layer.infer((8, 8, 3))
+
+
+def test_groups_that_do_not_divide_the_channels_are_refused_once_the_shape_is_known() -> None:
+    with pytest.raises(ValueError, match="num_groups 4 does not divide the 6 channels"):
+        GroupNorm(4).infer((8, 8, 6))
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 
 from cnnlite.nn.layers import layers
-from cnnlite.nn.layers.activations import GELU, ReLU
+from cnnlite.nn.layers.activations import ReLU
 from cnnlite.nn.layers.base import Context, Layer
 from cnnlite.nn.layers.containers import Parallel, Residual, Sequential
 from cnnlite.nn.layers.convolution import Conv2d
+from cnnlite.nn.layers.gelu import GELU
+from cnnlite.nn.layers.hard import HardSigmoid, HardSwish
 from cnnlite.nn.layers.linear import Linear
 from cnnlite.nn.layers.normalization import BatchNorm
-from cnnlite.nn.layers.pooling import AvgPool2d, MaxPool2d
+from cnnlite.nn.layers.pooling import AvgPool2d, GlobalAvgPool2d, MaxPool2d
 from cnnlite.nn.layers.shape import Flatten
 from cnnlite.utils.types import Array
 from tests.support.gradcheck import backward
@@ -85,6 +87,15 @@ def _batch_norm(torch: Any, layer: Any, x: Tensor, params: Mapping[str, Tensor])
     )
 
 
+def _layer_norm(torch: Any, layer: Any, x: Tensor, params: Mapping[str, Tensor]) -> Tensor:
+    return torch.nn.functional.layer_norm(x, x.shape[-1:], params.get("gamma"), params.get("beta"), layer.eps)
+
+
+def _group_norm(torch: Any, layer: Any, x: Tensor, params: Mapping[str, Tensor]) -> Tensor:
+    affine = params.get("gamma"), params.get("beta")
+    return _images(lambda z: torch.nn.functional.group_norm(z, layer.num_groups, *affine, layer.eps), x)
+
+
 def _elementwise(name: str, **options: str) -> Counterpart:
     def apply(torch: Any, layer: Any, x: Tensor, params: Mapping[str, Tensor]) -> Tensor:
         arguments = {argument: getattr(layer, option) for argument, option in options.items()}
@@ -107,7 +118,14 @@ COUNTERPARTS: dict[str, Counterpart] = {
     "relu": _elementwise("relu"),
     "leaky_relu": _elementwise("leaky_relu", negative_slope="slope"),
     "elu": _elementwise("elu", alpha="alpha"),
-    "gelu": lambda torch, layer, x, params: torch.nn.functional.gelu(x, approximate="tanh"),
+    "gelu": _elementwise("gelu", approximate="approximate"),
+    # as PyTorch defines it; its `hardsigmoid` of float64 takes the float32 nearest to 1/6
+    "hard_sigmoid": lambda torch, layer, x, params: torch.nn.functional.relu6(x + 3) / 6,
+    "hard_swish": _elementwise("hardswish"),
+    "prelu": lambda torch, layer, x, params: _images(lambda z: torch.nn.functional.prelu(z, params["slope"]), x),
+    "softplus": _elementwise("softplus"),
+    "layer_norm": _layer_norm,
+    "group_norm": _group_norm,
     "silu": _elementwise("silu"),
     "sigmoid": lambda torch, layer, x, params: torch.sigmoid(x),
     "tanh": lambda torch, layer, x, params: torch.tanh(x),
@@ -151,7 +169,9 @@ def test_layer_agrees(torch: Any, case: Case) -> None:
         compare(torch, case.layer(), COUNTERPARTS[case.name], x)
 
 
-@pytest.mark.parametrize("name", sorted(COUNTERPARTS.keys() - {"linear", "conv2d", "batch_norm"}))
+@pytest.mark.parametrize(
+    "name", sorted(COUNTERPARTS.keys() - {"linear", "conv2d", "batch_norm", "layer_norm", "group_norm"})
+)
 def test_layer_agrees_on_ties_zeros_and_large_numbers(torch: Any, name: str) -> None:
     for case in cases_of(name):
         rng = generator(case)
@@ -239,6 +259,24 @@ def test_a_network_of_containers_agrees(torch: Any, dtype: Any, tolerance: float
     layer.build((14, 12, 3), np.random.default_rng(0), np.dtype(dtype))
     x = np.random.default_rng(1).standard_normal((6, 14, 12, 3)).astype(dtype)
     compare(torch, layer, _network, x, tolerance=tolerance)
+
+
+def _squeeze_and_excitation(torch: Any, layer: Layer, x: Tensor, p: Mapping[str, Tensor]) -> Tensor:
+    F = torch.nn.functional
+    z = F.hardswish(x @ p["0.weight"][0, 0] + p["0.bias"])
+    gate = F.relu(z.mean(dim=(1, 2)) @ p["2.1.1.weight"] + p["2.1.1.bias"])
+    gate = F.relu6(gate @ p["2.1.3.weight"] + p["2.1.3.bias"] + 3) / 6
+    return z * gate[:, None, None]
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-10), (np.float32, 2e-4)])
+def test_squeeze_and_excitation_agrees(torch: Any, dtype: Any, tolerance: float) -> None:
+    gate = Sequential([GlobalAvgPool2d(), Linear(4), ReLU(), Linear(16), HardSigmoid()])
+    product = Parallel([Sequential([]), gate], merge="multiply")
+    layer = Sequential([Conv2d(16, 1), HardSwish(), product])
+    layer.build((7, 9, 3), np.random.default_rng(0), np.dtype(dtype))
+    x = np.random.default_rng(1).standard_normal((40, 7, 9, 3)).astype(dtype)
+    compare(torch, layer, _squeeze_and_excitation, x, tolerance=tolerance)
 
 
 @pytest.mark.parametrize(("size", "channels", "kernel", "stride"), [(32, 3, 3, 1), (16, 64, 3, 1), (15, 32, 3, 2)])

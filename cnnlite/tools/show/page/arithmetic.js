@@ -5,6 +5,7 @@
 // Stability of Numerical Algorithms", section 4.2). A difference beyond that is a mistake, and shown as one.
 
 import { channel, facts, maps, nodes, parameter, source } from "./data.js";
+import { functions } from "./functions.js";
 
 const UNIT = 2 ** -24;
 const SMALLEST = 2 ** -149;
@@ -113,10 +114,14 @@ function linear(node, k) {
   });
 }
 
-/** Mean, variance, gamma and beta of a channel, and what follows from them. */
-export function statistics(node, k) {
-  const mean = value(node, "running_mean", k);
-  const variance = value(node, "running_var", k);
+/** A number of an array that may have one for all channels, or for all pixels. */
+export const shared = ({ count, height, width, at }, k, i, j) =>
+  at(Math.min(k, count - 1), Math.min(i, height - 1), Math.min(j, width - 1));
+
+/** Mean, variance, gamma and beta of a channel, at a place in layer norm, and what follows from them. */
+export function statistics(node, k, i = 0, j = 0) {
+  const own = node.statistics?.map((number) => shared(maps(number), k, i, j));
+  const [mean, variance] = own ?? [value(node, "running_mean", k), value(node, "running_var", k)];
   const gamma = value(node, "gamma", k, 1);
   const beta = value(node, "beta", k, 0);
   return { mean, variance, gamma, beta, inverse: 1 / Math.sqrt(variance + node.eps) };
@@ -124,45 +129,10 @@ export function statistics(node, k) {
 
 function norm(node, k, i, j) {
   const x = source(node).y.at(k, i, j);
-  const { mean, gamma, beta, inverse } = statistics(node, k);
+  const { mean, gamma, beta, inverse } = statistics(node, k, i, j);
   const size = Math.abs(x * gamma * inverse) + Math.abs(mean * gamma * inverse) + Math.abs(beta);
-  return check(gamma * (x - mean) * inverse + beta, node.y.at(k, i, j), 4, size, { x });
+  return check(gamma * (x - mean) * inverse + beta, node.y.at(k, i, j), node.statistics ? 8 : 4, size, { x });
 }
-
-const sigmoid = (x) => (1 + Math.tanh(x / 2)) / 2;
-const GELU = Math.sqrt(2 / Math.PI);
-const bend = (x) => Math.tanh(GELU * (x + 0.044715 * x ** 3));
-
-/** Activations by name: value, derivative, number of roundings, and the size of what is rounded. */
-export const functions = {
-  relu: { of: (x) => Math.max(x, 0), slope: (x) => (x > 0 ? 1 : 0), count: 0, formula: "max(x, 0)" },
-  leaky_relu: {
-    of: (x, { slope }) => (x > 0 ? x : slope * x),
-    slope: (x, { slope }) => (x > 0 ? 1 : slope),
-    count: 4,
-    formula: "x if x > 0, slope · x otherwise",
-  },
-  elu: {
-    of: (x, { alpha }) => (x > 0 ? x : alpha * Math.expm1(x)),
-    slope: (x, { alpha }) => (x > 0 ? 1 : alpha * Math.exp(x)),
-    count: 16,
-    formula: "x if x > 0, α · (exp(x) − 1) otherwise",
-  },
-  sigmoid: { of: sigmoid, slope: (x) => sigmoid(x) * (1 - sigmoid(x)), count: 16, formula: "1 / (1 + exp(−x))" },
-  tanh: { of: Math.tanh, slope: (x) => 1 - Math.tanh(x) ** 2, count: 16, formula: "tanh(x)" },
-  silu: {
-    of: (x) => x * sigmoid(x),
-    slope: (x) => sigmoid(x) * (1 + x * (1 - sigmoid(x))),
-    count: 16,
-    formula: "x · sigmoid(x)",
-  },
-  gelu: {
-    of: (x) => (x * (1 + bend(x))) / 2,
-    slope: (x) => (1 + bend(x)) / 2 + (x / 2) * (1 - bend(x) ** 2) * GELU * (1 + 3 * 0.044715 * x * x),
-    count: 16,
-    formula: "x · (1 + tanh(√(2/π) · (x + 0.044715 x³))) / 2",
-  },
-};
 
 function activation(node, k, i, j) {
   const x = source(node).y.at(k, i, j);
@@ -223,6 +193,12 @@ function sum(node, k, i, j) {
   const total = terms.reduce((all, term) => all + term, 0);
   const size = terms.reduce((all, term) => all + Math.abs(term), 0);
   return check(total, node.y.at(k, i, j), terms.length, size, { terms });
+}
+
+function multiply(node, k, i, j) {
+  const terms = node.inputs.map((number) => shared(nodes[number].y, k, i, j));
+  const product = terms.reduce((all, term) => all * term, 1);
+  return check(product, node.y.at(k, i, j), terms.length, Math.abs(product), { terms });
 }
 
 /** Which input of a concatenation a channel comes from, and which channel of that one it is. */
@@ -305,6 +281,7 @@ const ways = {
   flatten,
   sum,
   concat,
+  multiply,
   scale,
   input,
   ends,

@@ -22,6 +22,7 @@ const views = {
   flatten,
   sum: join,
   concat: join,
+  multiply: join,
   ends,
   generic,
 };
@@ -110,7 +111,11 @@ export function closeup(node, mode, go) {
   }
 
   function build() {
-    if (gradients && !["ends", "input", "sum", "concat", "generic", "flatten"].includes(node.view) && !node.dy) {
+    if (
+      gradients &&
+      !["ends", "input", "sum", "concat", "multiply", "generic", "flatten"].includes(node.view) &&
+      !node.dy
+    ) {
       view = {
         element: make("p", {}, "No gradient of the loss reaches this layer."),
         bounds: () => [1, 1],

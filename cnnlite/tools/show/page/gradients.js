@@ -3,9 +3,9 @@
 import {
   check,
   counted,
-  functions,
   inside,
   rest,
+  shared,
   softmax,
   statistics,
   targets,
@@ -14,14 +14,34 @@ import {
   weightOrNull,
   winner,
 } from "./arithmetic.js";
-import { consumers, facts, nodes, parameter, source } from "./data.js";
+import { consumers, facts, maps, nodes, parameter, source } from "./data.js";
+import { functions } from "./functions.js";
 
 /** The gradient that comes back through a node to channel `k` of one of its inputs, as NumPy has it; null if none. */
 export function returned(node, which, k, i, j) {
   if (node.view === "sum") return node.dy?.at(k, i, j) ?? null;
   if (node.view === "concat") return node.dy?.at(k + before(node, which), i, j) ?? null;
+  if (node.view === "multiply" && consumers(source(node, which)).length > 1) return multiplied(node, which, k, i, j);
   if (node.dx) return node.dx.at(k, i, j);
   return source(node, which).dy?.at(k, i, j) ?? null;
+}
+
+/** What a product gives back to one of its branches: the gradient times the other factors, rounded as NumPy does. */
+function multiplied(node, which, k, i, j) {
+  if (!node.dy || source(node, which).y.values.length !== node.y.values.length) return null;
+  return node.inputs.reduce(
+    (product, number, other) => (other === which ? product : Math.fround(product * shared(nodes[number].y, k, i, j))),
+    node.dy.at(k, i, j),
+  );
+}
+
+/** All that comes back through a node to channel `k` of one of its inputs, as a map; 0 where there is none. */
+export function comesBack(node, which, k) {
+  const { height, width } = source(node, which).y;
+  return Float32Array.from(
+    { length: height * width },
+    (_, at) => returned(node, which, k, Math.floor(at / width), at % width) ?? 0,
+  );
 }
 
 /** The channels of a concatenation before those of its input `which`. */
@@ -91,7 +111,15 @@ function linear(node, c) {
 }
 
 function norm(node, k, i, j) {
-  const { gamma, inverse } = statistics(node, k);
+  const { mean, gamma, inverse } = statistics(node, k, i, j);
+  if (node.statistics) {
+    const [g, products, sizes, productSizes] = node.means.map((number) => shared(maps(number), k, i, j));
+    const gradient = node.dy.at(k, i, j) * gamma;
+    const xhat = (source(node).y.at(k, i, j) - mean) * inverse;
+    const size = inverse * (Math.abs(gradient) + sizes + Math.abs(xhat) * productSizes);
+    const value = inverse * (gradient - g - xhat * products);
+    return check(value, returned(node, 0, k, i, j), node.numbers + 16, size, { g, xhat, products });
+  }
   const product = node.dy.at(k, i, j) * gamma * inverse;
   return check(product, returned(node, 0, k, i, j), 3, Math.abs(product));
 }
@@ -216,14 +244,14 @@ export function biasGradient(node, k, name = "dbias") {
 /** The gradient of gamma: the sum of gradient times normalized input. */
 export function gammaGradient(node, k) {
   if (!parameter(node, "dgamma")) return null;
-  const { mean, inverse } = statistics(node, k);
   const x = source(node).y.one(k);
   const gradients = node.dy.one(k);
   let total = 0;
   let size = 0;
   gradients.forEach((gradient, index) => {
+    const { mean, inverse } = statistics(node, k, Math.floor(index / node.dy.width), index % node.dy.width);
     total += gradient * (x[index] - mean) * inverse;
     size += (Math.abs(gradient * x[index]) + Math.abs(gradient * mean)) * inverse;
   });
-  return check(total, value(node, "dgamma", k), gradients.length + 4, size);
+  return check(total, value(node, "dgamma", k), gradients.length + 8, size);
 }

@@ -21,13 +21,15 @@ export function about(node) {
       max: () => `windows ${moved}`,
       average: () => `windows ${moved}`,
       mean: () => "the mean of each map",
-      norm: () => "mean and variance of each channel",
+      norm: () =>
+        `mean and variance of ${!node.statistics ? "each channel" : node.groups ? `${node.groups} groups of channels` : "each place"}`,
       linear: () => `${whole(node.shape[0])} sums of ${whole(source(node).shape[0])} products`,
       flatten: () => "maps to one row",
       dropout: () => `drops ${percent(node.p)} in training`,
       scale: () => `times ${node.factor}`,
       sum: () => `${node.inputs.length} branches added`,
       concat: () => `${node.inputs.length} branches side by side`,
+      multiply: () => `${node.inputs.length} branches multiplied`,
       ends: () => `loss ${facts.loss.toPrecision(4)}`,
     }[node.view]?.() ?? "";
   const parameters = node.parameters ? `${whole(node.parameters)} parameters` : "";
@@ -89,7 +91,7 @@ function strip(node, mode, canvas, more, room) {
       if (canvas.hidden) return fill(more, gradients ? "no gradient reaches it" : "");
       if (isMap) {
         const side = node.view === "input" ? 64 : found.height > 20 ? 46 : found.height > 7 ? 38 : 30;
-        const rows = ["sum", "concat", "dropout"].includes(node.view) ? 1 : 2;
+        const rows = ["sum", "concat", "multiply", "dropout"].includes(node.view) ? 1 : 2;
         laid = stripOf(found, { width, side, rows, before: isPicture ? 1 : 0 });
       }
       canvas.style.height = `${isMap ? laid.height : BARS}px`;
