@@ -27,6 +27,7 @@ EXTRAS = {
     "matplotlib": "tools.report",
     "onnx": "tools.onnx",
     "onnxruntime": "tools.onnx",
+    "safetensors": "runs.safetensors_file",
     "mpi4py": "runtime.distributed",
     "tensorboardX": "training.tensorboard",
 }
