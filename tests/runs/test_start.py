@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,18 @@ import numpy as np
 import pytest
 import yaml
 
-from cnnlite.config.load import Config, config_from_data
+from cnnlite.config.bundled import networks_folder
+from cnnlite.config.load import Config, config_from_data, load_config
 from cnnlite.data import Dataset
 from cnnlite.errors import CheckpointError, CnnliteError, ConfigError, DamagedError
 from cnnlite.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from cnnlite.runs.pretrained import read_source
+from cnnlite.runs.pretrained import locate, read_source
+from cnnlite.runs.restore import load_network
 from cnnlite.runs.safetensors_file import file_of
 from cnnlite.runs.start import Start, read_start
 from cnnlite.tools.predict import Model
 from cnnlite.tools.weights import torch_state
+from cnnlite.training.evaluation import evaluate_checkpoint
 from cnnlite.utils.types import Array
 from tests.support.small_runs import TINY
 
@@ -319,3 +323,50 @@ def test_a_name_of_nothing_suggests_runs(dataset: Dataset, tmp_path: Path, monke
     (tmp_path / "runs/mine/checkpoints").mkdir(parents=True)
     with pytest.raises(ConfigError, match=r"no such run; did you mean 'runs/mine'\?"):
         started("mien", dataset)
+
+
+# The networks that come with cnnlite
+
+BUNDLED = sorted(networks_folder().glob("*.npz"))
+
+
+def test_bundled_networks_are_small_and_those_that_the_page_names() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "fine-tuning.md").read_text(encoding="utf-8")
+    named = re.findall(r"^\| `([\w-]+)` \| .+ MB", page, re.MULTILINE)
+    assert sorted(named) == [path.stem for path in BUNDLED] != []
+    assert sum(path.stat().st_size for path in BUNDLED) < 2_000_000
+
+
+@pytest.mark.parametrize("path", BUNDLED, ids=lambda path: path.stem)
+def test_a_bundled_network_is_whole_and_holds_no_place_of_its_maker(path: Path) -> None:
+    checkpoint, config, network, _, classes = load_network(path)
+    assert config.data.root == "data"
+    assert {name.partition("/")[0] for name in checkpoint.arrays} == {"param", "buffer", "normalize"}
+    assert (config.name, len(classes)) == ("", 10)
+    assert checkpoint.meta["name"] == path.stem
+    today = load_config(path.stem)
+    assert config.resolved["model"] == today.resolved["model"]
+    assert network.size == sum(array.size for name, array in checkpoint.arrays.items() if name.startswith("param/"))
+
+
+@pytest.mark.parametrize("path", BUNDLED, ids=lambda path: path.stem)
+def test_a_bundled_network_is_as_good_as_the_page_says(path: Path, cifar10: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "fine-tuning.md").read_text(encoding="utf-8")
+    found = re.search(rf"^\| `{path.stem}` .* ([\d.]+) % \|$", page, re.MULTILINE)
+    assert found
+    assert f"{100 * evaluate_checkpoint(path, root=str(cifar10))[0].accuracy:.1f}" == found[1]
+
+
+def test_a_bundled_network_is_found_by_its_name_unless_something_else_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dataset: Dataset
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert locate("small").name == "small.npz"
+    start = started("small", dataset, model=load_config("small").resolved["model"], freeze="^0")
+    assert start.facts()["taken"] == 17
+    (tmp_path / "small" / "checkpoints").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="small: is not a run directory"):
+        locate("small")
+    for strange in ("", ".", "..", "smal", "../configs/small", "small.npz"):
+        with pytest.raises(CnnliteError):
+            read_source(locate(strange))

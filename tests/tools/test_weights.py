@@ -30,7 +30,7 @@ def run(*arguments: str) -> Result:
 
 def renames(name: str) -> list[list[str]]:
     """The list of renames that the documentation gives for a bundled config."""
-    blocks = PAGE.read_text(encoding="utf-8").split("```yaml")
+    blocks = PAGE.read_text(encoding="utf-8").split("```yml")
     (found,) = [block.split("```")[0] for block in blocks if block.startswith(f"\n# {name}")]
     pairs: list[list[str]] = yaml.safe_load(found)["train"]["rename"]
     return pairs
