@@ -123,6 +123,15 @@ def test_nothing_is_made_where_the_source_is_missing_or_foreign(name: str, monke
     assert sorted(os.listdir()) == before
 
 
+def test_a_dry_run_shows_what_would_be_taken_and_makes_nothing(source: Path) -> None:
+    done = run("-c", "tiny.yaml", "--from", str(source), "--dry-run")
+    assert done.exit_code == 0, done.output
+    assert "8 of 8 arrays are from" in done.stdout
+    missing = run("-c", "tiny.yaml", "--from", "missing.npz", "--dry-run")
+    assert (missing.exit_code, "missing.npz" in missing.stderr) == (3, True)
+    assert not Path("runs").exists()
+
+
 def test_what_the_run_keeps_of_its_start_is_checked_when_it_is_resumed_before_its_first_step(source: Path) -> None:
     script = KILLED.format(method="begin")
     command = [sys.executable, "-c", script, "train", "-c", "tiny.yaml", "--from", str(source), "--run-dir", "run"]
