@@ -62,7 +62,8 @@ def test_networks_of_the_same_layers_in_pytorch_give_the_same_outputs(torch: Any
         [
             CONV,
             "batch_norm",
-            "relu",
+            {"conv2d": {"out_channels": 4, "kernel_size": 3, "padding": 1, "groups": 2}},
+            "prelu",
             {"max_pool2d": {"kernel_size": 2}},
             "flatten",
             "batch_norm",
@@ -73,7 +74,8 @@ def test_networks_of_the_same_layers_in_pytorch_give_the_same_outputs(torch: Any
         (6, 4, 3),
     )
     theirs = nn.Sequential(
-        *(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()),
+        *(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4)),
+        *(nn.Conv2d(4, 4, 3, padding=1, groups=2), nn.PReLU(), nn.MaxPool2d(2), nn.Flatten()),
         *(nn.BatchNorm1d(24), nn.Linear(24, 7), nn.ReLU(), nn.Linear(7, 2)),
     ).eval()
     places = layouts(built.model)
@@ -112,7 +114,7 @@ def test_features_of_joined_branches_are_in_the_order_of_each(torch: Any) -> Non
     np.testing.assert_allclose(built.forward(x, training=False), expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["small", "resnet20", "vgg11", "inception", "10-minutes", "seed-advanced"])
+@pytest.mark.parametrize("name", ["small", "resnet20", "vgg11", "inception", "10-minutes", "mobilenet", "convnext"])
 def test_arrays_of_the_bundled_networks_have_names_of_their_own(name: str) -> None:
     config = load_config(name)
     built = Network(config.model, (32, 32, 3), seed=None)
