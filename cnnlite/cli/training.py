@@ -51,6 +51,7 @@ def _duration(_: click.Context, __: click.Parameter, value: str | None) -> float
 )
 @options.workers
 @click.option("-q", "--quiet", is_flag=True, help="Print only warnings and the result.")
+@options.plugin_option()
 @click.option("--tensorboard", is_flag=True, help="Write metrics for TensorBoard too.")
 @click.option("--dry-run", is_flag=True, help="Show network, data, time and memory, without a run.")
 @click.pass_obj

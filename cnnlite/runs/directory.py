@@ -5,13 +5,13 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from cnnlite.errors import CheckpointError, ConfigError, DamagedError, StorageError
 from cnnlite.runs.checkpoint import Checkpoint, CheckpointFile, load_checkpoint, open_checkpoint, save_checkpoint
-from cnnlite.runs.locate import no_run
+from cnnlite.runs.locate import PLUGINS, no_run
 from cnnlite.runs.lock import Hold, confirm_same
 from cnnlite.runs.metrics_file import MetricsFile, NoMetrics
 from cnnlite.runs.predictions import PREDICTIONS
@@ -26,6 +26,7 @@ from cnnlite.utils.files import (
     refuse_special,
     remove_temporary,
     unwritable,
+    write_bytes,
     write_text,
     writing,
 )
@@ -43,8 +44,8 @@ class RunDirectory:
     """A directory that belongs to one run, locked by one process at a time.
 
     Holds ``config.yaml``, ``environment.json``, ``metrics.csv``, ``log.txt``, ``predictions.csv``, ``result.json``,
-    perhaps ``snapshots.npz``, and in ``checkpoints`` ``last.npz``, the one before it as ``previous.npz``, and
-    ``best.npz``.
+    perhaps ``snapshots.npz`` and a folder ``plugins`` with copies of those, and in ``checkpoints`` ``last.npz``, the
+    one before it as ``previous.npz``, and ``best.npz``.
     """
 
     def __init__(self, path: Path, new: bool = False):
@@ -173,7 +174,7 @@ class RunDirectory:
         """
         self.confirm()
         path, begun = self.path / name, self._begun
-        self._begun |= name not in _PRELIMINARY
+        self._begun |= name not in _PRELIMINARY and not name.startswith(f"{PLUGINS}/")
         try:
             yield path
         except BaseException:
@@ -204,6 +205,23 @@ class RunDirectory:
             finally:  # the file may exist even after an error
                 if new:
                     self._traces.remember(path)
+
+    def keep_plugins(self, sources: Mapping[str, bytes]) -> None:
+        """Write copies of plugins into the folder ``plugins``; one that is there stays. StorageError if that fails."""
+        folder = self.file(PLUGINS)
+        if sources:
+            self.confirm()
+            with writing(folder), contextlib.suppress(FileExistsError):
+                self._traces.make_folder(folder)
+            if folder.is_symlink() or not folder.is_dir():
+                raise StorageError(f"{folder}: is not a folder; remove it")
+        for name, source in sources.items():
+            with self._writing(f"{PLUGINS}/{name}") as path:
+                if is_missing(path):
+                    try:
+                        write_bytes(path, source)
+                    finally:
+                        self._traces.remember(path)
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Write a JSON file of the run atomically; StorageError if that fails."""
@@ -324,6 +342,9 @@ class RunElsewhere(RunDirectory):
         return self.file(name)
 
     def write_text(self, name: str, text: str) -> None:
+        """Do nothing."""
+
+    def keep_plugins(self, sources: Mapping[str, bytes]) -> None:
         """Do nothing."""
 
     def metrics(self) -> MetricsFile:

@@ -1,6 +1,7 @@
 """Registries: the names that a config may use, and the classes they stand for."""
 
-from collections.abc import Callable, Iterator
+import contextlib
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, ClassVar, Generic, TypeVar
 
 from cnnlite.utils.suggest import did_you_mean
@@ -30,7 +31,7 @@ class Registry(Generic[T]):
 
         def add(cls: C) -> C:
             if name in self._classes:
-                raise ValueError(f"{self.kind} {name!r} is registered already")
+                raise ValueError(f"{self.kind} {name!r} is registered already; choose another name")
             if self.base not in cls.__mro__:
                 raise TypeError(f"{self.kind} {name!r} must be a {self.base.__name__}")
             self._classes[name] = cls
@@ -56,3 +57,30 @@ class Registry(Generic[T]):
 
     def __contains__(self, name: object) -> bool:
         return name in self._classes
+
+    @classmethod
+    def registered(cls) -> dict[type[Any], str]:
+        """List the classes in all registries, each with what it is in a config, such as ``layer 'conv2d'``."""
+        return {
+            known: f"{registry.kind} {name!r}"
+            for registry in cls.by_base.values()
+            for name, known in registry._classes.items()
+        }
+
+    @classmethod
+    def forget(cls, classes: Collection[type[Any]]) -> None:
+        """Take ``classes`` out of all registries."""
+        for registry in cls.by_base.values():
+            registry._classes = {name: known for name, known in registry._classes.items() if known not in classes}
+
+    @classmethod
+    @contextlib.contextmanager
+    def unless_failing(cls) -> Iterator[None]:
+        """Keep what is registered inside the block, but after an error have the registries as they were before."""
+        before = {registry: dict(registry._classes) for registry in cls.by_base.values()}
+        try:
+            yield
+        except BaseException:
+            for registry, classes in before.items():
+                registry._classes = classes
+            raise
