@@ -11,6 +11,7 @@ from cnnlite.cli import options
 from cnnlite.cli.group import PATH, cli, complain
 from cnnlite.errors import ConfigError
 from cnnlite.utils.console import say, shell_word
+from cnnlite.utils.hints import Argument
 from cnnlite.utils.signals import StopFlag
 from cnnlite.utils.text import seconds_of
 
@@ -79,6 +80,7 @@ def train(stop: StopFlag, /, workers: int | None, quiet: bool, dry_run: bool, **
         raise click.UsageError("--dry-run needs --config")
     if wishes["config"] is None and wishes["resume"] is None:
         raise ConfigError("nothing to train: give --config (see `cnnlite configs list`) or --resume")
+    from cnnlite.config.plugins import files_run
     from cnnlite.runs.results import describe_result
     from cnnlite.runtime import distributed
     from cnnlite.tools.dry_run import preview
@@ -98,7 +100,8 @@ def train(stop: StopFlag, /, workers: int | None, quiet: bool, dry_run: bool, **
             say(describe_result(result))
             say(f"run directory: {run}  (metrics.csv, result.json, log.txt, checkpoints)")
             commands = (f"cnnlite {name} {shell_word(str(run))}" for name in ("show", "explain", "report", "eval"))
-            say(f"look closer: {', '.join(commands)}")
+            also = f", each with {Argument('plugins', files)}" if (files := [str(file) for file in files_run()]) else ""
+            say(f"look closer: {', '.join(commands)}{also}")
 
 
 def _option_for(stray: str, overrides: Sequence[str]) -> str:

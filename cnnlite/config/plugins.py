@@ -29,7 +29,7 @@ from cnnlite.utils.text import clip
 
 MAX_BYTES = 1_000_000
 _MODULE = "_cnnlite_plugin_"
-"""How the names of plugins' modules begin; a part of the digest follows."""
+"""Start of the names of plugins' modules; a part of the digest follows."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,11 @@ _loaded: dict[str, Plugin] = {}
 def loaded(record: Mapping[str, str]) -> dict[str, Plugin]:
     """Return the plugins of a record that this process has run, by their names there."""
     return {name: _loaded[digest] for name, digest in record.items() if digest in _loaded}
+
+
+def files_run() -> list[Path]:
+    """List the files of all plugins that this process has run."""
+    return [plugin.path for plugin in _loaded.values()]
 
 
 def load(path: Path, source: bytes | None = None) -> Plugin:

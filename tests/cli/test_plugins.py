@@ -14,10 +14,11 @@ from click.testing import CliRunner
 
 from cnnlite.cli import cli
 from cnnlite.runs.checkpoint import load_checkpoint, save_checkpoint
+from tests.runtime.test_distributed import COMMAND, PYTHON, needs_mpi, under_mpi
 from tests.support.pages import blocks
 from tests.support.plugins import CONFIG, LAYER, MARKING, WITH_PLUGIN, forget_plugins, shown
 
-COMMANDS = {
+RUNS = {
     "eval": ["eval", "run"],
     "eval of a file": ["eval", "alone.npz"],
     "predict": ["predict", "run", "cat.png"],
@@ -64,6 +65,7 @@ def test_the_plugins_of_the_pages_work_in_every_command_from_file_to_prediction(
     assert [line.split()[0] for line in lines] == ["validate", "gradcheck", "train", "eval"]
     told = {line.split()[0]: right(*shlex.split(line, comments=True)).stdout for line in lines}
     assert "channel_scale" in told["gradcheck"]
+    assert f"cnnlite eval runs/mine, each with {' '.join(given(list(shown())))}\n" in told["train"]
     assert "all gradients are right" in told["gradcheck"]
     plugins = given(list(shown()))
     result = json.loads(Path("runs/mine/result.json").read_text())
@@ -144,7 +146,7 @@ RECORDS: list[object] = [
 @pytest.mark.parametrize("record", RECORDS)
 def test_no_file_of_a_run_has_code_run(record: object) -> None:
     name_plugin(record)
-    for name, command in COMMANDS.items():
+    for name, command in RUNS.items():
         done = CliRunner().invoke(cli, command)
         assert not Path("marker").exists(), name
         assert done.exit_code in (2, 3), (name, done.output)
@@ -170,7 +172,7 @@ def test_the_copy_of_a_run_is_run_if_it_is_named() -> None:
 @pytest.mark.usefixtures("hostile")
 @pytest.mark.parametrize("name", ["eval", "explain", "compare", "show"])
 def test_another_plugin_than_that_of_the_training_is_told(name: str) -> None:
-    done = CliRunner().invoke(cli, [*COMMANDS[name], "--plugin", "doubled.py"])
+    done = CliRunner().invoke(cli, [*RUNS[name], "--plugin", "doubled.py"])
     assert done.exit_code == 0, done.output
     assert "warning: doubled.py is not that of the training: its SHA-256 is" in done.stderr
     assert Path("marker").exists()
@@ -221,3 +223,27 @@ def test_a_completion_runs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("doubled.py").write_text(MARKING, encoding="utf-8")
     ShellComplete(cli, {}, "cnnlite", "_CNNLITE_COMPLETE").get_completions(["summary", "--plugin", "doubled.py"], "ti")
     assert not Path("marker").exists()
+
+
+@pytest.mark.usefixtures("here")
+@needs_mpi
+def test_ranks_run_the_same_plugin_or_say_that_it_differs() -> None:
+    Path("doubled.py").write_text(LAYER, encoding="utf-8")
+    Path("mine.yaml").write_text(WITH_PLUGIN, encoding="utf-8")
+    train = ["train", "--threads", "1", "-q"]
+    begun = under_mpi(2, *COMMAND, *train, "-c", "mine.yaml", "--epochs", "1", "--run-dir", "ranks")
+    assert begun.returncode == 0, begun.stderr
+    asked = under_mpi(2, *COMMAND, *train, "--resume", "ranks", "--epochs", "2")
+    assert (asked.returncode, asked.stderr.count("was trained with doubled.py")) == (2, 1), asked.stderr
+    resumed = under_mpi(2, *COMMAND, *train, "--resume", "ranks", "--epochs", "2", "--plugin", "doubled.py")
+    assert resumed.returncode == 0, resumed.stderr
+    for rank in (0, 1):
+        Path(f"of{rank}").mkdir()
+        Path(f"of{rank}/doubled.py").write_text(f"# {rank}\n{LAYER}", encoding="utf-8")
+        Path(f"of{rank}/mine.yaml").write_text(WITH_PLUGIN, encoding="utf-8")
+    program = (
+        "import os, sys; from cnnlite.cli import main\n"
+        "sys.argv[1:] = ['train', '-q', '-c', f'of{os.environ[\"PMI_RANK\"]}/mine.yaml']; main()"
+    )
+    told = under_mpi(2, *PYTHON, "-c", program)
+    assert (told.returncode, "plugins.doubled.py" in told.stderr) == (2, True), told.stderr
