@@ -23,7 +23,7 @@ from cnnlite.errors import ConfigError, DataError, PluginError, Problem
 from cnnlite.utils.files import read_small
 from cnnlite.utils.hints import Argument
 from cnnlite.utils.printable import has_codes, is_text, one_line
-from cnnlite.utils.registry import Registry
+from cnnlite.utils.registry import Entry, Registry
 from cnnlite.utils.suggest import did_you_mean
 from cnnlite.utils.text import clip
 
@@ -38,7 +38,8 @@ class Plugin:
 
     path: Path
     source: bytes
-    classes: frozenset[type]
+    classes: Mapping[Entry, type]
+    """By kind and name, as in configs."""
 
     @property
     def name(self) -> str:
@@ -81,7 +82,7 @@ def load(path: Path, source: bytes | None = None) -> Plugin:
             as they were.
     """
     source = _read(path) if source is None else source
-    plugin = Plugin(path, source, frozenset())
+    plugin = Plugin(path, source, {})
     if known := _loaded.get(plugin.digest):
         return replace(known, path=path)
     changed = [old for old in _loaded.values() if os.path.realpath(old.path) == os.path.realpath(path)]
@@ -112,7 +113,7 @@ def _read(path: Path) -> bytes:
         raise _refused(path, f"cannot be read: {error.strerror}{hint}") from None
 
 
-def _run(plugin: Plugin) -> frozenset[type]:
+def _run(plugin: Plugin) -> Mapping[Entry, type]:
     """Run the source of a plugin, and return the classes that it registers; ConfigError, or what interrupted it."""
     file, before = str(plugin.path), Registry.registered()
     module = sys.modules[plugin.module] = types.ModuleType(plugin.module)
@@ -123,16 +124,16 @@ def _run(plugin: Plugin) -> frozenset[type]:
                 exec(compile(plugin.source, file, "exec", dont_inherit=True), vars(module))  # noqa: S102 - asked for
         except (Exception, SystemExit) as error:
             raise _refused(plugin.path, *_words(error, plugin.path)) from error
-        classes = {cls: what for cls, what in Registry.registered().items() if cls not in before}
+        classes = {entry: cls for entry, cls in Registry.registered().items() if entry not in before}
         if not classes:
             hint = 'a class needs a decorator, such as @layers.register("name")'
             raise _refused(plugin.path, f"registers nothing that a config could name; {hint}")
-        for cls, what in classes.items():
-            _check(plugin.path, cls, what)
+        for (kind, name), cls in classes.items():
+            _check(plugin.path, cls, f"{kind} {name!r}")
     except BaseException:
         del sys.modules[plugin.module]
         raise
-    return frozenset(classes)
+    return classes
 
 
 def _check(path: Path, cls: Any, what: str) -> None:

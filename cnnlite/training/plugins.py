@@ -9,7 +9,7 @@ from cnnlite.config.plugins import loaded
 from cnnlite.data import Dataset
 from cnnlite.errors import ConfigError, Problem
 from cnnlite.nn.gradients import Check, check_layers, check_loss
-from cnnlite.nn.layers.base import Layer, layers
+from cnnlite.nn.layers.base import Layer
 from cnnlite.nn.losses import losses
 from cnnlite.runs.directory import RunDirectory
 
@@ -22,10 +22,10 @@ def check_gradients(config: Config, dataset: Dataset) -> None:
     Raises:
         ConfigError: If one is wrong.
     """
-    own = {cls for plugin in loaded(config.plugins).values() for cls in plugin.classes}
+    own = {entry: cls for plugin in loaded(config.plugins).values() for entry, cls in plugin.classes.items()}
     if not own:
         return
-    kinds = {layers.name_of(cls): cls for cls in own if issubclass(cls, Layer)}
+    kinds = {name: cls for (_, name), cls in own.items() if issubclass(cls, Layer)}
 
     def chosen(kind: str) -> bool:
         parts = [kinds[name] for name in kind.split(" + ") if name in kinds]
@@ -34,7 +34,7 @@ def check_gradients(config: Config, dataset: Dataset) -> None:
     classes, loss = len(dataset.classes), config.train.loss
     with np.errstate(all="ignore"):
         checks = check_layers(config.model, dataset.train.images.shape[1:], config.seed, chosen)
-        if type(loss) in own and not loss.estimates_gradient:
+        if type(loss) in own.values() and not loss.estimates_gradient:
             mixed = config.data.mix is not None
             checks.append(check_loss(loss, losses.name_of(type(loss)), classes, config.seed, mixed=mixed))
     if wrong := [Problem(found.path, _describe(found)) for found in checks if not found.right]:

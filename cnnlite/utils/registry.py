@@ -2,12 +2,14 @@
 
 import contextlib
 from collections.abc import Callable, Collection, Iterator
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
 from cnnlite.utils.suggest import did_you_mean
 
 T = TypeVar("T")
 C = TypeVar("C", bound=type[Any])
+Entry: TypeAlias = tuple[str, str]
+"""Kind and name of a registered class."""
 
 
 class Registry(Generic[T]):
@@ -59,19 +61,20 @@ class Registry(Generic[T]):
         return name in self._classes
 
     @classmethod
-    def registered(cls) -> dict[type[Any], str]:
-        """List the classes in all registries, each with what it is in a config, such as ``layer 'conv2d'``."""
+    def registered(cls) -> dict[Entry, type[Any]]:
+        """Return the classes in all registries, each by its kind and name, such as ``("layer", "conv2d")``."""
         return {
-            known: f"{registry.kind} {name!r}"
+            (registry.kind, name): known
             for registry in cls.by_base.values()
             for name, known in registry._classes.items()
         }
 
     @classmethod
-    def forget(cls, classes: Collection[type[Any]]) -> None:
-        """Take ``classes`` out of all registries."""
+    def forget(cls, entries: Collection[Entry]) -> None:
+        """Take the classes with these kinds and names out of their registries."""
         for registry in cls.by_base.values():
-            registry._classes = {name: known for name, known in registry._classes.items() if known not in classes}
+            own = registry._classes.items()
+            registry._classes = {name: known for name, known in own if (registry.kind, name) not in entries}
 
     @classmethod
     @contextlib.contextmanager

@@ -115,12 +115,21 @@ def test_a_file_that_was_changed_takes_the_place_of_what_it_was() -> None:
     first = load(Path("doubled.py"))
     write("doubled.py", LAYER.replace("2.0", "3.0"))
     second = load(Path("doubled.py"))
-    assert layers["doubled"] in second.classes - first.classes
+    assert first.classes["layer", "doubled"] is not second.classes["layer", "doubled"] is layers["doubled"]
     write("doubled.py", "1 / 0")
     with pytest.raises(ConfigError):
         load(Path("doubled.py"))
-    assert layers["doubled"] in second.classes
+    assert second.classes["layer", "doubled"] is layers["doubled"]
     assert loaded({"a.py": first.digest, "b.py": second.digest}) == {"b.py": second}
+
+
+def test_another_name_for_a_class_of_cnnlite_is_a_plugin_too() -> None:
+    write("short.py", "from cnnlite.nn.layers import layers\nlayers.register('mine')(layers['relu'])\n")
+    load(Path("short.py"))
+    assert layers["mine"] is layers["relu"]
+    forget_plugins()
+    assert "mine" not in layers
+    assert "relu" in layers
 
 
 def test_nothing_else_of_the_process_changes() -> None:

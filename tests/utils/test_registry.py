@@ -58,7 +58,7 @@ def test_a_name_cannot_be_taken_twice() -> None:
 def test_what_is_registered_is_forgotten_by_its_class_or_after_an_error() -> None:
     registry = animals()
     zebra = registry["zebra"]
-    assert Registry.registered()[zebra] == "animal 'zebra'"
+    assert Registry.registered()["animal", "zebra"] is zebra
 
     class Fox(Animal):
         pass
@@ -66,7 +66,7 @@ def test_what_is_registered_is_forgotten_by_its_class_or_after_an_error() -> Non
     def change_and_fail() -> None:
         with Registry.unless_failing():
             registry.register("fox")(Fox)
-            Registry.forget({zebra})
+            Registry.forget({("animal", "zebra")})
             assert list(registry) == ["ant_bear", "fox"]
             raise KeyboardInterrupt
 
