@@ -1,6 +1,5 @@
 """Public interface of `import cnnlite`: training, and trained networks. Everything else is internal."""
 
-import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -94,10 +93,6 @@ def train(
     Raises:
         CnnliteError: One of the errors in ``cnnlite.errors``.
     """
-    if budget is not None and not 0 < budget < math.inf:
-        raise ConfigError(f"budget {budget} is not a number of seconds above 0")
-    if budget is not None and (epochs is not None or resume is not None):
-        raise ConfigError("budget decides how many steps a new run makes: leave out epochs and resume")
     request = Request(
         config=config if config is None or isinstance(config, Mapping) else _place(config),
         overrides=overrides,

@@ -9,7 +9,6 @@ import click
 
 from cnnlite.cli import options
 from cnnlite.cli.group import PATH, cli, complain
-from cnnlite.errors import ConfigError
 from cnnlite.utils.console import say, shell_word
 from cnnlite.utils.hints import Argument
 from cnnlite.utils.signals import StopFlag
@@ -70,16 +69,8 @@ def train(stop: StopFlag, /, workers: int | None, quiet: bool, dry_run: bool, **
     """
     if stray := click.get_current_context().args:
         raise click.UsageError(f"{stray[0]!r} belongs to no option; write {_option_for(stray[0], wishes['overrides'])}")
-    if wishes["resume"] and wishes["run_dir"]:
-        raise click.UsageError("--resume goes on in its own directory: leave out --run-dir")
-    if wishes["resume"] and (wishes["budget"] or dry_run):
-        raise click.UsageError("a resumed run keeps its number of steps: leave out --budget and --dry-run")
-    if wishes["budget"] and wishes["epochs"]:
-        raise click.UsageError("--budget decides the number of epochs: leave out --epochs")
-    if dry_run and not wishes["config"]:
-        raise click.UsageError("--dry-run needs --config")
-    if wishes["config"] is None and wishes["resume"] is None:
-        raise ConfigError("nothing to train: give --config (see `cnnlite configs list`) or --resume")
+    if wishes["resume"] and dry_run:
+        raise click.UsageError("--dry-run tells of a new run: leave out --resume")
     from cnnlite.config.plugins import files_run
     from cnnlite.runs.results import describe_result
     from cnnlite.runtime import distributed
@@ -87,15 +78,16 @@ def train(stop: StopFlag, /, workers: int | None, quiet: bool, dry_run: bool, **
     from cnnlite.training.launch import Request, launch
     from cnnlite.training.reporter import Reporter
 
+    request = Request(**wishes)
     with distributed.joined() as ranks:
         options.compute_on(workers, ranks.most_workers())
         if dry_run:
-            for part in preview(Request(**wishes), stop, offer_download):
+            for part in preview(request, stop, offer_download):
                 if ranks.first:
                     say(part)
             return
         reporter = Reporter(quiet=quiet, mute=not ranks.first)
-        result, run = launch(Request(**wishes), reporter, stop, offer_download)
+        result, run = launch(request, reporter, stop, offer_download)
         if ranks.first:
             say(describe_result(result))
             say(f"run directory: {run}  (metrics.csv, result.json, log.txt, checkpoints)")

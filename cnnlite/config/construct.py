@@ -1,4 +1,7 @@
-"""Builds objects from plain config data: the constructor's signature says which options there are and of what type."""
+"""Builds objects from plain config data: the constructor's signature says which options there are and of what type.
+
+An option that there is not, often a mistyped one, is answered here; a value that is no such thing, in `kinds`.
+"""
 
 import dataclasses
 import types
@@ -11,7 +14,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from cnnlite.config import kinds
 from cnnlite.config.kinds import ANYTHING, CHECKS, OPTIONS, SCALARS, Kind, Made
 from cnnlite.config.options import Option, descriptions_of, keys_of, options_of, show, to_plain
-from cnnlite.config.problems import FAILED, Problems
+from cnnlite.config.problem_list import FAILED, Problems
 from cnnlite.config.yaml_reader import BROKEN, Steps, dotted
 from cnnlite.errors import ConfigError, OptionError
 from cnnlite.nn.layers.base import Layer

@@ -19,7 +19,7 @@ from cnnlite.config.kinds import not_negative
 from cnnlite.config.options import options_of, show
 from cnnlite.config.overrides import Draft
 from cnnlite.config.plugins import ask_for_missing, check_record
-from cnnlite.config.problems import Problems
+from cnnlite.config.problem_list import Problems
 from cnnlite.config.settings import LENGTHS, NO_LENGTH, DataSettings, TrainSettings
 from cnnlite.config.yaml_reader import BROKEN, MAX_NODES, Document, Steps, dotted, read_yaml
 from cnnlite.config.yaml_scalars import resolve

@@ -11,7 +11,7 @@ from cnnlite.config.construct import construct, kind_of
 from cnnlite.config.kinds import Kind
 from cnnlite.config.options import show
 from cnnlite.config.plugins import load, record_of
-from cnnlite.config.problems import Problems
+from cnnlite.config.problem_list import Problems
 from cnnlite.config.yaml_reader import BROKEN, Document, Steps, dotted, read_yaml
 from cnnlite.errors import Problem
 from cnnlite.utils.files import place

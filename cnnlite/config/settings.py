@@ -9,9 +9,9 @@ from typing import Annotated, Literal, TypeAlias
 from cnnlite.config.kinds import CHECKS, positive
 from cnnlite.config.options import show
 from cnnlite.data import Mixing, Source, Transform, Views, default_root
-from cnnlite.data.datasets.base import Validation
 from cnnlite.data.normalize import Mode
 from cnnlite.data.sampling import Sampling
+from cnnlite.data.splits import Validation
 from cnnlite.errors import OptionError
 from cnnlite.nn.losses import CrossEntropy, Loss
 from cnnlite.optim import Optimizer
@@ -118,7 +118,10 @@ class DataSettings:
     @property
     def in_shape(self) -> Shape | None:
         """Shape of the images that a network gets; None if only the data itself can tell."""
-        shape = self.dataset.in_shape
+        return self.cropped(self.dataset.in_shape)
+
+    def cropped(self, shape: Shape | None) -> Shape | None:
+        """Return what is left of the shape (H, W, C) of stored images; None if that is not known."""
         if shape is None or self.center_crop is None:
             return shape
         return (self.center_crop, self.center_crop, shape[2])

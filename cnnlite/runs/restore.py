@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from cnnlite.runs.checkpoint import Checkpoint, CheckpointFile, open_checkpoint
 from cnnlite.runs.locate import PLUGINS
 from cnnlite.utils.hints import Argument
 from cnnlite.utils.printable import has_codes, is_text
-from cnnlite.utils.types import Array
+from cnnlite.utils.types import Array, Shape
 
 _STATE = ("param/", "buffer/")
 _AVERAGE = "average/"
@@ -43,10 +44,13 @@ def load_data(config: Config, root: str | None = None, classes: tuple[str, ...] 
 
     Raises:
         DataError: If the dataset is missing or damaged, or has other classes; these are checked before decoding images.
+        ConfigError: If the network does not fit the images of a training; this too.
     """
     data = config.data
     return load_dataset(
-        data.dataset if classes is None else data.dataset.reading_only(classes),
+        data.dataset.checked_by(partial(check_model, config))
+        if classes is None
+        else data.dataset.reading_only(classes),
         Path(data.root if root is None else root),
         validation=data.validation,
         center_crop=data.center_crop,
@@ -54,8 +58,10 @@ def load_data(config: Config, root: str | None = None, classes: tuple[str, ...] 
     )
 
 
-def check_model(config: Config) -> Network | None:
-    """Infer the shapes of a network before any data is read, if the config tells the shape of the images.
+def check_model(config: Config, shape: Shape | None = None, classes: int | None = None) -> Network | None:
+    """Infer the shapes of a network before any image is read, if its shape is known.
+
+    ``shape`` and number of ``classes`` are those of the images as they are stored; else what the config tells of them.
 
     Returns:
         The network, without arrays, or None if only the data tells.
@@ -63,11 +69,11 @@ def check_model(config: Config) -> Network | None:
     Raises:
         ConfigError: If layers do not fit each other, or the network does not fit in memory.
     """
-    in_shape = config.data.in_shape
+    in_shape = config.data.cropped(config.data.dataset.in_shape if shape is None else shape)
     if in_shape is None:
         return None
     with config.located():
-        network = Network(config.model, in_shape, seed=None, classes=config.data.dataset.class_count)
+        network = Network(config.model, in_shape, seed=None, classes=classes or config.data.dataset.class_count)
         refuse_if_too_large(network.model, config.train.batch_size)
         return network
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -49,11 +50,24 @@ class Request:
     plugins: Sequence[Path] = ()
     """Python files to run, beside those that a config lists."""
 
+    def __post_init__(self) -> None:
+        """Refuse arguments that do not go together, with ConfigError."""
+        resume, run_dir, budget, epochs = map(Argument, ("resume", "run_dir", "budget", "epochs"))
+        if self.resume is not None and self.run_dir is not None:
+            raise ConfigError(f"{resume} goes on in its own directory: leave out {run_dir}")
+        if self.resume is not None and self.budget is not None:
+            raise ConfigError(f"a resumed run keeps its number of steps: leave out {budget}")
+        if self.budget is not None and self.epochs is not None:
+            raise ConfigError(f"{budget} decides the number of epochs: leave out {epochs}")
+        if self.budget is not None and not 0 < self.budget < math.inf:
+            raise ConfigError(f"{budget} {self.budget} is not a number of seconds above 0")
+
     def load_config(self, otherwise: Path | None = None) -> Config:
         """Read the config, or ``otherwise`` if there is none, and apply the overrides; ConfigError if it is wrong."""
         source = otherwise if self.config is None else self.config
         if source is None:
-            raise ConfigError("nothing to train: give config or resume")
+            either = f"{Argument('config')} (see `cnnlite configs list`) or {Argument('resume')}"
+            raise ConfigError(f"nothing to train: give {either}")
         overrides = list(self.overrides)
         if self.epochs is not None:
             overrides += [f"train.epochs={self.epochs:.15g}", "train.iterations=null"]

@@ -1,4 +1,7 @@
-"""The training loop, which can stop at any step and resume with the same bits."""
+"""The training loop, which can stop at any step and resume with the same bits.
+
+`utils.signals` hears SIGTERM and the like; `recorder` writes what there is to keep.
+"""
 
 import contextlib
 import copy

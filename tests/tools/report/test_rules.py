@@ -374,6 +374,38 @@ def test_those_of_enough_or_of_unknown_many_are(count: int | None, tmp_path: Pat
     assert "few_images" not in names
 
 
+@pytest.mark.parametrize(("count", "told"), [(8, False), (20, True), (1000, True), (None, True)])
+def test_overfitting_is_told_of_few_images_too_unless_it_may_be_chance(
+    count: int | None, told: bool, tmp_path: Path
+) -> None:
+    record = made_up(tmp_path, **BY_HEART | {"validation_accuracy": [0.5, 0.6, 0.7, 0.7]})
+    names = {found.rule for found in advise(Evidence(record, 10, validating=count))}
+    assert ("overfitting" in names) == told
+    assert ("few_images" in names) == (count in (8, 20))
+
+
+@pytest.mark.parametrize(("count", "told"), [(49, False), (50, True)])
+def test_a_loss_of_few_images_that_rises_may_be_chance(count: int, told: bool, tmp_path: Path) -> None:
+    figures = {"validation_accuracy": [0.9] * 4, "validation_loss": [1.0, 0.9, 0.95, 1.0]}
+    evidence = Evidence(made_up(tmp_path, **BY_HEART | figures), 10, validating=count)
+    assert (found("overfitting", evidence) is not None) == told
+
+
+def test_accuracy_of_balanced_batches_is_compared_with_the_balanced_one(tmp_path: Path) -> None:
+    plain: dict[str, Any] = {"train_accuracy": [0.9] * 4, "train_loss": FALLING[:4], "validation_loss": FALLING[:4]}
+    balanced: dict[str, Any] = {"validation_accuracy": [0.95] * 4, "validation_balanced_accuracy": [0.6] * 4}
+    evidence = Evidence(made_up(tmp_path / "a", config=sampled(), **plain, **balanced), 10)
+    assert "balanced validation accuracy 60.0%" in found("overfitting", evidence).text
+    assert found("validation_ahead", evidence) is None
+    for name in ("overfitting", "validation_ahead"):
+        shuffled = Evidence(made_up(tmp_path / "b", **plain, **balanced), 10)
+        assert (found(name, shuffled) is None) == (name == "overfitting")
+    swapped: dict[str, Any] = {"validation_accuracy": [0.6] * 4, "validation_balanced_accuracy": [0.95] * 4}
+    evidence = Evidence(made_up(tmp_path / "c", config=sampled(), **plain, **swapped), 10)
+    assert found("overfitting", evidence) is None
+    assert "below balanced validation accuracy (95.0%)" in found("validation_ahead", evidence).text
+
+
 def test_few_dead_units_are_nothing_to_mention(tmp_path: Path) -> None:
     evidence = Evidence(made_up(tmp_path, train_loss=FALLING), 10, [DeadUnits("model[2].relu", 12, 60)])
     assert found("dead_relus", evidence) is None
