@@ -40,6 +40,18 @@ RUNS = {
 }
 
 
+EXPORTER = """\
+
+
+from cnnlite.tools.onnx.graph import exports
+
+
+@exports(Doubled)
+def doubled(graph, layer, x, name):
+    return graph.add("Mul", x, graph.constant(f"{name}.factor", layer.factor), name=name)
+"""
+
+
 def cnnlite(*arguments: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-W", "error", "-m", "cnnlite", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
@@ -82,7 +94,7 @@ def test_the_plugins_of_the_pages_work_in_every_command_from_file_to_prediction(
 
 
 @pytest.mark.usefixtures("here")
-def test_a_layer_of_a_file_predicts_is_shown_and_is_no_onnx() -> None:
+def test_a_layer_of_a_file_predicts_is_shown_and_is_exported_if_it_says_how() -> None:
     pytest.importorskip("PIL")
     from PIL import Image
 
@@ -98,6 +110,9 @@ def test_a_layer_of_a_file_predicts_is_shown_and_is_no_onnx() -> None:
     pytest.importorskip("onnx")
     done = cnnlite("export", "run", "out.onnx", *plugin)
     assert (done.returncode, "model[2].doubled: Doubled cannot be exported to ONNX" in done.stderr) == (2, True)
+    Path("doubled.py").write_text(f"{LAYER}{EXPORTER}", encoding="utf-8")
+    right("export", "run", "out.onnx", *plugin)
+    assert Path("out.onnx").exists()
 
 
 @pytest.fixture
