@@ -34,8 +34,10 @@ from cnnlite.utils.hints import Argument
 
 SNAPSHOTS = "snapshots.npz"
 """Name of the file with the snapshots of a training."""
+START = "start.npz"
+"""Name of the file with the arrays that were taken from another network."""
 _CONFIG = "config.yaml"
-_PRELIMINARY = (_CONFIG, "environment.json", "log.txt")
+_PRELIMINARY = (_CONFIG, START, "environment.json", "log.txt")
 """Files that a run writes before it has any result."""
 _KINDS = ("last", "previous", "best")
 
@@ -44,8 +46,8 @@ class RunDirectory:
     """A directory that belongs to one run, locked by one process at a time.
 
     Holds ``config.yaml``, ``environment.json``, ``metrics.csv``, ``log.txt``, ``predictions.csv``, ``result.json``,
-    perhaps ``snapshots.npz`` and a folder ``plugins`` with copies of those, and in ``checkpoints`` ``last.npz``, the
-    one before it as ``previous.npz``, and ``best.npz``.
+    perhaps ``start.npz`` and ``snapshots.npz``, in ``plugins`` copies of those, and in ``checkpoints`` ``last.npz``,
+    the one before it as ``previous.npz``, and ``best.npz``.
     """
 
     def __init__(self, path: Path, new: bool = False):
@@ -133,8 +135,10 @@ class RunDirectory:
         """Return True for an empty directory, or one with only the files of a process killed before its config."""
         names = {name for name in os.listdir(self.path) if not is_temporary(name)}
         environment = self.file("environment.json")
-        if not names <= {".lock", self.checkpoints.name, environment.name}:
+        if not names <= {".lock", self.checkpoints.name, environment.name, START}:
             return False
+        if START in names and environment.name not in names:
+            return False  # the user's
         if environment.name in names and not {"cnnlite", "sessions"} <= read_object(environment).keys():
             return False  # the user's
         return self.checkpoints.name not in names or all(map(is_temporary, os.listdir(self.checkpoints)))
@@ -174,13 +178,18 @@ class RunDirectory:
         """
         self.confirm()
         path, begun = self.path / name, self._begun
-        self._begun |= name not in _PRELIMINARY and not name.startswith(f"{PLUGINS}/")
+        preliminary = name in _PRELIMINARY or name.startswith(f"{PLUGINS}/")
+        new = preliminary and is_missing(path)
+        self._begun |= not preliminary
         try:
             yield path
         except BaseException:
             with contextlib.suppress(StorageError):
                 self._begun = begun or (self._begun and not is_missing(path))
             raise
+        finally:  # the file may exist even after an error
+            if new:
+                self._traces.remember(path)
 
     def append_to(self, name: str) -> Path:
         """Return the path of a file to append to, made if absent.
@@ -188,23 +197,14 @@ class RunDirectory:
         Raises:
             StorageError: If it is not a regular file, or cannot be written.
         """
-        with self._writing(name) as path:
-            new = is_missing(path)
-            with writing(path):
-                open_to_append(path).close()
-            if new:
-                self._traces.remember(path)
+        with self._writing(name) as path, writing(path):
+            open_to_append(path).close()
         return path
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file of the run atomically; StorageError if that fails."""
         with self._writing(name) as path:
-            new = is_missing(path)
-            try:
-                write_text(path, text)
-            finally:  # the file may exist even after an error
-                if new:
-                    self._traces.remember(path)
+            write_text(path, text)
 
     def keep_plugins(self, sources: Mapping[str, bytes]) -> None:
         """Write copies of plugins into the folder ``plugins``; one that is there stays. StorageError if that fails."""
@@ -216,12 +216,9 @@ class RunDirectory:
             if folder.is_symlink() or not folder.is_dir():
                 raise StorageError(f"{folder}: is not a folder; remove it")
         for name, source in sources.items():
-            with self._writing(f"{PLUGINS}/{name}") as path:
-                if is_missing(path):
-                    try:
-                        write_bytes(path, source)
-                    finally:
-                        self._traces.remember(path)
+            if is_missing(folder / name):
+                with self._writing(f"{PLUGINS}/{name}") as path:
+                    write_bytes(path, source)
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Write a JSON file of the run atomically; StorageError if that fails."""
@@ -248,7 +245,19 @@ class RunDirectory:
 
     def load_snapshots(self) -> Checkpoint | None:
         """Load the snapshots; None if there are none, CheckpointError if they cannot be read."""
-        path = self.file(SNAPSHOTS)
+        return self._load(SNAPSHOTS)
+
+    def save_start(self, start: Checkpoint) -> None:
+        """Save the arrays that the training starts from as ``start.npz``; StorageError if that fails."""
+        with self._writing(START) as path:
+            save_checkpoint(path, start)
+
+    def load_start(self) -> Checkpoint | None:
+        """Load what the training starts from; None if it starts afresh, CheckpointError if it cannot be read."""
+        return self._load(START)
+
+    def _load(self, name: str) -> Checkpoint | None:
+        path = self.file(name)
         return None if is_missing(path) else load_checkpoint(path)
 
     def load(self, kind: str) -> Checkpoint:
@@ -355,6 +364,9 @@ class RunElsewhere(RunDirectory):
         """Do nothing."""
 
     def save_snapshots(self, snapshots: Checkpoint) -> None:
+        """Do nothing."""
+
+    def save_start(self, start: Checkpoint) -> None:
         """Do nothing."""
 
     def discard(self) -> bool:
