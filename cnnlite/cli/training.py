@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cnnlite.cli import options
-from cnnlite.cli.group import PATH, cli, complain
+from cnnlite.cli.group import NAME, PATH, cli, complain
 from cnnlite.utils.console import say, shell_word
 from cnnlite.utils.signals import StopFlag
 from cnnlite.utils.text import seconds_of
@@ -39,6 +39,15 @@ def _duration(_: click.Context, __: click.Parameter, value: str | None) -> float
     "a few.",
 )
 @click.option("--seed", type=int, help="Random seed.")
+@click.option(
+    "--from",
+    "from_",
+    type=NAME,
+    metavar="RUN|FILE|NAME",
+    shell_complete=options.complete_checkpoint,
+    help="Trained network to start from: a run, a checkpoint, a .safetensors file, or a bundled one.",
+)
+@click.option("--freeze", metavar="REGEX", help="Names of parameters that are not trained, such as '^[0-3][.]'.")
 @options.data
 @click.option("--run-dir", type=PATH, metavar="DIR", help="Directory of the run, new or empty.  [default: runs/NAME]")
 @click.option(
@@ -63,6 +72,7 @@ def train(stop: StopFlag, /, workers: int | None, quiet: bool, dry_run: bool, **
       cnnlite train -c small --dry-run
       cnnlite train -c small --budget 20m
       cnnlite train --resume runs/small
+      cnnlite train -c mine.yaml --from small --freeze '^[0-5][.]'
       mpiexec -n 2 cnnlite train -c small
     """
     if stray := click.get_current_context().args:

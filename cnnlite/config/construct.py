@@ -197,8 +197,9 @@ def _unknown(key: str, options: Mapping[str, Option], steps: Steps, problems: Pr
 
 
 def _call(cls: type, arguments: dict[str, Any], steps: Steps, problems: Problems) -> Any:
+    options = options_of(cls)
     try:
-        made = cls(**arguments)
+        made = cls(**{options[name].parameter: value for name, value in arguments.items()})
     except ConfigError as error:
         problems.found += error.problems
         return BROKEN

@@ -71,7 +71,8 @@ def check_model(config: Config, shape: Shape | None = None, classes: int | None 
     if in_shape is None:
         return None
     with config.located():
-        network = Network(config.model, in_shape, seed=None, classes=classes or config.data.dataset.class_count)
+        classes = classes or config.data.dataset.class_count
+        network = Network(config.model, in_shape, seed=None, classes=classes, frozen=config.train.freeze)
         refuse_if_too_large(network.model, config.train.batch_size)
         return network
 
@@ -83,7 +84,7 @@ def check_training(config: Config) -> Network | None:
         with config.located():
             check_shapes(config.data.augment, network.in_shape)
             refuse_small_batches(network.model, config.train.batch_size)
-            config.train.optimizer.check(list(network.parameters.values()))
+            config.train.optimizer.check(network.trainable)
             config.train.loss.fit(np.ones(math.prod(network.out_shape)))
     return network
 
@@ -125,7 +126,8 @@ def infer_model(config: Config) -> Network:
     if (network := check_model(config)) is not None:
         return network
     dataset = load_data(config)
-    return Network(config.model, dataset.train.images.shape[1:], seed=None, classes=len(dataset.classes))
+    in_shape, classes = dataset.train.images.shape[1:], len(dataset.classes)
+    return Network(config.model, in_shape, seed=None, classes=classes, frozen=config.train.freeze)
 
 
 def describe_model(config: Config) -> str:
@@ -148,7 +150,7 @@ def load_network(path: Path) -> tuple[Checkpoint, Config, Network, Normalizer, t
         config, network, classes = _rebuild(file.meta, file.announced, path)
         checkpoint = file.read(*_STATE, _AVERAGE, _NORMALIZE, _SEEN)
     network.load_state(averaged_state_of(checkpoint))
-    return checkpoint, config, network, _normalizer_of(checkpoint, path), classes
+    return checkpoint, config, network, normalizer_of(checkpoint, path), classes
 
 
 def frame_of(config: Config, network: Network) -> Frame:
@@ -158,9 +160,12 @@ def frame_of(config: Config, network: Network) -> Frame:
 
 
 def _rebuild(
-    meta: dict[str, Any], arrays: Mapping[str, Described], path: Path
+    meta: dict[str, Any], arrays: Mapping[str, Described], path: Path, *, training: bool = False
 ) -> tuple[Config, Network, tuple[str, ...]]:
-    """Build the network that ``meta`` describes, without loading weights; CheckpointError if ``arrays`` do not fit."""
+    """Build the network that ``meta`` describes, without loading weights; CheckpointError if ``arrays`` do not fit.
+
+    With ``training``, what the config freezes is frozen.
+    """
     try:
         config = config_from_data(meta["config"])
         classes, in_shape = tuple(meta["classes"]), tuple(meta["in_shape"])
@@ -175,7 +180,8 @@ def _rebuild(
         outline = Network(config.model, in_shape, seed=None)
         if outline.size > announced:
             raise ValueError(f"does not fit the network: {announced:,} numbers for {outline.size:,} parameters")
-        network = Network(config.model, in_shape, seed=config.seed, classes=len(classes))
+        frozen = config.train.freeze if training else None
+        network = Network(config.model, in_shape, seed=config.seed, classes=len(classes), frozen=frozen)
         own = {name: array for name, array in arrays.items() if name.startswith(_STATE)}
         check_arrays(network.state(), own, "network")
         averages = {name[len(_AVERAGE) :]: array for name, array in arrays.items() if name.startswith(_AVERAGE)}
@@ -206,9 +212,9 @@ def check_run(path: Path) -> Callable[[CheckpointFile], None]:
     """
 
     def check(file: CheckpointFile) -> None:
-        config, network, _ = _rebuild(file.meta, file.announced, path)
+        config, network, _ = _rebuild(file.meta, file.announced, path, training=True)
         try:
-            config.train.optimizer.bind(list(network.parameters.values()))
+            config.train.optimizer.bind(network.trainable)
             slots = {name[len(_OPTIMIZER) :]: a for name, a in file.announced.items() if name.startswith(_OPTIMIZER)}
             check_arrays(config.train.optimizer.state(), slots, "optimizer")
         except (ConfigError, CheckpointError) as error:
@@ -217,7 +223,8 @@ def check_run(path: Path) -> Callable[[CheckpointFile], None]:
     return check
 
 
-def _normalizer_of(checkpoint: Checkpoint, path: Path) -> Normalizer:
+def normalizer_of(checkpoint: Checkpoint, path: Path) -> Normalizer:
+    """Return the normalization of images in a checkpoint; CheckpointError if there is none."""
     try:
         return Normalizer.from_state(checkpoint.arrays)
     except (KeyError, ValueError) as error:

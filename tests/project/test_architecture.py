@@ -35,6 +35,7 @@ WRITERS = {
     "runs.traces": "removes what a process made for a run that came to nothing",
     "tools.report": "report/, after the run",
     "tools.onnx": "the ONNX file",
+    "tools.weights": "the file of safetensors",
     "tools.show": "the page",
     "data": "datasets and their caches",
     "cli": "configs that `configs copy` copies; the null device in the place of a closed stream",

@@ -1,7 +1,10 @@
 """Rules about fit: overfitting, underfitting, dead units, and metrics that are easily misread."""
 
+import contextlib
 import math
 
+from cnnlite.errors import CnnliteError
+from cnnlite.runs.restore import check_model
 from cnnlite.tools.report.rules import (
     CHANCE,
     CLIMBING,
@@ -23,6 +26,19 @@ WORSE = 0.10
 """Rise of the validation loss above its lowest, as a fraction, that is more than noise."""
 AHEAD = 0.01
 """Validation accuracy minus training accuracy, above which an explanation is due."""
+
+
+@rule("train.freeze keeps a part of the network as it was; a remark, without advice")
+def frozen(evidence: Evidence) -> Judgement:
+    """Remark that not all parameters are trained."""
+    match = evidence.option("freeze")
+    if match is None:
+        return None
+    about = "what it matches stays as it was"
+    with contextlib.suppress(CnnliteError):
+        if (network := check_model(evidence.record.config)) is not None:  # None where only the images tell their shape
+            (about,) = network.describe_frozen()
+    return "Partly frozen", f"train.freeze is {match!r}; {about}.", ()
 
 
 @rule(

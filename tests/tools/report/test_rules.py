@@ -104,6 +104,7 @@ HOLDS: list[Case] = [
         ("train.schedule=cosine",),
     ),
     ("underfitting", {"train_accuracy": [0.3] + [0.4] * 7}, ("model.0.conv2d.out_channels=12",)),
+    ("frozen", {"config": tiny(freeze="^0")}, ()),
     ("smoothed_loss", {"train_loss": FALLING, "config": smoothed()}, ()),
     ("validation_ahead", {"train_accuracy": [0.5, 0.6], "validation_accuracy": [0.5, 0.62]}, ()),
 ]
@@ -160,6 +161,7 @@ SILENT: list[Case] = [
     ("underfitting", {"train_accuracy": [0.6] * 8, "validation_accuracy": [0.92] * 8}, ()),
     ("underfitting", {"train_accuracy": [0.1] * 8}, ()),
     ("underfitting", {"train_accuracy": [0.4] * 8, "validation_accuracy": [0.34] * 8}, ()),
+    ("frozen", {}, ()),
     ("smoothed_loss", {"train_loss": FALLING}, ()),
     ("validation_ahead", {"train_accuracy": [0.5, 0.6], "validation_accuracy": [0.5, 0.605]}, ()),
 ]
@@ -234,6 +236,14 @@ def test_smoothing_is_added_to_the_loss_that_a_run_has(tmp_path: Path) -> None:
 
     assert tried("cross_entropy") == {"cross_entropy": {"label_smoothing": 0.1, "class_weights": weights}}
     assert tried("focal") == {"focal": {"gamma": 2.0, "class_weights": weights}}
+
+
+def test_how_much_is_frozen_is_said_where_the_config_tells(tmp_path: Path) -> None:
+    record = made_up(tmp_path, config=tiny(freeze="^[01]"))
+    text = found("frozen", Evidence(record, classes=10)).text
+    assert text == (
+        "train.freeze is '^[01]'; frozen: 4 of 6 parameters, 180 of 1,690 numbers; 1 layer keeps its statistics."
+    )
 
 
 OF_THEIR_OWN = {"dead_relus", "few_images", "never_predicted", "unequal_classes"}
