@@ -100,9 +100,6 @@ def input_gradient(dy: Array, weight: Array, windows: Windows, algorithm: Algori
     """
     turned = None if windows.is_reshape else _turned(windows, weight.shape[3])
     if turned is None:
-        parts = depthwise.phases(windows, weight.shape[3]) if depthwise.fits(windows) else None
-        if parts is not None:
-            return depthwise.input_gradient(dy, weight, windows, parts)
         return im2col.input_gradient(dy, weight, windows)
     (kh, kw), (sh, sw), (channels, filters), groups = turned.kernel, windows.stride, weight.shape[2:], windows.groups
     if (kh * sh, kw * sw) != windows.kernel:
@@ -132,8 +129,6 @@ def input_gradient(dy: Array, weight: Array, windows: Windows, algorithm: Algori
 @lru_cache(maxsize=1024)
 def _turned(windows: Windows, filters: int) -> Windows | None:
     """Geometry of the convolution in `input_gradient`; None where col2im is to be used."""
-    if depthwise.fits(windows) and (windows.stride != (1, 1) or filters != windows.channels):
-        return None
     axes = []
     for size, kernel, stride, top, out, dilation in zip(
         windows.size, windows.kernel, windows.stride, windows.top_left, windows.out, windows.dilation, strict=True
@@ -141,9 +136,9 @@ def _turned(windows: Windows, filters: int) -> Windows | None:
         k = -(-kernel // stride)
         first, end = top // stride, -(-(top + size) // stride)
         before, after = (k - 1) * dilation - first, end - out
-        if stride > kernel or min(before, after) < 0 or (windows.channels > FEW_CHANNELS and k * stride != kernel):
+        if stride > kernel or min(before, after) < 0 or (stride > 1 and dilation > 1):
             return None
-        if stride > 1 and dilation > 1:
+        if windows.channels // windows.groups > FEW_CHANNELS and k * stride != kernel:
             return None
         axes.append(Axis(out, k, 1, before, after, end - first, dilation))
     return Windows.of_axes(filters, *axes, groups=windows.groups)

@@ -7,16 +7,12 @@ through all places of a window before the next row, so that sums stay in the L1 
 Weights are (kernel_h, kernel_w, 1, F), F a multiple of C: channel c has the filters from c * F / C on.
 """
 
-import itertools
 import math
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 
 from cnnlite.nn.kernels.channelwise import add_per_channel
-from cnnlite.nn.kernels.geometry import Axis, Windows, strides
+from cnnlite.nn.kernels.geometry import Windows, strides
 from cnnlite.nn.kernels.matmul import sum_over_blocks
 from cnnlite.runtime import engine, shards
 from cnnlite.utils.types import Array
@@ -41,59 +37,6 @@ def forward(x: Array, weight: Array, bias: Array | None, windows: Windows) -> Ar
 
     shards.for_shards(block, len(x), _sample_bytes(windows, filters, x.itemsize))
     return y
-
-
-class Phase(NamedTuple):
-    """Pixels that meet the same weights: one of each stride, in height and in width."""
-
-    pixels: tuple[slice, slice]
-    weights: tuple[slice, slice]
-    turned: Windows
-    """Geometry of the convolution that gives the gradients of these pixels."""
-
-
-@lru_cache(maxsize=256)
-def phases(windows: Windows, filters: int) -> tuple[Phase, ...] | None:
-    """Find the phases of the pixels, but for those that meet no weight; None where `input_gradient` cannot be used."""
-    if filters != windows.channels or windows.dilation != (1, 1):
-        return None
-    axes = [list(_phases_along(windows, axis)) for axis in (0, 1)]
-    if any(min(turned.before, turned.after) < 0 for _, _, turned in itertools.chain(*axes)):
-        return None
-    return tuple(
-        Phase((rows, columns), (down, along), Windows.of_axes(filters, row, column, groups=filters))
-        for (rows, down, row), (columns, along, column) in itertools.product(*axes)
-    )
-
-
-def _phases_along(windows: Windows, axis: int) -> Iterator[tuple[slice, slice, Axis]]:
-    """Pixels, weights and geometry of each phase of an axis."""
-    size, out, top = windows.size[axis], windows.out[axis], windows.top_left[axis]
-    kernel, stride = windows.kernel[axis], windows.stride[axis]
-    for phase in range(min(stride, kernel)):
-        pixel = (phase - top) % stride
-        first, count, k = (pixel + top) // stride, len(range(pixel, size, stride)), len(range(phase, kernel, stride))
-        if count:
-            turned = Axis(out, k, 1, k - 1 - first, first + count - out, count)
-            yield slice(pixel, None, stride), slice(phase, None, stride), turned
-
-
-def input_gradient(dy: Array, weight: Array, windows: Windows, parts: Sequence[Phase]) -> Array:
-    """Gradient with respect to the input: for each of its ``parts``, a convolution of ``dy``.
-
-    On the padded image, dx[i*s + a] = sum over r of dy[i - r] * weight[r*s + a] for phase a (of each axis).
-    """
-    dx = engine.empty((len(dy), *windows.size, windows.channels), dy.dtype)
-    found = [(part.pixels, forward(dy, weight[part.weights][::-1, ::-1], None, part.turned)) for part in parts]
-
-    def block(start: int, stop: int) -> None:
-        if len(parts) < math.prod(windows.stride):
-            dx[start:stop] = 0
-        for (rows, columns), z in found:
-            dx[start:stop, rows, columns] = z[start:stop]
-
-    engine.for_blocks(block, len(dy), 2 * dx[0].nbytes)
-    return dx
 
 
 def weight_gradient(x: Array, dy: Array, windows: Windows, dweight: Array) -> None:

@@ -119,12 +119,13 @@ class Conv2d(Layer):
 
     def backward(self, dy: Array) -> Array | None:
         x, columns = self.kept()
-        if self.has_bias:
+        if self.has_bias and not self.is_frozen:
             convolution.bias_gradient(dy, self.grads["bias"])
         if self.is_large:
             dy = shards.whole(dy)
         with shards.lockstep(self.is_large):
-            convolution.weight_gradient(x, dy, self.inner, self.grads["weight"], self.algorithm, columns)
+            if not self.is_frozen:
+                convolution.weight_gradient(x, dy, self.inner, self.grads["weight"], self.algorithm, columns)
             if not self.needs_dx:
                 return None
             dx = convolution.input_gradient(dy, self.params["weight"], self.inner, self.algorithm)
