@@ -11,6 +11,7 @@ from cnnlite import __version__
 from cnnlite.config.load import Config, config_from_data
 from cnnlite.data import Dataset, Normalizer, load_dataset
 from cnnlite.data.augment import check_shapes
+from cnnlite.data.datasets.base import refuse_unread
 from cnnlite.data.frames import Frame
 from cnnlite.data.sampling import shown_counts
 from cnnlite.errors import CheckpointError, ConfigError
@@ -40,9 +41,11 @@ def load_data(config: Config, root: str | None = None, classes: tuple[str, ...] 
     config says.
 
     Raises:
+        ConfigError: If there is a ``root``, but the dataset reads no files.
         DataError: If the dataset is missing or damaged, or has other classes; these are checked before decoding images.
     """
     data = config.data
+    refuse_unread(data.dataset, root)
     return load_dataset(
         data.dataset if classes is None else data.dataset.reading_only(classes),
         Path(data.root if root is None else root),

@@ -16,10 +16,10 @@ function before(node, which) {
   return node.inputs.slice(0, which).reduce((total, number) => total + nodes[number].y.count, 0);
 }
 
-/** The places `[i, row]` of windows, along an axis, that cover pixel `at`. */
+/** The places `[i, row]` of windows, along an axis, that cover pixel `at`, as they lie in the output: rows descend. */
 function covering(windows, axis, at) {
   const found = [];
-  for (let place = 0; place < windows.kernel[axis]; place++) {
+  for (let place = windows.kernel[axis] - 1; place >= 0; place--) {
     const [out, left] = divide(at + windows.top_left[axis] - place, windows.stride[axis]);
     if (left === 0 && out >= 0 && out < windows.out[axis]) found.push([out, place]);
   }

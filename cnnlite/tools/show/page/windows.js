@@ -1,10 +1,10 @@
 // Sliding windows: input and output of a layer with the window on both, and close-ups of poolings.
 
 import { forward, inside, placesOf } from "./arithmetic.js";
-import { channel, source } from "./data.js";
+import { channelName, source } from "./data.js";
 import { fill, make, medium } from "./dom.js";
 import { paintMap, scaleOf } from "./paint.js";
-import { chooser, grid, line, nameOf, picture, verdict } from "./parts.js";
+import { chooser, grid, line, picture, verdict } from "./parts.js";
 
 export const pad = ({ top_left: [top, left], bottom_right: [bottom, right] }) => [top, left, bottom, right];
 
@@ -35,11 +35,6 @@ export const thumbnails = (found, palette) => {
   return (canvas, k) => paintMap(canvas, found.one(k), found.height, found.width, scale, palette);
 };
 
-export function colourName(node, c) {
-  const name = nameOf(node, c);
-  return name === String(channel(node, c)) ? `channel ${name}` : name;
-}
-
 /** Input and output of a windowed layer, with the window on both; moving on either moves the window. */
 export function stage(node, state, change) {
   const { windows } = node;
@@ -59,9 +54,9 @@ export function stage(node, state, change) {
     ),
     update(c) {
       const x = source(node).y;
-      input.retitle(`input, ${colourName(source(node), c)}`);
+      input.retitle(`input, ${channelName(source(node), c)}`);
       input.paint(x.one(c), x.height, x.width, { pad: pad(windows) });
-      output.retitle(`output, channel ${channel(node, state.k)}`);
+      output.retitle(`output, ${channelName(node, state.k)}`);
       output.paint(node.y.one(state.k), node.y.height, node.y.width, { scale: scaleOf(node.y.values) });
       const [row, column] = [state.i * windows.stride[0], state.j * windows.stride[1]];
       input.mark("window", row, column, ...windows.kernel);
