@@ -372,7 +372,7 @@ def test_channels_of_images_are_called_by_their_colours(tab: Chromium, tmp_path:
             assert all(caption.endswith(tuple(names)) for caption in captions), captions
 
 
-LEGENDS = """[...document.querySelectorAll(".map .legend")].map(e => e.textContent)"""
+LEGENDS = """[...document.querySelectorAll(".picked .legend")].map(e => e.textContent)"""
 
 
 def test_legends_give_the_numbers_that_there_are(tab: Chromium, page_of: Callable[[str], Path]) -> None:

@@ -37,12 +37,19 @@ const ofGreatest = (values) =>
 const sizesOf = ({ count, one }) =>
   Array.from({ length: count }, (_, k) => one(k).reduce((sum, number) => sum + Math.abs(number), 0));
 
-/** The place to start at: where numbers are large, so that there is something to see. */
+/** How much the numbers of each map differ from their mean. */
+const variationsOf = ({ count, one, height, width }) =>
+  Array.from({ length: count }, (_, k) => {
+    const mean = one(k).reduce((sum, number) => sum + number, 0) / (height * width);
+    return one(k).reduce((sum, number) => sum + Math.abs(number - mean), 0);
+  });
+
+/** The place to start at: where numbers are large, or differ most, so that there is something to see. */
 function start(node, gradients) {
   const found = (gradients && node.dy) || node.y;
   const { height, width } = found;
   const isEnd = node.view === "ends" || node.number === facts.last;
-  const k = isEnd ? facts.target : ofGreatest(sizesOf(found));
+  const k = isEnd ? facts.target : ofGreatest(height * width > 1 ? variationsOf(found) : sizesOf(found));
   const state = { k, c: 0, i: Math.floor(height / 2), j: Math.floor(width / 2), row: 0, column: 0, way: "weight" };
   if (gradients) {
     const at = ofGreatest(found.one(k));
@@ -208,7 +215,7 @@ export function closeup(node, mode, go) {
   const step = (number, label, sign) =>
     make("button", { type: "button", disabled: !nodes[number], "aria-label": label, onclick: () => go(number) }, sign);
   const from = node.inputs.length
-    ? `${[...new Set(node.inputs)].map((number) => nodes[number].shape.join(" × ")).join(" and ")} → `
+    ? `${[...new Set(node.inputs)].map((number) => shapeOf(nodes[number])).join(" and ")} → `
     : "";
   const element = make(
     "main",
@@ -246,7 +253,7 @@ export function closeup(node, mode, go) {
       " switches to gradients and back, Esc leaves.",
     ),
   );
-  build();
   hold(false);
+  build();
   return { element, title, key, repaint: build, close: stop };
 }

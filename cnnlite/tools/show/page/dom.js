@@ -56,6 +56,9 @@ export function exact(value) {
   return minus(size >= 1e7 || size < 1e-4 ? value.toExponential(8) : value.toPrecision(9));
 }
 
+/** A number beside a picture: three digits. */
+export const brief = (value) => minus(String(Number(value.toPrecision(3))));
+
 /** A number in a sentence: four digits. */
 export function medium(value) {
   if (value === 0 || !Number.isFinite(value)) return String(value);

@@ -1,7 +1,7 @@
 // Parts that close-ups are made of: pictures with a window on them, grids of numbers, rows of channels, verdicts.
 
 import { channel, colourOf } from "./data.js";
-import { exact, fill, make, medium, short, unit, widthOf } from "./dom.js";
+import { brief, exact, fill, make, medium, short, unit, widthOf } from "./dom.js";
 import { colour, css, inkOn, paintMap, scaleOf } from "./paint.js";
 
 let held = false;
@@ -90,7 +90,7 @@ function rangeOf(values) {
 
 /** The colours of the numbers that there are, and which numbers those at both ends stand for. */
 function legendOf([low, high], scale, palette) {
-  if (low === high) return [make("span", {}, `${short(low)} everywhere`)];
+  if (low === high) return [make("span", {}, `${brief(low)} everywhere`)];
   const ends = [Math.max(low, -scale), Math.min(high, scale)];
   const steps = [0, 0.2, 0.4, 0.6, 0.8, 1].map((part) => ends[0] + part * (ends[1] - ends[0]));
   if (ends[0] < 0 && ends[1] > 0) steps.push(0);
@@ -98,9 +98,9 @@ function legendOf([low, high], scale, palette) {
     .sort((a, b) => a - b)
     .map((at) => `${css(colour(at / scale, palette))} ${(100 * (at - ends[0])) / (ends[1] - ends[0])}%`);
   return [
-    make("span", {}, `${low < ends[0] ? "≤ " : ""}${short(ends[0])}`),
+    make("span", {}, `${low < ends[0] ? "≤ " : ""}${brief(ends[0])}`),
     make("span", { class: "bar", style: `background: linear-gradient(90deg, ${stops.join(", ")})` }),
-    make("span", {}, `${high > ends[1] ? "≥ " : ""}${short(ends[1])}`),
+    make("span", {}, `${high > ends[1] ? "≥ " : ""}${brief(ends[1])}`),
   ];
 }
 
@@ -130,7 +130,10 @@ export function grid({ title, pick = null }) {
       fill(heading, name, written ? words : "");
       const texts = values.map((number) => (number === null ? "·" : tight(short(number / factor), width)));
       element.style.setProperty("--columns", width);
-      element.style.setProperty("--letters", written ? Math.max(1, ...texts.map(widthOf)) : 0);
+      element.style.setProperty(
+        "--letters",
+        written ? Math.max(...[tight("−0.000", width), ...texts].map(widthOf)) : 0,
+      );
       cells.classList.toggle("dense", !written);
       if (!pick && height * width > MOST_CELLS) {
         const canvas = make("canvas", { role: "img", "aria-label": name });

@@ -40,7 +40,13 @@ export function pointwise(node, state, change, gradients) {
     const canvas = make("canvas", { role: "img", "aria-label": "the image" });
     if (paintImage(canvas))
       stage.prepend(
-        make("figure", { class: "map" }, make("figcaption", {}, "the image"), make("div", { class: "frame" }, canvas)),
+        make(
+          "figure",
+          { class: "map" },
+          make("figcaption", {}, "the image"),
+          make("div", { class: "frame" }, canvas),
+          make("p", { class: "legend" }, "in its colours"),
+        ),
       );
   }
   return {

@@ -163,7 +163,7 @@ export function pixelBackward(node, state, change) {
   const input = picture({ title: "gradient of the input", pick: (i, j) => change({ i, j }) });
   const grids = (
     pools
-      ? ["what the windows give back", "numbers of the first of these windows"]
+      ? ["what its windows give back", "numbers of the first window"]
       : ["gradient in the frame", "weights", "products"]
   ).map((title) => grid({ title }));
   const sum = make("div");
@@ -197,7 +197,7 @@ export function pixelBackward(node, state, change) {
       }
       for (let place = 0; place < gradients.length; place++)
         gradients[place] = returned(node, 0, c, Math.floor(place / width), place % width) ?? 0;
-      input.retitle(`gradient that comes back to the input, ${channelName(from, c)}`);
+      input.retitle(`gradient of the input, ${channelName(from, c)}`);
       input.paint(gradients, height, width, { palette: "gradients" });
       input.mark("pixel", i, j, 1, 1);
       back.retitle(`gradient of the output, ${channelName(node, k)}`);
@@ -221,6 +221,8 @@ export function pixelBackward(node, state, change) {
         const given = there.map((gradient, index) =>
           found?.terms ? (found.terms[index].won ? gradient : 0) : gradient / share,
         );
+        grids[0].retitle(covers.length === 1 ? "what its window gives back" : "what its windows give back");
+        grids[1].retitle(covers.length === 1 ? "numbers of the window" : "numbers of the first window");
         grids[0].paint(given, ...shape, { palette: "gradients", scale: scaleOf(node.dy.one(k)) });
         const won = found?.terms && first ? winner(node, k, first.i, first.j) : null;
         const chosen = won ? won.row * windows.kernel[1] + won.column : -1;
