@@ -37,11 +37,12 @@ const ofGreatest = (values) =>
 const sizesOf = ({ count, one }) =>
   Array.from({ length: count }, (_, k) => one(k).reduce((sum, number) => sum + Math.abs(number), 0));
 
-/** How much the numbers of each map differ from their mean. */
-const variationsOf = ({ count, one, height, width }) =>
+/** How much more the numbers of each map differ from their mean than from zero: what there is to see in it. */
+const contrastsOf = ({ count, one, height, width }) =>
   Array.from({ length: count }, (_, k) => {
-    const mean = one(k).reduce((sum, number) => sum + number, 0) / (height * width);
-    return one(k).reduce((sum, number) => sum + Math.abs(number - mean), 0);
+    const total = one(k).reduce((sum, number) => sum + number, 0);
+    const mean = total / (height * width);
+    return Math.max(0, one(k).reduce((sum, number) => sum + Math.abs(number - mean), 0) - Math.abs(total));
   });
 
 /** The place to start at: where numbers are large, or differ most, so that there is something to see. */
@@ -49,7 +50,7 @@ function start(node, gradients) {
   const found = (gradients && node.dy) || node.y;
   const { height, width } = found;
   const isEnd = node.view === "ends" || node.number === facts.last;
-  const k = isEnd ? facts.target : ofGreatest(height * width > 1 ? variationsOf(found) : sizesOf(found));
+  const k = isEnd ? facts.target : ofGreatest(height * width > 1 ? contrastsOf(found) : sizesOf(found));
   const state = { k, c: 0, i: Math.floor(height / 2), j: Math.floor(width / 2), row: 0, column: 0, way: "weight" };
   if (gradients) {
     const at = ofGreatest(found.one(k));

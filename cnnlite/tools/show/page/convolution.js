@@ -49,11 +49,9 @@ export function convolutionForward(node, state, change) {
       inputs.amounts(found.parts);
       const window = windowOf(node, c, i, j);
       const weights = slice(c);
-      grids[0].retitle(`window at row ${i}, column ${j}`);
       grids[0].paint(window, height, width, { scale: scaleOf(x.one(c)) });
       grids[1].retitle(`filter ${channel(node, k)}, ${channelName(source(node), c)}`);
       grids[1].paint(weights, height, width, { scale });
-      grids[2].retitle("products");
       grids[2].paint(
         window.map((number, place) => (number === null ? null : number * weights[place])),
         height,

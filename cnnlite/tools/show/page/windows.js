@@ -88,7 +88,6 @@ export function poolForward(node, state, change) {
       channels.select(k);
       const chosen = found.won ? found.won.row * windows.kernel[1] + found.won.column : -1;
       const scale = scaleOf(source(node).y.one(k));
-      window.retitle(`window at row ${i}, column ${j}`);
       window.paint(windowOf(node, k, i, j), ...windows.kernel, { scale, chosen });
       const most = Math.max(Math.abs(found.value), scale);
       const result = { value: found.value, name: `output, row ${i}, column ${j}`, palette: "values", scale: most };
