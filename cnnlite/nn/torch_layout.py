@@ -2,7 +2,7 @@
 
 PyTorch is channels first. Its convolution weights are (out, in, kernel_h, kernel_w), ours (kernel_h, kernel_w, in,
 out); its linear weights (out, in), ours (in, out). Behind a flatten its features are in the order (C, H, W), ours in
-the order (H, W, C). A normalization's gamma and beta are its weight and bias; the slopes of a PReLU, its weight.
+the order (H, W, C). A normalization's gamma and beta are its weight and bias, the slopes of `prelu` its weight.
 """
 
 import math
