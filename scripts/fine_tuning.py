@@ -62,6 +62,8 @@ def train(run: Path, data: Path, options: str, **values: object) -> float:
         words = [word.format(**values) for word in options.split()]
         command = ["train", "-q", "--workers", "1", "-c", "small", "-o", "data.dataset=arrays", "--data", str(data)]
         command += [*words, "--run-dir", str(run)]
+        if (run / "checkpoints" / "last.npz").exists():
+            command = ["train", "-q", "--workers", "1", "--resume", str(run)]
         subprocess.run([sys.executable, "-m", "cnnlite", *command], check=True, stdout=sys.stderr)  # noqa: S603 - ours
     return float(json.loads(result.read_text(encoding="utf-8"))["test_accuracy"])
 
