@@ -75,7 +75,7 @@ def save(path: Path, train: tuple[Array, Array], test: tuple[Array, Array], name
 
 
 def divide(dataset: Dataset, folder: Path) -> None:
-    """Write three files: eight classes; 200 pictures of the pair, with others to choose by; with the test pictures."""
+    """Write the files: eight classes; 200 pictures of the pair, with others to choose by; with the test pictures."""
     classes = list(dataset.classes)
     two = [classes.index(name) for name in PAIR]
     others = [index for index in range(len(classes)) if index not in two]
