@@ -57,15 +57,21 @@ WAYS = {
 
 def train(run: Path, data: Path, options: str, **values: object) -> float:
     """Train `small.yaml` on a file of arrays, unless that is done already; return the accuracy on its test pictures."""
-    result = run / "result.json"
-    if not result.exists():
+    if accuracy(run) is None:
         words = [word.format(**values) for word in options.split()]
         command = ["train", "-q", "--workers", "1", "-c", "small", "-o", "data.dataset=arrays", "--data", str(data)]
         command += [*words, "--run-dir", str(run)]
-        if (run / "checkpoints" / "last.npz").exists():
+        if (run / "config.yaml").exists():
             command = ["train", "-q", "--workers", "1", "--resume", str(run)]
         subprocess.run([sys.executable, "-m", "cnnlite", *command], check=True, stdout=sys.stderr)  # noqa: S603 - ours
-    return float(json.loads(result.read_text(encoding="utf-8"))["test_accuracy"])
+    return accuracy(run) or 0.0
+
+
+def accuracy(run: Path) -> float | None:
+    """Return the accuracy in the test of a run; None before it."""
+    result = run / "result.json"
+    found: float | None = json.loads(result.read_text(encoding="utf-8"))["test_accuracy"] if result.exists() else None
+    return found
 
 
 def save(path: Path, train: tuple[Array, Array], test: tuple[Array, Array], names: list[str]) -> None:
@@ -110,7 +116,7 @@ def measure(folder: Path, jobs: int) -> list[str]:
             lr = max(RATES, key=lambda lr, way=way: tried[way, lr].result())  # type: ignore[misc]
             tested = [100 * future.result() for future in [start(way, lr, seed, "test") for seed in SEEDS]]
             mean = f"{statistics.mean(tested):.1f} % ± {statistics.stdev(tested):.1f}"
-            rows.append(f"| {way} | {lr:g} | {mean} | {', '.join(f'{accuracy:.1f}' for accuracy in tested)} |")
+            rows.append(f"| {way} | {lr:g} | {mean} | {', '.join(f'{each:.1f}' for each in tested)} |")
         print(f"eight classes: {base.result():.1%}", {key: future.result() for key, future in tried.items()})
         return rows
 
