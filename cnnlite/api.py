@@ -52,7 +52,7 @@ def load(checkpoint: str | os.PathLike[str], *, workers: int | None = None) -> M
     """
     if fewer := engine.set_workers(workers):
         warnings.warn(fewer, RuntimeWarning, stacklevel=2)
-    return Model.load(checkpoint_of(Path(_place(checkpoint))))
+    return Model.fixed(checkpoint_of(Path(_place(checkpoint))))
 
 
 def train(

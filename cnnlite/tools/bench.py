@@ -4,6 +4,7 @@ import copy
 import statistics
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from cnnlite.nn.layers.base import Layer, dotted
 from cnnlite.nn.network import Network
 from cnnlite.runs.restore import check_model
 from cnnlite.runtime import engine, machine
+from cnnlite.tools.serial import SerialClock
 from cnnlite.training import step as training
 from cnnlite.utils.hints import Override
 from cnnlite.utils.text import aligned, size_text
@@ -51,6 +53,8 @@ class LayerTiming:
     """Name in configs; ``batch_norm + relu`` for layers fused into one."""
     forward_ms: float
     backward_ms: float
+    serial_ms: float
+    """Of both, the part outside of parallel work, which workers do not divide; see `serial`."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +66,15 @@ class Report:
     layers: list[LayerTiming] | None
     rest_ms: float
     """Median milliseconds of loss and update in a step; 0 if layers were not timed."""
+    rest_serial_ms: float
+    """Milliseconds of that outside of parallel work."""
 
     def facts(self) -> dict[str, Any]:
         """Return the results as an object for JSON."""
         facts = {"batch_size": self.batch_size, **asdict(self.timing)}
         if self.layers is not None:
-            facts |= {"layers": [asdict(row) for row in self.layers], "rest_ms": self.rest_ms}
+            rest = {"rest_ms": self.rest_ms, "rest_serial_ms": self.rest_serial_ms}
+            facts |= {"layers": [asdict(row) for row in self.layers], **rest}
         return facts
 
     def describe(self, name: str) -> str:
@@ -84,7 +91,7 @@ class Report:
             f"  peak memory  {memory}",
         ]
         if self.layers is not None:
-            lines += ["", _table(self.layers, self.rest_ms)]
+            lines += ["", _table(self.layers, self.rest_ms, self.rest_serial_ms)]
         return "\n".join(lines)
 
 
@@ -106,9 +113,8 @@ class Step:
         self.x = rng.standard_normal((batch_size, *network.in_shape), network.dtype)
         self.labels = rng.integers(network.out_shape[0], size=batch_size)
         self.count = 0
-        # A small learning rate, so that random labels do not drive weights far.
         self.step = training.Step(
-            *(network, self.optimizer, self.loss, self, lambda step: 1e-3),
+            *(network, self.optimizer, self.loss, self, _small_factor),
             others=[_memory_of_workers, _work_of_workers],
         )
         self.choice = training.Choice(self.step, engine.workers(), engine.most_workers())
@@ -150,14 +156,14 @@ class Step:
         found: list[float] = _work_of_workers(0) if team is None else team.call(2, 0)
         return found
 
-    def seconds(self, steps: int) -> list[float]:
+    def seconds(self, steps: int, clock: Callable[[], Any] = time.perf_counter) -> list[Any]:
         """Make ``steps`` steps, and return their times in seconds."""
         times = []
         with np.errstate(all="ignore"):  # as in training
             for _ in range(steps):
-                start = time.perf_counter()
+                start = clock()
                 self()
-                times.append(time.perf_counter() - start)
+                times.append(clock() - start)
         return times
 
 
@@ -166,8 +172,13 @@ def bench(config: Config, *, batch_size: int | None = None, steps: int | None = 
     step = prepare(config, batch_size)
     with step.step.working():
         timing = measure(step, steps)
-        rows, rest_ms = measure_layers(step, steps) if layers else (None, 0.0)
-    return Report(len(step.x), timing, rows, rest_ms)
+        rows, *rest = measure_layers(step, steps) if layers else (None, 0.0, 0.0)
+    return Report(len(step.x), timing, rows, *rest)
+
+
+def _small_factor(step: int) -> float:
+    """Return a factor for the learning rate so small that random labels do not drive weights far."""
+    return 1e-3
 
 
 def _memory_of_workers(_: int) -> list[int]:
@@ -222,34 +233,36 @@ def training_multiply_adds(network: Network) -> int:
     )
 
 
-def measure_layers(step: Step, steps: int | None = None) -> tuple[list[LayerTiming], float]:
+def measure_layers(step: Step, steps: int | None = None) -> tuple[list[LayerTiming], float, float]:
     """Time each layer over ``steps`` training steps; fused layers share a row.
 
     Rows are in the order of the network. A sequence has none, as all its time is that of its layers.
 
     Returns:
-        The rows, and the median milliseconds of the rest of a step: loss and update.
+        The rows, and the median milliseconds of the rest of a step, loss and update: of all, and outside of parallel
+        work.
     """
     model = step.network.model
-    seconds: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
-    with watched(model, lambda call: seconds[call.name, call.way].append(call.seconds)):
+    seconds: defaultdict[tuple[str, str], list[Array]] = defaultdict(list)
+    clock = SerialClock()
+    with clock.running(), watched(model, lambda call: seconds[call.name, call.way].append(call.seconds), clock):
         steps = steps or _enough_steps(step.seconds(WARM_UP_STEPS))
-        whole = np.array(step.seconds(steps))
+        whole = np.array(step.seconds(steps, clock))
 
     def last(name: str, way: str) -> Array:
         times = seconds[name, way]  # none if the gradient of the layer's output is not needed
-        return np.array(times[-steps:] if times else [0.0] * steps)
+        return np.array(times[-steps:] if times else [(0.0, 0.0)] * steps)
 
-    def own_ms(name: str, layer: Layer, way: str) -> float:
+    def own_ms(name: str, layer: Layer, way: str) -> Array:
         inside = sum(last(dotted(name, child), way) for child in layer.children)
-        return max(0.0, float(np.median(last(name, way) - inside)) * 1e3)
+        return np.maximum(0.0, np.median(last(name, way) - inside, axis=0) * 1e3)
 
-    rows = [
-        LayerTiming(name, kind, *(own_ms(name, layer, way) for way in WAYS))
-        for name, kind, layer in working_layers(model)
-    ]
-    rest = whole - last("", "forward") - last("", "backward")
-    return rows, float(np.median(rest)) * 1e3
+    rows = []
+    for name, kind, layer in working_layers(model):
+        (forward, serial), (backward, more) = (own_ms(name, layer, way).tolist() for way in WAYS)
+        rows.append(LayerTiming(name, kind, forward, backward, serial + more))
+    rest, serial = (np.median(whole - last("", "forward") - last("", "backward"), axis=0) * 1e3).tolist()
+    return rows, rest, serial
 
 
 def _enough_steps(warm_up: list[float]) -> int:
@@ -257,12 +270,16 @@ def _enough_steps(warm_up: list[float]) -> int:
     return max(10, min(2000, round(_SECONDS / warm_up[-1])))
 
 
-def _table(rows: list[LayerTiming], rest_ms: float) -> str:
-    forward, backward = sum(row.forward_ms for row in rows), sum(row.backward_ms for row in rows)
-    total = forward + backward + rest_ms
-    lines = [("layer", "kind", "forward ms", "backward ms", "share")]
-    for row in [*rows, LayerTiming("", "all layers", forward, backward)]:
+def _table(rows: list[LayerTiming], rest_ms: float, rest_serial_ms: float) -> str:
+    """Format the times of layers and of the rest, and the share of the whole that workers do not divide."""
+    times = [(row.forward_ms, row.backward_ms, row.serial_ms) for row in rows]
+    sums = [sum(column) for column in zip(*times, strict=True)]
+    total, serial = sums[0] + sums[1] + rest_ms, sums[2] + rest_serial_ms
+    lines = [("layer", "kind", "forward ms", "backward ms", "share", "serial ms")]
+    for row in [*rows, LayerTiming("", "all layers", *sums)]:
         share = (row.forward_ms + row.backward_ms) / total
-        lines.append((row.name, row.kind, f"{row.forward_ms:.3f}", f"{row.backward_ms:.3f}", f"{share:.1%}"))
-    lines.append(("", "loss and update", f"{rest_ms:.3f}", "", f"{rest_ms / total:.1%}"))
-    return aligned(lines, left=(0, 1))
+        ways = (f"{row.forward_ms:.3f}", f"{row.backward_ms:.3f}")
+        lines.append((row.name, row.kind, *ways, f"{share:.1%}", f"{row.serial_ms:.3f}"))
+    lines.append(("", "loss and update", f"{rest_ms:.3f}", "", f"{rest_ms / total:.1%}", f"{rest_serial_ms:.3f}"))
+    told = f"serial, which workers do not divide: {serial:,.3f} ms, {serial / total:.1%}"
+    return f"{aligned(lines, left=(0, 1))}\n{told}"

@@ -45,6 +45,13 @@ class Model:
         """Read a checkpoint; CheckpointError if it does not hold a whole network."""
         return cls(*load_network(checkpoint)[1:])
 
+    @classmethod
+    def fixed(cls, checkpoint: Path) -> "Model":
+        """Read a checkpoint as `load` does, for predictions only: its parameters cannot be changed; `Network.fix`."""
+        model = cls.load(checkpoint)
+        model.network.fix()
+        return model
+
     @property
     def image_shape(self) -> Shape:
         """Height, width and channels of the images that `predict` takes, as in the dataset."""

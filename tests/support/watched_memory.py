@@ -81,7 +81,7 @@ class Watch:
     def _allocate(self, size: int) -> Array:
         """A slab in a mapping of all of them, where that of `_SharedSlabs` makes one for each."""
         if self._slabs is None:
-            file = engine.team().slabs._file  # type: ignore[attr-defined]
+            file = engine.team().slabs._file.handle  # type: ignore[attr-defined]
             os.ftruncate(file, SLABS)
             self._slabs = self._map(file, SLABS)
         start, self._end = self._end, self._end + -(-size // mmap.PAGESIZE) * mmap.PAGESIZE

@@ -73,7 +73,7 @@ def test_json_has_exactly_the_promised_keys_and_its_figures_fit_together() -> No
 
 def test_the_text_has_the_same_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     timing = bench.Timing(12.345, 11.5, 4860.2, 150.04, 200.0, 123_400_000, 2, "SkylakeX")
-    text = bench.Report(60, timing, None, 0.0).describe("net")
+    text = bench.Report(60, timing, None, 0.0, 0.0).describe("net")
     words = ("60 random images", "12.35 ms", "11.50 ms", "4,860 images/s", "150.0", "75% of the 200.0", "123.4 MB")
     assert [word for word in words if word not in text] == []
     assert "workers 2, BLAS kernel SkylakeX" in text
@@ -83,9 +83,9 @@ def test_flags_and_overrides_choose_batch_threads_steps_and_network(monkeypatch:
     made: list[tuple[int, int, int]] = []
     seconds = bench.Step.seconds
 
-    def noting(self: bench.Step, steps: int) -> list[float]:
+    def noting(self: bench.Step, steps: int, *clock: Any) -> list[float]:
         made.append((steps, len(self.x), self.network.parameters["0.weight"].value.shape[3]))
-        return seconds(self, steps)
+        return seconds(self, steps, *clock)
 
     monkeypatch.setattr(bench.Step, "seconds", noting)
     arguments = ["--batch-size", "3", "--threads", "2", "--steps", "5", "-o", "model.0.conv2d.out_channels=7"]
@@ -164,8 +164,8 @@ def test_a_pinned_kernel_is_a_warning_that_leaves_the_json_alone(monkeypatch: py
 
 def test_layers_that_another_does_the_work_of_are_named_with_it() -> None:
     facts = json.loads(run("net.yaml", "--json", "--steps", "3", "--layers").stdout)
-    assert list(facts) == [*KEYS, "layers", "rest_ms"]
-    assert facts["rest_ms"] > 0
+    assert list(facts) == [*KEYS, "layers", "rest_ms", "rest_serial_ms"]
+    assert facts["rest_ms"] >= facts["rest_serial_ms"] > 0
     rows = {row["name"]: row for row in facts["layers"]}
     assert {name: row["kind"] for name, row in rows.items()} == {
         "0": "conv2d",
@@ -178,7 +178,8 @@ def test_layers_that_another_does_the_work_of_are_named_with_it() -> None:
         "7": "linear",
     }
     for name, row in rows.items():
-        assert row.keys() == {"name", "kind", "forward_ms", "backward_ms"}
+        assert row.keys() == {"name", "kind", "forward_ms", "backward_ms", "serial_ms"}
+        assert 0 <= row["serial_ms"] <= row["forward_ms"] + row["backward_ms"]
         if name not in ("3", "6"):
             assert row["forward_ms"] > 0
             assert row["backward_ms"] > 0
@@ -205,14 +206,16 @@ def test_times_of_layers_are_their_own_and_sum_up_to_the_step(monkeypatch: pytes
         slow(named[name], "backward", 3 * cost)
     update = step.optimizer.step
     monkeypatch.setattr(step.optimizer, "step", lambda *given: (now.__setitem__(0, now[0] + 0.5), update(*given)))
-    rows, rest = bench.measure_layers(step, 4)
+    rows, rest, rest_serial = bench.measure_layers(step, 4)
     assert {row.name: row.forward_ms for row in rows} == pytest.approx(costs)
     assert {row.name: row.backward_ms for row in rows} == pytest.approx({k: 3 * v for k, v in costs.items()})
-    assert rest == pytest.approx(500)
-    table = bench._table(rows, rest).splitlines()
-    assert re.search(r"1 +batch_norm \+ relu +2\.000 +6\.000 +0\.5%", table[2])
-    assert re.search(r"all layers +255\.000 +765\.000 +67\.1%", table[-2])
-    assert re.search(r"loss and update +500\.000 +32\.9%", table[-1])
+    assert {row.name: row.serial_ms for row in rows} == pytest.approx({k: 4 * v for k, v in costs.items()})
+    assert (rest, rest_serial) == pytest.approx((500, 500))
+    table = bench._table(rows, rest, rest_serial / 2).splitlines()
+    assert re.search(r"1 +batch_norm \+ relu +2\.000 +6\.000 +0\.5% +8\.000", table[2])
+    assert re.search(r"all layers +255\.000 +765\.000 +67\.1% +1020\.000", table[-3])
+    assert re.search(r"loss and update +500\.000 +32\.9% +250\.000", table[-2])
+    assert table[-1] == "serial, which workers do not divide: 1,270.000 ms, 83.6%"
 
 
 def test_watching_leaves_no_trace_and_survives_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ from cnnlite.nn.layers.shape import Flatten
 from cnnlite.optim import SGD, AdamW, Composite, Member, Muon, Optimizer, optimizers
 from cnnlite.optim.averaging import EMA, Lookahead
 from cnnlite.optim.schedules import Linear as LinearSchedule
-from cnnlite.runtime import engine, shards
+from cnnlite.runtime import arrays, engine, shards
 from cnnlite.runtime.workers import WorkerError
 from cnnlite.training import step as training_step
 from cnnlite.training.step import Choice, Step
@@ -151,6 +151,16 @@ def expected(way: str) -> Found:
         return stepped(way, 1)
 
 
+def test_spawned_workers_have_the_bits_of_one(
+    way: str, expected: Found, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_shards(monkeypatch, way)
+    monkeypatch.setenv("CNNLITE_WORKERS", "spawn")
+    arrays._forget_chunk()
+    assert differing(stepped(way, 3, every=4), expected) == []
+    arrays._forget_chunk()
+
+
 @pytest.mark.parametrize("size", list(SIZES))
 def test_workers_have_the_bits_of_one(
     size: int, way: str, expected: Found, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -181,11 +191,14 @@ def differing(found: Found, expected: Found) -> list[str]:
     ]
 
 
-def test_hiring_and_dismissing_between_steps_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_hiring_and_dismissing_between_steps_changes_no_bit(start: str, monkeypatch: pytest.MonkeyPatch) -> None:
     small_shards(monkeypatch, "small weights")
+    monkeypatch.setenv("CNNLITE_WORKERS", start)
+    arrays._forget_chunk()
     made = [mixed(members(), clip_norm=0.1, averaging=EMA(0.5)) for _ in range(2)]
     alone, other = made
-    plan = {1: 3, 3: 1, 4: 2, 5: 8, 7: 2}
+    plan = {1: 3, 3: 1, 4: 2, 5: 8, 7: 2} if start == "fork" else {1: 2, 4: 1, 5: 3}
     for number in range(9):
         alone(number)
         if number in plan:
