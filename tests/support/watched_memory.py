@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cnnlite.runtime import arrays, engine, shards
+from cnnlite.runtime import arrays, engine, shards, workers
 from cnnlite.runtime.workers import Workers, _SharedSlabs
 from cnnlite.utils.types import Array
 
@@ -56,6 +56,7 @@ class Watch:
         self._recording = True
         self._chance = random.Random(0)
         arrays._forget_chunk()
+        monkeypatch.setattr(workers, "YIELDS", 20)  # there are more workers than cores: none should wait awake
         monkeypatch.setattr(arrays, "_CHUNK_BYTES", 2**26)  # few places, as each task opens and closes them all
         monkeypatch.setattr(arrays, "mmap", SimpleNamespace(mmap=self._map, PAGESIZE=mmap.PAGESIZE))
         monkeypatch.setattr(_SharedSlabs, "allocate", lambda _, size: self._allocate(size))
