@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measure the scaling of training steps with threads and batch size, and the share of time spent preparing batches.
+"""Measure the scaling of training steps with workers and batch size, and the share of time spent preparing batches.
 
 Needs an idle machine and no data. Writes its figures between the marks in docs/benchmarks.md.
 """
@@ -19,6 +19,7 @@ from cnnlite.config.load import load_config
 from cnnlite.data import Batches, Images, Normalizer
 from cnnlite.runtime import engine, machine
 from cnnlite.tools.bench import WARM_UP_STEPS, prepare
+from cnnlite.training.step import Step
 
 OUT = Path(__file__).parent.parent / "docs/benchmarks.md"
 NETWORKS = {"small": 30, "vgg11": 3}
@@ -27,18 +28,27 @@ BATCHES = (64, 128, 256, 512)
 MARKS = ("<!-- growth -->", "<!-- end of growth -->")
 
 
-def thread_speedups(name: str, counts: tuple[int, int], rounds: int, steps: int) -> list[float]:
-    """Return the speed-up of the second number of threads over the first, for each round."""
-    step = prepare(load_config(name))
+def worker_speedups(name: str, counts: tuple[int, int], rounds: int, steps: int) -> list[float]:
+    """Return the speed-up of the second number of workers over the first, for each round."""
+    step = prepare(load_config(name)).step
     ratios = []
-    for _ in range(rounds):
-        medians = []
-        for count in counts:
-            engine.set_threads(count)
-            step.seconds(1)
-            medians.append(statistics.median(step.seconds(steps)))
-        ratios.append(medians[0] / medians[1])
+    with step.working():
+        for _ in range(rounds):
+            medians = []
+            for count in counts:
+                step.hire(count)
+                for number in range(WARM_UP_STEPS):
+                    step(number)
+                medians.append(statistics.median(_seconds(step, steps)))
+            ratios.append(medians[0] / medians[1])
     return ratios
+
+
+def _seconds(step: Step, steps: int) -> Iterator[float]:
+    for number in range(steps):
+        start = time.perf_counter()
+        step(number)
+        yield time.perf_counter() - start
 
 
 def batch_times(name: str, rounds: int) -> dict[int, float]:
@@ -47,8 +57,10 @@ def batch_times(name: str, rounds: int) -> dict[int, float]:
     for _ in range(rounds):
         for size in BATCHES:
             step = prepare(load_config(name), size)
-            step.seconds(WARM_UP_STEPS)
-            found[size] += step.seconds(max(3, 1024 // size))
+            with step.step.working():
+                step.settle()
+                step.seconds(WARM_UP_STEPS)
+                found[size] += step.seconds(max(3, 1024 // size))
             del step
             engine.release()
     return {size: statistics.median(seconds) * 1e3 for size, seconds in found.items()}
@@ -71,15 +83,15 @@ def preparation_share(name: str, steps: int) -> tuple[float, float]:
     batches = Batches(
         images, config.train.batch_size, seed=0, transforms=config.data.augment, normalizer=normalizer, drop_last=True
     )
-    step = prepare(config)
-    step.seconds(WARM_UP_STEPS)
     making = []
-    training = []
     for number in range(steps):
         start = time.perf_counter()
-        step.x, step.labels = batches.batch(number)
+        batches.batch(number)
         making.append(time.perf_counter() - start)
-        training += step.seconds(1)
+    step = prepare(config)
+    with step.step.working():
+        step.settle()
+        training = step.seconds(steps)
     return statistics.median(making) * 1e3, statistics.median(training) * 1e3
 
 
@@ -87,12 +99,11 @@ def figures(rounds: int) -> Iterator[str]:
     """Yield the figures, as items of a list in Markdown."""
     cores = engine.available_cores()
     for name, steps in NETWORKS.items():
-        ratios = thread_speedups(name, (1, cores), rounds, steps)
+        ratios = worker_speedups(name, (1, cores), rounds, steps)
         yield (
-            f"Threads: `{name}` ({load_config(name).train.batch_size}) is **{statistics.median(ratios):.2f}** times as "
-            f"fast on {cores} threads as on 1 ({min(ratios):.2f} to {max(ratios):.2f} in {rounds} rounds)."
+            f"Workers: `{name}` ({load_config(name).train.batch_size}) is **{statistics.median(ratios):.2f}** times as "
+            f"fast with {cores} as with 1 ({min(ratios):.2f} to {max(ratios):.2f} in {rounds} rounds)."
         )
-    engine.set_threads(None)
     for name in NETWORKS:
         times = batch_times(name, rounds)
         fixed, each, worst = straight_line(times)

@@ -43,7 +43,7 @@ def _side(side: str, name: str, batch_size: int, threads: int) -> tuple[dict[str
     if side == "cnnlite":
         step = prepare(config, batch_size)
         step.settle()
-        return {"kernel": machine.blas_kernel(), "workers": step.workers, "memory": step.peak_memory_bytes()}, step
+        return {"kernel": machine.blas_kernel(), "workers": step.workers}, step
     from parts import torch_twin
 
     torch = torch_twin.torch

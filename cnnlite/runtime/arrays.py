@@ -16,6 +16,7 @@ from cnnlite.runtime.processes import way
 from cnnlite.utils.types import Array, Shape
 
 CACHE_LINE = 64
+HUGE_PAGE = 2**21
 RECYCLED_BYTES = 128 * 1024
 """Smaller arrays come from the allocator as fast as from `Slabs`."""
 _CHUNK_BYTES = 2**20
@@ -30,10 +31,45 @@ def aligned(count: int, dtype: Any) -> Array:
     NumPy's own begins 16 bytes after one, so that each vector instruction would touch two: up to half the speed.
     """
     size = count * np.dtype(dtype).itemsize
-    raw = np.empty(size + CACHE_LINE, np.uint8)
-    start = -raw.__array_interface__["data"][0] % CACHE_LINE
-    array: Array = raw[start : start + size].view(dtype)
+    array: Array = _bytes(size, CACHE_LINE)[:size].view(dtype)
     return array
+
+
+def _bytes(size: int, alignment: int) -> Array:
+    raw = np.empty(size + alignment, np.uint8)
+    start = -raw.__array_interface__["data"][0] % alignment
+    return raw[start : start + size]
+
+
+class Pages:
+    """Memory in huge pages, where the system has them: large arrays begin on one, smaller ones share one.
+
+    Long strides over pages of 4 KiB cost more for finding the pages than for the numbers. It comes from the system, and
+    goes back to it, by itself: freed memory of the C library stays with the process, and with each that is forked.
+    """
+
+    def __init__(self) -> None:
+        self._page = memoryview(b"")
+        """What is left of the page that small arrays share."""
+
+    def allocate(self, size: int) -> Array:
+        """Allocate ``size`` bytes, uninitialised, beginning on a cache line, as the whole of their ``base``."""
+        if size >= HUGE_PAGE:
+            return self._from_system(size)[:]
+        taken = -(-size // CACHE_LINE) * CACHE_LINE
+        if taken > len(self._page):
+            self._page = self._from_system(HUGE_PAGE).data
+        whole, self._page = np.frombuffer(self._page, np.uint8, size), self._page[taken:]
+        return whole[:]
+
+    def _from_system(self, size: int) -> Array:
+        if not hasattr(mmap, "MADV_HUGEPAGE"):
+            return np.frombuffer(_bytes(size, CACHE_LINE), np.uint8)
+        place = mmap.mmap(-1, size + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        start = -np.frombuffer(place, np.uint8).__array_interface__["data"][0] % HUGE_PAGE
+        with contextlib.suppress(OSError):  # a system built without them
+            place.madvise(mmap.MADV_HUGEPAGE, start, size - size % HUGE_PAGE)
+        return np.frombuffer(place, np.uint8, size, start)
 
 
 class _Local(threading.local):
@@ -41,6 +77,7 @@ class _Local(threading.local):
 
     def __init__(self) -> None:
         self.pads: dict[tuple[str, Any], Array] = {}
+        self.pages = Pages()
 
 
 _local = _Local()
@@ -52,15 +89,20 @@ def scratch(name: str, shape: tuple[int, ...], dtype: Any = np.float32) -> Array
     pads = _local.pads
     pad = pads.get((name, dtype))
     if pad is None or pad.size < size:
-        pad = pads[name, dtype] = aligned(size, dtype)
+        pad = pads[name, dtype] = _local.pages.allocate(size * np.dtype(dtype).itemsize).view(dtype)
     return pad[:size].reshape(shape)
+
+
+def forget_scratch() -> None:
+    """Give back the scratch memory of this thread, which must not be computing."""
+    _local.__init__()  # type: ignore[misc]
 
 
 def _references(slabs: list[Array]) -> list[int]:
     return [sys.getrefcount(slab.base) for slab in slabs]  # of which arrays are views, as the slab itself is
 
 
-_UNUSED = _references([aligned(1, np.uint8)])[0]
+_UNUSED = _references([Pages().allocate(1)])[0]
 """Count of `_references` for a slab that no array is a view of."""
 
 
@@ -74,6 +116,7 @@ class Slabs:
 
     def __init__(self) -> None:
         self._slabs: list[Array] = []
+        self._pages = Pages()
 
     def empty(self, shape: Shape, dtype: Any) -> Array:
         """Allocate like np.empty, but reuse the memory of earlier arrays that are no longer referred to."""
@@ -90,7 +133,7 @@ class Slabs:
 
     def allocate(self, size: int) -> Array:
         """Allocate ``size`` bytes for another slab."""
-        return aligned(size, np.uint8)
+        return self._pages.allocate(size)
 
     def release(self) -> None:
         """Return free slabs to the operating system."""

@@ -224,5 +224,6 @@ def empty(shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
 
 
 def release() -> None:
-    """Return free slabs to the operating system."""
+    """Return free slabs and scratch memory to the operating system."""
     _slabs.release()
+    arrays.forget_scratch()

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cnnlite.runtime import engine
+from cnnlite.runtime import engine, machine
 from cnnlite.utils.types import Array
 
 
@@ -60,6 +60,21 @@ def test_memory_nobody_refers_to_is_given_out_again() -> None:
     assert address(again) == first
     assert again.shape == SHAPE
     assert again.dtype == np.float32
+
+
+@pytest.mark.usefixtures("no_slabs")
+@pytest.mark.skipif(not machine.proportional_memory_bytes(), reason="the system does not tell")
+def test_memory_that_is_released_goes_back_to_the_system() -> None:
+    before = machine.proportional_memory_bytes()
+    held = [engine.empty((size, 1024)) for size in (8192, 600, 300, 300, 300)]  # 32 MiB, 2.3, and less than a page each
+    held.append(engine.scratch("test", (1024, 1024)))
+    for array in held:
+        array[...] = 1
+    assert machine.proportional_memory_bytes() - before > 41 * 2**20
+    held.clear()
+    del array
+    engine.release()
+    assert machine.proportional_memory_bytes() - before < 2 * 2**20
 
 
 @pytest.mark.usefixtures("no_slabs")
