@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnlite.runtime.handover import MemoryFile, whole_pages
+from cnnlite.runtime.handover import MemoryFile, Unnamed, whole_pages
 from cnnlite.runtime.processes import way
 from cnnlite.utils.types import Array, Shape
 
@@ -172,4 +172,4 @@ def _fresh(size: int) -> mmap.mmap:
     if way() == "spawn":
         with contextlib.suppress(OSError):  # there can be no more files: then they cannot be shared, which is found
             return MemoryFile().map(0, whole_pages(max(size, _FILE_BYTES)))
-    return mmap.mmap(-1, max(size, _CHUNK_BYTES))
+    return Unnamed(-1, max(size, _CHUNK_BYTES))

@@ -83,6 +83,10 @@ class Memory(mmap.mmap):
     start: int
 
 
+class Unnamed(mmap.mmap):
+    """Memory that this process can share only with those that are forked from it."""
+
+
 class Packed(NamedTuple):
     """What `pack` has written."""
 
@@ -163,7 +167,7 @@ class _Pickler(pickle.Pickler):
             return NotImplemented
         owner, access = _owner(value), mmap.ACCESS_DEFAULT
         if not isinstance(owner, Memory | np.memmap):
-            if isinstance(owner, mmap.mmap):
+            if isinstance(owner, Unnamed):
                 raise pickle.PicklingError("an array is in memory that only forked processes share")
             if value.nbytes < _LARGE:
                 return NotImplemented

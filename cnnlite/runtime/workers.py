@@ -55,9 +55,9 @@ def supported() -> bool:
 class _SharedSlabs(arrays.Slabs):
     """Slabs in a file in memory, at places that follow from the sizes asked for: the same ones in all workers."""
 
-    def __init__(self) -> None:
+    def __init__(self, file: MemoryFile | None = None) -> None:
         super().__init__()
-        self._file = MemoryFile()
+        self._file = file or MemoryFile()
         self._end = 0
         self.mark = 0
         """Number that follows from all places given out so far."""
@@ -76,6 +76,9 @@ class _SharedSlabs(arrays.Slabs):
         except OSError as error:  # limits of memory, and that of files, which counts for those in memory too
             raise MemoryError(f"{size:,} bytes that workers share: {error.strerror}") from None
         return whole[:]
+
+    def __reduce__(self) -> Any:
+        return _SharedSlabs, (self._file,)  # to a worker that is spawned: there are no arrays yet
 
     def close(self) -> None:
         """Give the file back; arrays keep their memory."""

@@ -18,7 +18,6 @@ import resource
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,8 @@ from cnnlite.runtime.workers import Workers, _SharedSlabs
 from cnnlite.utils.types import Array
 
 READ, WRITE = 1, 2
-SLABS = 2**28
+SLABS, CHUNK = 2**28, 2**26
+"""Bytes of memory taken at once: few places, as each task opens and closes them all."""
 LATE = 3e-3
 """Seconds that a worker is late at most."""
 
@@ -57,8 +57,7 @@ class Watch:
         self._chance = random.Random(0)
         arrays._forget_chunk()
         monkeypatch.setattr(workers, "YIELDS", 20)  # there are more workers than cores: none should wait awake
-        monkeypatch.setattr(arrays, "_CHUNK_BYTES", 2**26)  # few places, as each task opens and closes them all
-        monkeypatch.setattr(arrays, "mmap", SimpleNamespace(mmap=self._map, PAGESIZE=mmap.PAGESIZE))
+        monkeypatch.setattr(arrays, "_fresh", lambda size: self._map(-1, max(size, CHUNK)))
         monkeypatch.setattr(_SharedSlabs, "allocate", lambda _, size: self._allocate(size))
         monkeypatch.setattr(Workers, "__init__", self._begin(Workers.__init__))
         monkeypatch.setattr(Workers, "meet", self._meet(Workers.meet))

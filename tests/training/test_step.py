@@ -85,7 +85,7 @@ OTHERS: dict[str, Make] = {
     "one-sample": lambda: after(Case("conv2d", (9, 9, 3), {"out_channels": 4, "kernel_size": 3}), (1, 1, 2, 1)),
     "blocks": lambda: make(  # several to a shard
         Sequential([Conv2d(16, 3, padding=1), BatchNorm(), ReLU(), GlobalAvgPool2d(), Linear(CLASSES)]),
-        *((32, 32, 8), (66, 8)),
+        *((32, 32, 8), (130, 8)),
     ),
     "mixed": mixed,
     "clipped": lambda: mixed(clip_norm=0.01),
