@@ -24,21 +24,21 @@ class Call(NamedTuple):
     """``x`` of forward, ``dy`` of backward."""
     returned: Array | None
     """``y`` of forward, ``dx`` of backward, which is None where it is not needed."""
-    seconds: Any
-    """Duration, including the layers inside, as a float; or the difference of what another clock returns."""
+    seconds: float
+    """Duration, including the layers inside."""
 
 
 @contextmanager
-def watched(model: Layer, see: Callable[[Call], None], clock: Callable[[], Any] = time.perf_counter) -> Iterator[None]:
+def watched(model: Layer, see: Callable[[Call], None]) -> Iterator[None]:
     """Call ``see`` after each layer call made inside the block; inner layers come before their container."""
 
     def watch(name: str, layer: Layer, way: Literal["forward", "backward"]) -> Callable[..., Array | None]:
         method: Callable[..., Array | None] = getattr(layer, way)
 
         def called(given: Array, *context: Any) -> Array | None:
-            start = clock()
+            start = time.perf_counter()
             returned = method(given, *context)
-            see(Call(name, layer, way, given, returned, clock() - start))
+            see(Call(name, layer, way, given, returned, time.perf_counter() - start))
             return returned
 
         return called

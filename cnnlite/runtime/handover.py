@@ -88,14 +88,14 @@ class Unnamed(mmap.mmap):
 
 
 class Packed(NamedTuple):
-    """What `pack` has written."""
+    """Result of `pack`."""
 
     content: Array
     """Bytes for `unpack`, in memory that another process can map."""
     descriptors: set[int]
     """Files that the process has to inherit."""
     held: list[Array]
-    """What must not be freed before the process has unpacked everything."""
+    """Arrays that must not be freed before the process has unpacked everything."""
 
     @property
     def arguments(self) -> str:

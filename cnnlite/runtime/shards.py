@@ -175,11 +175,6 @@ def counts() -> bool:
     return _division is None or _division.first < _division.last
 
 
-def are_several() -> bool:
-    """True if the batch has several shards, and the work at hand is on them; not so in lockstep."""
-    return _division is not None and len(_division.shards) > 1 and not engine.is_in_lockstep()
-
-
 def total(count: int) -> int:
     """Number of samples in the divided batch, of which this worker has ``count``."""
     return count if _division is None else _division.shards[-1][1]

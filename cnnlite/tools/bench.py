@@ -1,10 +1,11 @@
 """Benchmarks of whole training steps on random images, for `cnnlite bench`."""
 
+import contextlib
 import copy
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,7 +18,8 @@ from cnnlite.nn.layers.base import Layer, dotted
 from cnnlite.nn.network import Network
 from cnnlite.runs.restore import check_model
 from cnnlite.runtime import engine, machine
-from cnnlite.tools.serial import SerialClock
+from cnnlite.runtime.arrays import Slabs
+from cnnlite.runtime.team import Team
 from cnnlite.training import step as training
 from cnnlite.utils.hints import Override
 from cnnlite.utils.text import aligned, size_text
@@ -54,7 +56,7 @@ class LayerTiming:
     forward_ms: float
     backward_ms: float
     serial_ms: float
-    """Of both, the part outside of parallel work, which workers do not divide; see `serial`."""
+    """Of both, the part that each worker spends, however many they are; see `measure_layers`."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Report:
     rest_ms: float
     """Median milliseconds of loss and update in a step; 0 if layers were not timed."""
     rest_serial_ms: float
-    """Milliseconds of that outside of parallel work."""
+    """The part of that which workers do not divide."""
 
     def facts(self) -> dict[str, Any]:
         """Return the results as an object for JSON."""
@@ -156,14 +158,28 @@ class Step:
         found: list[float] = _work_of_workers(0) if team is None else team.call(2, 0)
         return found
 
-    def seconds(self, steps: int, clock: Callable[[], Any] = time.perf_counter) -> list[Any]:
+    @contextlib.contextmanager
+    def as_first_of(self, size: int) -> Iterator[None]:
+        """Make steps as the first of ``size`` workers would, inside the block; the others are not there."""
+        self.step.dismiss()
+        for group in self.optimizer.bound:
+            group.rows = np.zeros((size, group.grads.size), group.grads.dtype)
+            group.attach(group.rows[0])
+        engine.set_team(_FirstWorker(size))
+        try:
+            yield
+        finally:
+            engine.set_team(Team())
+            self.step.dismiss()
+
+    def seconds(self, steps: int) -> list[float]:
         """Make ``steps`` steps, and return their times in seconds."""
         times = []
         with np.errstate(all="ignore"):  # as in training
             for _ in range(steps):
-                start = clock()
+                start = time.perf_counter()
                 self()
-                times.append(clock() - start)
+                times.append(time.perf_counter() - start)
         return times
 
 
@@ -174,6 +190,28 @@ def bench(config: Config, *, batch_size: int | None = None, steps: int | None = 
         timing = measure(step, steps)
         rows, *rest = measure_layers(step, steps) if layers else (None, 0.0, 0.0)
     return Report(len(step.x), timing, rows, *rest)
+
+
+class _FirstWorker(Team):
+    """Team of which only the first worker is there: what the others would give is made up, and only its time counts."""
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.size = size
+        self.slabs = _Zeros()
+
+    def gather(self, rows: Array, first: int, count: int) -> Array:
+        return np.resize(rows, (count, *rows.shape[1:]))
+
+    def numbers(self, count: int) -> Array:
+        return np.zeros(count)
+
+
+class _Zeros(Slabs):
+    """Memory that begins as zeros: computing with whatever was there could take longer."""
+
+    def allocate(self, size: int) -> Array:
+        return np.zeros(size, np.uint8)[:]
 
 
 def _small_factor(step: int) -> float:
@@ -236,33 +274,45 @@ def training_multiply_adds(network: Network) -> int:
 def measure_layers(step: Step, steps: int | None = None) -> tuple[list[LayerTiming], float, float]:
     """Time each layer over ``steps`` training steps; fused layers share a row.
 
-    Rows are in the order of the network. A sequence has none, as all its time is that of its layers.
+    Rows are in the order of the network. A sequence has none, as all its time is that of its layers. What is serial,
+    as Amdahl (1967) calls it, follows from the times of one worker, serial + parallel, and of the first of as many
+    workers as there are shards, serial + parallel / shards.
 
     Returns:
-        The rows, and the median milliseconds of the rest of a step, loss and update: of all, and outside of parallel
-        work.
+        The rows, and the median milliseconds of the rest of a step, loss and update: of all, and of what is serial.
     """
+    shards = step.network.shards(len(step.x))
+    times = alone = _layer_ms(step, steps)
+    if step.workers > 1:
+        step.choice = training.Choice(step.step, 1, 1)
+        alone = _layer_ms(step, steps)
+    with step.as_first_of(shards):
+        first = _layer_ms(step, steps)
+    serial = np.clip((shards * first - alone) / (shards - 1), 0, alone) if shards > 1 else alone
+    found = list(zip(working_layers(step.network.model), times, serial.sum(axis=1).tolist(), strict=False))
+    rows = [LayerTiming(name, kind, *ways, part) for (name, kind, _), ways, part in found]
+    return rows, float(times[-1].sum()), float(serial[-1].sum())
+
+
+def _layer_ms(step: Step, steps: int | None) -> Array:
+    """Measure the median milliseconds of each of `working_layers`, forward and backward, and of the rest: (rows, 2)."""
     model = step.network.model
-    seconds: defaultdict[tuple[str, str], list[Array]] = defaultdict(list)
-    clock = SerialClock()
-    with clock.running(), watched(model, lambda call: seconds[call.name, call.way].append(call.seconds), clock):
+    seconds: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+    with watched(model, lambda call: seconds[call.name, call.way].append(call.seconds)):
         steps = steps or _enough_steps(step.seconds(WARM_UP_STEPS))
-        whole = np.array(step.seconds(steps, clock))
+        whole = np.array(step.seconds(steps))
 
     def last(name: str, way: str) -> Array:
         times = seconds[name, way]  # none if the gradient of the layer's output is not needed
-        return np.array(times[-steps:] if times else [(0.0, 0.0)] * steps)
+        return np.array(times[-steps:] if times else [0.0] * steps)
 
-    def own_ms(name: str, layer: Layer, way: str) -> Array:
+    def own(name: str, layer: Layer, way: str) -> float:
         inside = sum(last(dotted(name, child), way) for child in layer.children)
-        return np.maximum(0.0, np.median(last(name, way) - inside, axis=0) * 1e3)
+        return max(0.0, float(np.median(last(name, way) - inside)))
 
-    rows = []
-    for name, kind, layer in working_layers(model):
-        (forward, serial), (backward, more) = (own_ms(name, layer, way).tolist() for way in WAYS)
-        rows.append(LayerTiming(name, kind, forward, backward, serial + more))
-    rest, serial = (np.median(whole - last("", "forward") - last("", "backward"), axis=0) * 1e3).tolist()
-    return rows, rest, serial
+    rows = [[own(name, layer, way) for way in WAYS] for name, _, layer in working_layers(model)]
+    rest = whole - last("", "forward") - last("", "backward")
+    return np.array([*rows, [float(np.median(rest)), 0.0]]) * 1e3
 
 
 def _enough_steps(warm_up: list[float]) -> int:
@@ -271,7 +321,7 @@ def _enough_steps(warm_up: list[float]) -> int:
 
 
 def _table(rows: list[LayerTiming], rest_ms: float, rest_serial_ms: float) -> str:
-    """Format the times of layers and of the rest, and the share of the whole that workers do not divide."""
+    """Format the times of layers and of the rest, and the share of a step that workers do not divide."""
     times = [(row.forward_ms, row.backward_ms, row.serial_ms) for row in rows]
     sums = [sum(column) for column in zip(*times, strict=True)]
     total, serial = sums[0] + sums[1] + rest_ms, sums[2] + rest_serial_ms
@@ -281,5 +331,5 @@ def _table(rows: list[LayerTiming], rest_ms: float, rest_serial_ms: float) -> st
         ways = (f"{row.forward_ms:.3f}", f"{row.backward_ms:.3f}")
         lines.append((row.name, row.kind, *ways, f"{share:.1%}", f"{row.serial_ms:.3f}"))
     lines.append(("", "loss and update", f"{rest_ms:.3f}", "", f"{rest_ms / total:.1%}", f"{rest_serial_ms:.3f}"))
-    told = f"serial, which workers do not divide: {serial:,.3f} ms, {serial / total:.1%}"
-    return f"{aligned(lines, left=(0, 1))}\n{told}"
+    lines.append(("", "the whole step", "", "", "", f"{serial:.3f}"))
+    return aligned(lines, left=(0, 1))

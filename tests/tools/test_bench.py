@@ -5,15 +5,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
 from cnnlite.cli import cli
 from cnnlite.config.load import load_config
 from cnnlite.data.datasets.shapes import Shapes
+from cnnlite.nn import network as networks
 from cnnlite.nn.layers.base import Layer
 from cnnlite.runtime import engine, machine
 from cnnlite.tools import bench
+from cnnlite.utils.types import Array
 
 CONFIG = """\
 data: {dataset: cifar10, center_crop: 8}
@@ -83,9 +86,9 @@ def test_flags_and_overrides_choose_batch_threads_steps_and_network(monkeypatch:
     made: list[tuple[int, int, int]] = []
     seconds = bench.Step.seconds
 
-    def noting(self: bench.Step, steps: int, *clock: Any) -> list[float]:
+    def noting(self: bench.Step, steps: int) -> list[float]:
         made.append((steps, len(self.x), self.network.parameters["0.weight"].value.shape[3]))
-        return seconds(self, steps, *clock)
+        return seconds(self, steps)
 
     monkeypatch.setattr(bench.Step, "seconds", noting)
     arguments = ["--batch-size", "3", "--threads", "2", "--steps", "5", "-o", "model.0.conv2d.out_channels=7"]
@@ -209,13 +212,58 @@ def test_times_of_layers_are_their_own_and_sum_up_to_the_step(monkeypatch: pytes
     rows, rest, rest_serial = bench.measure_layers(step, 4)
     assert {row.name: row.forward_ms for row in rows} == pytest.approx(costs)
     assert {row.name: row.backward_ms for row in rows} == pytest.approx({k: 3 * v for k, v in costs.items()})
-    assert {row.name: row.serial_ms for row in rows} == pytest.approx({k: 4 * v for k, v in costs.items()})
     assert (rest, rest_serial) == pytest.approx((500, 500))
+    assert {row.name: row.serial_ms for row in rows} == pytest.approx({k: 4 * v for k, v in costs.items()})
     table = bench._table(rows, rest, rest_serial / 2).splitlines()
     assert re.search(r"1 +batch_norm \+ relu +2\.000 +6\.000 +0\.5% +8\.000", table[2])
     assert re.search(r"all layers +255\.000 +765\.000 +67\.1% +1020\.000", table[-3])
     assert re.search(r"loss and update +500\.000 +32\.9% +250\.000", table[-2])
-    assert table[-1] == "serial, which workers do not divide: 1,270.000 ms, 83.6%"
+    assert re.search(r"the whole step +1270\.000", table[-1])
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_serial_is_what_each_worker_spends_however_few_samples_it_has(
+    workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    monkeypatch.setattr(networks, "SHARD_WORK", 1)
+    engine.set_workers(workers)
+    step = bench.prepare(load_config("net.yaml"), 8)
+    named = dict(step.network.model.walk())
+    costs = {"0": (5.0, 0.25), "1": (0.0, 2.0), "5": (3.0, 0.0), "7": (0.0, 0.5)}
+
+    def slow(layer: Layer, whole: float, sample: float) -> None:
+        kind = type(layer)
+
+        def slower(self: Layer, x: Array, context: Any) -> Array:
+            now[0] += (whole + sample * len(x)) / 1e3
+            return kind.forward(self, x, context)
+
+        layer.__class__ = type("Slow", (kind,), {"forward": slower})
+
+    for name, (whole, sample) in costs.items():
+        slow(named[name], whole, sample)
+    lengths = []
+    update = step.optimizer.step
+
+    def noted(*given: Any) -> None:
+        lengths.append(engine.team().size)
+        update(*given)
+
+    monkeypatch.setattr(step.optimizer, "step", noted)
+    before = {name: array.copy() for name, array in step.network.state().items()}
+    step.settle()
+    with step.step.working():
+        rows, rest, rest_serial = bench.measure_layers(step, 4)
+    expected = {row.name: costs.get(row.name, (0.0, 0.0))[0] for row in rows}
+    assert {row.name: row.serial_ms for row in rows} == pytest.approx(expected, abs=1e-9)
+    assert (rest, rest_serial) == (0, 0)
+    assert {1, 8, workers} == {*lengths}
+    assert engine.team().size == 1
+    assert all(np.isfinite(array).all() for array in step.network.state().values())
+    assert any((array != before[name]).any() for name, array in step.network.state().items())
+    assert step.seconds(1) == [pytest.approx((5 + 0.25 * 8 + 2 * 8 + 3 + 0.5 * 8) / 1e3)]
 
 
 def test_watching_leaves_no_trace_and_survives_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
