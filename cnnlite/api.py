@@ -1,6 +1,5 @@
 """Public interface of `import cnnlite`: training, and trained networks. Everything else is internal."""
 
-import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -63,6 +62,8 @@ def train(
     resume: str | os.PathLike[str] | None = None,
     seed: int | None = None,
     data: str | os.PathLike[str] | None = None,
+    from_: str | os.PathLike[str] | None = None,
+    freeze: str | None = None,
     epochs: float | None = None,
     budget: float | None = None,
     workers: int | None = None,
@@ -80,10 +81,6 @@ def train(
     Raises:
         CnnliteError: One of the errors in ``cnnlite.errors``.
     """
-    if budget is not None and not 0 < budget < math.inf:
-        raise ConfigError(f"budget {budget} is not a number of seconds above 0")
-    if budget is not None and (epochs is not None or resume is not None):
-        raise ConfigError("budget decides how many steps a new run makes: leave out epochs and resume")
     request = Request(
         config=config if config is None or isinstance(config, Mapping) else _place(config),
         overrides=overrides,
@@ -91,6 +88,8 @@ def train(
         resume=None if resume is None else Path(_place(resume)),
         seed=seed,
         data=None if data is None else _place(data),
+        from_=None if from_ is None else _place(from_),
+        freeze=freeze,
         epochs=epochs,
         budget=budget,
         tensorboard=tensorboard,

@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 
 from cnnlite.config.construct import construct
-from cnnlite.config.problems import Problems
+from cnnlite.config.problem_list import Problems
 from cnnlite.data import Batches, Images, Normalizer, Transform
 from cnnlite.tools.lettering import caption
 from cnnlite.tools.report.tiles import enlarge, mosaic

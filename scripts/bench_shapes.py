@@ -40,14 +40,18 @@ class Shape(NamedTuple):
     kernel: int
     stride: int
     padding: int
+    groups: int = 1
 
     def __str__(self) -> str:
         kernel = f"{self.kernel}x{self.kernel}" + (f" by {self.stride}" if self.stride > 1 else "")
-        return f"{kernel}, {self.channels} to {self.filters}, {self.size}x{self.size}"
+        groups = f" in {self.groups} groups" if self.groups > 1 else ""
+        if self.groups == self.channels == self.filters:
+            return f"{kernel} depthwise, {self.channels}, {self.size}x{self.size}"
+        return f"{kernel}, {self.channels} to {self.filters}{groups}, {self.size}x{self.size}"
 
     def layer(self) -> Conv2d:
         """Return cnnlite's layer, with random weights."""
-        layer = Conv2d(self.filters, self.kernel, self.stride, self.padding, bias=False)
+        layer = Conv2d(self.filters, self.kernel, self.stride, self.padding, groups=self.groups, bias=False)
         layer.build((self.size, self.size, self.channels), np.random.default_rng(0), np.dtype(np.float32))
         return layer
 
@@ -59,9 +63,11 @@ SHAPES = tuple(
         (33, 13, 27, 3, 2, 1), (16, 64, 128, 3, 2, 1), (32, 16, 32, 1, 1, 0), (16, 64, 128, 1, 2, 0),
         (8, 256, 256, 1, 1, 0), (28, 1, 32, 7, 1, 3), (32, 3, 64, 7, 2, 3), (15, 50, 70, 3, 1, 0),
         (14, 96, 96, 7, 1, 3), (4, 512, 512, 3, 1, 1), (32, 8, 8, 3, 1, 1), (12, 37, 41, 4, 2, 1),
+        (32, 64, 64, 3, 1, 1, 64), (16, 128, 128, 3, 2, 1, 128), (16, 96, 96, 5, 1, 2, 96), (8, 256, 256, 3, 1, 1, 256),
+        (16, 96, 96, 7, 1, 3, 96), (16, 64, 64, 3, 1, 1, 4), (16, 128, 128, 3, 1, 1, 32),
     ]
 )  # fmt: skip
-"""Odd and even sizes and channels, kernels of 1 to 7 pixels, strides, and many channels on few pixels."""
+"""Odd and even sizes and channels, kernels of 1 to 7 pixels, strides, many channels on few pixels; groups."""
 
 Results = tuple[Array, Array, Array]
 
@@ -89,7 +95,8 @@ class Theirs:
 
     def step(self) -> tuple[Any, Any, Any]:
         """Return output and gradients, as tensors."""
-        y = self.torch.nn.functional.conv2d(self.x, self.weight, stride=self.shape.stride, padding=self.shape.padding)
+        options = {"stride": self.shape.stride, "padding": self.shape.padding, "groups": self.shape.groups}
+        y = self.torch.nn.functional.conv2d(self.x, self.weight, **options)
         return y, *self.torch.autograd.grad(y, [self.x, self.weight], self.dy)
 
     def results(self) -> Results:

@@ -29,11 +29,19 @@ COMMANDS = {
     "images": ["cnnlite", "predict", "run/checkpoints/best.npz", "cat.ppm"],
     "plot": ["cnnlite", "report", "run"],
     "onnx": ["cnnlite", "export", "run/checkpoints/best.npz", "run.onnx"],
+    "safetensors": ["cnnlite", "export", "run/checkpoints/best.npz", "run.safetensors"],
     "tensorboard": [*TRAIN, "shown", "--tensorboard"],
     "mpi": [*TRAIN, "shared"],
 }
 """Command that needs each extra; the last runs in two processes."""
-PACKAGES = {"images": "PIL", "plot": "matplotlib", "onnx": "onnx", "tensorboard": "tensorboardX", "mpi": "mpi4py"}
+PACKAGES = {
+    "images": "PIL",
+    "plot": "matplotlib",
+    "onnx": "onnx",
+    "safetensors": "safetensors",
+    "tensorboard": "tensorboardX",
+    "mpi": "mpi4py",
+}
 """Module that each extra brings; matplotlib brings Pillow too."""
 COMPARISON = ["cnnlite", "compare", "run", "run-2", "--out", "runs.png"]
 

@@ -76,11 +76,12 @@ def test_a_budget_decides_how_many_steps_there_are() -> None:
     [
         ({"budget": 0}, "not a number of seconds above 0"),
         ({"budget": float("nan")}, "not a number of seconds above 0"),
-        ({"budget": 60, "epochs": 1}, "leave out epochs and resume"),
-        ({"budget": 60, "resume": "runs/small"}, "leave out epochs and resume"),
+        ({"budget": 60, "epochs": 1}, "budget decides the number of epochs: leave out epochs"),
+        ({"budget": 60, "resume": "runs/small"}, "a resumed run keeps its number of steps: leave out budget"),
+        ({"run_dir": "other", "resume": "runs/small"}, "resume goes on in its own directory: leave out run_dir"),
     ],
 )
-def test_a_budget_that_cannot_be_is_refused(wishes: dict[str, Any], message: str) -> None:
+def test_arguments_that_cannot_be_are_refused(wishes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         cnnlite.train(CONFIG, **wishes)
     assert not Path("runs").exists()
@@ -132,7 +133,7 @@ def test_errors_are_those_of_the_command() -> None:
 def test_errors_advise_what_to_write_in_python() -> None:
     cnnlite.train(CONFIG, epochs=1, run_dir="my run", quiet=True)
     hints = {
-        "give config or resume": {},
+        r"give config \(see `cnnlite configs list`\) or resume": {},
         "continue that run with resume='my run', or name another run_dir": {"config": CONFIG, "run_dir": "my run"},
         "leave out config and overrides, or start a new run without resume": {"config": "small", "resume": "my run"},
         "resume takes a run": {"resume": "my run/log.txt"},

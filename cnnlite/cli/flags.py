@@ -25,7 +25,7 @@ def flags(hint: Hint) -> str:
 
 
 def _flag(name: str, value: str | bool | Sequence[str] | None) -> str:
-    flag = "-o" if name == "overrides" else "--" + name.replace("_", "-")
+    flag = "-o" if name == "overrides" else "--" + name.removesuffix("_").replace("_", "-")
     if value is None or isinstance(value, bool):
         return flag
     return " ".join(f"{flag} {shell_word(word)}" for word in ([value] if isinstance(value, str) else value))

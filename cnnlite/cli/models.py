@@ -147,23 +147,31 @@ def predict(
     found.refuse_faults()
 
 
-@cli.command(short_help="Export a network to an ONNX file.")
+@cli.command(short_help="Export a network to a file of ONNX or safetensors.")
 @options.checkpoint
-@click.argument("out", type=PATH, metavar="OUT.onnx")
+@click.argument("out", type=PATH, metavar="OUT.onnx|OUT.safetensors")
 @options.data_of_run
-@click.option("--force", is_flag=True, help="Overwrite OUT.onnx if it exists.")
+@click.option("--force", is_flag=True, help="Overwrite OUT if it exists.")
 @options.workers
 def export(checkpoint: Path, out: Path, data: str | None, force: bool, workers: int | None) -> None:
     """Export a run's best checkpoint, or any other, to an ONNX file for raw images; check it with onnxruntime.
 
+    If OUT ends in .safetensors, write parameters and statistics instead, with PyTorch's names and layouts.
+
     \b
-    Example:
+    Examples:
       cnnlite export runs/small small.onnx
+      cnnlite export runs/small small.safetensors
     """
-    from cnnlite.tools.onnx.export import export
+    from cnnlite.tools import weights
+    from cnnlite.tools.onnx import export as onnx
     from cnnlite.utils.console import say
     from cnnlite.utils.text import size_text
 
     options.compute_on(workers)
-    size, check = export(options.checkpoint_of(checkpoint), out, root=data, force=force)
-    say(f"{out}: {size_text(size)}; {check}")
+    checkpoint = options.checkpoint_of(checkpoint)
+    if out.suffix == ".safetensors":
+        size, about = weights.export(checkpoint, out, force=force)
+    else:
+        size, about = onnx.export(checkpoint, out, root=data, force=force)
+    say(f"{out}: {size_text(size)}; {about}")

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cnnlite.cli import options
-from cnnlite.cli.group import PATH, cli, complain
-from cnnlite.errors import ConfigError
+from cnnlite.cli.group import NAME, PATH, cli, complain
 from cnnlite.utils.console import say, shell_word
 from cnnlite.utils.signals import StopFlag
 from cnnlite.utils.text import seconds_of
@@ -40,6 +39,15 @@ def _duration(_: click.Context, __: click.Parameter, value: str | None) -> float
     "a few.",
 )
 @click.option("--seed", type=int, help="Random seed.")
+@click.option(
+    "--from",
+    "from_",
+    type=NAME,
+    metavar="RUN|FILE|NAME",
+    shell_complete=options.complete_checkpoint,
+    help="Trained network to start from: a run, a checkpoint, a .safetensors file, or a bundled one.",
+)
+@click.option("--freeze", metavar="REGEX", help="Names of parameters that are not trained, such as '^[0-3][.]'.")
 @options.data
 @click.option("--run-dir", type=PATH, metavar="DIR", help="Directory of the run, new or empty.  [default: runs/NAME]")
 @click.option(
@@ -64,35 +72,29 @@ def train(stop: StopFlag, /, workers: int | None, quiet: bool, dry_run: bool, **
       cnnlite train -c small --dry-run
       cnnlite train -c small --budget 20m
       cnnlite train --resume runs/small
+      cnnlite train -c mine.yaml --from small --freeze '^[0-5][.]'
       mpiexec -n 2 cnnlite train -c small
     """
     if stray := click.get_current_context().args:
         raise click.UsageError(f"{stray[0]!r} belongs to no option; write {_option_for(stray[0], wishes['overrides'])}")
-    if wishes["resume"] and wishes["run_dir"]:
-        raise click.UsageError("--resume goes on in its own directory: leave out --run-dir")
-    if wishes["resume"] and (wishes["budget"] or dry_run):
-        raise click.UsageError("a resumed run keeps its number of steps: leave out --budget and --dry-run")
-    if wishes["budget"] and wishes["epochs"]:
-        raise click.UsageError("--budget decides the number of epochs: leave out --epochs")
-    if dry_run and not wishes["config"]:
-        raise click.UsageError("--dry-run needs --config")
-    if wishes["config"] is None and wishes["resume"] is None:
-        raise ConfigError("nothing to train: give --config (see `cnnlite configs list`) or --resume")
+    if wishes["resume"] and dry_run:
+        raise click.UsageError("--dry-run tells of a new run: leave out --resume")
     from cnnlite.runs.results import describe_result
     from cnnlite.runtime import distributed
     from cnnlite.tools.dry_run import preview
     from cnnlite.training.launch import Request, launch
     from cnnlite.training.reporter import Reporter
 
+    request = Request(**wishes)
     with distributed.joined() as ranks:
         options.compute_on(workers, ranks.most_workers())
         if dry_run:
-            for part in preview(Request(**wishes), stop, offer_download):
+            for part in preview(request, stop, offer_download):
                 if ranks.first:
                     say(part)
             return
         reporter = Reporter(quiet=quiet, mute=not ranks.first)
-        result, run = launch(Request(**wishes), reporter, stop, offer_download)
+        result, run = launch(request, reporter, stop, offer_download)
         if ranks.first:
             say(describe_result(result))
             say(f"run directory: {run}  (metrics.csv, result.json, log.txt, checkpoints)")

@@ -24,3 +24,14 @@ def bundled_config(name: str) -> Path | None:
     """Find a config that comes with cnnlite, by its name with or without ``.yaml``; None if there is none."""
     stem = name.removesuffix(".yaml")
     return bundled_folder() / f"{stem}.yaml" if stem in bundled_names() else None
+
+
+def networks_folder() -> Path:
+    """Find the trained networks that come with cnnlite: inside the installed package, or at the top of a checkout."""
+    return bundled_folder().parent / "networks"
+
+
+def bundled_network(name: str) -> Path | None:
+    """Find a trained network that comes with cnnlite, by the name of its config; None if there is none."""
+    path = networks_folder() / f"{name}.npz"
+    return path if path in networks_folder().glob("*.npz") else None

@@ -1,4 +1,7 @@
-"""Builds objects from plain config data: the constructor's signature says which options there are and of what type."""
+"""Builds objects from plain config data: the constructor's signature says which options there are and of what type.
+
+An option that there is not, often a mistyped one, is answered here; a value that is no such thing, in `kinds`.
+"""
 
 import dataclasses
 import types
@@ -11,7 +14,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from cnnlite.config import kinds
 from cnnlite.config.kinds import ANYTHING, CHECKS, OPTIONS, SCALARS, Kind, Made
 from cnnlite.config.options import Option, descriptions_of, keys_of, options_of, show, to_plain
-from cnnlite.config.problems import FAILED, Problems
+from cnnlite.config.problem_list import FAILED, Problems
 from cnnlite.config.yaml_reader import BROKEN, Steps, dotted
 from cnnlite.errors import ConfigError, OptionError
 from cnnlite.nn.layers.base import Layer
@@ -194,8 +197,9 @@ def _unknown(key: str, options: Mapping[str, Option], steps: Steps, problems: Pr
 
 
 def _call(cls: type, arguments: dict[str, Any], steps: Steps, problems: Problems) -> Any:
+    options = options_of(cls)
     try:
-        made = cls(**arguments)
+        made = cls(**{options[name].parameter: value for name, value in arguments.items()})
     except ConfigError as error:
         problems.found += error.problems
         return BROKEN

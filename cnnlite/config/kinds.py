@@ -1,4 +1,7 @@
-"""Kinds of options, and how plain data of each becomes an object; `construct.kind_of` is the table of all."""
+"""Kinds of options, and how plain data of each becomes an object; `construct.kind_of` is the table of all.
+
+A value that is not of its kind is answered here: `Kind.hint`.
+"""
 
 import math
 import types
@@ -8,7 +11,7 @@ from itertools import repeat
 from typing import Any, TypeAlias
 
 from cnnlite.config.options import show
-from cnnlite.config.problems import FAILED, Problems
+from cnnlite.config.problem_list import FAILED, Problems
 from cnnlite.config.yaml_reader import BROKEN, MAX_DEPTH, Steps
 from cnnlite.config.yaml_scalars import MAX_INT, resolve
 from cnnlite.utils.registry import Registry

@@ -18,7 +18,7 @@ from cnnlite.config.construct import construct
 from cnnlite.config.kinds import not_negative
 from cnnlite.config.options import options_of, show
 from cnnlite.config.overrides import Draft
-from cnnlite.config.problems import Problems
+from cnnlite.config.problem_list import Problems
 from cnnlite.config.settings import LENGTHS, NO_LENGTH, DataSettings, TrainSettings
 from cnnlite.config.yaml_reader import BROKEN, MAX_NODES, Document, Steps, dotted, read_yaml
 from cnnlite.config.yaml_scalars import resolve
@@ -78,11 +78,14 @@ def load_config(
     *,
     seed: int | None = None,
     data: str | None = None,
+    from_: str | None = None,
+    freeze: str | None = None,
 ) -> Config:
     """Read a config: a path, a bundled name, or plain data.
 
-    ``overrides`` are ``KEY=VALUE``; ``seed`` and ``data`` are values for the keys ``seed`` and ``data.root``. The later
-    wins: source, overrides, and these two where they are not None. Raises ConfigError with all problems.
+    ``overrides`` are ``KEY=VALUE``; ``seed``, ``data``, ``from_`` and ``freeze`` are values for the keys ``seed``,
+    ``data.root``, ``train.from`` and ``train.freeze``. The later wins: source, overrides, and these where they are not
+    None. Raises ConfigError with all problems.
     """
     if isinstance(source, Mapping):
         path, document = Path("config"), Document(dict(source), {}, "")
@@ -103,10 +106,10 @@ def load_config(
         draft.override(assignment)
         draft.include_model([Path(), *folders])
     draft.yield_to_override(("train", "epochs"), ("train", "iterations"))
-    if seed is not None:
-        draft.set(("seed",), seed, str(Argument("seed")))
-    if data is not None:
-        draft.set(("data", "root"), data, str(Argument("data")))
+    flags = {"seed": seed, "data.root": data, "train.from": from_, "train.freeze": freeze}
+    for name, (key, value) in zip(("seed", "data", "from_", "freeze"), flags.items(), strict=True):
+        if value is not None:
+            draft.set(key.split("."), value, str(Argument(name)))
     return _check(draft.data, _Problems(draft.places, draft.problems), _name_of(path))
 
 
@@ -121,15 +124,21 @@ def config_from_data(data: Any, name: str = "") -> Config:
     return _check(data, _Problems(), name)
 
 
-def settled(config: Config) -> Config:
-    """Make the places of data that a config names absolute, so that its run finds them from any folder."""
-    data = copy.deepcopy(config.resolved["data"])
+def settled(config: Config, *, from_: bool = True) -> Config:
+    """Make the places that a config names absolute, so that its run finds them from any folder.
+
+    ``from_`` False leaves ``train.from`` as it is: a run that is resumed has settled it already.
+    """
+    data, train = copy.deepcopy(config.resolved["data"]), config.resolved["train"]
     data["root"] = _absolute(data["root"])
     for options in data["dataset"].values() if isinstance(data["dataset"], dict) else ():
         if options.get("cache"):
             options["cache"] = _absolute(options["cache"])
+    if from_ and train["from"] is not None and os.path.lexists(train["from"]):  # else it is a bundled network's name
+        train = {**train, "from": _absolute(train["from"])}
     made, data = construct(DataSettings, data, ("data",), Problems())
-    return replace(config, data=made, resolved={**config.resolved, "data": data})
+    settings = replace(config.train, from_=train["from"])
+    return replace(config, data=made, train=settings, resolved={**config.resolved, "data": data, "train": train})
 
 
 def _absolute(path: str) -> str:

@@ -20,10 +20,15 @@ class Option:
     annotation: Any
     default: Callable[[], Any] | None
     """Makes the default; None if the option must be given."""
+    parameter: str
+    """Name of the parameter: that of the option, with an underscore behind it if that is a keyword of Python."""
 
 
 def options_of(cls: type) -> Mapping[str, Option]:
-    """List the options of a class: its constructor's parameters, less fields with ``metadata={"option": False}``."""
+    """List the options of a class: its constructor's parameters, less fields with ``metadata={"option": False}``.
+
+    The option of a parameter ``from_`` is called ``from``.
+    """
     return _options_of(cls)
 
 
@@ -43,7 +48,7 @@ def _options_of(cls: Any) -> Mapping[str, Option]:
             default = field.default_factory
         elif parameter.default is not parameter.empty:
             default = functools.partial(_same, parameter.default)
-        options[name] = Option(hints[name], default)
+        options[name.removesuffix("_")] = Option(hints[name], default, name)
     return types.MappingProxyType(options)
 
 
@@ -66,7 +71,7 @@ def to_plain(value: Any) -> Any:
         return [to_plain(item) for item in value]
     if isinstance(value, dict):
         return {key: to_plain(item) for key, item in value.items()}
-    options = {name: to_plain(getattr(value, name)) for name in options_of(type(value))}
+    options = {name: to_plain(getattr(value, option.parameter)) for name, option in options_of(type(value)).items()}
     named = (name for registry in Registry.by_base.values() for name in registry if registry[name] is type(value))
     if name := next(named, None):
         return {name: options} if options else name

@@ -9,16 +9,17 @@ from typing import Annotated, Literal, TypeAlias
 from cnnlite.config.kinds import CHECKS, positive
 from cnnlite.config.options import show
 from cnnlite.data import Mixing, Source, Transform, Views, default_root
-from cnnlite.data.datasets.base import Validation
 from cnnlite.data.normalize import Mode
 from cnnlite.data.sampling import Sampling
+from cnnlite.data.splits import Validation
 from cnnlite.errors import OptionError
 from cnnlite.nn.losses import CrossEntropy, Loss
 from cnnlite.optim import Optimizer
 from cnnlite.optim.averaging import Averaging
 from cnnlite.optim.schedules import Constant, Schedule, steps_in
 from cnnlite.utils.files import place
-from cnnlite.utils.hints import Override
+from cnnlite.utils.hints import Argument, Override
+from cnnlite.utils.patterns import NamePattern, renaming
 from cnnlite.utils.types import Shape
 
 LENGTHS = ("epochs", "iterations")
@@ -44,6 +45,16 @@ def split_exists(validation: Validation) -> None:
         raise ValueError(f"fraction {validation} is not in (0, 1)")
     if isinstance(validation, int) and validation < 1:
         raise ValueError(f"must be at least 1 image, not {validation}; write none for no validation")
+
+
+def searchable(match: str) -> None:
+    """Check that text is a regular expression for names."""
+    NamePattern(match)
+
+
+def renames(pair: tuple[str, str]) -> None:
+    """Check a regular expression for names, and what to put in the place of what it finds."""
+    renaming(*pair)
 
 
 def interval(value: int | str) -> int | str:
@@ -90,7 +101,9 @@ class DataSettings:
         dataset: cifar10, cifar100, shapes, or data of one's own: folder, list, coco, arrays, idx.
         root: folder that holds the downloaded datasets, or folder or file with data of one's own; if left out, what the
             environment variable ``CNNLITE_DATA`` names, or else ``data``.
-        normalize: subtract the mean and divide by the deviation of each channel, of each value, or do neither.
+        normalize: subtract the mean and divide by the deviation of each channel, of each value, or do neither; or
+            ``{mean: [...], std: [...]}`` of each channel, where white is 1. With ``train.from``, the first two are
+            those of the source if it was trained so.
         sampling: shuffled, every training image once an epoch, or balanced, every class equally often: an epoch then
             shows each image of a rare class several times, and a part of a frequent one.
         augment: random changes to the training images, in this order.
@@ -118,7 +131,10 @@ class DataSettings:
     @property
     def in_shape(self) -> Shape | None:
         """Shape of the images that a network gets; None if only the data itself can tell."""
-        shape = self.dataset.in_shape
+        return self.cropped(self.dataset.in_shape)
+
+    def cropped(self, shape: Shape | None) -> Shape | None:
+        """Return what is left of the shape (H, W, C) of stored images; None if that is not known."""
         if shape is None or self.center_crop is None:
             return shape
         return (self.center_crop, self.center_crop, shape[2])
@@ -132,6 +148,12 @@ class TrainSettings:
         optimizer: the update rule, with the learning rate.
         epochs: how many times to go through the training images; give this or ``iterations``.
         iterations: how many steps to make.
+        from: trained network to start from: a run, a checkpoint, a ``.safetensors`` file, or the name of one that
+            comes with cnnlite. Arrays are taken by name and shape, the others begin fresh.
+        rename: for arrays with other names in ``from``: pairs of a regular expression and what to put in the place of
+            what it finds, applied in this order.
+        freeze: regular expression for names of parameters that stay as they are, such as ``^[0-3][.]``. A batch norm
+            all of whose parameters match keeps its statistics too, and is computed as in evaluation.
         batch_size: images in a step.
         loss: what to make small.
         schedule: factor for the learning rate over the training.
@@ -149,6 +171,9 @@ class TrainSettings:
     optimizer: Optimizer
     epochs: Annotated[float, positive, countable] | None = None
     iterations: Annotated[int, positive] | None = None
+    from_: Annotated[str, place] | None = None
+    rename: list[Annotated[tuple[str, str], renames]] = field(default_factory=list)
+    freeze: Annotated[str, searchable] | None = None
     batch_size: Annotated[int, positive] = 64
     loss: Loss = field(default_factory=CrossEntropy)
     schedule: Schedule = field(default_factory=Constant)
@@ -168,6 +193,10 @@ class TrainSettings:
             epochs, iterations = f"train.epochs={self.epochs:g}", f"train.iterations={self.iterations}"
             choice = f"{Override(epochs)} or {Override(iterations)}"
             raise OptionError(f"there are epochs too; leave one of them out, or choose: {choice}", "iterations")
+        if self.rename and self.from_ is None:
+            raise OptionError(
+                f"is for the names in train.from; say where to start from ({Argument('from_')})", "rename"
+            )
 
     def rates(self, total_steps: int, steps_per_epoch: int) -> Callable[[int], dict[str, float]]:
         """Find the learning rates of each step, counted from 0, in a training of so many steps: `Optimizer.rates`."""

@@ -3,14 +3,16 @@
 from cnnlite.data.augment import Transform, transforms
 from cnnlite.data.batches import Batches
 from cnnlite.data.class_table import class_counts, class_table
-from cnnlite.data.datasets import arrays as _arrays  # registers the sources
-from cnnlite.data.datasets import cifar as _cifar
-from cnnlite.data.datasets import coco as _coco
-from cnnlite.data.datasets import csv_list as _csv_list
-from cnnlite.data.datasets import folder as _folder
-from cnnlite.data.datasets import idx as _idx
-from cnnlite.data.datasets import long_tail as _long_tail
-from cnnlite.data.datasets import shapes as _shapes
+from cnnlite.data.datasets import (  # noqa: F401 - registers the sources
+    arrays,
+    cifar,
+    coco,
+    csv_list,
+    folder,
+    idx,
+    long_tail,
+    shapes,
+)
 from cnnlite.data.datasets.base import (
     Dataset,
     DatasetMissing,
@@ -18,14 +20,13 @@ from cnnlite.data.datasets.base import (
     Sliced,
     Source,
     default_root,
-    load_dataset,
-    prepare,
     sources,
 )
 from cnnlite.data.fingerprints import as_seen, fingerprints, repeated, seen
 from cnnlite.data.matching import Split, match
 from cnnlite.data.mix import Mixing, mixings
 from cnnlite.data.normalize import Normalizer
+from cnnlite.data.splits import load_dataset, prepare
 from cnnlite.data.views import Views, views_of
 
 __all__ = [
@@ -55,5 +56,3 @@ __all__ = [
     "transforms",
     "views_of",
 ]
-
-del _arrays, _cifar, _coco, _csv_list, _folder, _idx, _long_tail, _shapes

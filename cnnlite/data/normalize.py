@@ -2,14 +2,36 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
 
+from cnnlite.errors import ConfigError, OptionError, Problem
 from cnnlite.runtime import engine
 from cnnlite.utils.types import Array
 
-Mode: TypeAlias = Literal["per_channel", "per_pixel", "none"]
+
+@dataclass(frozen=True)
+class Statistics:
+    """Mean and deviation of each channel, given instead of computed, as those that a pretrained network was fed with.
+
+    Args:
+        mean: of each channel, where black is 0 and white is 1.
+        std: deviation of each channel, in the same unit.
+    """
+
+    mean: list[float]
+    std: list[float]
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std) or not self.mean:
+            raise OptionError(f"has {len(self.std)} numbers, mean has {len(self.mean)}", "std")
+        if not all(deviation > 0 for deviation in self.std):
+            raise OptionError("must be above 0", "std")
+
+
+Mode: TypeAlias = Literal["per_channel", "per_pixel", "none"] | Statistics
 
 # Sums of this many squares of bytes stay below 2^24, so float32 holds them exactly: 256 * 255^2 < 2^24.
 _EXACT = 256
@@ -39,8 +61,16 @@ class Normalizer:
         """Compute the statistics of uint8 images ``(N, H, W, C)`` from exact sums; ``none`` only scales to 0..1.
 
         A channel or pixel with a standard deviation below one grey level, such as a constant one, is divided by 255.
+
+        Raises:
+            ConfigError: If given statistics are of another number of channels.
         """
         shape = images.shape[1:]
+        if isinstance(mode, Statistics):
+            if len(mode.mean) != shape[-1]:
+                message = f"has {len(mode.mean)} channels, the images have {shape[-1]}"
+                raise ConfigError([Problem("data.normalize", message)])
+            return cls(*(np.array(numbers) * _FULL_RANGE for numbers in (mode.mean, mode.std)))
         if mode == "none":
             return cls(np.zeros(shape[-1:]), np.full(shape[-1:], _FULL_RANGE))
         if not len(images):

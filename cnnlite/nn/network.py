@@ -1,6 +1,7 @@
 """The network: a model with its shapes checked, its parameters named, and its state in one place."""
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -8,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from cnnlite.errors import CheckpointError, ConfigError, Problem
+from cnnlite.nn.freezing import freeze
 from cnnlite.nn.fusion import fuse
 from cnnlite.nn.layers.base import Context, Layer, dotted
 from cnnlite.nn.memory import count_parameters, images_at_once, refuse_if_too_large
@@ -76,9 +78,11 @@ class Network:
         dtype: of all arrays; float64 is for checking gradients.
         classes: required number of outputs; not checked if None.
         fused: let layers share passes over memory, see `fuse`; False lets hooks see each layer by itself.
+        frozen: regular expression for the names of parameters that are not trained, see `freezing`.
 
     Raises:
-        ConfigError: if layers cannot take their input shape, or the output is not ``(classes,)``.
+        ConfigError: if layers cannot take their input shape, the output is not ``(classes,)``, or ``frozen`` matches
+            no parameter, or all.
     """
 
     def __init__(
@@ -90,6 +94,7 @@ class Network:
         dtype: Any = np.float32,
         classes: int | None = None,
         fused: bool = True,
+        frozen: str | None = None,
     ):
         self.model = inferred(model, in_shape, classes)
         self.in_shape = in_shape
@@ -103,6 +108,8 @@ class Network:
                 self.model.allocate(stream(seed, "weights"), self.dtype)
             except MemoryError as error:
                 raise ConfigError([Problem("model", f"the parameters do not fit in memory: {error}")]) from None
+        self.frozen: frozenset[str] = frozenset() if frozen is None else freeze(self.model, frozen)
+        """Names of arrays that training leaves as they are: frozen parameters, and buffers of fixed layers."""
         self.model.skip_dx()
         self._frozen = 0
         parts = list(self.model.walk())
@@ -114,6 +121,24 @@ class Network:
             )
         }
         self.buffers = {dotted(prefix, key): buffer for prefix, layer in parts for key, buffer in layer.buffers.items()}
+
+    @property
+    def trainable(self) -> list[Parameter]:
+        """Parameters that are not frozen."""
+        return [parameter for name, parameter in self.parameters.items() if name not in self.frozen]
+
+    def describe_frozen(self) -> list[str]:
+        """Say in a line how much is frozen; no line if nothing is."""
+        if not self.frozen:
+            return []
+        frozen = [parameter for name, parameter in self.parameters.items() if name in self.frozen]
+        numbers = sum(math.prod(parameter.shape) for parameter in frozen)
+        fixed = [layer for _, layer in self.model.walk() if layer.is_fixed]
+        still = sum(any(not spec.trained for spec in layer.specs.values()) for layer in fixed)
+        words = "layer keeps its" if still == 1 else "layers keep their"
+        statistics = f"; {still} {words} statistics" * bool(still)
+        share = f"{len(frozen)} of {len(self.parameters)} parameters, {numbers:,} of {self.size:,} numbers"
+        return [f"frozen: {share}{statistics}"]
 
     def shards(self, count: int) -> int:
         """Number of shards that a batch of ``count`` samples is divided into, a power of two; see `engine`."""
@@ -175,9 +200,13 @@ class Network:
         return images_at_once(most, self.in_shape, self.model)
 
     def state(self) -> dict[str, Array]:
-        """All arrays that training changes, not copied, as ``param/NAME`` and ``buffer/NAME``."""
+        """All parameters and buffers, not copied, as ``param/NAME`` and ``buffer/NAME``."""
         params = {f"param/{name}": parameter.value for name, parameter in self.parameters.items()}
         return params | {f"buffer/{name}": buffer for name, buffer in self.buffers.items()}
+
+    def changing_state(self) -> dict[str, Array]:
+        """Those arrays of `state` that training changes."""
+        return {name: array for name, array in self.state().items() if name.partition("/")[2] not in self.frozen}
 
     def load_state(self, arrays: Mapping[str, Array]) -> None:
         """Copy ``arrays``, named as in `state`, into the network.

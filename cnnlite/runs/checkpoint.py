@@ -2,7 +2,7 @@
 
 The file is an uncompressed zip of .npy members, which ``np.load(path, allow_pickle=False)`` opens, with a member
 ``meta``: UTF-8 JSON as uint8. Its zip comment ends in the SHA-256 of everything before those 64 digits, because the
-checksums of the zip format miss some changes.
+checksums of the zip format miss some changes. `training.recorder` decides when best.npz and last.npz are written.
 """
 
 import contextlib

@@ -33,8 +33,10 @@ from cnnlite.utils.hints import Argument
 
 SNAPSHOTS = "snapshots.npz"
 """Name of the file with the snapshots of a training."""
+START = "start.npz"
+"""Name of the file with the arrays that were taken from another network."""
 _CONFIG = "config.yaml"
-_PRELIMINARY = (_CONFIG, "environment.json", "log.txt")
+_PRELIMINARY = (_CONFIG, START, "environment.json", "log.txt")
 """Files that a run writes before it has any result."""
 _KINDS = ("last", "previous", "best")
 
@@ -43,8 +45,8 @@ class RunDirectory:
     """A directory that belongs to one run, locked by one process at a time.
 
     Holds ``config.yaml``, ``environment.json``, ``metrics.csv``, ``log.txt``, ``predictions.csv``, ``result.json``,
-    perhaps ``snapshots.npz``, and in ``checkpoints`` ``last.npz``, the one before it as ``previous.npz``, and
-    ``best.npz``.
+    perhaps ``start.npz`` and ``snapshots.npz``, and in ``checkpoints`` ``last.npz``, the one before it as
+    ``previous.npz``, and ``best.npz``.
     """
 
     def __init__(self, path: Path, new: bool = False):
@@ -132,8 +134,10 @@ class RunDirectory:
         """Return True for an empty directory, or one with only the files of a process killed before its config."""
         names = {name for name in os.listdir(self.path) if not is_temporary(name)}
         environment = self.file("environment.json")
-        if not names <= {".lock", self.checkpoints.name, environment.name}:
+        if not names <= {".lock", self.checkpoints.name, environment.name, START}:
             return False
+        if START in names and environment.name not in names:
+            return False  # the user's
         if environment.name in names and not {"cnnlite", "sessions"} <= read_object(environment).keys():
             return False  # the user's
         return self.checkpoints.name not in names or all(map(is_temporary, os.listdir(self.checkpoints)))
@@ -173,6 +177,7 @@ class RunDirectory:
         """
         self.confirm()
         path, begun = self.path / name, self._begun
+        new = name in _PRELIMINARY and is_missing(path)
         self._begun |= name not in _PRELIMINARY
         try:
             yield path
@@ -180,6 +185,9 @@ class RunDirectory:
             with contextlib.suppress(StorageError):
                 self._begun = begun or (self._begun and not is_missing(path))
             raise
+        finally:  # the file may exist even after an error
+            if new:
+                self._traces.remember(path)
 
     def append_to(self, name: str) -> Path:
         """Return the path of a file to append to, made if absent.
@@ -187,23 +195,14 @@ class RunDirectory:
         Raises:
             StorageError: If it is not a regular file, or cannot be written.
         """
-        with self._writing(name) as path:
-            new = is_missing(path)
-            with writing(path):
-                open_to_append(path).close()
-            if new:
-                self._traces.remember(path)
+        with self._writing(name) as path, writing(path):
+            open_to_append(path).close()
         return path
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file of the run atomically; StorageError if that fails."""
         with self._writing(name) as path:
-            new = is_missing(path)
-            try:
-                write_text(path, text)
-            finally:  # the file may exist even after an error
-                if new:
-                    self._traces.remember(path)
+            write_text(path, text)
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Write a JSON file of the run atomically; StorageError if that fails."""
@@ -230,7 +229,19 @@ class RunDirectory:
 
     def load_snapshots(self) -> Checkpoint | None:
         """Load the snapshots; None if there are none, CheckpointError if they cannot be read."""
-        path = self.file(SNAPSHOTS)
+        return self._load(SNAPSHOTS)
+
+    def save_start(self, start: Checkpoint) -> None:
+        """Save the arrays that the training starts from as ``start.npz``; StorageError if that fails."""
+        with self._writing(START) as path:
+            save_checkpoint(path, start)
+
+    def load_start(self) -> Checkpoint | None:
+        """Load what the training starts from; None if it starts afresh, CheckpointError if it cannot be read."""
+        return self._load(START)
+
+    def _load(self, name: str) -> Checkpoint | None:
+        path = self.file(name)
         return None if is_missing(path) else load_checkpoint(path)
 
     def load(self, kind: str) -> Checkpoint:
@@ -334,6 +345,9 @@ class RunElsewhere(RunDirectory):
         """Do nothing."""
 
     def save_snapshots(self, snapshots: Checkpoint) -> None:
+        """Do nothing."""
+
+    def save_start(self, start: Checkpoint) -> None:
         """Do nothing."""
 
     def discard(self) -> bool:

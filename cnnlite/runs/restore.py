@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from cnnlite.nn.shape_errors import refuse_small_batches
 from cnnlite.runs.checkpoint import Checkpoint, CheckpointFile, open_checkpoint
 from cnnlite.utils.printable import has_codes, is_text
 from cnnlite.utils.registry import Registry
-from cnnlite.utils.types import Array
+from cnnlite.utils.types import Array, Shape
 
 _STATE = ("param/", "buffer/")
 _AVERAGE = "average/"
@@ -41,10 +42,13 @@ def load_data(config: Config, root: str | None = None, classes: tuple[str, ...] 
 
     Raises:
         DataError: If the dataset is missing or damaged, or has other classes; these are checked before decoding images.
+        ConfigError: If the network does not fit the images of a training; this too.
     """
     data = config.data
     return load_dataset(
-        data.dataset if classes is None else data.dataset.reading_only(classes),
+        data.dataset.checked_by(partial(check_model, config))
+        if classes is None
+        else data.dataset.reading_only(classes),
         Path(data.root if root is None else root),
         validation=data.validation,
         center_crop=data.center_crop,
@@ -52,8 +56,10 @@ def load_data(config: Config, root: str | None = None, classes: tuple[str, ...] 
     )
 
 
-def check_model(config: Config) -> Network | None:
-    """Infer the shapes of a network before any data is read, if the config tells the shape of the images.
+def check_model(config: Config, shape: Shape | None = None, classes: int | None = None) -> Network | None:
+    """Infer the shapes of a network before any image is read, if its shape is known.
+
+    ``shape`` and number of ``classes`` are those of the images as they are stored; else what the config tells of them.
 
     Returns:
         The network, without arrays, or None if only the data tells.
@@ -61,11 +67,12 @@ def check_model(config: Config) -> Network | None:
     Raises:
         ConfigError: If layers do not fit each other, or the network does not fit in memory.
     """
-    in_shape = config.data.in_shape
+    in_shape = config.data.cropped(config.data.dataset.in_shape if shape is None else shape)
     if in_shape is None:
         return None
     with config.located():
-        network = Network(config.model, in_shape, seed=None, classes=config.data.dataset.class_count)
+        classes = classes or config.data.dataset.class_count
+        network = Network(config.model, in_shape, seed=None, classes=classes, frozen=config.train.freeze)
         refuse_if_too_large(network.model, config.train.batch_size)
         return network
 
@@ -77,7 +84,7 @@ def check_training(config: Config) -> Network | None:
         with config.located():
             check_shapes(config.data.augment, network.in_shape)
             refuse_small_batches(network.model, config.train.batch_size)
-            config.train.optimizer.check(list(network.parameters.values()))
+            config.train.optimizer.check(network.trainable)
             config.train.loss.fit(np.ones(math.prod(network.out_shape)))
     return network
 
@@ -119,7 +126,8 @@ def infer_model(config: Config) -> Network:
     if (network := check_model(config)) is not None:
         return network
     dataset = load_data(config)
-    return Network(config.model, dataset.train.images.shape[1:], seed=None, classes=len(dataset.classes))
+    in_shape, classes = dataset.train.images.shape[1:], len(dataset.classes)
+    return Network(config.model, in_shape, seed=None, classes=classes, frozen=config.train.freeze)
 
 
 def describe_model(config: Config) -> str:
@@ -142,7 +150,7 @@ def load_network(path: Path) -> tuple[Checkpoint, Config, Network, Normalizer, t
         config, network, classes = _rebuild(file.meta, file.announced, path)
         checkpoint = file.read(*_STATE, _AVERAGE, _NORMALIZE, _SEEN)
     network.load_state(averaged_state_of(checkpoint))
-    return checkpoint, config, network, _normalizer_of(checkpoint, path), classes
+    return checkpoint, config, network, normalizer_of(checkpoint, path), classes
 
 
 def frame_of(config: Config, network: Network) -> Frame:
@@ -152,9 +160,12 @@ def frame_of(config: Config, network: Network) -> Frame:
 
 
 def _rebuild(
-    meta: dict[str, Any], arrays: Mapping[str, Described], path: Path
+    meta: dict[str, Any], arrays: Mapping[str, Described], path: Path, *, training: bool = False
 ) -> tuple[Config, Network, tuple[str, ...]]:
-    """Build the network that ``meta`` describes, without loading weights; CheckpointError if ``arrays`` do not fit."""
+    """Build the network that ``meta`` describes, without loading weights; CheckpointError if ``arrays`` do not fit.
+
+    With ``training``, what the config freezes is frozen.
+    """
     try:
         config = config_from_data(meta["config"])
         classes, in_shape = tuple(meta["classes"]), tuple(meta["in_shape"])
@@ -169,7 +180,8 @@ def _rebuild(
         outline = Network(config.model, in_shape, seed=None)
         if outline.size > announced:
             raise ValueError(f"does not fit the network: {announced:,} numbers for {outline.size:,} parameters")
-        network = Network(config.model, in_shape, seed=config.seed, classes=len(classes))
+        frozen = config.train.freeze if training else None
+        network = Network(config.model, in_shape, seed=config.seed, classes=len(classes), frozen=frozen)
         own = {name: array for name, array in arrays.items() if name.startswith(_STATE)}
         check_arrays(network.state(), own, "network")
         averages = {name[len(_AVERAGE) :]: array for name, array in arrays.items() if name.startswith(_AVERAGE)}
@@ -200,9 +212,9 @@ def check_run(path: Path) -> Callable[[CheckpointFile], None]:
     """
 
     def check(file: CheckpointFile) -> None:
-        config, network, _ = _rebuild(file.meta, file.announced, path)
+        config, network, _ = _rebuild(file.meta, file.announced, path, training=True)
         try:
-            config.train.optimizer.bind(list(network.parameters.values()))
+            config.train.optimizer.bind(network.trainable)
             slots = {name[len(_OPTIMIZER) :]: a for name, a in file.announced.items() if name.startswith(_OPTIMIZER)}
             check_arrays(config.train.optimizer.state(), slots, "optimizer")
         except (ConfigError, CheckpointError) as error:
@@ -211,7 +223,8 @@ def check_run(path: Path) -> Callable[[CheckpointFile], None]:
     return check
 
 
-def _normalizer_of(checkpoint: Checkpoint, path: Path) -> Normalizer:
+def normalizer_of(checkpoint: Checkpoint, path: Path) -> Normalizer:
+    """Return the normalization of images in a checkpoint; CheckpointError if there is none."""
     try:
         return Normalizer.from_state(checkpoint.arrays)
     except (KeyError, ValueError) as error:

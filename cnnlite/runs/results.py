@@ -105,6 +105,10 @@ class Result:
     test_macro_f1: float | None = None
     test_digest: str | None = None
     """SHA-256 of the test images and labels; runs with the same one have seen the same test."""
+    monitor: Monitor = "accuracy"
+    """Figure by which the best checkpoint was chosen."""
+    best_validation: float | None = None
+    """That figure of the best checkpoint, on the validation images."""
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -132,6 +136,8 @@ def _fits(value: Any, kind: Any) -> bool:
 
 
 def _is_a(value: Any, kind: Any) -> bool:
+    if kind is Monitor:
+        return isinstance(value, str) and value in FIGURES
     return isinstance(value, int | float if kind is float else kind)
 
 
@@ -143,7 +149,7 @@ def describe_row(row: dict[str, Any], total: int, *, best: bool = False, monitor
         mark = " (best)" if best else ""
         found = f"validation loss {row['validation_loss']:.4f}, accuracy {row['validation_accuracy']:.2%}"
         if monitor not in ("accuracy", "loss"):
-            found += f", {FIGURES[monitor]} {row[f'validation_{monitor}']:.2%}"
+            found += f", {_figure(monitor, row[f'validation_{monitor}'])}"
         parts.append(found + mark)
     parts.append(f"lr {row['lr']:.3g}")
     if row["images_per_second"]:  # none are trained where a resumed run only evaluates
@@ -154,7 +160,14 @@ def describe_row(row: dict[str, Any], total: int, *, best: bool = False, monitor
 
 def describe_result(result: Result) -> str:
     """Put the end of a run into words."""
-    best = f"best step {result.best_step} of {result.steps}"
-    if result.best_validation_accuracy is not None:
-        best += f", validation accuracy {result.best_validation_accuracy:.2%}"
-    return f"test accuracy {result.test_accuracy or 0:.2%}  ({best}, {result.train_seconds:.0f} s)"
+    tested, best = f"accuracy {result.test_accuracy or 0:.2%}", f"best step {result.best_step} of {result.steps}"
+    if (monitor := result.monitor) != "accuracy":
+        tested += f", {_figure(monitor, getattr(result, f'test_{monitor}', None))}"
+    known = result.best_validation_accuracy if monitor == "accuracy" else result.best_validation
+    if known is not None:
+        best += f", validation {_figure(monitor, known)}"
+    return f"test {tested}  ({best}, {result.train_seconds:.0f} s)"
+
+
+def _figure(name: Monitor, value: float | None) -> str:
+    return f"{FIGURES[name]} {value or 0:{'.4f' if name == 'loss' else '.2%'}}"

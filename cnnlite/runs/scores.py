@@ -119,7 +119,7 @@ def balanced_accuracy(counts: Array) -> float | None:
 
     Source: Brodersen et al. 2010, "The balanced accuracy and its posterior distribution".
     """
-    return _mean(counts.diagonal(), counts.sum(axis=1))
+    return mean_fraction(counts.diagonal(), counts.sum(axis=1))
 
 
 def macro_f1(counts: Array) -> float | None:
@@ -127,7 +127,7 @@ def macro_f1(counts: Array) -> float | None:
 
     The mean of F1s, not the F1 of mean precision and recall: Opitz & Burst 2019, arXiv:1911.03347.
     """
-    return _mean(2 * counts.diagonal(), counts.sum(axis=0) + counts.sum(axis=1))
+    return mean_fraction(2 * counts.diagonal(), counts.sum(axis=0) + counts.sum(axis=1))
 
 
 def top_hits(logits: Array, labels: Array) -> int:
@@ -172,7 +172,7 @@ def _ratio(part: int, whole: int) -> float | None:
     return part / whole if whole else None
 
 
-def _mean(parts: Array, wholes: Array) -> float | None:
-    """Return the mean of ``parts / wholes`` over those that are not empty."""
+def mean_fraction(parts: Array, wholes: Array) -> float | None:
+    """Return the mean of ``parts / wholes`` over the wholes that are not empty, or None without any."""
     known = wholes > 0
     return float(np.mean(parts[known] / wholes[known])) if known.any() else None

@@ -111,7 +111,7 @@ class Step:
         self.network = network
         self.loss = config.train.loss.fit(np.ones(network.out_shape[0]))  # of classes that are equally frequent
         self.optimizer = copy.deepcopy(config.train.optimizer)
-        self.optimizer.bind(list(network.parameters.values()))
+        self.optimizer.bind(network.trainable)
         self.x = rng.standard_normal((batch_size, *network.in_shape), network.dtype)
         self.labels = rng.integers(network.out_shape[0], size=batch_size)
         self.count = 0
@@ -240,7 +240,7 @@ def prepare(config: Config, batch_size: int | None = None) -> Step:
     if checked is None:
         why = "the shape of its images is known from its files only"
         raise ConfigError([Problem("data.dataset", f"{why}; try {Override('data.dataset=cifar10')}")])
-    network = Network(config.model, checked.in_shape, seed=config.seed)
+    network = Network(config.model, checked.in_shape, seed=config.seed, frozen=config.train.freeze)
     return Step(network, config, batch_size or config.train.batch_size)
 
 
@@ -267,7 +267,8 @@ def measure(step: Step, steps: int | None = None) -> Timing:
 def training_multiply_adds(network: Network) -> int:
     """Return the multiply-adds of a training step for one sample: forward, and each gradient that is needed."""
     return sum(
-        layer.multiply_adds * (1 + ("weight" in layer.params) + layer.needs_dx) for _, layer in network.model.walk()
+        layer.multiply_adds * (1 + ("weight" in layer.params and not layer.is_frozen) + layer.needs_dx)
+        for _, layer in network.model.walk()
     )
 
 

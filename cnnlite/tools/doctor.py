@@ -20,6 +20,7 @@ EXTRAS = {
     "images": "PIL",
     "onnx": "onnx",
     "mpi": "mpi4py",
+    "safetensors": "safetensors",
     "tensorboard": "tensorboardX",
 }
 """Extras of cnnlite, and the module that each needs."""

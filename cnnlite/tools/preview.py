@@ -1,7 +1,8 @@
 """Preview of a training step: its images as the network gets them, with their labels."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,24 +38,28 @@ class Preview:
     """Indices of the training images that each is made of, int64 ``(N, 1)``, or ``(N, 2)`` where images are mixed."""
     labels: list[dict[str, float]]
     """Classes of each image with their shares, the largest first."""
+    names: list[list[str]] = field(default_factory=list)
+    """Names of the ``sources`` of each image, such as paths of pictures; none if the dataset's images have none."""
 
     def describe(self) -> str:
         """Return a line for each image: the training images that it is made of, and its label."""
         shown = f"{len(self.images)} of its {self.batch_size}" if len(self.images) < self.batch_size else "its"
         lines = [f"step {self.step:,}, in epoch {self.epoch:,}: {shown} images"]
-        for number, (sources, label) in enumerate(zip(self.sources.tolist(), self.labels, strict=True), 1):
-            made_of = " and ".join(f"{index:,}" for index in sources)
-            lines.append(f"{number:4}  training image{'s' * (len(sources) > 1)} {made_of}: {', '.join(_shares(label))}")
+        known = self.names or [[f"{index:,}" for index in sources] for sources in self.sources.tolist()]
+        for number, (names, label) in enumerate(zip(known, self.labels, strict=True), 1):
+            made_of = f"training image{'s' * (len(names) > 1)} {' and '.join(names)}"
+            lines.append(f"{number:4}  {made_of}: {', '.join(_shares(label))}")
         return "\n".join(lines)
 
     def facts(self) -> dict[str, Any]:
         """Return all but the pixels, as an object for JSON."""
-        images = zip(self.sources.tolist(), self.labels, strict=True)
+        names = self.names or [[] for _ in self.labels]
+        images = zip(self.sources.tolist(), names, self.labels, strict=True)
         return {
             "step": self.step,
             "epoch": self.epoch,
             "batch_size": self.batch_size,
-            "images": [{"sources": sources, "labels": labels} for sources, labels in images],
+            "images": [{"sources": sources, "names": names, "labels": labels} for sources, names, labels in images],
         }
 
     def sheet(self) -> Array:
@@ -84,13 +89,16 @@ def preview(config: Config, dataset: Dataset, step: int, count: int) -> Preview:
     x, targets = batches.batch(step, part)
     if targets.ndim == 1:  # labels
         targets = np.eye(len(dataset.classes), dtype=np.float32)[targets]
+    sources = batches.sources(step)[part]
+    names = config.data.dataset.names(Path(config.data.root), sources.ravel().tolist())
     return Preview(
         step,
         step // batches.steps_per_epoch + 1,
         batches.size(step),
         batches.normalizer.undo(x),
-        batches.sources(step)[part],
+        sources,
         [_label(shares, dataset.classes) for shares in targets],
+        np.array(names, str).reshape(-1, sources.shape[1]).tolist(),
     )
 
 

@@ -29,6 +29,8 @@ class Row:
     """Name in configs."""
     out_shape: Shape
     parameters: int
+    frozen_parameters: int
+    """Those of them that ``train.freeze`` keeps from training."""
     multiply_adds: int
     """Of the forward pass for one image."""
     activation_bytes: int
@@ -52,6 +54,8 @@ class Summary:
     model: Row
     batch_size: int
     parameter_bytes: int
+    frozen: str
+    """Line about what is frozen; empty if nothing is."""
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -60,7 +64,7 @@ class Summary:
 
     def facts(self) -> dict[str, Any]:
         """Return the summary as an object for JSON: totals, then ``layers``, outer before inner."""
-        figures = ("parameters", "multiply_adds", "activation_bytes")
+        figures = ("parameters", "frozen_parameters", "multiply_adds", "activation_bytes")
         return {
             "in_shape": self.in_shape,
             "out_shape": self.model.out_shape,
@@ -88,6 +92,7 @@ class Summary:
                 f"{name}: from {shape_text(self.in_shape)} to {shape_text(model.out_shape)}",
                 *("", heading, rule, *lines, rule, totals, ""),
                 f"parameters     {model.parameters:,}, {size_text(self.parameter_bytes)}",
+                *([f"frozen         {self.frozen}"] if self.frozen else []),
                 f"multiply-adds  {model.multiply_adds:,} for an image; a training step has about three times as many",
                 f"memory         {size_text(model.activation_bytes)} of outputs for an image, "
                 f"{batch} for a batch of {self.batch_size}",
@@ -99,7 +104,8 @@ def summarize(config: Config) -> Summary:
     """Infer the network of a config and list its layers; see `infer_model` for errors."""
     network = infer_model(config)
     parameter_bytes = network.size * network.dtype.itemsize
-    return Summary(network.in_shape, _row(network.model, network), config.train.batch_size, parameter_bytes)
+    frozen = "".join(network.describe_frozen()).removeprefix("frozen: ")
+    return Summary(network.in_shape, _row(network.model, network), config.train.batch_size, parameter_bytes, frozen)
 
 
 def _row(layer: Layer, network: Network, name: str = "", label: str = "") -> Row:
@@ -108,13 +114,15 @@ def _row(layer: Layer, network: Network, name: str = "", label: str = "") -> Row
         for key, child in layer.children.items()
     )
     own = 0 if isinstance(layer, Sequential) else math.prod(layer.out_shape) * network.dtype.itemsize
+    sizes = {dotted(name, key): math.prod(spec.shape) for key, spec in layer.specs.items() if spec.trained}
     return Row(
         name=name,
         label=label,
         kind=registry.name_of(type(layer)),
         out_shape=layer.out_shape,
-        parameters=sum(math.prod(spec.shape) for spec in layer.specs.values() if spec.trained)
-        + sum(row.parameters for row in inside),
+        parameters=sum(sizes.values()) + sum(row.parameters for row in inside),
+        frozen_parameters=sum(size for key, size in sizes.items() if key in network.frozen)
+        + sum(row.frozen_parameters for row in inside),
         multiply_adds=layer.multiply_adds + sum(row.multiply_adds for row in inside),
         activation_bytes=own + sum(row.activation_bytes for row in inside),
         inside=inside,
@@ -128,6 +136,8 @@ def _cells(row: Row, depth: int, label: str = "") -> Iterator[tuple[str, ...]]:
     kind = row.kind
     if kind == "sequential" and row.label:
         kind = "" if row.inside else "(its input)"
+    if row.frozen_parameters:
+        kind += ", frozen" if row.frozen_parameters == row.parameters else ", partly frozen"
     yield (
         "  " * depth + f"{label} {kind}".strip(),
         shape_text(row.out_shape),

@@ -16,6 +16,7 @@ from cnnlite.data import Dataset
 from cnnlite.errors import CheckpointError, CnnliteError
 from cnnlite.runs.checkpoint import load_checkpoint
 from cnnlite.runs.directory import RunDirectory
+from cnnlite.runs.start import read_start
 from cnnlite.training.loop import train
 from cnnlite.training.reporter import Reporter
 from cnnlite.utils.signals import StopFlag, Stopped
@@ -37,8 +38,14 @@ def verify(config: Config, dataset: Dataset, steps: int, stop: StopFlag) -> str:
         CnnliteError: If the runs end with different bits.
     """
     config, dataset = _shortened(config, dataset, steps)
+    start = read_start(config, dataset)
+    saved = None if start is None else start.checkpoint()
     with tempfile.TemporaryDirectory(prefix="cnnlite-") as folder:
         whole, stopped, killed = (Path(folder) / name for name in ("whole", "stopped", "killed"))
+        for path in (whole, stopped, killed):
+            with contextlib.closing(RunDirectory.create_at(path)) as run:
+                if saved is not None:
+                    run.save_start(saved)
         _session(config, whole, dataset, stop)
         stops = _repeatedly(config, stopped, dataset, stop, kill=False)
         kills = _repeatedly(config, killed, dataset, stop, kill=True)
@@ -152,7 +159,6 @@ def _reached(path: Path) -> int:
 
 
 def _session(config: Config, path: Path, dataset: Dataset, stop: StopFlag) -> None:
-    run = RunDirectory.open(path) if path.exists() else RunDirectory.create_at(path)
-    with contextlib.closing(run):
+    with contextlib.closing(RunDirectory.open(path)) as run:
         checkpoint = None if run.is_unsaved() else run.newest_checkpoint()[0]
         train(config, run, dataset=dataset, reporter=Reporter(quiet=True), stop=stop, resume=checkpoint)

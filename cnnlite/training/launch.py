@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from cnnlite.runs.directory import RunDirectory, RunElsewhere
 from cnnlite.runs.environment import versions, with_session
 from cnnlite.runs.restore import check_run, check_training, load_data
 from cnnlite.runs.results import Progress, Result, read_object, read_result
+from cnnlite.runs.start import check_start, read_start
 from cnnlite.runtime import distributed, machine
 from cnnlite.training.budget import measure, plan
 from cnnlite.training.loop import train
@@ -40,20 +42,37 @@ class Request:
     """A run directory, or one of the checkpoints in it."""
     seed: int | None = None
     data: str | None = None
+    from_: str | None = None
+    """A trained network to start from, in place of the config's ``train.from``."""
+    freeze: str | None = None
+    """A regular expression for the names of parameters that are not trained, in place of ``train.freeze``."""
     epochs: float | None = None
     budget: float | None = None
     """Seconds for the whole training, in place of a number of epochs."""
     tensorboard: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuse arguments that do not go together, with ConfigError."""
+        resume, run_dir, budget, epochs = map(Argument, ("resume", "run_dir", "budget", "epochs"))
+        if self.resume is not None and self.run_dir is not None:
+            raise ConfigError(f"{resume} goes on in its own directory: leave out {run_dir}")
+        if self.resume is not None and self.budget is not None:
+            raise ConfigError(f"a resumed run keeps its number of steps: leave out {budget}")
+        if self.budget is not None and self.epochs is not None:
+            raise ConfigError(f"{budget} decides the number of epochs: leave out {epochs}")
+        if self.budget is not None and not 0 < self.budget < math.inf:
+            raise ConfigError(f"{budget} {self.budget} is not a number of seconds above 0")
+
     def load_config(self, otherwise: Path | None = None) -> Config:
         """Read the config, or ``otherwise`` if there is none, and apply the overrides; ConfigError if it is wrong."""
         source = otherwise if self.config is None else self.config
         if source is None:
-            raise ConfigError("nothing to train: give config or resume")
+            either = f"{Argument('config')} (see `cnnlite configs list`) or {Argument('resume')}"
+            raise ConfigError(f"nothing to train: give {either}")
         overrides = list(self.overrides)
         if self.epochs is not None:
             overrides += [f"train.epochs={self.epochs:.15g}", "train.iterations=null"]
-        return load_config(source, overrides, seed=self.seed, data=self.data)
+        return load_config(source, overrides, seed=self.seed, data=self.data, from_=self.from_, freeze=self.freeze)
 
 
 Offer = Callable[[DatasetMissing], bool]
@@ -73,13 +92,16 @@ def launch(request: Request, reporter: Reporter, stop: StopFlag, offer: Offer) -
         return _resume(request, request.resume, reporter, stop, offer)
     began = time.perf_counter()
     config = request.load_config()
+    broadcast = distributed.current().broadcast
+    broadcast(lambda: check_start(config))
     dataset = checked_data(config, offer)
     _check_ranks(config, dataset)
+    start = broadcast(lambda: read_start(config, dataset))
     planned = ""
     if request.budget is not None:
         pace = measure(config, dataset, stop)
         spent = time.perf_counter() - began
-        config, planned = distributed.current().broadcast(lambda: plan(config, pace, request.budget, spent))
+        config, planned = broadcast(lambda: plan(config, pace, request.budget, spent))
     with contextlib.ExitStack() as stack:
         with stop.deferred():  # a signal in between could leave a directory without a lock
             run = _directory(
@@ -89,13 +111,16 @@ def launch(request: Request, reporter: Reporter, stop: StopFlag, offer: Offer) -
         stop.check()
         config = settled(config)
         # The config comes last: from then on, a run that is killed can be resumed.
-        run.write_json("environment.json", {"config": config.name, **with_session({}, 0)})
+        from_ = {} if start is None else {"from": start.facts()}
+        run.write_json("environment.json", {"config": config.name, **from_, **with_session({}, 0)})
+        if start is not None:
+            run.save_start(start.checkpoint())
         run.write_text("config.yaml", render(config))
         if request.tensorboard:
             reporter.row_logs.append(TensorBoard(run.file("tensorboard")))
         reporter.open_log(run.append_to("log.txt"))
         reporter.line(f"{config.name}: {describe_data(dataset)}; run directory {run.path}")
-        for line in class_table(dataset):
+        for line in [*class_table(dataset), *(start.describe() if start else ())]:
             reporter.line(line)
         if planned:
             reporter.line(planned)
@@ -125,7 +150,8 @@ def _resume(request: Request, path: Path, reporter: Reporter, stop: StopFlag, of
             warnings = [f"going back from step {last} to step {checkpoint.meta['step']}: {given_up}"]
         for warning in warnings:
             reporter.warn(f"warning: {warning}")
-        config = settled(broadcast(lambda: request.load_config(run.file("config.yaml"))))
+        config = broadcast(lambda: request.load_config(run.file("config.yaml")))
+        config = settled(config, from_=request.config is not None or request.from_ is not None)
         config = dataclasses.replace(config, name=str(checkpoint.meta.get("name", path.name)))
         changes = check_same(config, checkpoint, reporter)
         unchanged = all(change.path in PLACES for change in changes)

@@ -1,4 +1,7 @@
-"""The training loop, which can stop at any step and resume with the same bits."""
+"""The training loop, which can stop at any step and resume with the same bits.
+
+`utils.signals` hears SIGTERM and the like; `recorder` writes what there is to keep.
+"""
 
 import contextlib
 import copy
@@ -19,7 +22,7 @@ from cnnlite.nn.shape_errors import refuse_small_batches
 from cnnlite.optim.averaging import NoAveraging
 from cnnlite.runs.checkpoint import Checkpoint
 from cnnlite.runs.directory import RunDirectory
-from cnnlite.runs.restore import averaged_state_of, fitted_loss, state_of
+from cnnlite.runs.restore import averaged_state_of, fitted_loss, normalizer_of, state_of
 from cnnlite.runs.results import Progress, Result
 from cnnlite.runtime import distributed, engine
 from cnnlite.runtime.team import Team
@@ -49,6 +52,8 @@ def train(
 ) -> Result:
     """Train as ``config`` says, from the start or from ``resume``, and test with the best checkpoint.
 
+    The start is random, but for arrays that the run directory holds (`RunDirectory.load_start`).
+
     A signal ends the run after the current step with a checkpoint, from which ``resume`` continues with the same bits.
 
     Raises:
@@ -57,9 +62,15 @@ def train(
         StorageError: If a file cannot be written, or memory does not suffice.
     """
     try:
-        with prepared(config, run, dataset, reporter, stop) as training:
+        start = distributed.current().broadcast(run.load_start) if resume is None else None
+        known = resume or start
+        normalizer = normalizer_of(known, run.path) if known is not None and known.part("normalize") else None
+        shape = dataset.train.images.shape[1:]
+        if normalizer is not None and normalizer.mean.shape not in (shape, shape[-1:]):
+            raise CheckpointError(f"{run.path}: its normalization, {normalizer.mean.shape}, is not of images {shape}")
+        with prepared(config, run, dataset, reporter, stop, normalizer) as training:
             if resume is None:
-                training.begin()
+                training.begin(start)
             else:
                 training.restore(resume)
             with np.errstate(all="ignore"), stop.deferred(_PROMISE):
@@ -70,9 +81,14 @@ def train(
 
 @contextlib.contextmanager
 def prepared(
-    config: Config, run: RunDirectory, dataset: Dataset, reporter: Reporter, stop: StopFlag
+    config: Config,
+    run: RunDirectory,
+    dataset: Dataset,
+    reporter: Reporter,
+    stop: StopFlag,
+    normalizer: Normalizer | None = None,
 ) -> Iterator["Training"]:
-    """Yield a `Training` for the block.
+    """Yield a `Training` for the block; without a ``normalizer``, it computes one from the images.
 
     Raises:
         ConfigError: If it cannot be made, with file and line.
@@ -80,7 +96,7 @@ def prepared(
     """
     try:
         with config.located():
-            training = Training(config, run, dataset, reporter, stop)
+            training = Training(config, run, dataset, reporter, stop, normalizer)
         with training.step.working():
             yield training
     except MemoryError as error:
@@ -90,14 +106,14 @@ def prepared(
         raise StorageError(f"{reason}; lower train.batch_size ({hint})") from None
 
 
-def batches_of(config: Config, dataset: Dataset) -> Batches:
+def batches_of(config: Config, dataset: Dataset, normalizer: Normalizer | None = None) -> Batches:
     """Make the batches of a training; ConfigError if they do not fit the images."""
     return Batches(
         dataset.train,
         config.train.batch_size,
         seed=config.seed,
         transforms=config.data.augment,
-        normalizer=Normalizer.fit(dataset.train.images, config.data.normalize),
+        normalizer=normalizer or Normalizer.fit(dataset.train.images, config.data.normalize),
         sampling=config.data.sampling,
         drop_last=config.data.drop_last,
         mix=config.data.mix,
@@ -108,17 +124,27 @@ def batches_of(config: Config, dataset: Dataset) -> Batches:
 class Training:
     """A run in progress: network, optimizer, batches and recorder, and the loop over them."""
 
-    def __init__(self, config: Config, run: RunDirectory, dataset: Dataset, reporter: Reporter, stop: StopFlag):
+    def __init__(
+        self,
+        config: Config,
+        run: RunDirectory,
+        dataset: Dataset,
+        reporter: Reporter,
+        stop: StopFlag,
+        normalizer: Normalizer | None = None,
+    ):
         self.config, self.run, self.dataset, self.reporter, self.stop = config, run, dataset, reporter, stop
         self.ranks = distributed.current()
         settings = config.train
         shape = dataset.train.images.shape[1:]
-        self.network = Network(config.model, shape, seed=config.seed, classes=len(dataset.classes))
+        self.network = Network(
+            config.model, shape, seed=config.seed, classes=len(dataset.classes), frozen=settings.freeze
+        )
         self.optimizer = copy.deepcopy(settings.optimizer)
-        self.optimizer.bind(list(self.network.parameters.values()))
+        self.optimizer.bind(self.network.trainable)
         self.loss = fitted_loss(config, class_counts(dataset))
         self.seen = fingerprints(dataset)
-        self.batches = batches_of(config, dataset)
+        self.batches = batches_of(config, dataset, normalizer)
         self.normalizer = self.batches.normalizer
         steps_per_epoch = self.batches.steps_per_epoch
         refuse_small_batches(self.network.model, settings.batch_size, self.batches.size(steps_per_epoch - 1))
@@ -150,12 +176,19 @@ class Training:
         """Progress of the run."""
         return self.recorder.progress
 
-    def begin(self) -> None:
-        """Prepare a new run for its first step; a resumed run has all this from its checkpoint."""
-        for line in repeated(self.seen):
+    def begin(self, start: Checkpoint | None = None) -> None:
+        """Prepare a new run for its first step, with the arrays of ``start``; a resumed run has all in its checkpoint.
+
+        Raises:
+            CheckpointError: If ``start`` does not fit the network.
+        """
+        for line in [*repeated(self.seen), *self.network.describe_frozen()]:
             self.reporter.line(line)
         self.network.fit(self.dataset.train.images, self.normalizer)
-        self.averaging.bind(self.network.state())
+        if start is not None:
+            own, given = self.network.state(), state_of(start)
+            load_arrays({name: array for name, array in own.items() if name in given}, given, "network")
+        self.averaging.bind(self.network.changing_state())
         saves = [self.checkpoint_every, *([self.validate_every] if self.dataset.validation else [])]
         self.ranks.broadcast(lambda: self.recorder.begin(min(saves)))
 
@@ -306,7 +339,7 @@ class Training:
         """Restore the state of the checkpoint; CheckpointError if it does not fit."""
         self.network.load_state(state_of(checkpoint))
         self.optimizer.load_state(checkpoint.part("optimizer"))
-        self.averaging.bind(self.network.state())
+        self.averaging.bind(self.network.changing_state())
         load_arrays(self.averaging.state(), checkpoint.part("average"), "averages")
         self.recorder.resume(Progress.of(checkpoint))
 

@@ -1,4 +1,7 @@
-"""Records a training: rows of metrics, checkpoints, and the result."""
+"""Records a training: rows of metrics, checkpoints (best.npz, last.npz and when each is written), and the result.
+
+`runs.checkpoint` has their format, and `runs.directory` their places.
+"""
 
 import contextlib
 import time
@@ -197,6 +200,8 @@ class Recorder:
             test_balanced_accuracy=test.balanced_accuracy if test else None,
             test_macro_f1=test.macro_f1 if test else None,
             test_digest=images_digest(self.dataset.test) if test else None,
+            monitor=self.config.train.monitor,
+            best_validation=getattr(best, f"best_{self.config.train.monitor}"),
             parameters=parameters,
             cnnlite_version=__version__,
             status=status,

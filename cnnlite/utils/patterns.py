@@ -5,6 +5,7 @@ the bits of an integer, are taken through the pattern instead, for all names at 
 where it may begin. Nothing is tried twice, so that repetitions and alternatives do not multiply.
 """
 
+import re
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
@@ -52,6 +53,23 @@ class NamePattern:
         begins = search.bits(search.reached(self._parts, search.everywhere, back=True))
         edges = accumulate((len(name) + len(_END) for name in names), initial=0)
         return ["1" in begins[start:stop] for start, stop in pairwise(edges)]
+
+
+def renaming(match: str, name: str) -> Callable[[str], str]:
+    """Return a function that puts ``name`` in the place of what ``match`` finds in a text, as `re.sub` does.
+
+    That searches with backtracking, so it is for patterns of the user's own alone, at the moment when they are needed.
+
+    Raises:
+        ValueError: if ``match`` is no `NamePattern`, or ``name`` refers to a group that it does not have.
+    """
+    NamePattern(match)
+    pattern = re.compile(match)
+    try:
+        pattern.sub(name, "")
+    except (re.error, IndexError) as error:
+        raise ValueError(f"{name!r:.60} cannot take the place of {match!r:.60}: {error}") from None
+    return lambda text: pattern.sub(name, text)
 
 
 class _Search:

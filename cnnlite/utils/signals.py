@@ -1,4 +1,7 @@
-"""Signals that ask the program to end: at once, or at the next moment when nothing is half done."""
+"""Signals that ask the program to end: at once, or at the next moment when nothing is half done.
+
+A training saves and says how to resume: `Training.complete` of `training.loop`, and `training.launch`.
+"""
 
 import contextlib
 import os

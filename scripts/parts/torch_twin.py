@@ -12,9 +12,12 @@ from cnnlite.nn.layers import activations
 from cnnlite.nn.layers.base import Layer
 from cnnlite.nn.layers.containers import Parallel, Residual, Sequential
 from cnnlite.nn.layers.convolution import Conv2d
+from cnnlite.nn.layers.gelu import GELU
+from cnnlite.nn.layers.hard import HardSigmoid, HardSwish
 from cnnlite.nn.layers.linear import Linear
 from cnnlite.nn.layers.normalization import BatchNorm
-from cnnlite.nn.layers.pooling import AvgPool2d, GlobalAvgPool2d, MaxPool2d
+from cnnlite.nn.layers.pooling import AdaptiveAvgPool2d, AvgPool2d, GlobalAvgPool2d, MaxPool2d
+from cnnlite.nn.layers.sample_norms import LayerNorm
 from cnnlite.nn.layers.shape import Flatten
 from cnnlite.nn.losses import CrossEntropy
 from cnnlite.nn.network import Network
@@ -105,9 +108,19 @@ class _Merged(_Module):  # type: ignore[misc] # PyTorch is Any
         first, *others = (branch(x) for branch in self.branches)
         if self.merge == "concat":
             return torch.cat([first, *others], dim=1)
+        if self.merge == "multiply":
+            first, *others = (out if out.dim() == 4 else out[..., None, None] for out in (first, *others))
         for other in others:
-            first = first + other
+            first = first + other if self.merge == "sum" else first * other
         return first
+
+
+class _LayerNorm(nn.LayerNorm):  # type: ignore[misc, name-defined] # PyTorch is Any
+    """Layer normalization of the channels of images (N, C, H, W)."""
+
+    def forward(self, x: Any) -> Any:
+        """Normalize ``x`` with its channels last."""
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
 
 
 class _Translator:
@@ -133,12 +146,16 @@ class _Translator:
                 return module
             case BatchNorm():
                 return self._batch_norm(layer)
+            case LayerNorm():
+                return self._layer_norm(layer)
             case MaxPool2d():
                 padding, border = _padding(layer, -math.inf)
-                return _bordered(border, nn.MaxPool2d(layer.kernel, layer.stride, padding))
+                return _bordered(border, nn.MaxPool2d(layer.kernel, layer.stride, padding, ceil_mode=layer.ceil_mode))
             case AvgPool2d():
                 padding, border = _padding(layer, 0.0)
-                return _bordered(border, nn.AvgPool2d(layer.kernel, layer.stride, padding))
+                return _bordered(border, nn.AvgPool2d(layer.kernel, layer.stride, padding, ceil_mode=layer.ceil_mode))
+            case AdaptiveAvgPool2d():
+                return nn.AdaptiveAvgPool2d(layer.output_size)
             case GlobalAvgPool2d():
                 self.flat = True
                 return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
@@ -168,14 +185,19 @@ class _Translator:
             ends.append(translator)
         if any(end.flattened != self.flattened for end in ends):
             raise TypeError(f"{layer.path or 'parallel'}: there is no twin for a flatten inside branches")
-        self.flat = ends[0].flat
+        self.flat = all(end.flat for end in ends)  # a gate may be flat
         return _Merged(branches, layer.merge)
 
     def _conv2d(self, layer: Conv2d) -> Any:
         padding, border = _padding(layer, 0.0)
         in_channels = layer.windows.channels
         module = nn.Conv2d(
-            in_channels, layer.out_channels, layer.kernel, layer.stride, padding=padding, bias=layer.has_bias
+            *(in_channels, layer.out_channels, layer.kernel, layer.stride),
+            padding=padding,
+            dilation=layer.dilation,
+            groups=layer.groups,
+            bias=layer.has_bias,
+            padding_mode=layer.padding_mode,
         )
         _fill(module, weight=layer.params["weight"].transpose(3, 2, 0, 1), bias=layer.params.get("bias"))
         return _bordered(border, module)
@@ -184,6 +206,13 @@ class _Translator:
         kind = nn.BatchNorm1d if self.flat else nn.BatchNorm2d
         (channels,) = layer.buffers["running_mean"].shape
         module = kind(channels, eps=layer.eps, momentum=layer.momentum, affine=layer.affine)
+        if layer.affine:
+            gamma, beta = (self._channels_first(layer.params[name]) for name in ("gamma", "beta"))
+            _fill(module, weight=gamma, bias=beta)
+        return module
+
+    def _layer_norm(self, layer: LayerNorm) -> Any:
+        module = (nn.LayerNorm if self.flat else _LayerNorm)(layer.in_shape[-1], layer.eps, layer.affine)
         if layer.affine:
             gamma, beta = (self._channels_first(layer.params[name]) for name in ("gamma", "beta"))
             _fill(module, weight=gamma, bias=beta)
@@ -207,9 +236,11 @@ def _fill(module: Any, **values: Array | None) -> None:
 def _padding(layer: Conv2d | MaxPool2d | AvgPool2d, value: float) -> tuple[tuple[int, int], Any]:
     """Return the padding that PyTorch's layer can do itself, and a layer that pads with ``value`` if it cannot."""
     windows = layer.windows
-    if windows.top_left == windows.bottom_right:
+    (top, left), (bottom, right), beyond = windows.top_left, windows.bottom_right, windows.overhang
+    if (top, left) == (bottom - beyond[0], right - beyond[1]):
         return windows.top_left, None
-    (top, left), (bottom, right) = windows.top_left, windows.bottom_right
+    if isinstance(layer, Conv2d) and layer.padding_mode == "reflect":
+        return (0, 0), nn.ReflectionPad2d((left, right, top, bottom))
     return (0, 0), nn.ConstantPad2d((left, right, top, bottom), value)
 
 
@@ -223,11 +254,14 @@ def _activation(layer: activations.Activation) -> Any:
             return nn.LeakyReLU(layer.slope)
         case activations.ELU():
             return nn.ELU(layer.alpha)
-        case activations.GELU():
-            return nn.GELU(approximate="tanh")
+        case GELU():
+            return nn.GELU(approximate=layer.approximate)
     return {
         activations.ReLU: nn.ReLU,
         activations.SiLU: nn.SiLU,
         activations.Sigmoid: nn.Sigmoid,
+        activations.Softplus: nn.Softplus,
         activations.Tanh: nn.Tanh,
+        HardSigmoid: nn.Hardsigmoid,
+        HardSwish: nn.Hardswish,
     }[type(layer)]()

@@ -15,7 +15,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from cnnlite.cli import cli
-from cnnlite.data.datasets import cache
+from cnnlite.data.datasets import cache_file
 from cnnlite.data.datasets.folder import Folder
 from cnnlite.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from cnnlite.runtime import machine
@@ -145,7 +145,7 @@ def test_a_full_disk_is_told_from_pictures_that_cannot_be_read(here: Path, monke
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(cache, "digest", full)
+    monkeypatch.setattr(cache_file, "digest", full)
     done = run("eval", "mine.npz")
     folder = here.parent / "temporary"
     way_out = "the variable TMPDIR names another folder"
@@ -231,7 +231,7 @@ def test_nonsense_in_a_cache_that_came_with_the_pictures_is_no_cache(
     whole = path.read_bytes()
     for value in [*NONSENSE[name], ...]:
         with open(path, "rb") as file:
-            facts = cache._facts(file)
+            facts = cache_file._facts(file)
         facts.pop(name)
         if value is not ...:
             facts[name] = value
@@ -243,7 +243,7 @@ def test_nonsense_in_a_cache_that_came_with_the_pictures_is_no_cache(
 
 def resealed(whole: bytes, facts: dict[str, Any]) -> bytes:
     """The file with other facts, whose checksum is right."""
-    _, length, magic = cache._FOOTER.unpack(whole[-cache._FOOTER.size :])
+    _, length, magic = cache_file._FOOTER.unpack(whole[-cache_file._FOOTER.size :])
     text = json.dumps(facts).encode()
-    body = whole[: -cache._FOOTER.size - length]
-    return body + text + cache._FOOTER.pack(hashlib.sha256(text).digest(), len(text), magic)
+    body = whole[: -cache_file._FOOTER.size - length]
+    return body + text + cache_file._FOOTER.pack(hashlib.sha256(text).digest(), len(text), magic)

@@ -6,7 +6,7 @@ from typing import Annotated
 import pytest
 
 from cnnlite.config.construct import construct
-from cnnlite.config.problems import Problems
+from cnnlite.config.problem_list import Problems
 from cnnlite.nn.layers.base import Layer
 from tests.support.construct_parts import (
     Chain,

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from cnnlite.config.construct import construct
-from cnnlite.config.problems import MAX_PROBLEMS, Problems
+from cnnlite.config.problem_list import MAX_PROBLEMS, Problems
 from cnnlite.config.yaml_reader import BROKEN, Steps
 from cnnlite.errors import OptionError
 from cnnlite.nn.layers.base import Layer

@@ -17,7 +17,7 @@ from cnnlite.config.load import (
     load_config,
     render,
 )
-from cnnlite.config.problems import Problems
+from cnnlite.config.problem_list import Problems
 from cnnlite.config.settings import Interval, interval, steps_between
 from cnnlite.config.yaml_reader import read_yaml
 from cnnlite.data import sources, transforms

@@ -1,10 +1,16 @@
+from typing import Any
+
 import numpy as np
 import pytest
+import yaml
 
+from cnnlite.config.load import Config, config_from_data
 from cnnlite.data import Normalizer
-from cnnlite.data.normalize import Mode
+from cnnlite.data.normalize import Mode, Statistics
+from cnnlite.errors import ConfigError
 from cnnlite.runtime import engine
 from cnnlite.utils.types import Array
+from tests.support.small_runs import TINY
 
 
 def skewed_images(count: int = 700, shape: tuple[int, ...] = (8, 9, 3)) -> Array:
@@ -102,3 +108,37 @@ def test_undoing_rounds_to_the_nearest_byte_and_stays_in_their_range() -> None:
     normalizer = Normalizer(np.full(1, 100.0), np.full(1, 50.0))
     x = np.array([-9.0, -2.0, 0.0, 0.011, 3.1, 9.0], np.float32).reshape(1, 1, 6, 1)
     np.testing.assert_array_equal(normalizer.undo(x).reshape(-1), [0, 0, 100, 101, 255, 255])
+
+
+def test_given_statistics_are_in_units_where_white_is_one() -> None:
+    images = np.array([[[[0, 128, 255]]]], np.uint8)
+    normalize = Normalizer.fit(images, Statistics([0.5, 0.5, 0.25], [0.25, 0.5, 0.125]))
+    np.testing.assert_allclose(normalize(images)[0, 0, 0], [-2, (128 / 255 - 0.5) / 0.5, 6], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("mode", "words"),
+    [
+        ({"mean": [0.5], "std": [0.5, 0.5]}, r"data.normalize.std: has 2 numbers, mean has 1"),
+        ({"mean": [], "std": []}, r"data.normalize.std: has 0 numbers"),
+        ({"mean": [0.5], "std": [0]}, r"data.normalize.std: must be above 0"),
+        ({"mean": [0.5]}, r"'std' is missing"),
+        ({"mean": ["a"], "std": [1]}, r"data.normalize.mean\[0\]: expected a number"),
+        ("per_image", r"data.normalize: expected one of per_channel"),
+    ],
+)
+def test_statistics_that_cannot_be_are_errors_of_the_config(mode: Any, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        tiny_data(mode)
+
+
+def tiny_data(mode: Any) -> Config:
+    data = yaml.safe_load(TINY)
+    data["data"]["normalize"] = mode
+    return config_from_data(data)
+
+
+def test_statistics_of_another_number_of_channels_are_named_with_their_place() -> None:
+    config = tiny_data({"mean": [0.5], "std": [0.5]})
+    with pytest.raises(ConfigError, match=r"data.normalize: has 1 channels, the images have 3"):
+        Normalizer.fit(np.zeros((2, 4, 4, 3), np.uint8), config.data.normalize)

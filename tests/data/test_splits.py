@@ -1,9 +1,13 @@
-"""Which pictures are held out follows from the name of each, whatever else is there."""
+"""Which images are held out follows from the name of each, whatever else is there, or from their order."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cnnlite.data.splits import FIRST, NEVER, turns
+from cnnlite.data import Dataset, Images, Source, load_dataset
+from cnnlite.data.splits import FIRST, NEVER, Validation, turns
+from cnnlite.errors import ConfigError
 
 
 def held_out(keys: list[str], labels: list[int], fraction: float, seed: int = 0) -> set[str]:
@@ -97,3 +101,69 @@ def test_what_is_drawn_is_the_same_on_all_machines_and_for_names_that_are_no_tex
     order, above = turns(["a/1.png", "a/2.png", "a/\udcff.png", "a/猫.png"], [0] * 4, "test")
     assert order.tolist() == [2, 0, 3, 1]
     assert above.tolist() == pytest.approx([0.0, 0.29020866, 0.32812711, 1.0])
+
+
+def numbered(count: int, first: int = 0, size: int = 6) -> Images:
+    """Images whose labels and bytes tell which is which."""
+    labels = np.arange(first, first + count)
+    rows = np.arange(size * size * 3).reshape(size, size, 3)
+    return Images((labels[:, None, None, None] + rows).astype(np.uint8), labels)
+
+
+class Numbered(Source):
+    def load(self, root: Path) -> Dataset:
+        return Dataset("numbered", numbered(50), None, numbered(10, 50), ("a",), "digest", held_out=10)
+
+
+def split(validation: Validation, seed: int = 0) -> tuple[list[int], list[int]]:
+    dataset = load_dataset(Numbered(), Path(), validation=validation, seed=seed)
+    assert dataset.test.labels.tolist() == list(range(50, 60))
+    for part in (dataset.train, dataset.validation):
+        assert part is None or (part.images[:, 0, 0, 0] == part.labels).all()
+    return dataset.train.labels.tolist(), [] if dataset.validation is None else dataset.validation.labels.tolist()
+
+
+def test_default_and_count_take_the_last_images() -> None:
+    assert split("default") == (list(range(40)), list(range(40, 50)))
+    assert split(3) == (list(range(47)), [47, 48, 49])
+
+
+def test_none_keeps_all_images_for_training() -> None:
+    assert split("none") == (list(range(50)), [])
+
+
+def test_fraction_is_drawn_by_the_seed_and_covers_everything_once() -> None:
+    train, validation = split(0.3)
+    assert len(validation) == 15
+    assert sorted(train + validation) == list(range(50))
+    assert validation != list(range(35, 50))
+    assert split(0.3) == (train, validation)
+    assert split(0.3, seed=1) != (train, validation)
+
+
+@pytest.mark.parametrize("bad", [0, -1, 50, 51, 0.0, 1.0, 1.5, float("nan"), 0.001, 0.999, True, "all"])
+def test_impossible_split_is_a_config_error(bad: Validation) -> None:
+    with pytest.raises(ConfigError, match=r"data\.validation"):
+        split(bad)
+
+
+@pytest.mark.parametrize(("size", "offset"), [(4, 1), (3, 1), (6, 0), (1, 2)])
+def test_center_crop_is_applied_to_all_three_parts(size: int, offset: int) -> None:
+    whole = load_dataset(Numbered(), Path())
+    dataset = load_dataset(Numbered(), Path(), center_crop=size)
+    inside = slice(offset, offset + size)
+    for part, before in (
+        (dataset.train, whole.train),
+        (dataset.validation, whole.validation),
+        (dataset.test, whole.test),
+    ):
+        assert part is not None
+        assert before is not None
+        np.testing.assert_array_equal(part.images, before.images[:, inside, inside])
+        np.testing.assert_array_equal(part.labels, before.labels)
+
+
+@pytest.mark.parametrize("size", [0, -2, 7])
+def test_impossible_crop_is_a_config_error(size: int) -> None:
+    with pytest.raises(ConfigError, match=rf"data\.center_crop: cannot take the centre {size}x{size} of 6x6"):
+        load_dataset(Numbered(), Path(), center_crop=size)

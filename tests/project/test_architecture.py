@@ -35,6 +35,7 @@ WRITERS = {
     "runs.traces": "removes what a process made for a run that came to nothing",
     "tools.report": "report/, after the run",
     "tools.onnx": "the ONNX file",
+    "tools.weights": "the file of safetensors",
     "tools.show": "the page",
     "data": "datasets and their caches",
     "cli": "configs that `configs copy` copies; the null device in the place of a closed stream",
@@ -201,6 +202,6 @@ def test_contributing_describes_the_way_of_a_batch_and_of_a_config_key_as_they_a
     assert ("nn.layers.convolution", "nn.kernels.convolution") in batch
     assert ("config.load", "config.construct") in key
     drawn = {
-        ("data.datasets.base", "data.datasets.cifar"): ("data.datasets.base", "data.datasets.shapes")
+        ("data.splits", "data.datasets.cifar"): ("data.splits", "data.datasets.shapes")
     }  # the tiny run draws its images
     assert not {drawn.get(edge, edge) for edge in batch + key} - calls

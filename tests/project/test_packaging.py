@@ -27,6 +27,7 @@ EXTRAS = {
     "matplotlib": "tools.report",
     "onnx": "tools.onnx",
     "onnxruntime": "tools.onnx",
+    "safetensors": "runs.safetensors_file",
     "mpi4py": "runtime.distributed",
     "tensorboardX": "training.tensorboard",
 }
@@ -123,6 +124,8 @@ def test_the_wheel_works_alone_and_brings_all_configs(tmp_path: Path) -> None:
     assert sorted(path.relative_to(installed / "cnnlite" / "configs") for path in installed.rglob("*.yaml")) == sorted(
         path.relative_to(bundled_folder()) for path in bundled_folder().rglob("*.yaml")
     )
+    brought = {path.name: path.stat().st_size for path in (installed / "cnnlite" / "networks").iterdir()}
+    assert brought == {path.name: path.stat().st_size for path in (ROOT / "networks").iterdir()} != {}
     for path in (PACKAGE / "py.typed", *PACKAGE.glob("tools/report/[cp]*.*"), *PACKAGE.glob("tools/show/page/*")):
         assert (installed / path.relative_to(ROOT)).is_file(), path
     assert next(installed.rglob("LICENSE")).read_text() == (ROOT / "LICENSE").read_text()

@@ -84,6 +84,20 @@ def test_every_config_builds(text: str, tmp_path: Path) -> None:
     Network(config.model, config.data.in_shape or (64, 64, 3), seed=0, classes=config.data.dataset.class_count)
 
 
+def with_part(whole: Any, part: Any) -> Any:
+    """A config with a part of another one put into its place."""
+    if not (isinstance(whole, dict) and isinstance(part, dict)):
+        return part
+    return {**whole, **{key: with_part(whole.get(key), value) for key, value in part.items()}}
+
+
+@pytest.mark.parametrize("text", [text for page in PAGES for text in blocks(page, "yml")])
+def test_every_part_of_a_config_is_one(text: str) -> None:
+    part = yaml.safe_load(text)
+    whole = load_config("small", ["train.from=small"]).resolved
+    assert config_from_data(with_part(whole, part)).resolved != whole
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_every_link_leads_somewhere(page: str) -> None:
     links = re.findall(r"\]\(([^)\s]+)\)", without_code(read(page)))

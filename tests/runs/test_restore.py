@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from cnnlite.config.load import load_config
-from cnnlite.errors import ConfigError
-from cnnlite.runs.restore import check_training, describe_model, fitted_loss
+from cnnlite.errors import ConfigError, DataError
+from cnnlite.runs.restore import check_training, describe_model, fitted_loss, load_data
 from tests.support.small_runs import TINY, tiny
 
 
@@ -41,3 +41,34 @@ def test_balanced_weights_make_up_for_what_the_batches_show() -> None:
     plain = tiny().train.loss.loss_and_gradient(logits, labels)[0]
     assert found["balanced"] == pytest.approx(plain)
     assert found["shuffled"] > 1.5 * plain
+
+
+@pytest.mark.parametrize(
+    ("layers", "problem"),
+    [
+        ("[flatten, linear: {out_features: 3}]", r"\.yaml:3: model\[1\].*3.*2"),
+        ("[conv2d: {out_channels: 2, kernel_size: 9}, flatten, linear: {out_features: 2}]", r"\.yaml:3: model\[0\].*9"),
+    ],
+)
+@pytest.mark.parametrize("door", ["folder", "arrays"])
+def test_a_network_that_does_not_fit_is_told_before_images_are_read(
+    door: str, layers: str, problem: str, tmp_path: Path
+) -> None:
+    if door == "folder":
+        fill = pytest.importorskip("tests.support.folders", reason="the extra `images` is not installed").fill
+        fill(tmp_path / "own")
+        (tmp_path / "own" / "ant" / "00003.png").write_bytes(b"no picture")
+        source, root = "folder: {size: 8}", tmp_path / "own"
+    else:
+        values = np.full((20, 8, 8, 3), 2.0)
+        np.savez(tmp_path / "own.npz", x=values, y=np.arange(20) % 2)  # beyond the range, as reading would tell
+        source, root = "arrays: {value_range: [0, 1]}", tmp_path / "own.npz"
+    file = tmp_path / "mine.yaml"
+    data = f"data: {{dataset: {{{source}}}, root: '{root.as_posix()}'}}"
+    file.write_text(f"# mine\n{data}\nmodel: {layers}\ntrain: {{epochs: 1, optimizer: adam}}\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=problem):
+        load_data(load_config(file))
+    assert not list(tmp_path.rglob("*.images"))
+    file.write_text(f"{data}\nmodel: [flatten, linear: {{out_features: 2}}]\ntrain: {{epochs: 1, optimizer: adam}}\n")
+    with pytest.raises(DataError, match="cannot be read"):
+        load_data(load_config(file))

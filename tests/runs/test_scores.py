@@ -16,6 +16,7 @@ from cnnlite.runs.scores import (
     class_figures,
     macro_f1,
     mcnemar,
+    mean_fraction,
     top_hits,
     wilson,
 )
@@ -61,6 +62,11 @@ def test_a_class_that_is_not_there_counts_only_where_it_is_predicted() -> None:
     assert balanced_accuracy(absent) == balanced_accuracy(predicted) == pytest.approx((3 / 4 + 1) / 2)
     assert macro_f1(absent) == pytest.approx((6 / 7 + 4 / 5) / 2)
     assert macro_f1(predicted) == pytest.approx((6 / 7 + 1 + 0) / 3)
+
+
+def test_a_mean_of_fractions_leaves_out_what_is_empty() -> None:
+    assert mean_fraction(np.array([1, 0, 3]), np.array([2, 0, 4])) == pytest.approx((1 / 2 + 3 / 4) / 2)
+    assert mean_fraction(np.array([0, 0]), np.array([0, 0])) is None
 
 
 def test_equal_classes_have_the_same_accuracy_balanced_or_not() -> None:

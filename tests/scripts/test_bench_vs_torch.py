@@ -17,6 +17,9 @@ data: {dataset: cifar10, center_crop: 9}
 model:
   - conv2d: {out_channels: 6, kernel_size: [3, 2], stride: 2, padding: same}
   - leaky_relu
+  - layer_norm
+  - hard_swish
+  - parallel: {merge: multiply, branches: [[], [global_avg_pool2d, {linear: {out_features: 6}}, hard_sigmoid]]}
   - repeat: {times: 2, body: [{residual: {body: [relu, {conv2d: {out_channels: 6, kernel_size: 1}}]}}, batch_norm]}
   - parallel:
       branches:
@@ -25,13 +28,19 @@ model:
         - avg_pool2d: {kernel_size: 3, stride: 1, padding: 1}
         - []
   - avg_pool2d: {kernel_size: 2, stride: 1, padding: same}
-  - max_pool2d: {kernel_size: 3, stride: 2, padding: 1}
+  - conv2d: {out_channels: 18, kernel_size: 3, padding: 2, dilation: 2, groups: 3, padding_mode: reflect}
+  - conv2d: {out_channels: 18, kernel_size: 2, padding: same, groups: 18, padding_mode: reflect}
+  - avg_pool2d: {kernel_size: 2, stride: 1, padding: 1, ceil_mode: true}
+  - max_pool2d: {kernel_size: 3, stride: 2, padding: 1, ceil_mode: true}
+  - adaptive_avg_pool2d: {output_size: [3, 2]}
   - silu
   - flatten
   - batch_norm: {affine: true}
   - tanh
   - linear: {out_features: 12}
   - sigmoid
+  - layer_norm: {affine: false}
+  - softplus
   - batch_norm: {affine: false}
   - gelu
   - linear: {out_features: 10}

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import pytest
 
 from cnnlite.config.construct import construct
-from cnnlite.config.problems import Problems
+from cnnlite.config.problem_list import Problems
 from cnnlite.config.yaml_reader import read_yaml
 from cnnlite.errors import ConfigError, OptionError, Problem
 from cnnlite.nn.layers.base import Context, Layer, layers

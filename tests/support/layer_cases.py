@@ -20,9 +20,10 @@ from cnnlite.nn.layers.activations import ReLU, Tanh
 from cnnlite.nn.layers.base import Layer
 from cnnlite.nn.layers.containers import Sequential
 from cnnlite.nn.layers.convolution import Conv2d
+from cnnlite.nn.layers.hard import HardSigmoid
 from cnnlite.nn.layers.linear import Linear
 from cnnlite.nn.layers.normalization import BatchNorm
-from cnnlite.nn.layers.pooling import MaxPool2d
+from cnnlite.nn.layers.pooling import GlobalAvgPool2d, MaxPool2d
 from cnnlite.utils.types import Shape
 
 ANY_SHAPE: tuple[Shape, ...] = ((1,), (7,), (1, 1, 1), (5, 3, 1), (4, 6, 3), (3, 3, 16))
@@ -111,7 +112,38 @@ def _convolutions() -> list[Row]:
     for _ in range(20):
         shape, options = _windows(rng, lambda k: k + 1)
         rows.append((shape, options | {"out_channels": int(rng.integers(1, 5))}))
-    return rows
+    return rows + GROUPED_DILATED_MIRRORED
+
+
+GROUPED_DILATED_MIRRORED: list[Row] = [
+    ((6, 5, 4), {"out_channels": 6, "kernel_size": 3, "padding": 1, "groups": 2}),
+    ((5, 6, 4), {"out_channels": 4, "kernel_size": 3, "padding": "same", "groups": 4}),
+    ((7, 6, 3), {"out_channels": 6, "kernel_size": (3, 2), "stride": (2, 1), "groups": 3, "bias": False}),
+    ((7, 6, 3), {"out_channels": 6, "kernel_size": 3, "padding": 1, "groups": 3}),
+    ((7, 7, 4), {"out_channels": 4, "kernel_size": 3, "stride": 2, "padding": 1, "groups": 4}),
+    ((6, 6, 4), {"out_channels": 4, "kernel_size": 2, "stride": 2, "groups": 4}),
+    ((6, 6, 4), {"out_channels": 6, "kernel_size": 2, "stride": 2, "groups": 2}),
+    ((6, 6, 4), {"out_channels": 6, "kernel_size": 1, "groups": 2}),
+    ((4, 4, 4), {"out_channels": 2, "kernel_size": 4, "groups": 2}),
+    ((5, 6, 6), {"out_channels": 6, "kernel_size": 1, "stride": 2, "groups": 3}),
+    ((5, 6, 6), {"out_channels": 6, "kernel_size": 1, "groups": 6}),
+    ((9, 8, 2), {"out_channels": 3, "kernel_size": 3, "padding": 2, "dilation": 2}),
+    ((9, 10, 2), {"out_channels": 3, "kernel_size": (2, 3), "stride": 2, "padding": "same", "dilation": (3, 2)}),
+    ((9, 9, 20), {"out_channels": 3, "kernel_size": 3, "padding": "same", "dilation": (2, 1)}),
+    ((9, 8, 4), {"out_channels": 4, "kernel_size": 3, "padding": 2, "dilation": 2, "groups": 4}),
+    ((6, 8, 4), {"out_channels": 4, "kernel_size": 3, "padding": 4, "groups": 4}),  # windows of padding alone
+    ((8, 7, 6), {"out_channels": 9, "kernel_size": 3, "padding": "same", "dilation": (1, 2), "groups": 3}),
+    ((4, 5, 2), {"out_channels": 3, "kernel_size": 3, "padding": 2, "padding_mode": "reflect"}),
+    ((6, 5, 4), {"out_channels": 4, "kernel_size": 4, "padding": "same", "groups": 4, "padding_mode": "reflect"}),
+    (
+        (7, 6, 2),
+        {"out_channels": 2, "kernel_size": 3, "stride": 2, "padding": (1, 5), "dilation": 2, "padding_mode": "reflect"},
+    ),
+    ((6, 5, 4), {"out_channels": 4, "kernel_size": 3, "padding": 1, "groups": 4, "algorithm": "unfold"}),
+    ((9, 8, 3), {"out_channels": 2, "kernel_size": 3, "padding": 2, "dilation": 2, "algorithm": "unfold_rows"}),
+    ((6, 5, 3), {"out_channels": 6, "kernel_size": 3, "padding": 1, "groups": 3, "algorithm": "depthwise"}),
+]
+"""Options of conv2d with groups, from two to depthwise, dilation, and padding that mirrors the image."""
 
 
 def _pools() -> list[Row]:
@@ -128,17 +160,39 @@ def _pools() -> list[Row]:
         ((4, 6, 2), {"kernel_size": (4, 6)}),
     ]
     rng = np.random.default_rng(1)
-    return rows + [_windows(rng, lambda k: k // 2) for _ in range(12)]
+    rows += [_windows(rng, lambda k: k // 2) for _ in range(12)]
+    return rows + ROUNDED_UP + [(shape, options | {"ceil_mode": True}) for shape, options in rows[-12::2]]
+
+
+ROUNDED_UP: list[Row] = [
+    ((7, 5, 2), {"kernel_size": 2, "ceil_mode": True}),
+    ((6, 8, 2), {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True}),
+    ((5, 8, 2), {"kernel_size": (3, 2), "stride": (3, 4), "padding": 1, "ceil_mode": True}),
+    ((3, 7, 2), {"kernel_size": 2, "stride": 3, "padding": 1, "ceil_mode": True}),  # the last would begin behind it
+    ((2, 7, 1), {"kernel_size": 3, "stride": 2, "ceil_mode": True}),  # larger than the image
+]
+"""Options of pools with `ceil_mode`."""
 
 
 def _blocks() -> Layer:
     return Sequential([Conv2d(3, 3, padding="same", bias=False), BatchNorm(), Tanh()])
 
 
+def _gate(channels: int) -> Layer:
+    """One number between 0 and 1 for each channel, as in squeeze-and-excitation."""
+    return Sequential([GlobalAvgPool2d(), Linear(2), Tanh(), Linear(channels), HardSigmoid()])
+
+
 TABLE: dict[str, list[Row]] = {
     "conv2d": _convolutions(),
     "max_pool2d": _pools(),
     "avg_pool2d": _pools(),
+    "adaptive_avg_pool2d": [
+        ((7, 5, 3), {"output_size": 3}),
+        ((6, 4, 2), {"output_size": (3, 2)}),
+        ((3, 5, 2), {"output_size": (5, 1)}),
+        ((4, 4, 1), {"output_size": 4}),
+    ],
     "linear": [
         ((1,), {"out_features": 1}),
         ((5,), {"out_features": 3, "init": "glorot"}),
@@ -153,6 +207,25 @@ TABLE: dict[str, list[Row]] = {
     "scale": [((5, 3, 2), {"factor": -0.3}), ((9,), {"factor": 2.0})],
     "whitening_conv2d": [((6, 5, 3), {}), ((4, 4, 1), {"kernel_size": (3, 2)}), ((5, 3, 2), {"kernel_size": 1})],
     "leaky_relu": [((5, 3, 2), {"slope": 0.3}), ((9,), {})],
+    "gelu": [(shape, {"approximate": way}) for way in ("none", "tanh") for shape in ANY_SHAPE],
+    "prelu": [
+        *((shape, {}) for shape in ANY_SHAPE),
+        ((5, 3, 2), {"per_channel": True}),
+        ((9,), {"per_channel": True, "init": -0.1}),
+    ],
+    "layer_norm": [
+        *((shape, {}) for shape in ANY_SHAPE),
+        ((5,), {"eps": 0.1}),
+        ((3, 4, 6), {"affine": False}),
+    ],
+    "group_norm": [
+        *((shape, {"num_groups": 1}) for shape in ANY_SHAPE if shape[-1] > 1),
+        ((6,), {"num_groups": 2}),
+        ((5, 3, 1), {"num_groups": 1}),
+        ((5, 3, 6), {"num_groups": 3}),
+        ((4, 6, 4), {"num_groups": 4, "eps": 0.1}),
+        ((3, 4, 6), {"num_groups": 2, "affine": False}),
+    ],
     "elu": [((5, 3, 2), {"alpha": 0.7}), ((9,), {}), ((9,), {"alpha": 2.5})],
     "dropout": [((5, 3, 2), {"p": 0.3}), ((9,), {}), ((9,), {"p": 0.0})],
     "sequential": [
@@ -164,6 +237,11 @@ TABLE: dict[str, list[Row]] = {
         ((5, 4, 2), {"branches": [_blocks(), Conv2d(3, 1), _blocks()], "merge": "sum"}),
         ((6,), {"branches": [Linear(2), Tanh()]}),
         ((6,), {"branches": [Linear(2)]}),
+        ((5, 4, 2), {"branches": [_gate(3), _blocks()], "merge": "multiply"}),
+        ((5, 4, 2), {"branches": [Sequential([]), MaxPool2d((5, 4)), Tanh(), _gate(2)], "merge": "multiply"}),
+        ((1, 1, 3), {"branches": [Sequential([]), GlobalAvgPool2d()], "merge": "multiply"}),
+        ((6,), {"branches": [Linear(6), Sequential([])], "merge": "multiply"}),
+        ((6,), {"branches": [Tanh()], "merge": "multiply"}),
     ],
     "residual": [
         ((4, 5, 3), {"body": _blocks()}),
@@ -173,7 +251,7 @@ TABLE: dict[str, list[Row]] = {
     "repeat": [((4, 5, 3), {"times": 3, "body": _blocks()}), ((3,), {"times": 1, "body": Tanh()})],
 }
 
-KEEPS_NOTHING = {"avg_pool2d", "flatten", "global_avg_pool2d", "scale", "whitening_conv2d"}
+KEEPS_NOTHING = {"adaptive_avg_pool2d", "avg_pool2d", "flatten", "global_avg_pool2d", "scale", "whitening_conv2d"}
 """Layers whose gradient is a function of dy alone: they have no use for what forward could keep."""
 
 

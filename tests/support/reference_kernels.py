@@ -5,6 +5,8 @@ NumPy's window view, which the loops vouch for. Images are padded by the caller,
 """
 
 import itertools
+import math
+from fractions import Fraction
 
 import numpy as np
 
@@ -28,30 +30,34 @@ def crop(image: Array, windows: Windows) -> Array:
 def convolve_by_loops(x: Array, weight: Array, dy: Array, windows: Windows) -> tuple[Array, Array, Array]:
     """Output, gradient for ``x`` and gradient for ``weight``: six loops around one multiplication."""
     image = pad(x, windows)
-    (kh, kw, _, filters), (sh, sw) = weight.shape, windows.stride
+    (kh, kw, channels, filters), (sh, sw), (dh, dw) = weight.shape, windows.stride, windows.dilation
     y, dimage, dweight = np.zeros((len(x), *windows.out, filters)), np.zeros_like(image), np.zeros(weight.shape)
     for n in range(len(x)):
         for i, j in itertools.product(*map(range, windows.out)):
             for r, s in itertools.product(range(kh), range(kw)):
                 for f in range(filters):
-                    pixel = image[n, i * sh + r, j * sw + s]
-                    y[n, i, j, f] += pixel @ weight[r, s, :, f]
-                    dimage[n, i * sh + r, j * sw + s] += dy[n, i, j, f] * weight[r, s, :, f]
-                    dweight[r, s, :, f] += dy[n, i, j, f] * pixel
+                    first = f // (filters // windows.groups) * channels  # of the channels in the group of f
+                    pixel = (n, i * sh + r * dh, j * sw + s * dw, slice(first, first + channels))
+                    y[n, i, j, f] += image[pixel] @ weight[r, s, :, f]
+                    dimage[pixel] += dy[n, i, j, f] * weight[r, s, :, f]
+                    dweight[r, s, :, f] += dy[n, i, j, f] * image[pixel]
     return y, crop(dimage, windows), dweight
 
 
 def convolve(x: Array, weight: Array, dy: Array, windows: Windows) -> tuple[Array, Array, Array]:
-    """The same, tap by tap."""
+    """The same, tap by tap and group by group."""
     image = pad(x, windows)
     weight, dy = weight.astype(np.float64), dy.astype(np.float64)
     (kh, kw, _, filters), (sh, sw), (oh, ow) = weight.shape, windows.stride, windows.out
     y, dimage, dweight = np.zeros((len(x), *windows.out, filters)), np.zeros_like(image), np.zeros(weight.shape)
-    for r, s in itertools.product(range(kh), range(kw)):
-        place = (slice(None), slice(r, r + sh * (oh - 1) + 1, sh), slice(s, s + sw * (ow - 1) + 1, sw))
-        y += image[place] @ weight[r, s]
-        dimage[place] += dy @ weight[r, s].T
-        dweight[r, s] = np.tensordot(image[place], dy, axes=([0, 1, 2], [0, 1, 2]))
+    groups = [np.split(array, windows.groups, axis=3) for array in (image, weight, dy, y, dimage, dweight)]  # views
+    for a, w, d, out, da, dw in zip(*groups, strict=True):
+        for r, s in itertools.product(range(kh), range(kw)):
+            top, left = r * windows.dilation[0], s * windows.dilation[1]
+            place = (slice(None), slice(top, top + sh * (oh - 1) + 1, sh), slice(left, left + sw * (ow - 1) + 1, sw))
+            out += a[place] @ w[r, s]
+            da[place] += d @ w[r, s].T
+            dw[r, s] = np.tensordot(a[place], d, axes=([0, 1, 2], [0, 1, 2]))
     return y, crop(dimage, windows), dweight
 
 
@@ -69,12 +75,46 @@ def max_pool_by_loops(x: Array, dy: Array, windows: Windows) -> tuple[Array, Arr
 
 
 def average_pool_by_loops(x: Array, dy: Array, windows: Windows) -> tuple[Array, Array]:
-    """Output and gradient for ``x``; padding counts."""
+    """Output and gradient for ``x``; padding counts, what is beyond it does not."""
     image = pad(x, windows)
     (kh, kw), (sh, sw) = windows.kernel, windows.stride
+    bottom, right = (size - beyond for size, beyond in zip(windows.padded, windows.overhang, strict=True))
     y, dimage = np.zeros(dy.shape), np.zeros_like(image)
     for n, i, j, c in np.ndindex(dy.shape):
-        place = (n, slice(i * sh, i * sh + kh), slice(j * sw, j * sw + kw), c)
-        y[n, i, j, c] = image[place].sum() / (kh * kw)
-        dimage[place] += dy[n, i, j, c] / (kh * kw)
+        place = (n, slice(i * sh, min(i * sh + kh, bottom)), slice(j * sw, min(j * sw + kw, right)), c)
+        y[n, i, j, c] = image[place].mean()
+        dimage[place] += dy[n, i, j, c] / image[place].size
     return y, crop(dimage, windows)
+
+
+def adaptive_average_by_loops(x: Array, dy: Array) -> tuple[Array, Array]:
+    """Output and gradient for ``x``: means of the windows from floor(i * in / out) to ceil((i + 1) * in / out)."""
+    y, dx = np.zeros(dy.shape), np.zeros(x.shape)
+    for n, i, j, c in np.ndindex(dy.shape):
+        edges = [
+            (math.floor(Fraction(k * size, out)), math.ceil(Fraction((k + 1) * size, out)))
+            for k, size, out in zip((i, j), x.shape[1:3], dy.shape[1:3], strict=True)
+        ]
+        place = (n, *(slice(*edge) for edge in edges), c)
+        y[n, i, j, c] = x[place].mean()
+        dx[place] += dy[n, i, j, c] / x[place].size
+    return y, dx
+
+
+def reflect_by_loops(x: Array, dpadded: Array, windows: Windows) -> tuple[Array, Array]:
+    """Mirrored padding and the gradient for ``x``: walk from pixel to pixel, and turn at the edge."""
+    padded, dx = np.zeros(dpadded.shape), np.zeros(x.shape)
+
+    def source(place: int, before: int, size: int) -> int:
+        at, step = 0, -1 if place < before else 1
+        for _ in range(abs(place - before)):
+            if not 0 <= at + step < size:
+                step = -step
+            at += step
+        return at
+
+    for i, j in itertools.product(*map(range, windows.padded)):
+        row, column = (source(p, *axis) for p, *axis in zip((i, j), windows.top_left, windows.size, strict=True))
+        padded[:, i, j] = x[:, row, column]
+        dx[:, row, column] += dpadded[:, i, j]
+    return padded, dx

@@ -181,6 +181,30 @@ def test_the_command_writes_the_sheet_and_says_which_images_these_are() -> None:
     assert {path.name for path in Path().iterdir()} == {"tiny.yaml", "preview.png"}
 
 
+@pytest.mark.parametrize("mix", [None, "mixup"])
+def test_pictures_are_named_by_their_files(mix: str | None, tmp_path: Path) -> None:
+    pictures = pytest.importorskip("PIL.Image", reason="the extra `images` is not installed")
+    from tests.support.folders import fill
+
+    fill(tmp_path, 12)
+    (tmp_path / "ant" / "00003.png").write_bytes(b"no picture")
+    data = {"dataset": {"folder": {"size": 8, "corrupt": "skip"}}, "root": str(tmp_path), "validation": 3}
+    data |= {"augment": [], "normalize": "none", "mix": mix}
+    config = config_from_data(
+        {**yaml.safe_load(TINY), "data": data, "model": ["flatten", {"linear": {"out_features": 2}}]}
+    )
+    found = preview(config, load_data(config), 0, 9)
+    assert len(found.names) == 9
+    for image, names, label in zip(found.images, found.names, found.labels, strict=True):
+        files = [np.asarray(pictures.open(tmp_path / name), np.float64) for name in names]
+        assert {Path(name).parent.name for name in names} >= set(label)
+        share = label[Path(names[0]).parent.name] if len(label) == 2 else 1.0
+        if mix is None or len(label) == 2:
+            np.testing.assert_allclose(image, share * files[0] + (1 - share) * files[-1], atol=0.51)
+        assert f"training image{'s' if mix else ''} {' and '.join(names)}: " in found.describe()
+    assert [image["names"] for image in found.facts()["images"]] == found.names
+
+
 @pytest.mark.usefixtures("here")
 def test_mixed_labels_are_said_with_their_shares_and_json_has_all() -> None:
     arguments = ("-c", "tiny.yaml", "-o", "data.mix=mixup", "--count", "2", "--out", "mixed.png")

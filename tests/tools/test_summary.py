@@ -1,5 +1,6 @@
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -111,3 +112,19 @@ def test_what_cannot_be_built_is_told_as_validate_tells_it() -> None:
     result = run("tiny.yaml", "-o", "model.6.linear.out_features=9")
     assert (result.exit_code, result.stdout) == (2, "")
     assert "9 numbers" in result.stderr
+
+
+def test_what_is_frozen_is_marked(tmp_path: Path) -> None:
+    path = tmp_path / "nested.yaml"
+    path.write_text(NESTED, encoding="utf-8")
+    frozen = ["-o", r"train.freeze=^0\.|^1\.body\.0|bias"]
+    shown = CliRunner().invoke(cli, ["summary", str(path), *frozen])
+    assert shown.exit_code == 0, shown.output
+    lines = [line.split("  32 x")[0].rstrip() for line in shown.output.splitlines()]
+    for line in ("0 conv2d, frozen", "1 residual, partly frozen", "    0 conv2d, frozen", "    1 batch_norm"):
+        assert line in lines
+    assert re.search(r"^6 linear, partly frozen +10 ", shown.output, re.MULTILINE)
+    assert "frozen         6 of" in shown.output
+    facts = json.loads(CliRunner().invoke(cli, ["summary", str(path), *frozen, "--json"]).output)
+    assert facts["frozen_parameters"] == 112 + 20 + 2 + 10
+    assert {layer["name"]: layer["frozen_parameters"] for layer in facts["layers"]}["6"] == 10

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cnnlite.runs.checkpoint import load_checkpoint
-from tests.support.small_runs import STUCK, assert_same_run, figures
+from tests.support.small_runs import STUCK, TINY, assert_same_run, figures
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-W", "error", "-m", "cnnlite"]
@@ -26,11 +26,18 @@ def buffered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
 
 
-def trained(*arguments: str) -> Path:
-    """A whole run with the same settings, to compare with."""
-    command = [*COMMAND, "train", "-c", "tiny.yaml", "--quiet", *arguments]
-    subprocess.run(command, capture_output=True, timeout=60, check=True)
-    return Path("runs/tiny")
+LONGER = ["-o", "train.epochs=25", "-o", "train.checkpoint_every=40", "--data", "/nowhere"]
+"""Options of runs that last until they are stopped, or killed."""
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole run with these options, to compare with."""
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "tiny.yaml").write_text(TINY, encoding="utf-8")
+    command = [*COMMAND, "train", "-c", "tiny.yaml", "--quiet", *LONGER]
+    subprocess.run(command, cwd=folder, capture_output=True, timeout=60, check=True)
+    return folder / "runs/tiny"
 
 
 def spawn(*arguments: str, **options: Any) -> "subprocess.Popen[str]":
@@ -61,9 +68,8 @@ def test_help_answers_without_numpy() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_saves_the_run_and_resuming_it_gives_the_same_bits(number: signal.Signals) -> None:
-    longer = ["-o", "train.epochs=25", "-o", "train.checkpoint_every=1000", "--threads", "2"]
-    process = spawn("train", "-c", "tiny.yaml", "--run-dir", "stopped", *longer)
+def test_a_signal_saves_the_run_and_resuming_it_gives_the_same_bits(number: signal.Signals, whole: Path) -> None:
+    process = spawn("train", "-c", "tiny.yaml", "--run-dir", "stopped", *LONGER, "--threads", "2")
     wait_for(Path("stopped/metrics.csv"), lines=4)
     process.send_signal(number)
     _, err = process.communicate(timeout=30)
@@ -72,9 +78,9 @@ def test_a_signal_saves_the_run_and_resuming_it_gives_the_same_bits(number: sign
     assert "Traceback" not in err
     step = load_checkpoint(Path("stopped/checkpoints/last.npz")).meta["step"]
     assert 10 <= step < 175
+    assert f"at step {step}, and saved" in Path("stopped/log.txt").read_text(encoding="utf-8")
     subprocess.run([*COMMAND, "train", "--resume", "stopped"], capture_output=True, timeout=60, check=True)
-    trained(*longer)
-    assert_same_run(Path("runs/tiny"), Path("stopped"))
+    assert_same_run(whole, Path("stopped"))
 
 
 def test_a_second_interrupt_ends_at_once_and_leaves_the_old_checkpoint(here: Path) -> None:
@@ -96,15 +102,13 @@ def test_a_second_interrupt_ends_at_once_and_leaves_the_old_checkpoint(here: Pat
     assert load_checkpoint(Path("runs/tiny/checkpoints/last.npz")).meta["step"] == 8
 
 
-def test_a_killed_run_resumes_with_the_same_bits() -> None:
-    longer = ["-o", "train.epochs=25", "--threads", "1"]
-    process = spawn("train", "-c", "tiny.yaml", "--run-dir", "killed", *longer)
-    wait_for(Path("killed/metrics.csv"), lines=6)
+def test_a_killed_run_resumes_with_the_same_bits(whole: Path) -> None:
+    process = spawn("train", "-c", "tiny.yaml", "--run-dir", "killed", *LONGER, "--threads", "1")
+    wait_for(Path("killed/metrics.csv"), lines=11)
     process.kill()
     process.communicate()
     subprocess.run([*COMMAND, "train", "--resume", "killed"], capture_output=True, timeout=60, check=True)
-    trained(*longer)
-    assert_same_run(Path("runs/tiny"), Path("killed"))
+    assert_same_run(whole, Path("killed"))
 
 
 def test_a_signal_before_training_leaves_nothing(here: Path) -> None:

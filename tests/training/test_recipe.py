@@ -181,9 +181,9 @@ def test_the_recipe_begins_with_identities_whitening_and_logits_of_moderate_size
 @pytest.fixture(scope="module")
 def shapes() -> tuple[Config, Dataset]:
     """The recipe on drawn shapes, 4 steps an epoch: the whitening's bias rests from step 12 on."""
-    resolved = narrow(batch_size=25, epochs=4, checkpoint_every=100).resolved
-    resolved["data"] |= {"dataset": {"shapes": {"train_images": 100, "test_images": 20}}}
-    resolved["model"][0]["whitening_conv2d"]["images"] = 50
+    resolved = narrow(batch_size=10, epochs=4, checkpoint_every=100).resolved
+    resolved["data"] |= {"dataset": {"shapes": {"train_images": 40, "test_images": 10}}}
+    resolved["model"][0]["whitening_conv2d"]["images"] = 20
     config = config_from_data(resolved, "narrow")
     return config, load_data(config)
 
@@ -194,15 +194,15 @@ def test_a_stopped_run_goes_on_with_the_same_bits_before_and_after_the_bias_rest
     config, dataset = shapes
     start(config, tmp_path / "whole", dataset)
     biases = []
-    for moment in (3, 11, 13, 15):  # after 2, 10, 12 and 14 steps
+    for moment in (11, 13, 15):  # after 10, 12 and 14 steps
         path = tmp_path / f"{moment}"
         with pytest.raises(Stopped):
             start(config, path, dataset, StopAt(moment))
         biases.append(state(path, "last")[0]["param/0.bias"])
         resume(config, path, dataset)
         assert_same_run(path, tmp_path / "whole")
-    assert not np.array_equal(biases[1], biases[2])
-    np.testing.assert_array_equal(biases[2], biases[3])
+    assert not np.array_equal(biases[0], biases[1])
+    np.testing.assert_array_equal(biases[1], biases[2])
 
 
 def test_whitening_is_fitted_on_the_training_images_once_and_kept_in_the_checkpoint(

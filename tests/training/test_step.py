@@ -15,11 +15,12 @@ import pytest
 from cnnlite.nn import network as networks
 from cnnlite.nn.kernels import im2col, matmul, winograd
 from cnnlite.nn.layers import layers
-from cnnlite.nn.layers.activations import GELU, ReLU
+from cnnlite.nn.layers.activations import ReLU
 from cnnlite.nn.layers.base import Layer
 from cnnlite.nn.layers.containers import Parallel, Residual, Sequential
 from cnnlite.nn.layers.convolution import Conv2d
 from cnnlite.nn.layers.dropout import Dropout
+from cnnlite.nn.layers.gelu import GELU
 from cnnlite.nn.layers.linear import Linear
 from cnnlite.nn.layers.normalization import BatchNorm
 from cnnlite.nn.layers.pooling import GlobalAvgPool2d, MaxPool2d

@@ -13,9 +13,10 @@ import numpy as np
 from cnnlite.data.datasets.base import sources
 from cnnlite.data.datasets.cached import CachedSource
 from cnnlite.data.datasets.labels import classes_of, labels_of, numbered
-from cnnlite.data.datasets.listing import PART_OF, TRAIN, Examples, Listing, counted, divide, stamp
+from cnnlite.data.datasets.listing import PART_OF, TRAIN, Examples, Listing, counted, stamp
 from cnnlite.data.datasets.npy_files import Stored, read_arrays
 from cnnlite.data.fingerprints import hashed
+from cnnlite.data.splits import divide
 from cnnlite.errors import DataError, OptionError
 from cnnlite.runtime import engine
 from cnnlite.utils.printable import one_line

@@ -1,32 +1,24 @@
-"""Datasets and their sources, the registry in which configs find them, and splits for training."""
+"""Datasets and their sources, and the registry in which configs find them; `splits` divides them."""
 
 import hashlib
 import itertools
-import mmap
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Protocol, TypeAlias
+from typing import ClassVar, Protocol
 
 import numpy as np
 
 from cnnlite.data.datasets.tree import listed
 from cnnlite.data.frames import Frame
-from cnnlite.data.splits import NEVER
 from cnnlite.errors import ConfigError, DataError, Problem
 from cnnlite.runtime import engine
 from cnnlite.utils.files import place
 from cnnlite.utils.hints import Argument, Download
 from cnnlite.utils.registry import Registry
-from cnnlite.utils.rng import stream
 from cnnlite.utils.types import Array, Shape
-
-Validation: TypeAlias = (
-    Literal["default", "none"] | Annotated[int, "a number of images"] | Annotated[float, "a fraction"]
-)
-"""Choice of validation images among the training images; see `load_dataset`."""
 
 DIGEST_CHUNK = 4 * 1024 * 1024
 
@@ -131,6 +123,17 @@ class Source(ABC):
         """
         return self
 
+    def checked_by(self, check: Callable[[Shape, int], object]) -> "Source":
+        """Return the same source, for which ``check`` may refuse shape and classes, by number, before images are read.
+
+        Sources that know them without the files, or read these in no time, need not call it.
+        """
+        return self
+
+    def names(self, root: Path, indices: Sequence[int]) -> list[str]:
+        """Return the names of some of the training images, in the order of `load`; none if images have no names."""
+        return []
+
     @property
     def underlying(self) -> "Source":
         """The source whose files are read: itself, unless it makes a dataset of another one."""
@@ -163,87 +166,6 @@ def default_root() -> Path:
         return Path(place(os.environ.get("CNNLITE_DATA") or "data"))
     except ValueError as error:
         raise ConfigError([Problem("CNNLITE_DATA", str(error))]) from None
-
-
-def load_dataset(
-    source: Source, root: Path, *, validation: Validation = "default", center_crop: int | None = None, seed: int = 0
-) -> Dataset:
-    """Load a dataset, take the validation images from its training images, and crop all three parts.
-
-    Args:
-        source: source of the images.
-        root: folder of the downloaded datasets.
-        validation: ``default`` for the source's own choice, ``none``, a count of images taken from the end, or a
-            fraction in (0, 1), drawn at random or, where the dataset says so, by the name of each image.
-        center_crop: side in pixels of the centre square to keep.
-        seed: chooses the images of a validation fraction.
-
-    Raises:
-        ConfigError: if the images cannot be split or cropped so.
-        DataError: if they cannot be read.
-    """
-    return prepare(source.load(root), validation=validation, center_crop=center_crop, seed=seed)
-
-
-def prepare(dataset: Dataset, *, validation: Validation, center_crop: int | None = None, seed: int = 0) -> Dataset:
-    """Split and crop a dataset as it was loaded; arguments and errors are those of `load_dataset`."""
-    train, held_out = _split(dataset, validation, seed)
-    above = None if dataset.above is None else dataset.above[: len(train)]
-    dataset = replace(dataset, train=train, validation=held_out, above=above)
-    if center_crop is None:
-        return dataset
-    held_out = held_out and _crop(held_out, center_crop)
-    train, test = _crop(train, center_crop), _crop(dataset.test, center_crop)
-    return replace(dataset, train=train, validation=held_out, test=test)
-
-
-def _split(dataset: Dataset, validation: Validation, seed: int) -> tuple[Images, Images | None]:
-    images, total, above = dataset.train, len(dataset.train), dataset.above
-    if validation == "none" or (validation == "default" and not dataset.held_out):
-        return images, None
-    if validation == "default":
-        count = dataset.held_out
-    elif dataset.has_validation:
-        raise _refused(f"{validation}, but {dataset.name} itself says which are for validation; write default or none")
-    elif isinstance(validation, bool | str):
-        raise _refused(f"{validation!r} is not default, none, a count or a fraction")
-    elif isinstance(validation, int):
-        count = validation
-    else:
-        if not 0 < validation < 1:
-            raise _refused(f"fraction {validation} is not in (0, 1)")
-        count = round(validation * total) if above is None else int(np.count_nonzero(above < validation))
-    most = total - 1 if above is None else int(np.count_nonzero(above < NEVER))
-    if above is not None and 0 < count <= most < total:  # pictures that go together stay so
-        count = int(np.count_nonzero(above < above[total - count - 1]))
-    if not 0 < count <= most:
-        whose = "" if above is None else ", or a class without any to train on"
-        raise _refused(f"{count} of {total} training images leaves none on one side{whose}")
-    if above is not None or not isinstance(validation, float):
-        return images.take(slice(total - count)), images.take(slice(total - count, total))
-    order = stream(seed, "split").permutation(total)
-    return images.take(np.sort(order[count:])), images.take(np.sort(order[:count]))
-
-
-def _refused(message: str) -> ConfigError:
-    return ConfigError([Problem("data.validation", message)])
-
-
-def _crop(images: Images, size: int) -> Images:
-    try:
-        cropped = center(images.images, size)
-    except ValueError as error:
-        raise ConfigError([Problem("data.center_crop", str(error))]) from None
-    # A mapped array stays in its file, however large it is.
-    return Images(cropped if _is_mapped(images.images) else np.ascontiguousarray(cropped), images.labels)
-
-
-def _is_mapped(array: Array) -> bool:
-    """True if an array is a view of a file that is mapped into memory."""
-    base: object = array
-    while isinstance(base, np.ndarray):
-        base = base.base
-    return isinstance(base, mmap.mmap)
 
 
 def center(images: Array, size: int) -> Array:

@@ -9,7 +9,7 @@ import math
 import tempfile
 import time
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 
 from cnnlite.data.datasets.base import Dataset, Images, OtherClasses, Source, sources
-from cnnlite.data.datasets.cache import Cached, passing_cache, read_cache, refuse_without_room, write_cache
+from cnnlite.data.datasets.cache_file import Cached, passing_cache, read_cache, refuse_without_room, write_cache
 from cnnlite.data.datasets.listing import Examples, Listing, counted
 from cnnlite.data.datasets.tree import CACHE
 from cnnlite.errors import DataError, OptionError, StorageError
@@ -26,7 +26,7 @@ from cnnlite.utils.console import say
 from cnnlite.utils.files import lock, open_to_append, place, remove_temporary, unwritable
 from cnnlite.utils.hints import Override
 from cnnlite.utils.printable import one_line
-from cnnlite.utils.types import Array
+from cnnlite.utils.types import Array, Shape
 
 _CHUNK_BYTES = 16 * 2**20
 _ENOUGH_FAULTS = 100
@@ -61,6 +61,7 @@ class CachedSource(Source):
             raise OptionError(f"test_fraction must be in (0, 1), not {self.test_fraction}", "test_fraction")
         self._trained_on: tuple[str, ...] | None = None
         self._some = False
+        self._check: Callable[[Shape, int], object] = lambda shape, classes: None
 
     @property
     def lenient(self) -> bool:
@@ -80,10 +81,22 @@ class CachedSource(Source):
         reader._trained_on, reader._some = classes, some
         return reader
 
+    def checked_by(self, check: Callable[[Shape, int], object]) -> Self:
+        checked = copy.copy(self)
+        checked._check = check
+        return checked
+
+    def names(self, root: Path, indices: Sequence[int]) -> list[str]:
+        listing = self.listing(root)
+        _, _, facts = self._cached(self.cache_path(root), listing)
+        kept = np.delete(np.arange(len(listing.train)), facts["gone"])
+        return [one_line(_as_text(listing.train.name(int(kept[index])))) for index in indices]
+
     def load(self, root: Path) -> Dataset:
         listing, own = self.listing(root), self._trained_on
         if own is not None and own != listing.classes and not (self._some and {*own} & {*listing.classes}):
             raise OtherClasses(root, listing.classes, own)
+        self._check(listing.shape, len(listing.classes))
         path = self.cache_path(root)
         found: list[Cached] = []
         # The first rank decodes, the others wait for messages, not for a lock; they may be on hosts with other disks.

@@ -5,9 +5,10 @@ import itertools
 import os
 from pathlib import Path
 
-from cnnlite.data.datasets.listing import PART_OF, TEST, TRAIN, VALIDATION, Listing, divide, spelled, stamp
+from cnnlite.data.datasets.listing import PART_OF, TEST, TRAIN, VALIDATION, Listing, spelled, stamp
 from cnnlite.data.datasets.pictures import Pictures
 from cnnlite.data.datasets.tree import Tree, is_broken
+from cnnlite.data.splits import divide
 from cnnlite.errors import DataError
 from cnnlite.utils.hints import Argument
 from cnnlite.utils.printable import has_codes, is_text, one_line

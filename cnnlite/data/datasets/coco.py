@@ -11,8 +11,9 @@ import numpy as np
 
 from cnnlite.data.datasets.annotations import Annotations, read_annotations
 from cnnlite.data.datasets.base import sources
-from cnnlite.data.datasets.listing import PART_OF, TRAIN, Listing, counted, divide, spelled, stamp
+from cnnlite.data.datasets.listing import PART_OF, TRAIN, Listing, counted, spelled, stamp
 from cnnlite.data.datasets.pictures import Pictures, PictureSource
+from cnnlite.data.splits import divide
 from cnnlite.errors import DataError, OptionError
 from cnnlite.utils.printable import one_line
 from cnnlite.utils.types import Array

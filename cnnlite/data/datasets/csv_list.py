@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 from cnnlite.data.datasets.base import sources
 from cnnlite.data.datasets.csv_rows import COLUMNS, Rows
-from cnnlite.data.datasets.listing import PART_OF, TRAIN, Listing, counted, divide, spelled, stamp
+from cnnlite.data.datasets.listing import PART_OF, TRAIN, Listing, counted, spelled, stamp
 from cnnlite.data.datasets.pictures import Pictures, PictureSource
+from cnnlite.data.splits import divide
 from cnnlite.errors import DataError, OptionError
 from cnnlite.utils.printable import one_line
 
@@ -86,13 +87,18 @@ class _Table:
         groups: dict[str, _Row] = {}
         for line, values in self._rows:
             label, group = (sys.intern(spelled(values.get(role, ""))) for role in ("label", "group"))
-            row = _Row(line, os.path.normpath(values["path"]), label, self._part(values.get("split"), line), group)
+            word = values.get("split", TRAIN)
+            if word.casefold() not in PART_OF:
+                self._rows.note(line, f"the split is {word}; known: {', '.join(PART_OF)}")
+                continue
+            row = _Row(line, os.path.normpath(values["path"]), label, PART_OF[word.casefold()], group)
             self._found.append(row)
             if (other := files.setdefault(row.file, row))[2:] != row[2:]:
-                raise self._refusal(line, f"{row.file} has another label, split or group than in line {other.line}")
-            if group and (other := groups.setdefault(group, row)).part != row.part:
-                raise self._refusal(line, f"{group} is in {row.part} here, and in {other.part} in line {other.line}")
+                self._rows.note(line, f"{row.file} has another label, split or group than in line {other.line}")
+            elif group and (other := groups.setdefault(group, row)).part != row.part:
+                self._rows.note(line, f"{group} is in {row.part} here, and in {other.part} in line {other.line}")
             self.digest.update(repr((*row[1:], stamp(path.parent / row.file))).encode())
+        self._rows.refuse_faults()
         self.classes = _sorted({row.label for row in self._found if lenient or row.part == TRAIN})
         if len(self.classes) < (1 if lenient else 2):
             raise DataError(f"{path}: lists pictures of {len(self.classes)} classes to train on; two are the least")
@@ -103,28 +109,20 @@ class _Table:
         parts: dict[str, Pictures] = {}
         for row in self._found:
             if row.label not in labels:
-                raise self._refusal(row.line, f"there are no pictures of the class {row.label} to train on")
+                self._rows.note(row.line, f"there are no pictures of the class {row.label} to train on")
+                continue
             pictures = parts.setdefault(row.part, Pictures(groups=[] if row.group else None))
             pictures.files.append(row.file)
             pictures.labels.append(labels[row.label])
             if pictures.groups is not None:
                 pictures.groups.append(row.group)
+        self._rows.refuse_faults()
         return parts
 
     def left_out(self) -> list[str]:
         """Return a message about columns that are not used."""
         unused = self._rows.unused
         return [one_line(f"{counted(len(unused), 'column')}: {', '.join(unused)}")] if unused else []
-
-    def _part(self, word: str | None, line: int) -> str:
-        if word is None:
-            return TRAIN
-        if word.casefold() not in PART_OF:
-            raise self._refusal(line, f"the split is {word}; known: {', '.join(PART_OF)}")
-        return PART_OF[word.casefold()]
-
-    def _refusal(self, line: int, message: str) -> DataError:
-        return DataError(one_line(f"{self.path}, line {line}: {message}"))
 
 
 def _sorted(names: Iterable[str]) -> list[str]:

@@ -3,9 +3,10 @@
 import csv
 import io
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from cnnlite.data.datasets.listing import counted
 from cnnlite.errors import DataError
 from cnnlite.utils.files import opened
 from cnnlite.utils.printable import has_codes, is_text, one_line
@@ -18,23 +19,31 @@ COLUMNS = {
 }
 """Names of columns, in any case, by what they hold."""
 REQUIRED = ("path", "label")
+_NAMED = 5
+"""Number of faulty lines that are told one by one."""
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
 @dataclass
 class Rows:
-    """Rows of a file, read one by one; afterwards ``unused`` has the names of columns that are not used."""
+    """Rows of a file, read one by one; afterwards ``unused`` has the names of columns that are not used.
+
+    What is wrong with single lines is noted, and told together by `refuse_faults`.
+    """
 
     path: Path
     columns: Mapping[str, str]
     """Names of columns that are called otherwise, by what they hold."""
     unused: tuple[str, ...] = ()
+    faults: list[str] = field(default_factory=list)
+    """The first faults of lines."""
+    fault_count: int = 0
 
     def __iter__(self) -> Iterator[tuple[int, dict[str, str]]]:
-        """Yield the line of each row, and its values by what they hold.
+        """Yield the line of each row without fault, and its values by what they hold.
 
         Raises:
-            DataError: if it cannot be read, or a row has no value where it should.
+            DataError: if it cannot be read, or does not have the columns.
         """
         reader = None
         try:
@@ -46,12 +55,27 @@ class Rows:
                 names = [name.strip() for name in next(reader, [])]
                 places = self._places(names, separator)
                 for row in filter(None, reader):
-                    yield reader.line_num, self._values(row, names, places, reader.line_num)
+                    if values := self._values(row, names, places, reader.line_num):
+                        yield reader.line_num, values
         except UnicodeDecodeError:
             raise DataError(f"{self.path}: is no CSV in UTF-8; save it as one") from None
         except csv.Error as error:
-            line = f", line {reader.line_num}" if reader is not None else ""
-            raise DataError(f"{self.path}{line}: {error}") from None
+            if reader is None:
+                raise DataError(f"{self.path}: {error}") from None
+            self.note(reader.line_num, str(error))
+
+    def note(self, line: int, message: str) -> None:
+        """Note what is wrong with a line."""
+        self.fault_count += 1
+        if len(self.faults) < _NAMED:
+            self.faults.append(one_line(f"{self.path}, line {line}: {message}"))
+
+    def refuse_faults(self) -> None:
+        """Raise DataError if something was noted, with the first few faults."""
+        if self.fault_count:
+            more = self.fault_count - len(self.faults)
+            rest = [f"{self.path}: and {counted(more, 'more line')} that cannot be used"] if more else []
+            raise DataError("\n".join(self.faults + rest))
 
     def _places(self, names: list[str], separator: str) -> dict[str, int]:
         """Find the column of each role."""
@@ -77,14 +101,15 @@ class Rows:
         return found
 
     def _values(self, row: list[str], names: list[str], places: dict[str, int], line: int) -> dict[str, str]:
+        """Return the values of a row; none if there is a fault."""
         if len(row) != len(names):
-            raise DataError(f"{self.path}, line {line}: has {len(row)} columns, the first line {len(names)}")
+            self.note(line, f"has {len(row)} columns, the first line {len(names)}")
+            return {}
         values = {role: row[place].strip() for role, place in places.items()}
         for role, value in values.items():
-            if not value:
-                raise DataError(f"{self.path}, line {line}: the {role} is empty")
-            if has_codes(value) or not is_text(value):
-                raise DataError(f"{self.path}, line {line}: the {role} holds control characters")
+            if not value or has_codes(value) or not is_text(value):
+                self.note(line, f"the {role} {'holds control characters' if value else 'is empty'}")
+                return {}
         return values
 
 

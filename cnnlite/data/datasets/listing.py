@@ -1,17 +1,13 @@
-"""Listings: the examples of a dataset in order, and which are to train, to validate and to test with."""
+"""Listings: the examples of a dataset in order, before any is read; `splits.divide` says what each is for."""
 
 import os
 import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, Self, TypeVar
 
-import numpy as np
-
-from cnnlite.data.splits import FIRST, NEVER, turns
-from cnnlite.errors import DataError
 from cnnlite.utils.types import Array, Shape
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
@@ -65,7 +61,7 @@ class Listing(Generic[E]):
     above: Array
     """Fraction above which each of ``train`` is for validation, in descending order; see `splits.turns`."""
     has_validation: bool
-    """True if the source says which of ``train`` are for validation; ``above`` is `FIRST` or `NEVER` then."""
+    """True if the source says which of ``train`` are for validation; ``above`` is `FIRST` or `NEVER` of `splits`."""
     test: E
     has_test: bool
     """True if the source says which examples are for the test."""
@@ -78,52 +74,6 @@ class Listing(Generic[E]):
     def count(self) -> int:
         """Number of examples."""
         return len(self.train) + len(self.test)
-
-
-def divide(
-    parts: Mapping[str, E],
-    test_fraction: float,
-    seed: int,
-    place: Path,
-    *,
-    reorder: bool = True,
-    lenient: bool = False,
-) -> tuple[E, Array, bool, E, bool]:
-    """Divide examples into those to train and validate with, and those to test with, where ``parts`` does not say.
-
-    Test examples are those of `TEST`, else of `VALIDATION`, else about ``test_fraction`` of all; validation examples
-    those of `VALIDATION` if there is `TEST` too. What is not given is drawn by the key of each example and ``seed``.
-
-    Returns:
-        ``train``, ``above``, ``has_validation``, ``test`` and ``has_test`` of a `Listing`.
-        Training examples are in the order drawn;
-        without ``reorder`` as they came, if all parts are given.
-
-    Raises:
-        DataError: if no class has two examples that may be on different sides; ``place`` is where they are. What is
-            ``lenient`` is not for training, and may be all on one side.
-    """
-    train = parts[TRAIN] if TRAIN in parts else next(iter(parts.values())).take(np.arange(0))
-    given = {part: parts[part] for part in (TEST, VALIDATION) if part in parts}
-    has_test = bool(given)
-    if has_test:
-        test = given.pop(next(iter(given)))
-    else:
-        order, above = turns(train.keys(), train.labels, TEST, seed)
-        held_out, kept = np.split(order, [np.searchsorted(above, test_fraction)])
-        train, test = train.take(kept), train.take(held_out)
-        if not len(test) and not lenient:
-            raise DataError(
-                f"{place}: no class has more than one picture, or group of them, so none is left to test with; a class "
-                "needs 2, and 3 to validate with too"
-            )
-    validation = given.get(VALIDATION)
-    if validation is None or reorder:
-        order, above = turns(train.keys(), train.labels, VALIDATION, seed)
-        train, above = train.take(order[::-1]), above[::-1]
-    if validation is None:
-        return train, above, False, test, has_test
-    return train + validation, np.repeat([NEVER, FIRST], [len(train), len(validation)]), True, test, has_test
 
 
 def spelled(name: str) -> str:

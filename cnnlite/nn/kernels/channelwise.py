@@ -85,3 +85,23 @@ def add_folds(row: Array, channels: int) -> Array:
     folds = row.reshape(-1, channels)
     total: Array = np.matmul(_ones(len(folds), row.dtype), folds)
     return total
+
+
+def channel_rows(x: Array) -> Array:
+    """View a contiguous block (n, ..., W, C) as rows that do not cross samples: (n, rows, W * C); (n, 1, C) if flat."""
+    return x.reshape(len(x), -1, math.prod(x.shape[-2:]) if x.ndim > 2 else x.shape[-1])
+
+
+def pixel_sums(rows: Array, channels: int) -> Array:
+    """Sums over the pixels of each sample, (n, rows, length) -> (n, channels)."""
+    sums = np.add.reduce(rows, axis=1)
+    total: Array = np.add.reduce(sums.reshape(len(rows), -1, channels), axis=1)
+    return total
+
+
+def repeated(channels: Array, length: int, name: str) -> Array:
+    """Repeat numbers of each sample and channel along a row, (n, C) -> (n, 1, length), in scratch memory ``name``."""
+    count, width = channels.shape
+    rows = engine.scratch(name, (count, length // width, width), channels.dtype)
+    rows[...] = channels[:, None]
+    return rows.reshape(count, 1, length)

@@ -6,13 +6,13 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from cnnlite.nn.kernels import im2col, winograd
+from cnnlite.nn.kernels import depthwise, im2col, winograd
 from cnnlite.nn.kernels.channelwise import channel_sums, row_length
-from cnnlite.nn.kernels.geometry import Windows
+from cnnlite.nn.kernels.geometry import Axis, Windows
 from cnnlite.runtime import engine, shards
 from cnnlite.utils.types import Array
 
-Algorithm: TypeAlias = Literal["auto", "unfold", "unfold_rows", "winograd"]
+Algorithm: TypeAlias = Literal["auto", "unfold", "unfold_rows", "winograd", "depthwise"]
 
 COPY, TRANSFORM = 8, 1.6
 """Costs in `choose`, measured."""
@@ -28,7 +28,9 @@ def fits(algorithm: Algorithm, windows: Windows) -> bool:
     """True if ``algorithm`` supports convolutions of this geometry."""
     if algorithm == "winograd":
         return winograd.fits(windows)
-    return algorithm != "unfold_rows" or windows.stride[0] == 1
+    if algorithm == "depthwise":
+        return depthwise.fits(windows)
+    return algorithm != "unfold_rows" or (windows.stride[0] == 1 and windows.groups == 1)
 
 
 @lru_cache(maxsize=1024)
@@ -40,16 +42,18 @@ def choose(windows: Windows, filters: int, algorithm: Algorithm = "auto") -> Alg
     """
     if algorithm != "auto":
         return algorithm
+    if depthwise.fits(windows):
+        return "depthwise"
     if windows.is_reshape:
         return "unfold"
     kh, kw = windows.kernel
     channels, pixels = windows.channels, math.prod(windows.out)
-    direct = pixels * kh * kw * channels * filters
+    direct = pixels * kh * kw * channels * filters // windows.groups
     costs: dict[Algorithm, float] = {"unfold": direct + COPY * pixels * kh * kw * channels}
-    if windows.stride[0] == 1 and kw * channels >= LEAST_COPIED and windows.out[0] >= LEAST_HEIGHT:
+    if fits("unfold_rows", windows) and kw * channels >= LEAST_COPIED and windows.out[0] >= LEAST_HEIGHT:
         sums = 2 * COPY * (kh - 1) * pixels * filters
         costs["unfold_rows"] = direct + COPY * windows.padded[0] * windows.out[1] * kw * channels + sums
-    if winograd.fits(windows):
+    if fits("winograd", windows):
         tiles = math.prod(winograd.tile_counts(windows))
         # For the input, 6 multiply-adds for each of 36 numbers, twice: as slow, in such small products, as 26.
         transforms = 26 * 36 * channels + 16 * 36 * filters
@@ -69,10 +73,11 @@ def forward(
 ) -> tuple[Array, Array | None]:
     """Convolve ``x`` with ``weight`` and add ``bias``.
 
-    y[n, i, j, f] = bias[f] + sum over r, s, c of x[n, i*stride + r, j*stride + s, c] * weight[r, s, c, f].
+    y[n, i, j, f] = bias[f] + sum over r, s, c of x[n, i*stride + r, j*stride + s, c] * weight[r, s, c, f]; with
+    dilation, r * dilation and s * dilation in x; with groups, for channels c of the group of f.
 
-    ``x`` is (N, H, W, C), padded as ``windows`` say; ``weight`` (kernel_h, kernel_w, C, F); ``bias`` (F,); the result
-    (N, out_h, out_w, F). A convolution as the field calls it: a cross-correlation, the kernel is not flipped.
+    ``x`` is (N, H, W, C), padded as ``windows`` say; ``weight`` (kernel_h, kernel_w, C / groups, F); ``bias`` (F,); the
+    result (N, out_h, out_w, F). A convolution as the field calls it: a cross-correlation, the kernel is not flipped.
 
     Returns:
         y, and with ``keep`` the im2col matrix for `weight_gradient`; None if it is large or was not computed.
@@ -82,6 +87,8 @@ def forward(
         return winograd.forward(x, weight, bias, windows), None
     if algorithm == "unfold_rows":
         return im2col.forward_rows(x, weight, bias, windows), None
+    if algorithm == "depthwise":
+        return depthwise.forward(x, weight, bias, windows), None
     return im2col.forward(x, weight, bias, windows, keep=keep)
 
 
@@ -102,24 +109,25 @@ def input_gradient(dy: Array, weight: Array, windows: Windows, algorithm: Algori
     turned = None if windows.is_reshape else _turned(windows, weight.shape[3])
     if turned is None:
         return im2col.input_gradient(dy, weight, windows)
-    (kh, kw), (sh, sw), (channels, filters) = turned.kernel, windows.stride, weight.shape[2:]
+    (kh, kw), (sh, sw), (channels, filters), groups = turned.kernel, windows.stride, weight.shape[2:], windows.groups
     if (kh * sh, kw * sw) != windows.kernel:
         whole = np.zeros((kh * sh, kw * sw, channels, filters), weight.dtype)
         whole[: windows.kernel[0], : windows.kernel[1]] = weight
         weight = whole
-    phases = weight.reshape(kh, sh, kw, sw, channels, filters)[::-1, :, ::-1].transpose(0, 2, 5, 1, 3, 4)
-    kernel = np.ascontiguousarray(phases).reshape(kh, kw, filters, -1)
+    phases = weight.reshape(kh, sh, kw, sw, channels, groups, -1)[::-1, :, ::-1].transpose(0, 2, 6, 5, 1, 3, 4)
+    kernel = np.ascontiguousarray(phases).reshape(kh, kw, filters // groups, -1)
     z, _ = forward(dy, kernel, None, turned, algorithm if fits(algorithm, turned) else "auto")
     if (sh, sw) == (1, 1):
         return z
-    dx = engine.empty((len(dy), *windows.size, channels), dy.dtype)
+    dx = engine.empty((len(dy), *windows.size, windows.channels), dy.dtype)
     (top, left), (height, width), (out_h, out_w) = windows.top_left, windows.size, turned.out
 
     def block(start: int, stop: int) -> None:
         n = stop - start
-        image = engine.scratch("convolution.image", (n, out_h, sh, out_w, sw, channels), dy.dtype)
-        np.copyto(image, z[start:stop].reshape(n, out_h, out_w, sh, sw, channels).transpose(0, 1, 3, 2, 4, 5))
-        whole = image.reshape(n, out_h * sh, out_w * sw, channels)
+        image = engine.scratch("convolution.image", (n, out_h, sh, out_w, sw, groups, channels), dy.dtype)
+        phases = z[start:stop].reshape(n, out_h, out_w, groups, sh, sw, channels)
+        np.copyto(image, phases.transpose(0, 1, 4, 2, 5, 3, 6))
+        whole = image.reshape(n, out_h * sh, out_w * sw, windows.channels)
         dx[start:stop] = whole[:, top % sh : top % sh + height, left % sw : left % sw + width]
 
     engine.for_blocks(block, len(dy), 3 * dx[0].nbytes)
@@ -130,16 +138,18 @@ def input_gradient(dy: Array, weight: Array, windows: Windows, algorithm: Algori
 def _turned(windows: Windows, filters: int) -> Windows | None:
     """Geometry of the convolution in `input_gradient`; None where col2im is to be used."""
     axes = []
-    for size, kernel, stride, top, out in zip(
-        windows.size, windows.kernel, windows.stride, windows.top_left, windows.out, strict=True
+    for size, kernel, stride, top, out, dilation in zip(
+        windows.size, windows.kernel, windows.stride, windows.top_left, windows.out, windows.dilation, strict=True
     ):
         k = -(-kernel // stride)
         first, end = top // stride, -(-(top + size) // stride)
-        before, after = k - 1 - first, end - out
-        if stride > kernel or min(before, after) < 0 or (windows.channels > FEW_CHANNELS and k * stride != kernel):
+        before, after = (k - 1) * dilation - first, end - out
+        if stride > kernel or min(before, after) < 0 or (stride > 1 and dilation > 1):
             return None
-        axes.append((out, k, 1, before, after, end - first))
-    return Windows.of_axes(filters, *axes)
+        if windows.channels // windows.groups > FEW_CHANNELS and k * stride != kernel:
+            return None
+        axes.append(Axis(out, k, 1, before, after, end - first, dilation))
+    return Windows.of_axes(filters, *axes, groups=windows.groups)
 
 
 def weight_gradient(
@@ -151,6 +161,8 @@ def weight_gradient(
         winograd.weight_gradient(x, dy, windows, dweight)
     elif algorithm == "unfold_rows":
         im2col.weight_gradient_rows(x, dy, windows, dweight)
+    elif algorithm == "depthwise":
+        depthwise.weight_gradient(x, dy, windows, dweight)
     else:
         im2col.weight_gradient(x, dy, windows, dweight, columns)
 

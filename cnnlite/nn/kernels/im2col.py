@@ -4,7 +4,8 @@ Chellapilla, Puri & Simard 2006, "High performance convolutional neural networks
 copying: whole windows (kernel_h * kernel_w copies of each pixel, one product), or their rows alone (kernel_w copies,
 and kernel_h products that are added up), which is cheaper where channels are few and copying outweighs multiplying.
 
-Weights are (kernel_h, kernel_w, C, F) throughout, images (N, H, W, C), outputs (N, out_h, out_w, F).
+Weights are (kernel_h, kernel_w, C / groups, F) throughout, images (N, H, W, C), outputs (N, out_h, out_w, F). There is
+a product for each group; rows are copied where there is only one.
 """
 
 import math
@@ -30,17 +31,22 @@ KEPT_BYTES = 2**20
 
 
 def im2col(x: Array, windows: Windows, out: Array | None = None) -> Array:
-    """Copy the windows of a block to rows: (n * out_h * out_w, kernel_h * kernel_w * C).
+    """Copy the windows of a block to rows: (groups, n * out_h * out_w, kernel_h * kernel_w * C / groups).
 
     They go to ``out``, or to scratch memory if it is None; where no copy is needed, the result is a view of ``x``.
     """
     count = len(x) * math.prod(windows.out)
     if windows.is_reshape:
-        return x.reshape(count, -1)
+        return _by_group(x.reshape(count, -1), windows)
     if out is None:
         out = engine.scratch("unfold.columns", (count, math.prod(windows.kernel) * windows.channels), x.dtype)
     windows.copy(windows.pad(x), out)
-    return out
+    return out.reshape(windows.groups, count, -1)
+
+
+def _by_group(matrix: Array, windows: Windows) -> Array:
+    """View a matrix (rows, columns) whose columns belong to groups as (groups, rows, columns / groups)."""
+    return matrix.reshape(len(matrix), windows.groups, -1).transpose(1, 0, 2)
 
 
 def rows(x: Array, windows: Windows) -> Array:
@@ -53,17 +59,17 @@ def forward(
 ) -> tuple[Array, Array | None]:
     """Convolve ``x`` with ``weight``, by whole windows; with ``keep``, return their matrix too if it is small."""
     filters = weight.shape[3]
-    matrix = weight.reshape(-1, filters)
-    pixels = math.prod(windows.out)
-    bytes_of_all = shards.total(len(x)) * pixels * len(matrix) * x.itemsize
-    keep = keep and not windows.is_reshape and bytes_of_all <= KEPT_BYTES
-    columns = engine.empty((len(x) * pixels, len(matrix)), x.dtype) if keep else None
+    matrices = _by_group(weight.reshape(-1, filters), windows)
+    pixels, size = math.prod(windows.out), math.prod(windows.kernel) * windows.channels
+    bytes_of_all = shards.total(len(x)) * pixels * size * x.itemsize
+    keep = keep and windows.groups == 1 and not windows.is_reshape and bytes_of_all <= KEPT_BYTES
+    columns = engine.empty((len(x) * pixels, size), x.dtype) if keep else None
     y = engine.empty((len(x), *windows.out, filters), x.dtype)
 
     def block(start: int, stop: int) -> None:
-        out = y[start:stop].reshape(-1, filters)
+        out = _by_group(y[start:stop].reshape(-1, filters), windows)
         part = None if columns is None else columns[start * pixels : stop * pixels]
-        matmul_rows(im2col(x[start:stop], windows, part), matrix, out)
+        matmul_rows(im2col(x[start:stop], windows, part), matrices, out)
         if bias is not None:
             add_per_channel(y[start:stop], bias)
 
@@ -73,15 +79,14 @@ def forward(
 
 def forward_rows(x: Array, weight: Array, bias: Array | None, windows: Windows) -> Array:
     """Convolve ``x`` with ``weight``, by rows of windows; for vertical stride 1."""
-    kh, kw, c, filters = weight.shape
-    out_h, out_w = windows.out
+    (kh, kw, c, filters), (out_h, out_w), dilation = weight.shape, windows.out, windows.dilation[0]
     y = engine.empty((len(x), out_h, out_w, filters), x.dtype)
 
     def block(start: int, stop: int) -> None:
         out = y[start:stop].reshape(stop - start, out_h * out_w, filters)
         copied = rows(x[start:stop], windows)
         for row in range(kh):
-            shifted = copied[:, row : row + out_h].reshape(stop - start, out_h * out_w, kw * c)
+            shifted = copied[:, row * dilation : row * dilation + out_h].reshape(stop - start, out_h * out_w, kw * c)
             write_or_add(matmul_rows, shifted, weight[row].reshape(kw * c, filters), out=out, add=row > 0)
         if bias is not None:
             add_per_channel(y[start:stop], bias)
@@ -92,18 +97,19 @@ def forward_rows(x: Array, weight: Array, bias: Array | None, windows: Windows) 
 
 def input_gradient(dy: Array, weight: Array, windows: Windows) -> Array:
     """Gradient with respect to the input, for any stride: the transpose of each step of `forward` (col2im)."""
-    filters = weight.shape[3]
-    transposed = weight.reshape(-1, filters).T
+    filters, groups = weight.shape[3], windows.groups
+    transposed = _by_group(weight.reshape(-1, filters), windows).swapaxes(1, 2)
     dx = engine.empty((len(dy), *windows.size, windows.channels), dy.dtype)
 
     def block(start: int, stop: int) -> None:
-        part = dy[start:stop].reshape(-1, filters)
+        part = _by_group(dy[start:stop].reshape(-1, filters), windows)
         if windows.is_reshape:
-            np.matmul(part, transposed, out=dx[start:stop].reshape(len(part), -1))
+            np.matmul(part, transposed, out=_by_group(dx[start:stop].reshape(part.shape[1], -1), windows))
         else:
-            matrix = engine.scratch("unfold.columns", (len(part), transposed.shape[1]), dy.dtype)
-            taps = np.matmul(part, transposed, out=matrix).reshape(*dy[start:stop].shape[:3], -1, windows.channels)
-            windows.scatter(taps.transpose(3, 0, 1, 2, 4), dx[start:stop])
+            matrix = engine.scratch("unfold.columns", (groups, part.shape[1], transposed.shape[2]), dy.dtype)
+            shape = (groups, stop - start, *windows.out, -1, windows.channels // groups)
+            taps = np.matmul(part, transposed, out=matrix).reshape(shape)
+            windows.scatter(taps.transpose(4, 1, 2, 3, 0, 5), dx[start:stop])
 
     shards.for_shards(block, len(dy), _sample_bytes(windows, filters, dy.itemsize), _least_samples(windows, weight))
     return dx
@@ -114,13 +120,15 @@ def weight_gradient(x: Array, dy: Array, windows: Windows, dweight: Array, colum
     filters, pixels = dweight.shape[3], math.prod(windows.out)
 
     def product(start: int, stop: int, out: Array) -> None:
-        matrix = im2col(x[start:stop], windows) if columns is None else columns[start * pixels : stop * pixels]
-        sum_of_products(matrix[None], dy[start:stop].reshape(1, -1, filters), out.reshape(-1, filters))
+        matrix = im2col(x[start:stop], windows) if columns is None else columns[None, start * pixels : stop * pixels]
+        gradients, parts = (_by_group(array.reshape(-1, filters), windows) for array in (dy[start:stop], out))
+        for left, right, part in zip(matrix, gradients, parts, strict=True):
+            sum_of_products(left[None], right[None], part)
 
     def shard(first: int, last: int, out: Array) -> None:
         if columns is not None:
             product(first, last, out)
-        elif dweight.nbytes <= LARGE_WEIGHTS:
+        elif dweight.nbytes <= LARGE_WEIGHTS or windows.groups > 1:
             sum_over_blocks(product, first, last, _sample_bytes(windows, filters, x.itemsize), out)
         else:
             count, sample_bytes = last - first, pixels * dweight.nbytes // filters
@@ -139,7 +147,7 @@ def _add_chunk(x: Array, dy: Array, windows: Windows, dweight: Array, *, add: bo
     pieces = engine.even(len(gradient), PIECES)
 
     def unfold(start: int, stop: int) -> None:
-        unfolded[start * pixels : stop * pixels] = im2col(x[start:stop], windows)
+        unfolded[start * pixels : stop * pixels] = im2col(x[start:stop], windows)[0]
 
     def multiply(index: int) -> None:
         piece = slice(*pieces[index])
@@ -152,13 +160,13 @@ def _add_chunk(x: Array, dy: Array, windows: Windows, dweight: Array, *, add: bo
 def weight_gradient_rows(x: Array, dy: Array, windows: Windows, dweight: Array) -> None:
     """Write the gradient of the weights to ``dweight``, by rows of windows; for vertical stride 1."""
     kh, kw, c, filters = dweight.shape
-    out_h, pixels = windows.out[0], math.prod(windows.out)
+    out_h, pixels, dilation = windows.out[0], math.prod(windows.out), windows.dilation[0]
 
     def product(start: int, stop: int, out: Array) -> None:
         copied = rows(x[start:stop], windows)
         right = dy[start:stop].reshape(-1, pixels, filters)
         for row in range(kh):
-            shifted = copied[:, row : row + out_h].reshape(-1, pixels, kw * c)
+            shifted = copied[:, row * dilation : row * dilation + out_h].reshape(-1, pixels, kw * c)
             sum_of_products(shifted, right, out[row].reshape(kw * c, filters))
 
     def shard(first: int, last: int, out: Array) -> None:

@@ -48,8 +48,8 @@ WEIGHTS = 512
 
 
 def fits(windows: Windows) -> bool:
-    """True if the kernel is 3x3 and the stride 1."""
-    return windows.kernel == (3, 3) and windows.stride == (1, 1)
+    """True if the kernel is 3x3, stride and dilation are 1, and there are no groups."""
+    return windows.kernel == (3, 3) and windows.stride == windows.dilation == (1, 1) and windows.groups == 1
 
 
 def tile_counts(windows: Windows) -> tuple[int, int]:

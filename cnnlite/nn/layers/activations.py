@@ -1,4 +1,4 @@
-"""Activations: functions of each number by itself."""
+"""Activations: functions of each number by itself; `gelu` and `hard` have more of them."""
 
 import math
 from abc import abstractmethod
@@ -173,46 +173,20 @@ class SiLU(Activation):
         out *= dy
 
 
-@layers.register("gelu")
-class GELU(Activation):
-    """y = x * (1 + tanh(u)) / 2, u = sqrt(2 / pi) * (x + 0.044715 * x^3).
+@layers.register("softplus")
+class Softplus(Activation):
+    """y = log(1 + exp(x)), computed as max(x, 0) + log(1 + exp(-abs(x))), which cannot overflow."""
 
-    The tanh form of Hendrycks & Gimpel 2016, arXiv:1606.08415.
-    """
-
-    SCALE = math.sqrt(2 / math.pi)
-    CUBIC = 0.044715
-    FAR = 10.0
-    """Distance from 0 at which f' is 0 or 1 to the last digit, in float64 too."""
-
-    def _tanh(self, x: Array, square: Array) -> Array:
-        t = engine.scratch("activation.part", x.shape, x.dtype)
-        np.multiply(square, x.dtype.type(self.SCALE * self.CUBIC), out=t)
-        t += x.dtype.type(self.SCALE)
-        t *= x
-        return np.tanh(t, out=t)
+    from_output = monotonic = True
 
     def apply(self, x: Array, out: Array) -> None:
-        t = self._tanh(x, np.multiply(x, x, out=engine.scratch("activation.part", x.shape, x.dtype)))
-        t += 1
-        t *= x.dtype.type(0.5)
-        np.multiply(x, t, out=out)
+        part = engine.scratch("activation.part", x.shape, x.dtype)
+        np.negative(np.abs(x, out=part), out=part)
+        np.log1p(np.exp(part, out=part), out=part)
+        np.maximum(x, 0, out=out)
+        out += part
 
     def gradient(self, dy: Array, x: Array, y: Array, out: Array) -> None:
-        # f' = (1 + t) / 2 + x / 2 * (1 - t^2) * u', u' = scale * (1 + 3 * cubic * x^2)
-        np.multiply(x, x, out=out)
-        if not math.isfinite(np.vdot(out, out)):  # where x^3 may be infinite, and 1 - t^2 is 0
-            x = np.clip(x, -self.FAR, self.FAR)
-            np.multiply(x, x, out=out)
-        t = self._tanh(x, out)
-        out *= x.dtype.type(1.5 * self.SCALE * self.CUBIC)
-        out += x.dtype.type(0.5 * self.SCALE)
-        out *= x  # x / 2 * u'
-        part = engine.scratch("activation.square", t.shape, t.dtype)
-        np.multiply(t, t, out=part)
-        np.subtract(1, part, out=part)
-        out *= part
-        t += 1
-        t *= x.dtype.type(0.5)
-        out += t
+        # f' = sigmoid(x) = 1 - exp(-y)
+        np.negative(np.expm1(np.negative(y, out=out), out=out), out=out)
         out *= dy

@@ -67,6 +67,8 @@ class Layer(ABC):
     """False where the gradient of the input is not used, as in a network's first layers."""
     is_frozen: bool = False
     """True once its parameters are no longer trained; see `Network.freeze`."""
+    is_fixed: bool = False
+    """True if training changes none of its arrays, statistics neither; see `freezing`."""
     multiply_adds: int = 0
     """Multiply-adds of the forward pass for one sample; set by ``infer``."""
     out_shape: Shape = ()

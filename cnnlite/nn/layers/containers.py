@@ -2,12 +2,14 @@
 
 import copy
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 
 from cnnlite.errors import OptionError
+from cnnlite.nn.kernels import products
 from cnnlite.nn.kernels.channelwise import for_rows, times
 from cnnlite.nn.layers.activations import Activation
 from cnnlite.nn.layers.base import Context, Layer, layers
@@ -79,12 +81,13 @@ class Parallel(Layer):
 
     Args:
         branches: the branches; an empty list passes its input on. Their parameters are called ``0.*``, ``1.*``, ...
-        merge: ``concat`` joins channels in the order of the branches; ``sum`` adds outputs of equal shape.
+        merge: ``concat`` joins channels in the order of the branches; ``sum`` adds outputs of equal shape; ``multiply``
+            multiplies them, where outputs ``(C,)`` and ``(1, 1, C)`` count for all pixels of ``(H, W, C)``.
     """
 
     by_shards = True
 
-    def __init__(self, branches: list[Layer], merge: Literal["concat", "sum"] = "concat"):
+    def __init__(self, branches: list[Layer], merge: Literal["concat", "sum", "multiply"] = "concat"):
         super().__init__()
         if not branches:
             raise ValueError("needs at least one branch")
@@ -101,11 +104,17 @@ class Parallel(Layer):
 
     def joined(self, shapes: Sequence[Shape]) -> Shape:
         """Shape of the joined outputs; ValueError if the branches' ``shapes`` do not go together."""
-        comparable = [shape[:-1] for shape in shapes] if self.merge == "concat" else shapes
+        largest = max(shapes, key=lambda shape: (math.prod(shape), len(shape)))
+        comparable = list(shapes)
+        if self.merge == "concat":
+            comparable = [shape[:-1] for shape in shapes]
+        elif self.merge == "multiply":
+            gates = (largest[-1:], (1, 1, *largest[-1:]))
+            comparable = [largest if shape in gates else shape for shape in shapes]
         if len(set(comparable)) > 1:
             raise ValueError(f"cannot {self.merge} branches with outputs of shapes {', '.join(map(str, shapes))}")
         self.edges = list(itertools.accumulate((shape[-1] for shape in shapes), initial=0))
-        return (*shapes[0][:-1], self.edges[-1]) if self.merge == "concat" else shapes[0]
+        return (*largest[:-1], self.edges[-1]) if self.merge == "concat" else largest
 
     def fit(self, x: Array) -> None:
         for branch in self.branches:
@@ -126,14 +135,19 @@ class Parallel(Layer):
         outputs = [times(branch.forward(x, context), factor) for branch, factor in pairs if factor]
         if self.merge == "sum":
             y = _sum(outputs, self.activation)
+        elif self.merge == "multiply":
+            y = products.multiply(outputs)
         else:
             y = engine.empty((*outputs[0].shape[:-1], self.edges[-1]), x.dtype)
             np.concatenate(outputs, axis=-1, out=y)
-        self._kept = (factors, None if self.activation is None else y) if context.training else None
+        self._kept = None
+        if context.training:
+            multiplied = outputs if self.merge == "multiply" else None
+            self._kept = (factors, multiplied, None if self.activation is None else y)
         return y
 
     def backward(self, dy: Array) -> Array | None:
-        factors, y = self.kept()
+        factors, multiplied, y = self.kept()
         if self.activation is not None:
             dy = self.activation.backward_from(dy, y, y)
         gradients = []
@@ -141,8 +155,11 @@ class Parallel(Layer):
             if not factor:
                 _clear_gradients(branch)
                 continue
-            part = times(dy, factor)
-            if self.merge == "concat" and len(self.branches) > 1:
+            if multiplied is not None:
+                part = products.gradient(dy, multiplied, index)
+            elif self.merge == "sum" or len(self.branches) == 1:
+                part = times(dy, factor)
+            else:
                 view = dy[..., self.edges[index] : self.edges[index + 1]]
                 part = engine.empty(view.shape, view.dtype)
                 np.copyto(part, view)
@@ -153,8 +170,9 @@ class Parallel(Layer):
 
 def _clear_gradients(layer: Layer) -> None:
     for _, part in layer.walk():
-        for gradient in part.grads.values():
-            gradient[...] = 0
+        for key, gradient in part.grads.items():
+            if not (part.is_large and key == "weight") or engine.team().index == 0:  # workers share it
+                gradient[...] = 0
 
 
 def _sum(arrays: Sequence[Array], activation: Activation | None = None) -> Array:

@@ -1,14 +1,14 @@
 """Weight initializers, scaled to fan_in and fan_out: the number of weights of an output and of an input.
 
-Shapes are (kernel_h, kernel_w, in, out) or (in, out).
+Shapes are (kernel_h, kernel_w, in, out) or (in, out); those of groups, `for_groups`.
 """
 
 import math
-from collections.abc import Callable
 from typing import Literal, TypeAlias
 
 import numpy as np
 
+from cnnlite.nn.layers.base import Init
 from cnnlite.utils.types import Array, Shape
 
 Initializer: TypeAlias = Literal["he", "glorot", "normal", "unit", "dirac"]
@@ -57,6 +57,14 @@ def dirac(rng: np.random.Generator, shape: Shape) -> Array:
     return weight
 
 
-initializers: dict[str, Callable[[np.random.Generator, Shape], Array]] = {
-    draw.__name__: draw for draw in (he, glorot, normal, unit, dirac)
-}
+def for_groups(init: Init, groups: int) -> Init:
+    """Make an initializer that draws the weights of each group as ``init`` draws those of one convolution."""
+
+    def draw(rng: np.random.Generator, shape: Shape) -> Array:
+        part = (*shape[:-1], shape[-1] // groups)
+        return np.concatenate([init(rng, part) for _ in range(groups)], axis=-1)
+
+    return init if groups == 1 else draw
+
+
+initializers: dict[str, Init] = {draw.__name__: draw for draw in (he, glorot, normal, unit, dirac)}

@@ -51,6 +51,13 @@ class Linear(Layer):
 
     def backward(self, dy: Array) -> Array | None:
         x = self.kept()
+        if not self.is_frozen:
+            self._write_gradients(x, dy)
+        if not self.needs_dx:
+            return None
+        return matmul_samples(dy, self.params["weight"].T, engine.empty(x.shape, x.dtype))
+
+    def _write_gradients(self, x: Array, dy: Array) -> None:
         if self.has_bias:
             shards.sum_over_shards(
                 lambda i, j, out: np.add.reduce(dy[i:j], axis=0, out=out), len(x), self.grads["bias"]
@@ -61,6 +68,3 @@ class Linear(Layer):
                 matmul(whole.T, dwhole, self.grads["weight"])
         else:
             shards.sum_over_shards(lambda i, j, out: matmul(x[i:j].T, dy[i:j], out), len(x), self.grads["weight"])
-        if not self.needs_dx:
-            return None
-        return matmul_samples(dy, self.params["weight"].T, engine.empty(x.shape, x.dtype))

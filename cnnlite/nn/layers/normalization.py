@@ -16,7 +16,8 @@ class BatchNorm(Layer):
     """Normalize each channel over the batch: y = gamma * (x - mean) / sqrt(var + eps) + beta.
 
     Any shape ``(N, ..., C)``: flat features, or images, whose statistics are over pixels too. In evaluation the running
-    statistics stand in for the batch's. Source: Ioffe & Szegedy 2015, arXiv:1502.03167.
+    statistics stand in for the batch's; in training too, and without a change, where ``train.freeze`` names all
+    parameters of the layer. Source: Ioffe & Szegedy 2015, arXiv:1502.03167.
 
     Args:
         momentum: weight of a new batch in running statistics: running = (1 - momentum) * running + momentum * batch.
@@ -59,7 +60,7 @@ class BatchNorm(Layer):
 
     def statistics(self, x: Array, context: Context) -> tuple[Array, Array]:
         """Mean and 1 / sqrt(var + eps) of each channel, (C,) in float64: of the batch in training, else running."""
-        if context.training:
+        if context.training and not self.is_fixed:
             rows = context.ranks.gather(normalization.moments(x))
             mean, variance = normalization.mean_and_variance(rows)
             if engine.team().index == 0:  # workers share the buffers
@@ -94,8 +95,11 @@ class BatchNorm(Layer):
         """Write the gradients of beta and gamma, given those of each shard, (shards, 2, C).
 
         Returns:
-            Their sums over the whole batch, and the number of values per channel in it.
+            Their sums over the whole batch, and the number of values per channel in it; sums of 0 where the statistics
+            are not the batch's, so that nothing flows back through them.
         """
+        if self.is_fixed:
+            return np.zeros(rows.shape[1:]), _numbers(x, context)
         own = shards.sum_by_pairs(rows.astype(x.dtype))
         if self.affine:
             self.grads["beta"][...] = own[0]

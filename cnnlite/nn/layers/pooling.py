@@ -4,7 +4,7 @@ import numpy as np
 
 from cnnlite.errors import OptionError
 from cnnlite.nn.kernels import pooling
-from cnnlite.nn.kernels.geometry import Padding, Pair, Windows, pair
+from cnnlite.nn.kernels.geometry import Padding, Pair, Windows, pair, refuse_flat
 from cnnlite.nn.layers.base import Context, Layer, layers
 from cnnlite.runtime import engine
 from cnnlite.utils.types import Array, Shape
@@ -15,8 +15,17 @@ class _Pool2d(Layer):
 
     by_shards = True
 
-    def __init__(self, kernel_size: Pair, stride: Pair | None = None, padding: Padding = 0, exact: bool = False):
+    def __init__(
+        self,
+        kernel_size: Pair,
+        stride: Pair | None = None,
+        padding: Padding = 0,
+        exact: bool = False,
+        ceil_mode: bool = False,
+    ):
         super().__init__()
+        if exact and ceil_mode:
+            raise OptionError("exact is of no use with ceil_mode: windows then reach all rows and columns", "exact")
         self.kernel = pair(kernel_size, "kernel_size")
         self.stride = self.kernel if stride is None else pair(stride, "stride")
         if not isinstance(padding, str):
@@ -25,9 +34,12 @@ class _Pool2d(Layer):
                     raise OptionError(f"padding {p} is more than half of the kernel size {k}", "padding")
         self.padding = padding
         self.exact = exact
+        self.ceil_mode = ceil_mode
 
     def infer(self, in_shape: Shape) -> Shape:
-        self.windows = Windows.fit(in_shape, self.kernel, self.stride, self.padding, exact=self.exact)
+        self.windows = Windows.fit(
+            in_shape, self.kernel, self.stride, self.padding, exact=self.exact, ceil=self.ceil_mode
+        )
         return (*self.windows.out, self.windows.channels)
 
 
@@ -40,6 +52,7 @@ class MaxPool2d(_Pool2d):
         stride: pixels from one window to the next; the kernel size if left out.
         padding: on each side, or ``same`` or ``valid``; padding never wins.
         exact: refuse an input whose last rows or columns no window reaches.
+        ceil_mode: round sizes up; the last windows may reach beyond the image, unless they would begin behind it.
     """
 
     def forward(self, x: Array, context: Context) -> Array:
@@ -61,6 +74,7 @@ class AvgPool2d(_Pool2d):
         stride: pixels from one window to the next; the kernel size if left out.
         padding: zeros on each side, which count in the mean, or ``same`` or ``valid``.
         exact: refuse an input whose last rows or columns no window reaches.
+        ceil_mode: round sizes up, as for max_pool2d; what is beyond the padding does not count in the mean.
     """
 
     def forward(self, x: Array, context: Context) -> Array:
@@ -70,6 +84,34 @@ class AvgPool2d(_Pool2d):
         return pooling.average_backward(dy, self.windows)
 
 
+@layers.register("adaptive_avg_pool2d")
+class AdaptiveAvgPool2d(Layer):
+    """Mean of each of ``output_size`` windows, whatever the image's size: ``(N, H, W, C) -> (N, out_h, out_w, C)``.
+
+    Window i of height and of width is from floor(i * in / out) to ceil((i + 1) * in / out). Source: PyTorch.
+
+    Args:
+        output_size: height and width of the output; one number for both.
+    """
+
+    by_shards = True
+
+    def __init__(self, output_size: Pair):
+        super().__init__()
+        self.output_size = pair(output_size, "output_size")
+
+    def infer(self, in_shape: Shape) -> Shape:
+        refuse_flat(in_shape)
+        self.size = in_shape[0], in_shape[1]
+        return (*self.output_size, in_shape[2])
+
+    def forward(self, x: Array, context: Context) -> Array:
+        return pooling.adaptive_forward(x, self.output_size)
+
+    def backward(self, dy: Array) -> Array | None:
+        return pooling.adaptive_backward(dy, self.size)
+
+
 @layers.register("global_avg_pool2d")
 class GlobalAvgPool2d(Layer):
     """Mean of each channel over all pixels: ``(N, H, W, C) -> (N, C)`` (Lin, Chen & Yan 2013, arXiv:1312.4400)."""
@@ -77,8 +119,7 @@ class GlobalAvgPool2d(Layer):
     by_shards = True
 
     def infer(self, in_shape: Shape) -> Shape:
-        if len(in_shape) != 3:
-            raise ValueError(f"expects images of shape (H, W, C), but its input has shape {in_shape}")
+        refuse_flat(in_shape)
         self.in_shape = in_shape
         return in_shape[2:]
 

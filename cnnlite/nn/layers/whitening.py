@@ -70,7 +70,7 @@ class WhiteningConv2d(Layer):
         sample_bytes = 8 * math.prod(self.windows.out) * size
 
         def block(start: int, stop: int) -> Array:
-            patches = im2col.im2col(x[start:stop].astype(np.float64), self.windows)
+            patches: Array = im2col.im2col(x[start:stop].astype(np.float64), self.windows)[0]
             return patches.T @ patches
 
         sums = np.array(engine.for_blocks(block, len(x), sample_bytes))

@@ -10,6 +10,8 @@ from cnnlite.tools.report.record import Record
 LEVEL = 0.05
 """Probability below which a difference is not put down to chance."""
 _LEAST = 1e-6
+_EVEN = 0.99
+"""Probability above which hardly any outcome would tell less, as of 3 and 4 images; users need no figure for that."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,16 @@ class Paired:
 
     def describe(self) -> str:
         """Say in a sentence whether the runs differ."""
+        both = f"{self.first} and {self.second} on the same {self.images:,} test images"
+        if not self.only_first + self.only_second:
+            return f"{both}: the same ones are right with both"
         p = f"p = {self.p:.2g}" if self.p >= _LEAST else f"p < {_LEAST:g}"
-        verdict = "they differ" if self.p < LEVEL else "that may be chance"
+        verdict = f"{'they differ' if self.p < LEVEL else 'that may be chance'} (McNemar's test, {p})"
+        if self.p > _EVEN:
+            verdict = "nothing tells them apart"
         return (
-            f"{self.first} and {self.second} on the same {self.images:,} test images: {self.only_first:,} are right "
-            f"only with the first, {self.only_second:,} only with the second; {verdict} (McNemar's test, {p})"
+            f"{both}: {self.only_first:,} are right only with the first, {self.only_second:,} only with the second; "
+            f"{verdict}"
         )
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cnnlite.config.load import Config, load_config
 from cnnlite.data import Dataset, Images, Normalizer
 from cnnlite.errors import CheckpointError, CnnliteError, ConfigError, DamagedError, DataError
@@ -13,6 +15,7 @@ from cnnlite.nn.network import Network
 from cnnlite.runs.locate import no_run
 from cnnlite.runs.restore import image_counts, load_data, load_network, unregistered
 from cnnlite.runs.results import read_object, read_result
+from cnnlite.runs.scores import mean_fraction
 from cnnlite.utils.files import is_missing, read_small
 
 Row = dict[str, float | None]
@@ -141,9 +144,8 @@ class ByClass:
 
     @property
     def balanced_accuracy(self) -> float:
-        """Mean over the classes with images of the fraction that is predicted right."""
-        found = [right / images for right, images in zip(self.right, self.images, strict=True) if images]
-        return sum(found) / len(found)
+        """See `scores.balanced_accuracy`."""
+        return mean_fraction(np.array(self.right), np.array(self.images)) or 0.0
 
 
 @dataclass(frozen=True)

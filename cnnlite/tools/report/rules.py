@@ -7,6 +7,7 @@ from typing import Any
 
 from cnnlite.config.load import flatten
 from cnnlite.nn.losses import CrossEntropy
+from cnnlite.runs.scores import wilson
 from cnnlite.tools.report.inside import DeadUnits
 from cnnlite.tools.report.record import ByClass, Record
 from cnnlite.utils.hints import Train
@@ -48,6 +49,26 @@ class Evidence:
         for word in place.split("."):
             node = node.get(word) if isinstance(node, dict) else None
         return node
+
+    @property
+    def comparable(self) -> tuple[str, str]:
+        """Column of the validation figure that training accuracy can be compared with, and its name.
+
+        Balanced batches show all classes equally often, so that training accuracy is a balanced one.
+        """
+        if self.record.config.data.sampling == "balanced":
+            return "validation_balanced_accuracy", "balanced validation accuracy"
+        return "validation_accuracy", "validation accuracy"
+
+    @property
+    def few_images(self) -> bool:
+        """True if there are too few validation images to tell much by."""
+        return self.validating is not None and self.validating < FEWEST_IMAGES
+
+    def highest_by_chance(self, accuracy: float) -> float:
+        """Return the upper end of the 95 % interval of a validation accuracy; itself if nobody knows of how many."""
+        count = self.validating
+        return wilson(round(accuracy * count), count)[1] if count else accuracy
 
     @property
     def dying(self) -> list[DeadUnits]:

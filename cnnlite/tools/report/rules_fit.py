@@ -1,7 +1,10 @@
 """Rules about fit: overfitting, underfitting, dead units, and metrics that are easily misread."""
 
+import contextlib
 import math
 
+from cnnlite.errors import CnnliteError
+from cnnlite.runs.restore import check_model
 from cnnlite.tools.report.rules import (
     CHANCE,
     CLIMBING,
@@ -25,24 +28,38 @@ AHEAD = 0.01
 """Validation accuracy minus training accuracy, above which an explanation is due."""
 
 
+@rule("train.freeze keeps a part of the network as it was; a remark, without advice")
+def frozen(evidence: Evidence) -> Judgement:
+    """Remark that not all parameters are trained."""
+    match = evidence.option("freeze")
+    if match is None:
+        return None
+    about = "what it matches stays as it was"
+    with contextlib.suppress(CnnliteError):
+        if (network := check_model(evidence.record.config)) is not None:  # None where only the images tell their shape
+            (about,) = network.describe_frozen()
+    return "Partly frozen", f"train.freeze is {match!r}; {about}.", ()
+
+
 @rule(
     f"at least {FEWEST_ROWS} rows with validation, and at the end training accuracy more than {points(GAP)} above "
-    f"validation accuracy, or a validation loss more than {WORSE:.0%} above its lowest while the training loss is at "
-    "its lowest",
-    yields_to=["few_images"],
+    "validation accuracy (the balanced one with balanced batches) and above its 95 % interval, or a validation loss of "
+    f"at least {FEWEST_IMAGES} images more than {WORSE:.0%} above its lowest, while the training loss is at its lowest"
 )
 def overfitting(evidence: Evidence) -> Judgement:
     """Find networks that fit the training images only."""
-    train, validation = evidence.values("train_accuracy", "validation_accuracy")
-    train_losses, losses = evidence.values("train_loss", "validation_loss")
+    column, name = evidence.comparable
+    train, validation, train_losses, losses = evidence.values("train_accuracy", column, "train_loss", "validation_loss")
     if min(len(train), len(validation), len(losses), len(train_losses)) < FEWEST_ROWS:
         return None
     gap, rise = train[-1] - validation[-1], losses[-1] / max(min(losses), 1e-9) - 1
-    if gap <= GAP and not (rise > WORSE and train_losses[-1] <= min(train_losses)):
+    apart = gap > GAP and train[-1] > evidence.highest_by_chance(validation[-1])
+    worse = rise > WORSE and train_losses[-1] <= min(train_losses) and not evidence.few_images
+    if not apart and not worse:
         return None
     text = (
-        f"At the end training accuracy is {train[-1]:.1%}, validation accuracy {validation[-1]:.1%}, and the "
-        f"validation loss {above_lowest(rise)}: the network learns its training images by heart."
+        f"At the end training accuracy is {train[-1]:.1%}, {name} {validation[-1]:.1%}, and the validation "
+        f"loss {above_lowest(rise)}: the network learns its training images by heart."
     )
     if not evidence.record.config.data.augment:
         return "Overfitting", text + " Augmentation makes more of them.", ("data.augment=[random_flip, random_crop]",)
@@ -61,7 +78,7 @@ def overfitting(evidence: Evidence) -> Judgement:
 )
 def underfitting(evidence: Evidence) -> Judgement:
     """Find networks that cannot fit their training images."""
-    train, validation = evidence.values("train_accuracy", "validation_accuracy")
+    train, validation = evidence.values("train_accuracy", evidence.comparable[0])
     if len(train) < FEWEST_ROWS or max(train[-1:] + validation[-1:]) >= GOOD or late_gain(train) >= CLIMBING:
         return None
     if (validation and train[-1] - validation[-1] > GAP / 2) or max(train) < CHANCE / (evidence.classes or math.inf):
@@ -129,11 +146,12 @@ def lowest_loss(smoothing: float, classes: int) -> float:
 )
 def validation_ahead(evidence: Evidence) -> Judgement:
     """Find a validation accuracy above training accuracy, which is no fault."""
-    train, validation = evidence.values("train_accuracy", "validation_accuracy")
+    column, name = evidence.comparable
+    train, validation = evidence.values("train_accuracy", column)
     if not train or not validation or validation[-1] - train[-1] <= AHEAD:
         return None
     text = (
-        f"Training accuracy ({train[-1]:.1%}) is below validation accuracy ({validation[-1]:.1%}). That is no fault: "
+        f"Training accuracy ({train[-1]:.1%}) is below {name} ({validation[-1]:.1%}). That is no fault: "
         "it is a mean over the steps since the last row, with augmentation, mixed images and dropout if there are "
         "any; the other is of the end alone."
     )
@@ -144,7 +162,7 @@ def validation_ahead(evidence: Evidence) -> Judgement:
 def few_images(evidence: Evidence) -> Judgement:
     """Find validation sets too small to judge by."""
     count = evidence.validating
-    if count is None or count >= FEWEST_IMAGES:
+    if count is None or not evidence.few_images:
         return None
     text = (
         f"Validation accuracy is that of {count} image{'' if count == 1 else 's'}, of which one more is worth "

@@ -8,6 +8,7 @@ import numpy as np
 
 from cnnlite.nn.layers.base import Layer
 from cnnlite.nn.layers.containers import Parallel
+from cnnlite.nn.layers.convolution import Conv2d
 from cnnlite.nn.layers.shape import Flatten
 from cnnlite.tools.show.graph import Graph
 from cnnlite.utils.types import Array
@@ -49,13 +50,13 @@ def chosen_channels(graph: Graph, maps: Sequence[Array], most_numbers: int) -> l
 def _threads(graph: Graph, maps: Sequence[Array]) -> list[Array]:
     """Number the channels of each node so that the same number is the same channel, further down the network."""
     threads: list[Array] = []
-    parents: list[int] = []  # a forest: sums make one channel of several
+    parents: list[int] = []  # a forest: sums and products make one channel of several
     for node, y in zip(graph.nodes, maps, strict=True):
         given = [threads[index] for index in node.inputs]
         count = y.shape[-1]
         if node.kind == "concat":
             ids = np.concatenate(given)
-        elif node.kind == "sum":
+        elif node.kind in ("sum", "multiply"):
             ids = given[0]
             for other in given[1:]:
                 for one, same in zip(ids.tolist(), other.tolist(), strict=True):
@@ -81,6 +82,8 @@ def _root(parents: list[int], thread: int) -> int:
 
 def _mixes(layer: Layer | None) -> bool:
     """Return whether a channel of the output may depend on several of the input: whether there is a matrix."""
+    if isinstance(layer, Conv2d) and layer.groups == layer.windows.channels == layer.out_channels:
+        return False
     arrays: Iterable[Array] = () if layer is None else (*layer.params.values(), *layer.buffers.values())
     return not isinstance(layer, Parallel) and any(array.ndim > 1 for array in arrays)
 

@@ -13,7 +13,7 @@ from cnnlite.tools.predict import Model
 from cnnlite.tools.show.channels import chosen_channels
 from cnnlite.tools.show.evaluated import evaluated
 from cnnlite.tools.show.facts import Facts, Seen, facts_of
-from cnnlite.tools.show.graph import Graph, graph_of
+from cnnlite.tools.show.graph import JOINS, Graph, graph_of
 from cnnlite.tools.show.numbers import Numbers, planar
 from cnnlite.tools.show.passes import Passes, passes_of
 from cnnlite.utils.types import Array
@@ -86,7 +86,7 @@ def _node(graph: Graph, number: int, passes: Passes, shown: list[Array], numbers
     }
     if dy is not None:
         facts["dy"] = numbers.add(planar(dy, channels))
-    if node.kind in ("sum", "concat"):
+    if node.kind in JOINS:
         probability = node.layer.drop_probability if isinstance(node.layer, Residual) else 0.0
         facts |= {"view": node.kind, "drop_probability": probability, "residual": isinstance(node.layer, Residual)}
     elif node.layer is not None:

@@ -6,15 +6,18 @@ from typing import Any
 
 import numpy as np
 
-from cnnlite.nn.kernels import convolution
-from cnnlite.nn.kernels.geometry import Windows
-from cnnlite.nn.layers.activations import ELU, GELU, Activation, LeakyReLU, ReLU, Sigmoid, SiLU, Tanh
+from cnnlite.nn.kernels import convolution, reflection
+from cnnlite.nn.kernels.geometry import Axis, Windows
+from cnnlite.nn.layers.activations import ELU, Activation, LeakyReLU, ReLU, Sigmoid, SiLU, Softplus, Tanh
 from cnnlite.nn.layers.base import Context, Layer, layers
 from cnnlite.nn.layers.convolution import Conv2d
 from cnnlite.nn.layers.dropout import Dropout
+from cnnlite.nn.layers.gelu import GELU
+from cnnlite.nn.layers.hard import HardSigmoid, HardSwish
 from cnnlite.nn.layers.linear import Linear
 from cnnlite.nn.layers.normalization import BatchNorm
-from cnnlite.nn.layers.pooling import AvgPool2d, GlobalAvgPool2d, MaxPool2d
+from cnnlite.nn.layers.pooling import AdaptiveAvgPool2d, AvgPool2d, GlobalAvgPool2d, MaxPool2d
+from cnnlite.nn.layers.sample_norms import GroupNorm, LayerNorm
 from cnnlite.nn.layers.scale import Scale
 from cnnlite.nn.layers.shape import Flatten
 from cnnlite.nn.layers.whitening import WhiteningConv2d
@@ -25,7 +28,7 @@ from cnnlite.utils.types import Array
 Facts = dict[str, Any]
 CURVE = np.linspace(-6, 6, 241, dtype=np.float32)
 """Inputs at which the curve of an activation is drawn."""
-_FUNCTIONS = (ReLU, LeakyReLU, ELU, Sigmoid, Tanh, SiLU, GELU)
+_FUNCTIONS = (ReLU, LeakyReLU, ELU, Sigmoid, Tanh, SiLU, Softplus, HardSigmoid, HardSwish, GELU)
 """Activations whose formulas the page knows."""
 MOST_LISTED = 4096
 """Maximum numbers of a parameter of an unknown layer that a page lists."""
@@ -74,27 +77,53 @@ def _arrays(seen: Seen, name: str, shown: Callable[[Array], Array]) -> Facts:
 
 
 def _windows(windows: Windows) -> Facts:
-    names = ("size", "kernel", "stride", "top_left", "bottom_right", "out")
+    names = ("size", "kernel", "stride", "top_left", "bottom_right", "out", "dilation", "overhang")
     return {"windows": {name: list(getattr(windows, name)) for name in names}}
 
 
 def _convolution(seen: Seen) -> Facts:
     layer, inside, outside = seen.layer, seen.inside, seen.outside
-    weight = (layer.params | layer.buffers)["weight"]
-    windows, hidden, others = layer.windows, seen.hidden_inside, seen.hidden_outside(weight.shape[3])
+    windows, groups = layer.windows, layer.windows.groups
+    weight = _dense((layer.params | layer.buffers)["weight"], groups)
+    hidden, others = seen.hidden_inside, seen.hidden_outside(weight.shape[3])
     facts: Facts = {"view": "convolution", **_windows(windows), "trained": "weight" in layer.params}
-    facts |= _arrays(seen, "weight", lambda w: w[:, :, inside][..., outside].transpose(3, 2, 0, 1))
+    if groups > 1:  # filters then have their own channels, all of them
+        facts["groups"] = groups
+    shown = inside if groups == 1 else slice(None)
+    facts |= _arrays(seen, "weight", lambda w: w[:, :, shown][..., outside].transpose(3, 2, 0, 1))
     facts |= _arrays(seen, "bias", lambda b: b[outside])
-    if len(hidden):
-        part, fewer = weight[:, :, hidden][..., outside], replace(windows, channels=len(hidden))
-        facts["rest"] = _rest(
-            seen, lambda f: convolution.forward(f(seen.x[..., hidden])[None], f(part), None, fewer, "unfold")[0][0]
-        )
-    if len(others) and seen.dy is not None:
-        dy, part = seen.dy[..., others], weight[:, :, inside][..., others]
-        some = replace(windows, channels=len(inside))
-        facts["rest_back"] = _rest(seen, lambda f: convolution.input_gradient(f(dy)[None], f(part), some, "unfold")[0])
+    mirrored = isinstance(layer, Conv2d) and layer.reflects
+    facts["windows"]["mirrored"] = mirrored
+    dense = replace(windows.on_padded if mirrored else windows, groups=1)
+
+    def forward(x: Array, part: Array) -> Array:
+        x = reflection.pad(x[None], windows) if mirrored else x[None]
+        y: Array = convolution.forward(x, part, None, replace(dense, channels=part.shape[2]), "unfold")[0][0]
+        return y
+
+    def backward(dy: Array, part: Array) -> Array:
+        dx = convolution.input_gradient(dy[None], part, replace(dense, channels=part.shape[2]), "unfold")
+        total: Array = (reflection.pad_gradient(dx, windows) if mirrored else dx)[0]
+        return total
+
+    unseen, back = weight[:, :, hidden][..., outside], weight[:, :, inside][..., others]
+    if unseen.any():  # of groups, filters may see no hidden channel
+        facts["rest"] = _rest(seen, lambda f: forward(f(seen.x[..., hidden]), f(unseen)))
+    if back.any() and seen.dy is not None:
+        dy = seen.dy[..., others]
+        facts["rest_back"] = _rest(seen, lambda f: backward(f(dy), f(back)))
     return facts
+
+
+def _dense(weight: Array, groups: int) -> Array:
+    """Return weights (kernel_h, kernel_w, C, F) without groups, 0 between channels and filters of different ones."""
+    if groups == 1:
+        return weight
+    *kernel, channels, filters = weight.shape
+    dense = np.zeros((*kernel, groups, channels, groups, filters // groups), weight.dtype)
+    each = np.arange(groups)
+    dense[:, :, each, :, each] = weight.reshape(*kernel, channels, groups, -1).transpose(3, 0, 1, 2, 4)
+    return dense.reshape(*kernel, groups * channels, filters)
 
 
 def _linear(seen: Seen) -> Facts:
@@ -131,15 +160,52 @@ def _norm(seen: Seen) -> Facts:
     return facts
 
 
+def _sample_norm(seen: Seen) -> Facts:
+    """Facts about layer or group norm; ``statistics`` and ``means`` are NumPy's, of the channels that belong together.
+
+    The latter are those of g = dy * gamma and of g * xhat, and of their absolute values, which bound the rounding.
+    """
+    layer = seen.layer
+    groups = layer.num_groups if isinstance(layer, GroupNorm) else None
+    facts: Facts = {"view": "norm", "eps": layer.eps, "groups": groups or 0}
+    for name in ("gamma", "beta"):
+        facts |= _arrays(seen, name, lambda array: array[seen.outside])
+    _, mean, inv_std = (array[0] for array in layer.normalized(seen.x[None]))
+    shown = np.arange(1) if groups is None else seen.outside
+
+    def add(array: Array) -> int:
+        return seen.numbers.add(planar(array, shown))
+
+    facts["statistics"] = [add(mean), add(1 / np.square(inv_std, dtype=np.float64) - layer.eps)]
+    if seen.dy is not None:
+        g = seen.dy.astype(np.float64) * layer.params.get("gamma", 1.0)
+        products = g * (seen.x - mean) * inv_std
+        facts["means"] = [add(_means(array, groups)) for array in (g, products, np.abs(g), np.abs(products))]
+        facts["numbers"] = seen.x.shape[-1] if groups is None else seen.x.size // groups
+    return facts
+
+
+def _means(array: Array, groups: int | None) -> Array:
+    """Means over the channels of each pixel, (..., 1), or of each channel's group over all pixels, (C,)."""
+    if groups is None:
+        means: Array = array.mean(axis=-1, keepdims=True)
+        return means
+    parts = array.reshape(-1, groups, array.shape[-1] // groups)
+    return np.repeat(parts.mean(axis=(0, 2)), parts.shape[2])
+
+
 def _activation(seen: Seen) -> Facts:
     layer = seen.layer
     with np.errstate(all="ignore"):
         curve = layer.forward(CURVE[:, None], Context())[:, 0]
     options = {name: getattr(layer, name) for name in ("slope", "alpha") if hasattr(layer, name)}
     ends = [float(CURVE[0]), float(CURVE[-1])]
+    function = layers.name_of(type(layer)) if type(layer) in _FUNCTIONS else ""
+    if isinstance(layer, GELU) and layer.approximate == "none":
+        function = "exact gelu"
     return {
         "view": "activation",
-        "function": layers.name_of(type(layer)) if type(layer) in _FUNCTIONS else "",
+        "function": function,
         "curve": seen.numbers.add(curve),
         "ends": ends,
         **options,
@@ -154,9 +220,18 @@ def _average_pool(seen: Seen) -> Facts:
     return {"view": "average", **_windows(seen.layer.windows)}
 
 
+def _adaptive_pool(seen: Seen) -> Facts:
+    """Facts where all windows have one size; windows of several sizes are not shown."""
+    *size, channels = seen.x.shape
+    axes = [Axis(n, n // out, n // out, 0, 0, out) for n, out in zip(size, seen.layer.output_size, strict=True)]
+    if any(axis.kernel * axis.out != axis.size for axis in axes):
+        return _unknown(seen)
+    return {"view": "average", **_windows(Windows.of_axes(channels, *axes))}
+
+
 def _mean(seen: Seen) -> Facts:
     height, width, channels = seen.x.shape
-    axes = ((size, size, size, 0, 0, 1) for size in (height, width))
+    axes = (Axis(size, size, size, 0, 0, 1) for size in (height, width))
     return {"view": "mean", **_windows(Windows.of_axes(channels, *axes))}
 
 
@@ -193,8 +268,11 @@ _FACTS: dict[type[Layer], Callable[[Seen], Facts]] = {
     WhiteningConv2d: _convolution,
     Linear: _linear,
     BatchNorm: _norm,
+    GroupNorm: _sample_norm,
+    LayerNorm: _sample_norm,
     MaxPool2d: _max_pool,
     AvgPool2d: _average_pool,
+    AdaptiveAvgPool2d: _adaptive_pool,
     GlobalAvgPool2d: _mean,
     Dropout: _dropout,
     Scale: _scale,

@@ -6,6 +6,9 @@ from typing import Any
 from cnnlite.nn.layers.base import Layer, dotted, layers
 from cnnlite.nn.layers.containers import Parallel, Residual, Sequential
 
+JOINS = ("sum", "concat", "multiply")
+"""Ways in which branches are joined, as in a config."""
+
 Item = int | dict[str, Any]
 """Part of a drawing: the number of a node, or a group of parts."""
 
@@ -15,7 +18,7 @@ class Node:
     """A layer, a join of branches, or the image."""
 
     kind: str
-    """Name of the layer as in a config; ``input``, ``sum`` and ``concat`` for the image and for joins."""
+    """Name of the layer as in a config; ``input`` for the image, and one of `JOINS`."""
     name: str
     """Dotted name, as of parameters; a join has that of its container."""
     layer: Layer | None

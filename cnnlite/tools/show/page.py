@@ -11,8 +11,8 @@ from cnnlite.tools.show.numbers import Numbers
 from cnnlite.utils.printable import readable
 
 SCRIPTS = (
-    "data", "arithmetic", "gradients", "dom", "paint", "parts", "windows", "convolution", "returns", "pointwise",
-    "matrix", "shapes", "ends", "film", "audit", "overview", "closeup", "main",
+    "data", "functions", "arithmetic", "gradients", "dom", "paint", "parts", "windows", "convolution", "returns",
+    "curve", "pointwise", "matrix", "shapes", "ends", "film", "audit", "overview", "closeup", "main",
 )  # fmt: skip
 """Modules of JavaScript in the folder ``page``, in an order in which each is after those that it imports from."""
 _EXPORT = re.compile(r"^export (?:async )?(?:function\*?|const|let) (\w+)", re.MULTILINE)

@@ -6,7 +6,7 @@ import yaml
 
 from cnnlite.config.construct import construct
 from cnnlite.config.options import to_plain
-from cnnlite.config.problems import Problems
+from cnnlite.config.problem_list import Problems
 from cnnlite.data import Batches, Images, Normalizer, Transform, transforms
 from cnnlite.data.augment import check_shapes
 from cnnlite.data.augment.base import Spread, interval, spread

@@ -12,6 +12,7 @@ import pytest
 from cnnlite.data import load_dataset
 from cnnlite.data.datasets.csv_list import PictureList
 from cnnlite.data.datasets.folder import Folder
+from cnnlite.data.datasets.listing import PART_OF
 from cnnlite.errors import DataError, OptionError
 from tests.support.doors import write_csv
 from tests.support.folders import Image, fill, noise
@@ -173,6 +174,28 @@ def test_lists_that_are_none_are_refused_in_a_line(content: str, words: str, tmp
         PictureList(8).load(tmp_path / "a.csv")
     assert str(caught.value).startswith(str(tmp_path / "a.csv"))
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_the_first_faults_of_a_list_are_told_together(tmp_path: Path) -> None:
+    rows = ["a.png,ant,train,g", ",ant,train,g", "b.png,bee,3,g", "c.png,bee,test,g", "a.png,bee,train,g", "d.png"]
+    (tmp_path / "a.csv").write_text(HEAD + "\n".join([*rows, *["e.png"] * 1000, 'f.png,"']), encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        PictureList(8).load(tmp_path)
+    place = f"{tmp_path / 'a.csv'}"
+    assert str(caught.value).splitlines() == [
+        f"{place}, line 3: the path is empty",
+        f"{place}, line 4: the split is 3; known: {', '.join(PART_OF)}",
+        f"{place}, line 5: g is in test here, and in train in line 2",
+        f"{place}, line 6: a.png has another label, split or group than in line 2",
+        f"{place}, line 7: has 1 columns, the first line 4",
+        f"{place}: and 1,001 more lines that cannot be used",
+    ]
+    unknown = [f"{index}.png,{'dab'[index % 3]},{'test' if index % 3 == 0 else 'train'},g{index}" for index in range(9)]
+    (tmp_path / "a.csv").write_text(HEAD + "\n".join(unknown), encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        PictureList(8).load(tmp_path)
+    message = "there are no pictures of the class d to train on"
+    assert str(caught.value).splitlines() == [f"{place}, line {line}: {message}" for line in (2, 5, 8)]
 
 
 @pytest.mark.parametrize(

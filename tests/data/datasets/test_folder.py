@@ -17,10 +17,10 @@ from click.testing import CliRunner
 from cnnlite.cli import cli
 from cnnlite.config.load import config_from_data
 from cnnlite.data import Dataset, Images, Normalizer, load_dataset
-from cnnlite.data.datasets.base import Validation
 from cnnlite.data.datasets.cifar import Cifar10
 from cnnlite.data.datasets.folder import Folder
 from cnnlite.data.datasets.shapes import Shapes
+from cnnlite.data.splits import Validation
 from cnnlite.errors import ConfigError, DataError, StorageError
 from cnnlite.runs.checkpoint import load_checkpoint
 from cnnlite.runs.directory import RunDirectory
@@ -351,7 +351,6 @@ def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path: Path) -> Non
 import resource, sys
 from pathlib import Path
 from cnnlite.data import Batches, Normalizer, load_dataset
-from cnnlite.data.datasets.base import Validation
 from cnnlite.data.datasets.folder import Folder
 
 def private():

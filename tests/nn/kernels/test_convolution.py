@@ -33,7 +33,7 @@ def operands(windows: Windows, batch: int, filters: int, dtype: Any = np.float64
     """Images, weights, biases and output gradients of unit variance."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((batch, *windows.size, windows.channels))
-    weight = rng.standard_normal((*windows.kernel, windows.channels, filters))
+    weight = rng.standard_normal((*windows.kernel, windows.channels // windows.groups, filters))
     bias = rng.standard_normal(filters)
     dy = rng.standard_normal((batch, *windows.out, filters))
     return x.astype(dtype), weight.astype(dtype), bias.astype(dtype), dy.astype(dtype)
@@ -77,6 +77,59 @@ def test_convolution_is_what_six_loops_say(
             np.testing.assert_allclose(fast, slow, rtol=1e-12, atol=1e-12)
 
 
+GROUPED = [
+    # size, kernel, stride, padding, dilation, groups, channels, filters
+    ((5, 6), (3, 3), (1, 1), 1, (1, 1), 2, 4, 6),
+    ((6, 5), (3, 2), (1, 1), 1, (1, 1), 4, 4, 4),
+    ((6, 5), (3, 2), (1, 1), 1, (1, 1), 3, 3, 6),  # two filters for each channel
+    ((7, 6), (3, 3), (2, 2), 1, (1, 1), 4, 4, 4),
+    ((7, 6), (3, 3), (2, 2), "same", (1, 1), 4, 4, 8),
+    ((8, 7), (2, 1), (3, 2), (0, 1), (1, 1), 3, 3, 3),  # pixels that no window sees
+    ((7, 9), (5, 3), (2, 3), (2, 1), (1, 1), 2, 2, 2),
+    ((6, 7), (3, 3), (2, 2), 4, (1, 1), 3, 3, 3),  # windows of padding alone
+    ((9, 8), (3, 2), (2, 2), 1, (2, 2), 3, 3, 3),
+    ((6, 8), (2, 2), (2, 2), 0, (1, 1), 2, 4, 2),
+    ((6, 8), (2, 4), (2, 2), 0, (1, 1), 2, 4, 2),  # several phases
+    ((6, 8), (1, 1), (1, 1), 0, (1, 1), 2, 4, 6),
+    ((6, 8), (1, 1), (2, 3), 0, (1, 1), 3, 6, 3),
+    ((3, 4), (3, 4), (1, 1), 0, (1, 1), 2, 4, 6),
+    ((4, 5), (2, 2), (1, 1), 3, (1, 1), 3, 3, 3),
+    ((9, 8), (3, 3), (1, 1), 2, (2, 2), 1, 3, 2),
+    ((9, 8), (3, 2), (1, 1), 1, (2, 3), 1, 2, 3),
+    ((9, 8), (2, 2), (2, 2), 1, (2, 1), 1, 2, 3),  # as far apart as windows are: they overlap
+    ((9, 8), (2, 2), (2, 2), 0, (3, 2), 2, 2, 2),
+    ((9, 8), (3, 3), (1, 1), "same", (2, 1), 4, 4, 4),
+    ((9, 8), (3, 3), (1, 1), "same", (1, 2), 2, 6, 4),
+]
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("case", GROUPED, ids=str)
+def test_groups_and_dilation_are_what_loops_say(case: Any, batch: int) -> None:
+    size, kernel, stride, padding, dilation, groups, channels, filters = case
+    windows = Windows.fit(*((*size, channels), kernel, stride, padding), exact=False, dilation=dilation, groups=groups)
+    x, weight, bias, dy = operands(windows, batch, filters)
+    expected_y, expected_dx, expected_dweight = convolve_by_loops(x, weight, dy, windows)
+    for algorithm in algorithms(windows):
+        y, dx, dweight, _ = compute(windows, x, weight, bias, dy, algorithm)
+        np.testing.assert_allclose(y, expected_y + bias, rtol=1e-11, atol=1e-11, err_msg=algorithm)
+        np.testing.assert_allclose(dx, expected_dx, rtol=1e-11, atol=1e-11, err_msg=algorithm)
+        np.testing.assert_allclose(dweight, expected_dweight, rtol=1e-11, atol=1e-11, err_msg=algorithm)
+    for slow, fast in zip(convolve_by_loops(x, weight, dy, windows), convolve(x, weight, dy, windows), strict=True):
+        np.testing.assert_allclose(fast, slow, rtol=1e-12, atol=1e-12)
+
+
+def test_groups_and_dilation_never_go_to_an_algorithm_that_does_not_know_them() -> None:
+    for groups, dilation in ((2, 1), (64, 1), (1, 2), (2, 3), (64, 2)):
+        windows = Windows.fit(
+            *((32, 32, 64), (3, 3), (1, 1), "same"), exact=False, dilation=(dilation,) * 2, groups=groups
+        )
+        way = convolution.choose(windows, 64)
+        assert convolution.fits(way, windows)
+        assert (way == "depthwise") == (groups == 64)
+        assert (way == "winograd") == (groups == dilation == 1)
+
+
 def errors(found: Array, expected: Array) -> tuple[float, float]:
     """The greatest error against the greatest number, and the norm of all errors against that of all numbers."""
     assert found.dtype == np.float32
@@ -93,6 +146,7 @@ ALLOWED = {
     "winograd": (5e-5, 2e-5),
     "unfold": (5e-6, 3e-6),
     "unfold_rows": (5e-6, 3e-6),
+    "depthwise": (5e-6, 3e-6),
 }
 """For each algorithm, the greatest of `errors`."""
 
@@ -141,6 +195,38 @@ def test_float32_loses_little_on_realistic_shapes(
         # Sums of numbers of both signs nearly cancel, so the measure is what was added up (Higham 1993, on summation).
         error = np.abs(dbias - dy.sum(axis=(0, 1, 2), dtype=np.float64))
         assert (error / np.abs(dy).sum(axis=(0, 1, 2), dtype=np.float64)).max() < 1e-7, algorithm
+
+
+@pytest.mark.parametrize(
+    ("batch", "size", "channels", "filters", "kernel", "stride", "dilation", "groups"),
+    [
+        (16, 32, 64, 64, 3, 1, 1, 64),
+        (16, 16, 128, 128, 3, 2, 1, 128),
+        (8, 16, 96, 96, 5, 1, 1, 96),
+        (8, 14, 24, 48, 3, 1, 2, 24),
+        (16, 16, 64, 96, 3, 1, 1, 4),
+        (16, 16, 64, 64, 3, 2, 1, 16),
+        (8, 15, 32, 32, 3, 1, 3, 1),
+    ],
+)
+def test_float32_loses_little_with_groups_and_dilation(
+    batch: int, size: int, channels: int, filters: int, kernel: int, stride: int, dilation: int, groups: int
+) -> None:
+    windows = Windows.fit(
+        *((size, size, channels), (kernel,) * 2, (stride,) * 2, "same"),
+        exact=False,
+        dilation=(dilation,) * 2,
+        groups=groups,
+    )
+    x, weight, bias, dy = operands(windows, batch, filters, np.float32)
+    expected_y, expected_dx, expected_dweight = convolve(x, weight, dy, windows)
+    for algorithm in algorithms(windows):
+        y, dx, dweight, _ = compute(windows, x, weight, bias, dy, algorithm)
+        pairs = {"y": (y, expected_y + bias), "dx": (dx, expected_dx), "dweight": (dweight, expected_dweight)}
+        for name, (found, expected) in pairs.items():
+            greatest, norm = errors(found, expected)
+            assert greatest < ALLOWED[algorithm][0], (algorithm, name)
+            assert norm < ALLOWED[algorithm][1], (algorithm, name)
 
 
 @pytest.mark.parametrize("channels", [3, 16, 64, 128, 256])
@@ -195,6 +281,23 @@ def test_all_algorithms_give_the_same_bits_on_1_2_and_4_threads(
                 for first, second in zip(results[0], other, strict=True):
                     np.testing.assert_array_equal(first, second, err_msg=algorithm)
     assert max(pieces) > 1, "this test needs a larger batch"
+
+
+@pytest.mark.parametrize("groups", [2, 16, 64])
+def test_groups_give_the_same_bits_on_1_2_and_4_threads(groups: int) -> None:
+    for stride, dilation in ((1, 1), (2, 1), (1, 2)):
+        windows = Windows.fit(
+            *((12, 13, 64), (3, 3), (stride,) * 2, "same"), exact=False, dilation=(dilation,) * 2, groups=groups
+        )
+        arrays = operands(windows, 70, 64, np.float32)
+        for algorithm in algorithms(windows):
+            results = []
+            for threads in (1, 2, 4):
+                engine.set_threads(threads)
+                results.append([array.copy() for array in compute(windows, *arrays, algorithm)])
+            for other in results[1:]:
+                for first, second in zip(results[0], other, strict=True):
+                    np.testing.assert_array_equal(first, second, err_msg=algorithm)
 
 
 def test_the_weight_gradient_may_use_what_forward_unfolded_in_several_blocks() -> None:

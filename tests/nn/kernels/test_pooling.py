@@ -3,7 +3,7 @@ import pytest
 
 from cnnlite.nn.kernels import pooling
 from cnnlite.nn.kernels.geometry import Padding, Windows
-from tests.support.reference_kernels import average_pool_by_loops, max_pool_by_loops
+from tests.support.reference_kernels import adaptive_average_by_loops, average_pool_by_loops, max_pool_by_loops
 
 SHAPES = [
     # size, kernel, stride, padding
@@ -19,21 +19,33 @@ SHAPES = [
     ((9, 8), (2, 2), (5, 3), 0),
     ((1, 1), (2, 2), (1, 1), 1),
     ((8, 8), (8, 8), (8, 8), 0),
+    ((7, 8), (3, 2), (3, 3), 1),
+    ((4, 3), (2, 2), (3, 3), 1),  # rounded up, the last window would begin behind the image
 ]
 
 
 def windows_of(
-    size: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int], padding: Padding, channels: int = 3
+    size: tuple[int, int],
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: Padding,
+    channels: int = 3,
+    *,
+    ceil: bool = False,
 ) -> Windows:
-    return Windows.fit((*size, channels), kernel, stride, padding, exact=False)
+    return Windows.fit((*size, channels), kernel, stride, padding, exact=False, ceil=ceil)
+
+
+both_ways = pytest.mark.parametrize("ceil", [False, True], ids=["floor", "ceil"])
 
 
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize(("size", "kernel", "stride", "padding"), SHAPES)
+@both_ways
 def test_max_pooling_is_what_loops_say(
-    size: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int], padding: Padding, batch: int
+    size: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int], padding: Padding, batch: int, ceil: bool
 ) -> None:
-    windows = windows_of(size, kernel, stride, padding)
+    windows = windows_of(size, kernel, stride, padding, ceil=ceil)
     rng = np.random.default_rng(0)
     # Whole numbers, so that many windows have several greatest; all below zero, so that zeros of padding would win.
     x = rng.integers(-4, 0, (batch, *size, 3)).astype(np.float64)
@@ -46,10 +58,11 @@ def test_max_pooling_is_what_loops_say(
 
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize(("size", "kernel", "stride", "padding"), SHAPES)
+@both_ways
 def test_average_pooling_is_what_loops_say(
-    size: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int], padding: Padding, batch: int
+    size: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int], padding: Padding, batch: int, ceil: bool
 ) -> None:
-    windows = windows_of(size, kernel, stride, padding)
+    windows = windows_of(size, kernel, stride, padding, ceil=ceil)
     rng = np.random.default_rng(0)
     x, dy = rng.standard_normal((batch, *size, 3)), rng.standard_normal((batch, *windows.out, 3))
     expected_y, expected_dx = average_pool_by_loops(x, dy, windows)
@@ -74,3 +87,15 @@ def test_average_pooling_of_a_large_window_keeps_its_digits() -> None:
     x = 1000 + np.random.default_rng(0).standard_normal((4, 32, 32, 3), np.float32)
     expected = x.mean(axis=(1, 2), dtype=np.float64)
     np.testing.assert_allclose(pooling.average_forward(x, windows)[:, 0, 0], expected, rtol=2e-6)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize(
+    ("size", "out"), [((7, 5), (3, 3)), ((6, 4), (3, 2)), ((3, 2), (5, 4)), ((5, 4), (1, 1)), ((5, 3), (5, 3))]
+)
+def test_adaptive_pooling_is_what_loops_say(size: tuple[int, int], out: tuple[int, int], batch: int) -> None:
+    rng = np.random.default_rng(0)
+    x, dy = rng.standard_normal((batch, *size, 3)), rng.standard_normal((batch, *out, 3))
+    expected_y, expected_dx = adaptive_average_by_loops(x, dy)
+    np.testing.assert_allclose(pooling.adaptive_forward(x, out), expected_y, rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(pooling.adaptive_backward(dy, size), expected_dx, rtol=1e-12, atol=1e-13)

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from cnnlite.nn.layers import layers
-from cnnlite.nn.layers.activations import GELU, Activation, Tanh
+from cnnlite.nn.layers.activations import Activation, Tanh
 from cnnlite.nn.layers.base import Context, Layer
 from cnnlite.nn.layers.containers import Residual, Sequential
 from cnnlite.nn.layers.fused import FusedBatchNorm
+from cnnlite.nn.layers.gelu import GELU
 from cnnlite.nn.layers.normalization import BatchNorm
 from cnnlite.nn.layers.pooling import MaxPool2d
 from cnnlite.utils.types import Array
@@ -120,7 +121,18 @@ def test_gelu_has_the_gradient_0_or_1_far_from_zero_behind_batch_norm_too() -> N
 
 
 def test_these_are_all_activations() -> None:
-    assert {"relu", "leaky_relu", "elu", "sigmoid", "tanh", "silu", "gelu"} <= set(ACTIVATIONS)
+    assert {
+        "relu",
+        "leaky_relu",
+        "elu",
+        "sigmoid",
+        "tanh",
+        "silu",
+        "gelu",
+        "softplus",
+        "hard_sigmoid",
+        "hard_swish",
+    } <= set(ACTIVATIONS)
 
 
 @pytest.mark.parametrize("name", [name for name in ACTIVATIONS if made(name).monotonic])

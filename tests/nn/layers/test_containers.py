@@ -6,14 +6,15 @@ import pytest
 
 from cnnlite.errors import ConfigError
 from cnnlite.nn.layers import layers
-from cnnlite.nn.layers.activations import GELU, Activation, ReLU, Tanh
+from cnnlite.nn.layers.activations import Activation, ReLU, Tanh
 from cnnlite.nn.layers.base import Context, Layer
 from cnnlite.nn.layers.containers import Parallel, Repeat, Residual, Sequential
 from cnnlite.nn.layers.convolution import Conv2d
 from cnnlite.nn.layers.dropout import Dropout
+from cnnlite.nn.layers.gelu import GELU
 from cnnlite.nn.layers.linear import Linear
 from cnnlite.nn.layers.normalization import BatchNorm
-from cnnlite.nn.layers.pooling import MaxPool2d
+from cnnlite.nn.layers.pooling import GlobalAvgPool2d, MaxPool2d
 from cnnlite.nn.layers.shape import Flatten
 from cnnlite.utils.types import Array, Shape
 from tests.support.gradcheck import backward
@@ -88,6 +89,9 @@ def test_batch_norm_fused_with_an_activation_is_the_two_layers(
         [BatchNorm(), MaxPool2d(2)],
         [BatchNorm(), MaxPool2d(2), ReLU()],
         [BatchNorm(), ReLU(), MaxPool2d(2)],
+        [BatchNorm(), ReLU(), MaxPool2d(2, ceil_mode=True)],
+        [BatchNorm(), MaxPool2d(3, stride=2, padding=1, ceil_mode=True), GELU()],
+        [Conv2d(6, 3, groups=3, padding=1, padding_mode="reflect", bias=False), BatchNorm(), MaxPool2d(2), ReLU()],
         [BatchNorm(), GELU(), MaxPool2d(3, stride=1, padding=1), MaxPool2d(2), ReLU()],
         [Conv2d(4, 3), ReLU(), Conv2d(2, 2), BatchNorm()],
         [BatchNorm(), Sequential([ReLU()])],
@@ -159,7 +163,7 @@ def test_nothing_is_kept_of_layers_that_the_backward_pass_does_not_reach() -> No
     assert trained.grads["weight"].any()
 
 
-@pytest.mark.parametrize("merge", ["sum", "concat"])
+@pytest.mark.parametrize("merge", ["sum", "concat", "multiply"])
 def test_branches_without_use_for_dx_still_get_their_gradients(merge: Any) -> None:
     x, results = np.random.default_rng(0).standard_normal((2, 6, 6, 2)), []
     for skip in (False, True):
@@ -197,7 +201,24 @@ def test_sum_adds_the_branches_and_hands_all_of_them_the_gradient() -> None:
     np.testing.assert_allclose(backward(model, x), x @ weight.T + 2 * x)
 
 
-@pytest.mark.parametrize("merge", ["sum", "concat"])
+def test_multiply_takes_numbers_of_channels_for_all_pixels() -> None:
+    gate = Sequential([GlobalAvgPool2d(), Linear(2)])
+    model = Parallel([gate, Sequential([]), MaxPool2d((6, 5))], merge="multiply")
+    assert build(model, (6, 5, 2)) == (6, 5, 2)
+    x = np.random.default_rng(0).standard_normal((4, 6, 5, 2))
+    gates = x.mean(axis=(1, 2), keepdims=True) @ gate.layers[1].params["weight"] * x.max(axis=(1, 2), keepdims=True)
+    np.testing.assert_allclose(model.forward(x, Context(training=True)), x * gates)
+
+
+@pytest.mark.parametrize("shapes", [((6, 5, 2), (2,), (1, 1, 2)), ((1, 1, 2), (2,)), ((2,), (1, 1, 2)), ((2,), (2,))])
+def test_multiply_gives_the_shape_with_most_pixels(shapes: tuple[Shape, ...]) -> None:
+    model = Parallel([Sequential([]) for _ in shapes], merge="multiply")
+    assert model.joined(shapes) == max(shapes, key=lambda shape: (np.prod(shape), len(shape)))
+    with pytest.raises(ValueError, match=r"cannot multiply branches with outputs of shapes .*\(3,\)"):
+        model.joined((*shapes, (3,)))
+
+
+@pytest.mark.parametrize("merge", ["sum", "concat", "multiply"])
 def test_branches_that_cannot_be_joined_are_an_error_with_their_shapes(merge: Any) -> None:
     model = Parallel([Conv2d(4, 3), Conv2d(4, 1)], merge)
     with pytest.raises(ValueError, match=rf"cannot {merge} branches.*\(4, 4, 4\), \(6, 6, 4\)"):

@@ -53,6 +53,66 @@ def test_a_window_larger_than_the_image_is_an_error_with_the_arithmetic(name: st
         windowed(name, kernel_size=5, stride=1, padding=1).build((9, 2, 4), RNG, FLOAT)
 
 
+def test_a_dilated_filter_is_as_large_as_the_part_of_the_image_that_it_covers() -> None:
+    assert windowed("conv2d", kernel_size=3, dilation=2).build((9, 8, 4), RNG, FLOAT) == (5, 4, 4)
+    assert windowed("conv2d", kernel_size=(3, 2), dilation=(1, 3)).build((9, 8, 4), RNG, FLOAT) == (7, 5, 4)
+    with pytest.raises(ValueError, match=r"window of 7 does not fit on height: \(6 \+ 0 - 7\) / 1 \+ 1 = 0"):
+        windowed("conv2d", kernel_size=3, dilation=3).build((6, 8, 4), RNG, FLOAT)
+
+
+@pytest.mark.parametrize("dilation", [1, 2, 3])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_same_makes_up_for_dilation(stride: int, dilation: int) -> None:
+    layer = windowed("conv2d", kernel_size=3, stride=stride, padding="same", dilation=dilation)
+    assert layer.build((7, 11, 4), RNG, FLOAT) == (math.ceil(7 / stride), math.ceil(11 / stride), 4)
+
+
+def test_groups_that_do_not_divide_the_channels_are_an_error() -> None:
+    with pytest.raises(ValueError, match="groups must divide the channels of the input, but 4 do not divide 6"):
+        Conv2d(8, 3, groups=4).infer((8, 8, 6))
+
+
+@pytest.mark.parametrize(("padding", "size"), [(4, (4, 9)), ((0, 4), (9, 4)), ("same", (2, 9))])
+def test_an_image_too_small_to_be_mirrored_is_an_error(padding: Any, size: tuple[int, int]) -> None:
+    layer = Conv2d(4, 6, padding=padding, padding_mode="reflect")
+    with pytest.raises(ValueError, match="padding_mode reflect needs padding smaller than the image, which is"):
+        layer.infer((*size, 3))
+    assert Conv2d(4, 6, padding=padding, padding_mode="reflect").infer((9, 9, 3))
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "padding", "out"),
+    # Rounded up, unless a window would begin behind the image and its first padding.
+    [
+        (7, 2, 2, 0, 4),
+        (6, 2, 2, 0, 3),
+        (5, 3, 3, 1, 2),
+        (3, 2, 3, 1, 2),
+        (4, 2, 3, 1, 2),
+        (2, 3, 2, 0, 1),
+        (9, 2, 5, 0, 2),
+    ],
+)
+@pytest.mark.parametrize("name", ["max_pool2d", "avg_pool2d"])
+def test_ceil_mode_rounds_sizes_up(name: str, size: int, kernel: int, stride: int, padding: int, out: int) -> None:
+    layer = windowed(name, kernel_size=kernel, stride=stride, padding=padding, ceil_mode=True)
+    assert layer.build((size, 20, 4), RNG, FLOAT)[0] == out
+
+
+@pytest.mark.parametrize("name", ["max_pool2d", "avg_pool2d"])
+def test_a_window_far_larger_than_the_image_does_not_fit_in_ceil_mode_either(name: str) -> None:
+    with pytest.raises(ValueError, match="window of 5 does not fit on height"):
+        windowed(name, kernel_size=5, stride=2, ceil_mode=True).build((3, 9, 4), RNG, FLOAT)
+
+
+@pytest.mark.parametrize("groups", [2, 8])
+def test_multiply_adds_and_parameters_count_what_filters_of_groups_see(groups: int) -> None:
+    layer = Conv2d(16, 3, padding=1, groups=groups, bias=False)
+    layer.infer((6, 5, 8))
+    assert layer.specs["weight"].shape == (3, 3, 8 // groups, 16)
+    assert layer.multiply_adds == 6 * 5 * 9 * 8 // groups * 16
+
+
 @windowed_layers
 def test_flat_features_are_an_error_that_says_what_came(name: str) -> None:
     with pytest.raises(ValueError, match=r"expects images of shape \(H, W, C\).*\(100,\)"):
@@ -89,6 +149,8 @@ def test_a_pool_of_padding_alone_is_an_error(name: str) -> None:
     ("layer", "in_shape", "fan_in", "fan_out"),
     [
         (lambda init: Conv2d(80, (3, 5), init=init), (9, 9, 40), 15 * 40, 15 * 80),
+        (lambda init: Conv2d(120, 3, groups=4, init=init), (9, 9, 80), 9 * 20, 9 * 30),
+        (lambda init: Conv2d(4000, 3, groups=4000, init=init), (9, 9, 4000), 9, 9),
         (lambda init: Linear(300, init=init), (500,), 500, 300),
     ],
 )

@@ -44,6 +44,16 @@ def test_a_dirac_convolution_copies_its_channels(kernel: int, channels: int, fil
         assert 0.5 * limit < np.abs(extra).max() <= limit
 
 
+@pytest.mark.parametrize(("groups", "filters"), [(2, 6), (6, 6), (6, 12)])
+def test_a_dirac_convolution_copies_the_channels_of_each_group(groups: int, filters: int) -> None:
+    layer = Conv2d(filters, 3, padding="same", bias=False, init="dirac", groups=groups)
+    layer.build((6, 7, 6), np.random.default_rng(0), np.dtype(np.float32))
+    x = np.random.default_rng(1).standard_normal((2, 6, 7, 6), np.float32)
+    y = np.split(layer.forward(x, Context()), groups, axis=-1)
+    for part, copied in zip(np.split(x, groups, axis=-1), y, strict=True):
+        np.testing.assert_allclose(copied[..., : 6 // groups], part, atol=1e-5)
+
+
 @pytest.mark.parametrize("kernel", [(3, 3), (2, 4)])
 def test_dirac_equals_torch_on_the_filters_that_have_a_channel(kernel: tuple[int, int], torch: Any) -> None:
     theirs = torch.nn.init.dirac_(torch.empty(4, 4, *kernel)).permute(2, 3, 1, 0).numpy()

@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 
 from cnnlite.nn.layers import layers
-from cnnlite.nn.layers.activations import GELU, ReLU
+from cnnlite.nn.layers.activations import ReLU
 from cnnlite.nn.layers.base import Context, Layer
 from cnnlite.nn.layers.containers import Parallel, Residual, Sequential
 from cnnlite.nn.layers.convolution import Conv2d
+from cnnlite.nn.layers.gelu import GELU
+from cnnlite.nn.layers.hard import HardSigmoid, HardSwish
 from cnnlite.nn.layers.linear import Linear
 from cnnlite.nn.layers.normalization import BatchNorm
-from cnnlite.nn.layers.pooling import AvgPool2d, MaxPool2d
+from cnnlite.nn.layers.pooling import AvgPool2d, GlobalAvgPool2d, MaxPool2d
 from cnnlite.nn.layers.shape import Flatten
 from cnnlite.utils.types import Array
 from tests.support.gradcheck import backward
@@ -32,16 +34,17 @@ def _images(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 def _bordered(torch: Any, layer: Any, x: Tensor, value: float) -> Tensor:
     """``x`` (N, C, H, W) with the layer's padding, which for `same` may be odd and then differs from side to side."""
     (top, left), (bottom, right) = layer.windows.top_left, layer.windows.bottom_right
+    if getattr(layer, "padding_mode", "zeros") == "reflect":
+        return torch.nn.functional.pad(x, (left, right, top, bottom), mode="reflect")
     return torch.nn.functional.pad(x, (left, right, top, bottom), value=value)
 
 
 def _conv2d(torch: Any, layer: Any, x: Tensor, params: Mapping[str, Tensor]) -> Tensor:
     weight = params["weight"].permute(3, 2, 0, 1).contiguous()
+    windows = layer.windows
+    options = {"stride": windows.stride, "dilation": windows.dilation, "groups": windows.groups}
     return _images(
-        lambda z: torch.nn.functional.conv2d(
-            _bordered(torch, layer, z, 0), weight, params.get("bias"), stride=layer.windows.stride
-        ),
-        x,
+        lambda z: torch.nn.functional.conv2d(_bordered(torch, layer, z, 0), weight, params.get("bias"), **options), x
     )
 
 
@@ -54,18 +57,25 @@ def _whitening_conv2d(torch: Any, layer: Layer, x: Tensor, params: Mapping[str, 
 
 
 def _max_pool2d(torch: Any, layer: Any, x: Tensor, params: Mapping[str, Tensor]) -> Tensor:
-    def pool(z: Tensor) -> Tensor:
-        bordered = _bordered(torch, layer, z, -math.inf)
-        return torch.nn.functional.max_pool2d(bordered, layer.kernel, layer.stride)
-
-    return _images(pool, x)
+    return _pool2d(torch, "max_pool2d", layer, x, -math.inf)
 
 
 def _avg_pool2d(torch: Any, layer: Any, x: Tensor, params: Mapping[str, Tensor]) -> Tensor:
+    return _pool2d(torch, "avg_pool2d", layer, x, 0)
+
+
+def _pool2d(torch: Any, name: str, layer: Any, x: Tensor, value: float) -> Tensor:
     def pool(z: Tensor) -> Tensor:
-        return torch.nn.functional.avg_pool2d(_bordered(torch, layer, z, 0), layer.kernel, layer.stride)
+        function, padding = getattr(torch.nn.functional, name), 0 if layer.padding == "valid" else layer.padding
+        if padding == "same":
+            return function(_bordered(torch, layer, z, value), layer.kernel, layer.stride)
+        return function(z, layer.kernel, layer.stride, padding, ceil_mode=layer.ceil_mode)
 
     return _images(pool, x)
+
+
+def _adaptive_avg_pool2d(torch: Any, layer: Any, x: Tensor, params: Mapping[str, Tensor]) -> Tensor:
+    return _images(lambda z: torch.nn.functional.adaptive_avg_pool2d(z, layer.output_size), x)
 
 
 def _batch_norm(torch: Any, layer: Any, x: Tensor, params: Mapping[str, Tensor]) -> Tensor:
@@ -75,6 +85,15 @@ def _batch_norm(torch: Any, layer: Any, x: Tensor, params: Mapping[str, Tensor])
         ),
         x,
     )
+
+
+def _layer_norm(torch: Any, layer: Any, x: Tensor, params: Mapping[str, Tensor]) -> Tensor:
+    return torch.nn.functional.layer_norm(x, x.shape[-1:], params.get("gamma"), params.get("beta"), layer.eps)
+
+
+def _group_norm(torch: Any, layer: Any, x: Tensor, params: Mapping[str, Tensor]) -> Tensor:
+    affine = params.get("gamma"), params.get("beta")
+    return _images(lambda z: torch.nn.functional.group_norm(z, layer.num_groups, *affine, layer.eps), x)
 
 
 def _elementwise(name: str, **options: str) -> Counterpart:
@@ -89,6 +108,7 @@ COUNTERPARTS: dict[str, Counterpart] = {
     "conv2d": _conv2d,
     "max_pool2d": _max_pool2d,
     "avg_pool2d": _avg_pool2d,
+    "adaptive_avg_pool2d": _adaptive_avg_pool2d,
     "global_avg_pool2d": lambda torch, layer, x, params: x.mean(dim=(1, 2)),
     "batch_norm": _batch_norm,
     "scale": _scale,
@@ -98,7 +118,14 @@ COUNTERPARTS: dict[str, Counterpart] = {
     "relu": _elementwise("relu"),
     "leaky_relu": _elementwise("leaky_relu", negative_slope="slope"),
     "elu": _elementwise("elu", alpha="alpha"),
-    "gelu": lambda torch, layer, x, params: torch.nn.functional.gelu(x, approximate="tanh"),
+    "gelu": _elementwise("gelu", approximate="approximate"),
+    # as PyTorch defines it; its `hardsigmoid` of float64 takes the float32 nearest to 1/6
+    "hard_sigmoid": lambda torch, layer, x, params: torch.nn.functional.relu6(x + 3) / 6,
+    "hard_swish": _elementwise("hardswish"),
+    "prelu": lambda torch, layer, x, params: _images(lambda z: torch.nn.functional.prelu(z, params["slope"]), x),
+    "softplus": _elementwise("softplus"),
+    "layer_norm": _layer_norm,
+    "group_norm": _group_norm,
     "silu": _elementwise("silu"),
     "sigmoid": lambda torch, layer, x, params: torch.sigmoid(x),
     "tanh": lambda torch, layer, x, params: torch.tanh(x),
@@ -142,7 +169,9 @@ def test_layer_agrees(torch: Any, case: Case) -> None:
         compare(torch, case.layer(), COUNTERPARTS[case.name], x)
 
 
-@pytest.mark.parametrize("name", sorted(COUNTERPARTS.keys() - {"linear", "conv2d", "batch_norm"}))
+@pytest.mark.parametrize(
+    "name", sorted(COUNTERPARTS.keys() - {"linear", "conv2d", "batch_norm", "layer_norm", "group_norm"})
+)
 def test_layer_agrees_on_ties_zeros_and_large_numbers(torch: Any, name: str) -> None:
     for case in cases_of(name):
         rng = generator(case)
@@ -230,6 +259,24 @@ def test_a_network_of_containers_agrees(torch: Any, dtype: Any, tolerance: float
     layer.build((14, 12, 3), np.random.default_rng(0), np.dtype(dtype))
     x = np.random.default_rng(1).standard_normal((6, 14, 12, 3)).astype(dtype)
     compare(torch, layer, _network, x, tolerance=tolerance)
+
+
+def _squeeze_and_excitation(torch: Any, layer: Layer, x: Tensor, p: Mapping[str, Tensor]) -> Tensor:
+    F = torch.nn.functional
+    z = F.hardswish(x @ p["0.weight"][0, 0] + p["0.bias"])
+    gate = F.relu(z.mean(dim=(1, 2)) @ p["2.1.1.weight"] + p["2.1.1.bias"])
+    gate = F.relu6(gate @ p["2.1.3.weight"] + p["2.1.3.bias"] + 3) / 6
+    return z * gate[:, None, None]
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-10), (np.float32, 2e-4)])
+def test_squeeze_and_excitation_agrees(torch: Any, dtype: Any, tolerance: float) -> None:
+    gate = Sequential([GlobalAvgPool2d(), Linear(4), ReLU(), Linear(16), HardSigmoid()])
+    product = Parallel([Sequential([]), gate], merge="multiply")
+    layer = Sequential([Conv2d(16, 1), HardSwish(), product])
+    layer.build((7, 9, 3), np.random.default_rng(0), np.dtype(dtype))
+    x = np.random.default_rng(1).standard_normal((40, 7, 9, 3)).astype(dtype)
+    compare(torch, layer, _squeeze_and_excitation, x, tolerance=tolerance)
 
 
 @pytest.mark.parametrize(("size", "channels", "kernel", "stride"), [(32, 3, 3, 1), (16, 64, 3, 1), (15, 32, 3, 2)])

@@ -63,6 +63,20 @@ def test_onnxruntime_computes_what_the_layer_does(case: Case) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=2e-5 * (1 + np.abs(expected).max()))
 
 
+def test_what_is_depthwise_dilated_or_mirrored_is_written_so() -> None:
+    graph = Graph()
+    graph.layer(
+        Case("conv2d", (9, 8, 4), {"out_channels": 4, "kernel_size": 3, "dilation": 2, "groups": 4}).layer(), "x", "0"
+    )
+    (node,) = graph.nodes
+    found = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+    assert (found["group"], found["dilations"]) == (4, [2, 2])
+    graph = Graph()
+    options = {"out_channels": 4, "kernel_size": 3, "padding": 1, "padding_mode": "reflect"}
+    graph.layer(Case("conv2d", (9, 8, 4), options).layer(), "x", "0")
+    assert [node.op_type for node in graph.nodes] == ["Pad", "Conv"]
+
+
 def test_a_subclass_is_not_taken_for_its_base() -> None:
     class Halved(ReLU):
         def apply(self, x: Array, out: Array) -> None:

@@ -168,9 +168,21 @@ def test_runs_on_the_same_test_images_are_said_to_differ_or_not(tmp_path: Path) 
         "one and two on the same 20 test images: 1 are right only with the first, 10 only with the second; they differ "
         "(McNemar's test, p = 0.012)" in text
     )
-    assert "one and three on the same 20 test images" in text
-    assert "that may be chance (McNemar's test, p = 1)" in text
+    assert "only with the first, 2 only with the second; nothing tells them apart\n" in text
     assert found.facts()["paired"][0]["images"] == 20
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "words"),
+    [
+        ("++++--", "++++--", "one and two on the same 6 test images: the same ones are right with both"),
+        ("+++---", "---+++", "3 only with the second; nothing tells them apart"),
+        ("+++++-", "-----+", "1 only with the second; that may be chance (McNemar's test, p = 0.22)"),
+    ],
+)
+def test_runs_that_do_not_differ_are_said_to_be_so_in_words(one: str, two: str, words: str, tmp_path: Path) -> None:
+    runs = [predicting(tmp_path / name, right) for name, right in (("one", one), ("two", two))]
+    assert f"{words}\n" in compare(runs).describe()
 
 
 def test_a_clear_difference_is_not_told_with_more_digits_than_it_has(tmp_path: Path) -> None:

@@ -104,6 +104,7 @@ HOLDS: list[Case] = [
         ("train.schedule=cosine",),
     ),
     ("underfitting", {"train_accuracy": [0.3] + [0.4] * 7}, ("model.0.conv2d.out_channels=12",)),
+    ("frozen", {"config": tiny(freeze="^0")}, ()),
     ("smoothed_loss", {"train_loss": FALLING, "config": smoothed()}, ()),
     ("validation_ahead", {"train_accuracy": [0.5, 0.6], "validation_accuracy": [0.5, 0.62]}, ()),
 ]
@@ -160,6 +161,7 @@ SILENT: list[Case] = [
     ("underfitting", {"train_accuracy": [0.6] * 8, "validation_accuracy": [0.92] * 8}, ()),
     ("underfitting", {"train_accuracy": [0.1] * 8}, ()),
     ("underfitting", {"train_accuracy": [0.4] * 8, "validation_accuracy": [0.34] * 8}, ()),
+    ("frozen", {}, ()),
     ("smoothed_loss", {"train_loss": FALLING}, ()),
     ("validation_ahead", {"train_accuracy": [0.5, 0.6], "validation_accuracy": [0.5, 0.605]}, ()),
 ]
@@ -234,6 +236,14 @@ def test_smoothing_is_added_to_the_loss_that_a_run_has(tmp_path: Path) -> None:
 
     assert tried("cross_entropy") == {"cross_entropy": {"label_smoothing": 0.1, "class_weights": weights}}
     assert tried("focal") == {"focal": {"gamma": 2.0, "class_weights": weights}}
+
+
+def test_how_much_is_frozen_is_said_where_the_config_tells(tmp_path: Path) -> None:
+    record = made_up(tmp_path, config=tiny(freeze="^[01]"))
+    text = found("frozen", Evidence(record, classes=10)).text
+    assert text == (
+        "train.freeze is '^[01]'; frozen: 4 of 6 parameters, 180 of 1,690 numbers; 1 layer keeps its statistics."
+    )
 
 
 OF_THEIR_OWN = {"dead_relus", "few_images", "never_predicted", "unequal_classes"}
@@ -372,6 +382,38 @@ def test_those_of_enough_or_of_unknown_many_are(count: int | None, tmp_path: Pat
     names = {found.rule for found in advise(Evidence(record, 10, validating=count))}
     assert names >= {"restless"}
     assert "few_images" not in names
+
+
+@pytest.mark.parametrize(("count", "told"), [(8, False), (20, True), (1000, True), (None, True)])
+def test_overfitting_is_told_of_few_images_too_unless_it_may_be_chance(
+    count: int | None, told: bool, tmp_path: Path
+) -> None:
+    record = made_up(tmp_path, **BY_HEART | {"validation_accuracy": [0.5, 0.6, 0.7, 0.7]})
+    names = {found.rule for found in advise(Evidence(record, 10, validating=count))}
+    assert ("overfitting" in names) == told
+    assert ("few_images" in names) == (count in (8, 20))
+
+
+@pytest.mark.parametrize(("count", "told"), [(49, False), (50, True)])
+def test_a_loss_of_few_images_that_rises_may_be_chance(count: int, told: bool, tmp_path: Path) -> None:
+    figures = {"validation_accuracy": [0.9] * 4, "validation_loss": [1.0, 0.9, 0.95, 1.0]}
+    evidence = Evidence(made_up(tmp_path, **BY_HEART | figures), 10, validating=count)
+    assert (found("overfitting", evidence) is not None) == told
+
+
+def test_accuracy_of_balanced_batches_is_compared_with_the_balanced_one(tmp_path: Path) -> None:
+    plain: dict[str, Any] = {"train_accuracy": [0.9] * 4, "train_loss": FALLING[:4], "validation_loss": FALLING[:4]}
+    balanced: dict[str, Any] = {"validation_accuracy": [0.95] * 4, "validation_balanced_accuracy": [0.6] * 4}
+    evidence = Evidence(made_up(tmp_path / "a", config=sampled(), **plain, **balanced), 10)
+    assert "balanced validation accuracy 60.0%" in found("overfitting", evidence).text
+    assert found("validation_ahead", evidence) is None
+    for name in ("overfitting", "validation_ahead"):
+        shuffled = Evidence(made_up(tmp_path / "b", **plain, **balanced), 10)
+        assert (found(name, shuffled) is None) == (name == "overfitting")
+    swapped: dict[str, Any] = {"validation_accuracy": [0.6] * 4, "validation_balanced_accuracy": [0.95] * 4}
+    evidence = Evidence(made_up(tmp_path / "c", config=sampled(), **plain, **swapped), 10)
+    assert found("overfitting", evidence) is None
+    assert "below balanced validation accuracy (95.0%)" in found("validation_ahead", evidence).text
 
 
 def test_few_dead_units_are_nothing_to_mention(tmp_path: Path) -> None:

@@ -365,6 +365,33 @@ def test_sums_agree_where_only_some_channels_are_shown(
         assert verdicts(tab).keys() == {"forward"}
 
 
+def test_sums_agree_where_only_some_channels_of_groups_are_shown(
+    tab: Chromium, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collect, "MOST_NUMBERS", 2500)
+    layers = [
+        Conv2d(12, 1),
+        Conv2d(12, 3, padding=1, groups=12),
+        Conv2d(24, 3, padding=2, dilation=2, groups=3),
+        ReLU(),
+    ]
+    layers += [Conv2d(12, 3, padding=1, groups=4, padding_mode="reflect"), ReLU()]
+    page = shown.page(tmp_path, "groups", *around(Sequential(layers), (9, 8, 3)))
+    nodes = [node for node in nodes_of(page) if "groups" in node]
+    assert len(nodes) == 3
+    assert all(node["channels"] for node in nodes)
+    assert {"rest" in node for node in nodes} == {False, True}  # what is depthwise needs no other channels
+    tab.open(page)
+    assert checked(tab).startswith("✓"), checked(tab)
+    for node in range(len(nodes_of(page)) + 1):
+        for mode in ("", "/gradients"):
+            tab.run(f"location.hash = '#/{node}{mode}'")
+            tab.wait_for(f"document.documentElement.dataset.place === '{node}{mode}'")
+            tab.press("]")
+            verdicts(tab)
+    assert tab.complaints == []
+
+
 def test_networks_of_large_and_of_grey_images_are_shown(tab: Chromium, tmp_path: Path) -> None:
     stem = Sequential([Conv2d(24, 7, 4, 3), ReLU(), GlobalAvgPool2d()])
     for index, in_shape in enumerate([(224, 160, 3), (90, 90, 1), (50, 60, 2)]):
@@ -383,7 +410,8 @@ def test_networks_of_large_and_of_grey_images_are_shown(tab: Chromium, tmp_path:
 @pytest.mark.parametrize("name", list(layers))
 def test_every_number_agrees_around_every_layer(name: str, tab: Chromium, tmp_path: Path) -> None:
     cases = cases_of(name)
-    for index, case in enumerate(cases[:: max(1, len(cases) // 6)]):
+    new = [case for case in cases if case.options.keys() & {"groups", "dilation", "padding_mode", "ceil_mode"}]
+    for index, case in enumerate([*cases[:: max(1, len(cases) // 6)], *new[::2]]):
         page = shown.page(tmp_path, str(index), *around_case(case))
         tab.open(page)
         assert checked(tab).startswith("✓"), (str(case), checked(tab))

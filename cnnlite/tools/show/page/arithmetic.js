@@ -4,7 +4,8 @@
 // n u / (1 - n u) times the sum of the absolute terms, u = 2^-24, whatever the order (Higham 2002, "Accuracy and
 // Stability of Numerical Algorithms", section 4.2). A difference beyond that is a mistake, and shown as one.
 
-import { facts, maps, nodes, parameter, source } from "./data.js";
+import { channel, facts, maps, nodes, parameter, source } from "./data.js";
+import { functions } from "./functions.js";
 
 const UNIT = 2 ** -24;
 const SMALLEST = 2 ** -149;
@@ -16,10 +17,13 @@ export function check(value, numpy, count, size, more = {}) {
   return { value, numpy, bound, difference, agrees: difference <= bound || Object.is(value, numpy), count, ...more };
 }
 
-/** The number of row or column `place` of the window of output `out`, or -1 in the padding. */
+/** The number of row or column `place` of the window of output `out`, or -1 in padding that mirrors nothing. */
 export function inside(windows, axis, out, place) {
-  const at = out * windows.stride[axis] - windows.top_left[axis] + place;
-  return at >= 0 && at < windows.size[axis] ? at : -1;
+  const at = out * windows.stride[axis] - windows.top_left[axis] + place * windows.dilation[axis];
+  const last = windows.size[axis] - 1;
+  if (at >= 0 && at <= last) return at;
+  if (!windows.mirrored) return -1;
+  return at < 0 ? -at : 2 * last - at;
 }
 
 /** Call `visit(row, column, i, j)` for the places of a window that are in the image, i, j being those in the image. */
@@ -34,10 +38,29 @@ export function eachPlace(windows, i, j, visit) {
   }
 }
 
-export const weightAt = (node, k, c, row, column) => {
-  const { shape, values } = parameter(node, "weight");
-  return values[((k * shape[1] + c) * shape[2] + row) * shape[3] + column];
-};
+/** The place of input channel `c` among those that filter `k` sees; -1 if it is of another group. */
+function placeOf(node, k, c) {
+  if (!node.groups) return c; // as in the page; with groups, all channels of a filter are in it
+  const count = parameter(node, "weight").shape[1];
+  const place = channel(source(node), c) - Math.floor((channel(node, k) * node.groups) / node.shape[2]) * count;
+  return place >= 0 && place < count ? place : -1;
+}
+
+/** Input channel `c`, or the first one in the page that filter `k` sees, if it does not see `c`. */
+export function seen(node, k, c) {
+  if (placeOf(node, k, c) >= 0) return c;
+  for (let other = 0; other < source(node).y.count; other++) if (placeOf(node, k, other) >= 0) return other;
+  return c;
+}
+
+/** A weight, or its gradient; null where filter `k` does not see channel `c`. */
+export function weightOrNull(node, k, c, row, column, name = "weight") {
+  const { shape, values } = parameter(node, name);
+  const place = placeOf(node, k, c);
+  return place < 0 ? null : values[((k * shape[1] + place) * shape[2] + row) * shape[3] + column];
+}
+
+export const weightAt = (node, k, c, row, column) => weightOrNull(node, k, c, row, column) ?? 0;
 
 export const value = (node, name, k, otherwise = 0) => parameter(node, name)?.values[k] ?? otherwise;
 
@@ -64,7 +87,7 @@ function convolution(node, k, i, j) {
   }
   const others = rest(node, "rest", k, i, j);
   const bias = value(node, "bias", k);
-  const count = node.windows.kernel[0] * node.windows.kernel[1] * source(node).shape[2] + 2;
+  const count = node.windows.kernel[0] * node.windows.kernel[1] * (source(node).shape[2] / (node.groups ?? 1)) + 2;
   return check(total + others.sum + bias, node.y.at(k, i, j), count, sizes + others.size + Math.abs(bias), {
     parts,
     products: total,
@@ -91,10 +114,14 @@ function linear(node, k) {
   });
 }
 
-/** Mean, variance, gamma and beta of a channel, and what follows from them. */
-export function statistics(node, k) {
-  const mean = value(node, "running_mean", k);
-  const variance = value(node, "running_var", k);
+/** A number of an array that may have one for all channels, or for all pixels. */
+export const shared = ({ count, height, width, at }, k, i, j) =>
+  at(Math.min(k, count - 1), Math.min(i, height - 1), Math.min(j, width - 1));
+
+/** Mean, variance, gamma and beta of a channel, at a place in layer norm, and what follows from them. */
+export function statistics(node, k, i = 0, j = 0) {
+  const own = node.statistics?.map((number) => shared(maps(number), k, i, j));
+  const [mean, variance] = own ?? [value(node, "running_mean", k), value(node, "running_var", k)];
   const gamma = value(node, "gamma", k, 1);
   const beta = value(node, "beta", k, 0);
   return { mean, variance, gamma, beta, inverse: 1 / Math.sqrt(variance + node.eps) };
@@ -102,45 +129,10 @@ export function statistics(node, k) {
 
 function norm(node, k, i, j) {
   const x = source(node).y.at(k, i, j);
-  const { mean, gamma, beta, inverse } = statistics(node, k);
+  const { mean, gamma, beta, inverse } = statistics(node, k, i, j);
   const size = Math.abs(x * gamma * inverse) + Math.abs(mean * gamma * inverse) + Math.abs(beta);
-  return check(gamma * (x - mean) * inverse + beta, node.y.at(k, i, j), 4, size, { x });
+  return check(gamma * (x - mean) * inverse + beta, node.y.at(k, i, j), node.statistics ? 8 : 4, size, { x });
 }
-
-const sigmoid = (x) => (1 + Math.tanh(x / 2)) / 2;
-const GELU = Math.sqrt(2 / Math.PI);
-const bend = (x) => Math.tanh(GELU * (x + 0.044715 * x ** 3));
-
-/** Activations by name: value, derivative, number of roundings, and the size of what is rounded. */
-export const functions = {
-  relu: { of: (x) => Math.max(x, 0), slope: (x) => (x > 0 ? 1 : 0), count: 0, formula: "max(x, 0)" },
-  leaky_relu: {
-    of: (x, { slope }) => (x > 0 ? x : slope * x),
-    slope: (x, { slope }) => (x > 0 ? 1 : slope),
-    count: 4,
-    formula: "x if x > 0, slope · x otherwise",
-  },
-  elu: {
-    of: (x, { alpha }) => (x > 0 ? x : alpha * Math.expm1(x)),
-    slope: (x, { alpha }) => (x > 0 ? 1 : alpha * Math.exp(x)),
-    count: 16,
-    formula: "x if x > 0, α · (exp(x) − 1) otherwise",
-  },
-  sigmoid: { of: sigmoid, slope: (x) => sigmoid(x) * (1 - sigmoid(x)), count: 16, formula: "1 / (1 + exp(−x))" },
-  tanh: { of: Math.tanh, slope: (x) => 1 - Math.tanh(x) ** 2, count: 16, formula: "tanh(x)" },
-  silu: {
-    of: (x) => x * sigmoid(x),
-    slope: (x) => sigmoid(x) * (1 + x * (1 - sigmoid(x))),
-    count: 16,
-    formula: "x · sigmoid(x)",
-  },
-  gelu: {
-    of: (x) => (x * (1 + bend(x))) / 2,
-    slope: (x) => (1 + bend(x)) / 2 + (x / 2) * (1 - bend(x) ** 2) * GELU * (1 + 3 * 0.044715 * x * x),
-    count: 16,
-    formula: "x · (1 + tanh(√(2/π) · (x + 0.044715 x³))) / 2",
-  },
-};
 
 function activation(node, k, i, j) {
   const x = source(node).y.at(k, i, j);
@@ -167,8 +159,15 @@ function max(node, k, i, j) {
   return check(won.x, node.y.at(k, i, j), 0, 0, { won });
 }
 
+/** The numbers of which a window has the mean: padding counts, what is beyond it does not. */
+export function counted({ kernel, stride, size, top_left, bottom_right, overhang }, i, j) {
+  const along = (axis, out) =>
+    Math.min(kernel[axis], top_left[axis] + size[axis] + bottom_right[axis] - overhang[axis] - out * stride[axis]);
+  return along(0, i) * along(1, j);
+}
+
 function average(node, k, i, j) {
-  const count = node.windows.kernel[0] * node.windows.kernel[1];
+  const count = counted(node.windows, i, j);
   const places = placesOf(node, k, i, j);
   const sum = places.reduce((total, place) => total + place.x, 0);
   const size = places.reduce((total, place) => total + Math.abs(place.x), 0);
@@ -194,6 +193,12 @@ function sum(node, k, i, j) {
   const total = terms.reduce((all, term) => all + term, 0);
   const size = terms.reduce((all, term) => all + Math.abs(term), 0);
   return check(total, node.y.at(k, i, j), terms.length, size, { terms });
+}
+
+function multiply(node, k, i, j) {
+  const terms = node.inputs.map((number) => shared(nodes[number].y, k, i, j));
+  const product = terms.reduce((all, term) => all * term, 1);
+  return check(product, node.y.at(k, i, j), terms.length, Math.abs(product), { terms });
 }
 
 /** Which input of a concatenation a channel comes from, and which channel of that one it is. */
@@ -276,6 +281,7 @@ const ways = {
   flatten,
   sum,
   concat,
+  multiply,
   scale,
   input,
   ends,

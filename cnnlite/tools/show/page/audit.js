@@ -31,9 +31,9 @@ export function* comparisons() {
 function* parameters(node) {
   const weights = parameter(node, "dweight");
   if (weights) {
-    const [filters, inputs, height = 1, width = 1] = weights.shape;
+    const [filters, , height = 1, width = 1] = weights.shape;
     for (let k = 0; k < filters; k++) {
-      for (let c = 0; c < inputs; c++) {
+      for (let c = 0; c < source(node).y.count; c++) {
         for (let row = 0; row < height; row++) {
           for (let column = 0; column < width; column++)
             yield [node, "gradient of a weight", weightGradient(node, k, c, row, column)];

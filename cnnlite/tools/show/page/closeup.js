@@ -1,8 +1,8 @@
 // One layer up close: its view, the place that is looked at, and the keys that move it.
 
-import { forward } from "./arithmetic.js";
+import { forward, weightOrNull } from "./arithmetic.js";
 import { convolutionForward } from "./convolution.js";
-import { facts, nodes, parameter, size, source } from "./data.js";
+import { facts, nodes, parameter, source } from "./data.js";
 import { fill, make } from "./dom.js";
 import { ends } from "./ends.js";
 import { linear } from "./matrix.js";
@@ -22,6 +22,7 @@ const views = {
   flatten,
   sum: join,
   concat: join,
+  multiply: join,
   ends,
   generic,
 };
@@ -51,16 +52,20 @@ function start(node, gradients) {
   if (node.view === "ends") return { ...state, i: k, j: 0 };
   if (node.view === "linear") return { ...state, i: k, j: ofGreatest(forward(node, k, 0, 0).parts) };
   if (node.view === "convolution" && gradients && parameter(node, "dweight")) {
-    const { shape, values } = parameter(node, "dweight");
-    const place = ofGreatest(values.subarray(k * size(shape.slice(1)), (k + 1) * size(shape.slice(1))));
-    const [, inputs, , columns] = shape;
-    const each = size(shape.slice(2));
-    return {
-      ...state,
-      c: Math.floor(place / each) % inputs,
-      row: Math.floor((place % each) / columns),
-      column: place % columns,
-    };
+    const [rows, columns] = node.windows.kernel;
+    let greatest = -1;
+    for (let place = 0; place < source(node).y.count * rows * columns; place++) {
+      const [c, row, column] = [
+        Math.floor(place / (rows * columns)),
+        Math.floor(place / columns) % rows,
+        place % columns,
+      ];
+      const slope = weightOrNull(node, k, c, row, column, "dweight");
+      if (slope === null || Math.abs(slope) <= greatest) continue;
+      greatest = Math.abs(slope);
+      Object.assign(state, { c, row, column });
+    }
+    return state;
   }
   if (node.view === "convolution") return { ...state, c: ofGreatest(forward(node, k, state.i, state.j).parts) };
   if (!node.inputs.length) return { ...state, c: k };
@@ -106,7 +111,11 @@ export function closeup(node, mode, go) {
   }
 
   function build() {
-    if (gradients && !["ends", "input", "sum", "concat", "generic", "flatten"].includes(node.view) && !node.dy) {
+    if (
+      gradients &&
+      !["ends", "input", "sum", "concat", "multiply", "generic", "flatten"].includes(node.view) &&
+      !node.dy
+    ) {
       view = {
         element: make("p", {}, "No gradient of the loss reaches this layer."),
         bounds: () => [1, 1],

@@ -1,6 +1,6 @@
 // Close-up of a convolution: window times filter, and the sum of all products.
 
-import { forward, weightAt } from "./arithmetic.js";
+import { forward, seen, weightAt } from "./arithmetic.js";
 import { channel, hidden, parameter, source } from "./data.js";
 import { fill, make, medium, whole } from "./dom.js";
 import { paintMap, scaleOf } from "./paint.js";
@@ -53,7 +53,8 @@ export function convolutionForward(node, state, change) {
     element: make("div", {}, filters.element, view.element, numbers, inputs.element),
     bounds: () => [node.y.height, node.y.width],
     update() {
-      const { k, c, i, j } = state;
+      const { k, i, j } = state;
+      const c = seen(node, k, state.c);
       const found = forward(node, k, i, j);
       view.update(c);
       filters.select(k);

@@ -1,14 +1,47 @@
 // The backward pass once more: what comes back to an input, and the sums of products that make gradients of weights.
 
-import { check, functions, rest, softmax, statistics, targets, value, weightAt, winner } from "./arithmetic.js";
-import { consumers, facts, nodes, parameter, source } from "./data.js";
+import {
+  check,
+  counted,
+  inside,
+  rest,
+  shared,
+  softmax,
+  statistics,
+  targets,
+  value,
+  weightAt,
+  weightOrNull,
+  winner,
+} from "./arithmetic.js";
+import { consumers, facts, maps, nodes, parameter, source } from "./data.js";
+import { functions } from "./functions.js";
 
 /** The gradient that comes back through a node to channel `k` of one of its inputs, as NumPy has it; null if none. */
 export function returned(node, which, k, i, j) {
   if (node.view === "sum") return node.dy?.at(k, i, j) ?? null;
   if (node.view === "concat") return node.dy?.at(k + before(node, which), i, j) ?? null;
+  if (node.view === "multiply" && consumers(source(node, which)).length > 1) return multiplied(node, which, k, i, j);
   if (node.dx) return node.dx.at(k, i, j);
   return source(node, which).dy?.at(k, i, j) ?? null;
+}
+
+/** What a product gives back to one of its branches: the gradient times the other factors, rounded as NumPy does. */
+function multiplied(node, which, k, i, j) {
+  if (!node.dy || source(node, which).y.values.length !== node.y.values.length) return null;
+  return node.inputs.reduce(
+    (product, number, other) => (other === which ? product : Math.fround(product * shared(nodes[number].y, k, i, j))),
+    node.dy.at(k, i, j),
+  );
+}
+
+/** All that comes back through a node to channel `k` of one of its inputs, as a map; 0 where there is none. */
+export function comesBack(node, which, k) {
+  const { height, width } = source(node, which).y;
+  return Float32Array.from(
+    { length: height * width },
+    (_, at) => returned(node, which, k, Math.floor(at / width), at % width) ?? 0,
+  );
 }
 
 /** The channels of a concatenation before those of its input `which`. */
@@ -16,12 +49,16 @@ function before(node, which) {
   return node.inputs.slice(0, which).reduce((total, number) => total + nodes[number].y.count, 0);
 }
 
-/** The places `[i, row]` of windows, along an axis, that cover pixel `at`. */
+/** The places `[i, row]` of windows, along an axis, that cover pixel `at`, where it is and where it is mirrored. */
 function covering(windows, axis, at) {
   const found = [];
-  for (let place = 0; place < windows.kernel[axis]; place++) {
-    const [out, left] = divide(at + windows.top_left[axis] - place, windows.stride[axis]);
-    if (left === 0 && out >= 0 && out < windows.out[axis]) found.push([out, place]);
+  const last = windows.size[axis] - 1;
+  for (const where of windows.mirrored ? new Set([at, -at, 2 * last - at]) : [at]) {
+    for (let place = 0; place < windows.kernel[axis]; place++) {
+      const first = where + windows.top_left[axis] - place * windows.dilation[axis];
+      const [out, left] = divide(first, windows.stride[axis]);
+      if (left === 0 && out >= 0 && out < windows.out[axis]) found.push([out, place]);
+    }
   }
   return found;
 }
@@ -52,7 +89,8 @@ function convolution(node, c, i, j) {
     total += sum;
   }
   const others = rest(node, "rest_back", c, i, j);
-  const count = node.windows.kernel[0] * node.windows.kernel[1] * node.shape[2] + 2;
+  const places = Math.max(node.windows.kernel[0] * node.windows.kernel[1], covers.length);
+  const count = places * (node.shape[2] / (node.groups ?? 1)) + 2;
   const more = { parts, rest: others.sum, products: total, covers };
   return check(total + others.sum, returned(node, 0, c, i, j), count, sizes + others.size, more);
 }
@@ -73,7 +111,15 @@ function linear(node, c) {
 }
 
 function norm(node, k, i, j) {
-  const { gamma, inverse } = statistics(node, k);
+  const { mean, gamma, inverse } = statistics(node, k, i, j);
+  if (node.statistics) {
+    const [g, products, sizes, productSizes] = node.means.map((number) => shared(maps(number), k, i, j));
+    const gradient = node.dy.at(k, i, j) * gamma;
+    const xhat = (source(node).y.at(k, i, j) - mean) * inverse;
+    const size = inverse * (Math.abs(gradient) + sizes + Math.abs(xhat) * productSizes);
+    const value = inverse * (gradient - g - xhat * products);
+    return check(value, returned(node, 0, k, i, j), node.numbers + 16, size, { g, xhat, products });
+  }
   const product = node.dy.at(k, i, j) * gamma * inverse;
   return check(product, returned(node, 0, k, i, j), 3, Math.abs(product));
 }
@@ -103,10 +149,9 @@ function max(node, k, i, j) {
 }
 
 function average(node, k, i, j) {
-  const places = node.windows.kernel[0] * node.windows.kernel[1];
   const covers = windowsAt(node.windows, i, j);
-  const terms = covers.map((at) => node.dy.at(k, at.i, at.j) / places);
-  return sumOf(terms, returned(node, 0, k, i, j), terms.length + 2, { covers, places });
+  const terms = covers.map((at) => node.dy.at(k, at.i, at.j) / counted(node.windows, at.i, at.j));
+  return sumOf(terms, returned(node, 0, k, i, j), terms.length + 2, { covers });
 }
 
 function flatten(node, c, i, j) {
@@ -170,22 +215,22 @@ export function weightGradient(node, k, c, row, column) {
     return check(product, found.values[k * x.count + c], 1, Math.abs(product));
   }
   const { windows } = node;
+  const numpy = weightOrNull(node, k, c, row, column, "dweight");
+  if (numpy === null) return null;
   const products = new Float64Array(node.dy.height * node.dy.width);
   let total = 0;
   let size = 0;
   for (let i = 0; i < windows.out[0]; i++) {
     for (let j = 0; j < windows.out[1]; j++) {
-      const y = i * windows.stride[0] - windows.top_left[0] + row;
-      const xx = j * windows.stride[1] - windows.top_left[1] + column;
-      if (y < 0 || xx < 0 || y >= windows.size[0] || xx >= windows.size[1]) continue;
+      const y = inside(windows, 0, i, row);
+      const xx = inside(windows, 1, j, column);
+      if (y < 0 || xx < 0) continue;
       const product = x.at(c, y, xx) * node.dy.at(k, i, j);
       products[i * windows.out[1] + j] = product;
       total += product;
       size += Math.abs(product);
     }
   }
-  const { shape, values } = found;
-  const numpy = values[((k * shape[1] + c) * shape[2] + row) * shape[3] + column];
   return check(total, numpy, windows.out[0] * windows.out[1] + 1, size, { products });
 }
 
@@ -199,14 +244,14 @@ export function biasGradient(node, k, name = "dbias") {
 /** The gradient of gamma: the sum of gradient times normalized input. */
 export function gammaGradient(node, k) {
   if (!parameter(node, "dgamma")) return null;
-  const { mean, inverse } = statistics(node, k);
   const x = source(node).y.one(k);
   const gradients = node.dy.one(k);
   let total = 0;
   let size = 0;
   gradients.forEach((gradient, index) => {
+    const { mean, inverse } = statistics(node, k, Math.floor(index / node.dy.width), index % node.dy.width);
     total += gradient * (x[index] - mean) * inverse;
     size += (Math.abs(gradient * x[index]) + Math.abs(gradient * mean)) * inverse;
   });
-  return check(total, value(node, "dgamma", k), gradients.length + 4, size);
+  return check(total, value(node, "dgamma", k), gradients.length + 8, size);
 }

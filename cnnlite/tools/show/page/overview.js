@@ -11,22 +11,25 @@ const SVG = "http://www.w3.org/2000/svg";
 /** What a layer does, in a few words. */
 export function about(node) {
   const windows = node.windows;
-  const moved = windows && `${times(...windows.kernel)}, stride ${pair(windows.stride)}${padding(windows)}`;
+  const moved =
+    windows && `${times(...windows.kernel)}, stride ${pair(windows.stride)}${padding(windows)}${dilation(windows)}`;
   const words =
     {
       input: () => facts.source,
       convolution: () =>
-        `${whole(node.shape[2])} filters ${times(...windows.kernel, source(node).shape[2])}, stride ${pair(windows.stride)}${padding(windows)}`,
+        `${whole(node.shape[2])} filters ${times(...windows.kernel, source(node).shape[2] / (node.groups ?? 1))}, stride ${pair(windows.stride)}${padding(windows)}${dilation(windows)}`,
       max: () => `windows ${moved}`,
       average: () => `windows ${moved}`,
       mean: () => "the mean of each map",
-      norm: () => "mean and variance of each channel",
+      norm: () =>
+        `mean and variance of ${!node.statistics ? "each channel" : node.groups ? `${node.groups} groups of channels` : "each place"}`,
       linear: () => `${whole(node.shape[0])} sums of ${whole(source(node).shape[0])} products`,
       flatten: () => "maps to one row",
       dropout: () => `drops ${percent(node.p)} in training`,
       scale: () => `times ${node.factor}`,
       sum: () => `${node.inputs.length} branches added`,
       concat: () => `${node.inputs.length} branches side by side`,
+      multiply: () => `${node.inputs.length} branches multiplied`,
       ends: () => `loss ${facts.loss.toPrecision(4)}`,
     }[node.view]?.() ?? "";
   const parameters = node.parameters ? `${whole(node.parameters)} parameters` : "";
@@ -35,13 +38,16 @@ export function about(node) {
 
 const pair = ([a, b]) => (a === b ? String(a) : `${a} and ${b}`);
 
-function padding({ top_left: [top, left], bottom_right: [bottom, right] }) {
+function padding({ top_left: [top, left], bottom_right: [bottom, right], mirrored }) {
   const all = [top, left, bottom, right];
   if (all.every((side) => side === 0)) return "";
+  const words = mirrored ? "mirrored padding" : "padding";
   return all.every((side) => side === top)
-    ? `, padding ${top}`
-    : `, padding ${top} above, ${bottom} below, ${left} left, ${right} right`;
+    ? `, ${words} ${top}`
+    : `, ${words} ${top} above, ${bottom} below, ${left} left, ${right} right`;
 }
+
+const dilation = ({ dilation: all }) => (all.every((step) => step === 1) ? "" : `, dilation ${pair(all)}`);
 
 export const shapeOf = (node) => times(...node.shape.map((side) => whole(side)));
 
@@ -85,7 +91,7 @@ function strip(node, mode, canvas, more, room) {
       if (canvas.hidden) return fill(more, gradients ? "no gradient reaches it" : "");
       if (isMap) {
         const side = node.view === "input" ? 64 : found.height > 20 ? 46 : found.height > 7 ? 38 : 30;
-        const rows = ["sum", "concat", "dropout"].includes(node.view) ? 1 : 2;
+        const rows = ["sum", "concat", "multiply", "dropout"].includes(node.view) ? 1 : 2;
         laid = stripOf(found, { width, side, rows, before: isPicture ? 1 : 0 });
       }
       canvas.style.height = `${isMap ? laid.height : BARS}px`;

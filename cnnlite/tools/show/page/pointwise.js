@@ -1,16 +1,18 @@
 // Close-ups of layers that change each number by itself: activations, batch norm, dropout, scale, and the image.
 
-import { forward, functions, pixel, statistics } from "./arithmetic.js";
+import { forward, pixel, statistics } from "./arithmetic.js";
+import { curve } from "./curve.js";
 import { maps, parameter, source } from "./data.js";
-import { fill, make, medium, percent, short } from "./dom.js";
-import { backward, biasGradient, gammaGradient, gathered, returned } from "./gradients.js";
+import { fill, make, medium, percent, whole } from "./dom.js";
+import { functions } from "./functions.js";
+import { backward, biasGradient, comesBack, gammaGradient, gathered, returned } from "./gradients.js";
 import { paintImage, scaleOf } from "./paint.js";
 import { chooser, line, picture, verdict } from "./parts.js";
 import { gatheredLine } from "./returns.js";
 import { colourName, thumbnails } from "./windows.js";
 
 const formulas = {
-  norm: "y = γ · (x − mean) / √(variance + ε) + β, for each channel",
+  norm: "y = γ · (x − mean) / √(variance + ε) + β",
   dropout: "y = x: only training drops numbers",
   scale: "y = factor · x",
   input: "(byte − mean) / deviation: the network sees numbers around 0, not bytes",
@@ -50,7 +52,7 @@ export function pointwise(node, state, change, gradients) {
       const { k, i, j } = state;
       channels.select(k);
       const { height, width } = node.y;
-      const left = isImage ? maps(node.bytes).one(k) : gradients ? comesBack(node, k) : source(node).y.one(k);
+      const left = isImage ? maps(node.bytes).one(k) : gradients ? comesBack(node, 0, k) : source(node).y.one(k);
       const title = isImage ? "bytes" : gradients ? "gradient of the input" : "input";
       if (!flat) {
         before.retitle(`${title}, ${colourName(node, k)}`);
@@ -69,14 +71,6 @@ export function pointwise(node, state, change, gradients) {
   };
 }
 
-function comesBack(node, k) {
-  const { height, width } = node.y;
-  return Float32Array.from(
-    { length: height * width },
-    (_, at) => returned(node, 0, k, Math.floor(at / width), at % width) ?? 0,
-  );
-}
-
 function forwardLines(node, k, i, j) {
   const found = forward(node, k, i, j);
   const y = { value: node.y.at(k, i, j), name: "output" };
@@ -89,7 +83,7 @@ function forwardLines(node, k, i, j) {
     ),
   ];
   if (node.view === "norm") {
-    const { mean, variance, gamma, beta } = statistics(node, k);
+    const { mean, variance, gamma, beta } = statistics(node, k, i, j);
     parts.push(
       line(
         { value: gamma, name: parameter(node, "gamma") ? "γ" : "γ: not trained" },
@@ -107,13 +101,7 @@ function forwardLines(node, k, i, j) {
         y,
       ),
     );
-    parts.push(
-      make(
-        "p",
-        { class: "soft" },
-        "Mean and variance are the running averages of training. In training itself they are those of the batch.",
-      ),
-    );
+    parts.push(make("p", { class: "soft" }, meaning(node)));
   } else if (node.view === "input") {
     const { byte, mean, std } = pixel(node, k, i, j);
     parts.push(
@@ -143,6 +131,32 @@ function forwardLines(node, k, i, j) {
     );
   } else parts.push(line(x, "→", y));
   return [...parts, verdict(found, { name: "forward" })];
+}
+
+/** Where mean and variance come from. */
+function meaning(node) {
+  if (!node.statistics)
+    return "Mean and variance are the running averages of training. In training itself they are those of the batch.";
+  return node.groups
+    ? `Mean and variance are those of ${whole(node.shape[node.shape.length - 1] / node.groups)} channels over all pixels of this image, by NumPy.`
+    : "Mean and variance are those of all channels at this place, by NumPy.";
+}
+
+function affine(node, k) {
+  const gammas = gammaGradient(node, k);
+  const betas = biasGradient(node, k, "dbeta");
+  const parts = [];
+  if (gammas)
+    parts.push(
+      make("p", {}, "Gradient of γ: the sum of gradient times normalized input, over all places."),
+      verdict(gammas, { name: "gamma" }),
+    );
+  if (betas)
+    parts.push(
+      make("p", {}, "Gradient of β: the sum of the gradients, over all places."),
+      verdict(betas, { name: "beta" }),
+    );
+  return parts;
 }
 
 function backwardLines(node, k, i, j) {
@@ -180,7 +194,38 @@ function backwardLines(node, k, i, j) {
     scale: scaleOf(node.dy.one(k)),
   };
   const parts = [];
-  if (node.view === "norm") {
+  if (node.statistics) {
+    const { variance } = statistics(node, k, i, j);
+    parts.push(
+      make(
+        "p",
+        { class: "lesson" },
+        "Each number also moves the mean and the variance of those it is normalized with, x̂ = (x − mean) / √(variance + ε): what comes back is left of the gradient without its mean, and without what would only stretch them.",
+      ),
+      line(
+        "(",
+        {
+          ...given,
+          name: "gradient of the output, times γ",
+          value: given.value * (parameter(node, "gamma")?.values[k] ?? 1),
+        },
+        "−",
+        { value: found?.g ?? 0, name: "mean of those, by NumPy" },
+        "−",
+        { value: found?.xhat ?? 0, name: "x̂" },
+        "·",
+        { value: found?.products ?? 0, name: "mean of those times x̂, by NumPy" },
+        ") / √(",
+        { value: variance, name: "variance" },
+        "+",
+        { value: node.eps, name: "ε" },
+        ") =",
+        back,
+      ),
+      verdict(found, { name: "pixel" }),
+      ...affine(node, k),
+    );
+  } else if (node.view === "norm") {
     const { gamma, variance } = statistics(node, k);
     parts.push(
       make(
@@ -202,19 +247,8 @@ function backwardLines(node, k, i, j) {
         back,
       ),
       verdict(found, { name: "pixel" }),
+      ...affine(node, k),
     );
-    const gammas = gammaGradient(node, k);
-    const betas = biasGradient(node, k, "dbeta");
-    if (gammas)
-      parts.push(
-        make("p", {}, "Gradient of γ: the sum of gradient times normalized input, over all places."),
-        verdict(gammas, { name: "gamma" }),
-      );
-    if (betas)
-      parts.push(
-        make("p", {}, "Gradient of β: the sum of the gradients, over all places."),
-        verdict(betas, { name: "beta" }),
-      );
   } else if (node.view === "activation") {
     parts.push(make("p", { class: "lesson" }, "What comes back is the gradient times the slope of the curve at x."));
     parts.push(
@@ -234,68 +268,4 @@ function backwardLines(node, k, i, j) {
       verdict(found, { name: "pixel" }),
     );
   return [...parts, gatheredLine(source(node), k, i, j)];
-}
-
-const WIDTH = 340;
-const HEIGHT = 210;
-
-/** The curve of an activation, or the line of batch norm or scale, and the point on it. */
-function curve(node, k, i, j) {
-  const x = source(node).y.at(k, i, j);
-  const y = node.y.at(k, i, j);
-  const points = pointsOf(node, k, x);
-  if (!points) return null;
-  const xs = points.map(([at]) => at);
-  const ys = [...points.map(([, at]) => at), y];
-  const [left, right] = [Math.min(...xs), Math.max(...xs)];
-  const [low, high] = [Math.min(...ys, 0), Math.max(...ys, 0)];
-  const across = (at) => 8 + ((at - left) / (right - left || 1)) * (WIDTH - 16);
-  const up = (at) => HEIGHT - 10 - ((at - low) / (high - low || 1)) * (HEIGHT - 20);
-  const draw = (tag, properties) => {
-    const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
-    for (const [name, value] of Object.entries(properties)) element.setAttribute(name, value);
-    return element;
-  };
-  const text = (at, height, words, anchor) => {
-    const element = draw("text", { class: "tick", x: at, y: height, "text-anchor": anchor });
-    element.textContent = words;
-    return element;
-  };
-  const svg = draw("svg", {
-    viewBox: `0 0 ${WIDTH} ${HEIGHT}`,
-    role: "img",
-    "aria-label": `the curve of ${node.kind}, and the point x = ${medium(x)}, y = ${medium(y)} on it`,
-  });
-  svg.append(
-    draw("line", { class: "axis", x1: 0, x2: WIDTH, y1: up(0), y2: up(0) }),
-    draw("line", { class: "axis", x1: across(0), x2: across(0), y1: 0, y2: HEIGHT }),
-    draw("polyline", {
-      class: "curve",
-      points: points.map(([a, b]) => `${across(a).toFixed(1)},${up(b).toFixed(1)}`).join(" "),
-    }),
-    draw("line", { class: "drop", x1: across(x), x2: across(x), y1: up(0), y2: up(y) }),
-    draw("line", { class: "drop", x1: across(0), x2: across(x), y1: up(y), y2: up(y) }),
-    text(2, up(0) - 5, short(left), "start"),
-    text(WIDTH - 2, up(0) - 5, `x ${short(right)}`, "end"),
-    text(across(0) + 5, 12, `y ${short(high)}`, "start"),
-    draw("circle", { class: "point", cx: across(x), cy: up(y), r: 5 }),
-  );
-  return svg;
-}
-
-function pointsOf(node, k, x) {
-  if (node.view === "activation") {
-    const [left, right] = node.ends;
-    const { values } = parameter(node, "curve");
-    const points = Array.from(values, (y, index) => [left + ((right - left) * index) / (values.length - 1), y]);
-    const known = functions[node.function];
-    if (known && x < left) points.unshift([x, known.of(x, node)]);
-    if (known && x > right) points.push([x, known.of(x, node)]);
-    return points;
-  }
-  if (node.view !== "norm" && node.view !== "scale") return null;
-  const most = Math.max(Math.abs(x), scaleOf(source(node).y.one(k)));
-  const { mean, gamma, beta, inverse } =
-    node.view === "norm" ? statistics(node, k) : { mean: 0, gamma: node.factor, beta: 0, inverse: 1 };
-  return [-most, most].map((at) => [at, gamma * (at - mean) * inverse + beta]);
 }

@@ -1,12 +1,12 @@
 // What comes back through layers with windows: gradients of weights, and of pixels of the input.
 
-import { weightAt, winner } from "./arithmetic.js";
+import { counted, seen, weightAt, weightOrNull, winner } from "./arithmetic.js";
 import { channel, consumers, hidden, parameter, source } from "./data.js";
 import { fill, make, whole } from "./dom.js";
 import { backward, biasGradient, gathered, returned, weightGradient, windowsAt } from "./gradients.js";
 import { scaleOf } from "./paint.js";
 import { chooser, grid, line, picture, verdict } from "./parts.js";
-import { clamp, colourName, pad, thumbnails, windowOf } from "./windows.js";
+import { clamp, colourName, extent, pad, thumbnails, windowOf } from "./windows.js";
 
 /** All that comes back to a place of the input, where several layers take it. */
 export function gatheredLine(node, k, i, j) {
@@ -55,8 +55,8 @@ export function weightBackward(node, state, change) {
     hatched: pad(windows).some((side) => side > 0),
     pick: (i, j) =>
       change({
-        i: clamp(Math.round((i - state.row) / windows.stride[0]), windows.out[0]),
-        j: clamp(Math.round((j - state.column) / windows.stride[1]), windows.out[1]),
+        i: clamp(Math.round((i - state.row * windows.dilation[0]) / windows.stride[0]), windows.out[0]),
+        j: clamp(Math.round((j - state.column * windows.dilation[1]) / windows.stride[1]), windows.out[1]),
       }),
   });
   const back = picture({ title: "gradient of the output", pick: (i, j) => change({ i, j }) });
@@ -64,11 +64,10 @@ export function weightBackward(node, state, change) {
   const sum = make("div");
   filters.paint(thumbnails(node.dy, "gradients"));
   inputs.paint(thumbnails(x, "values"));
-  const all = (name) =>
-    Array.from({ length: height * width }, (_, place) => {
-      const { shape, values } = parameter(node, name);
-      return values[(state.k * shape[1] + state.c) * height * width + place];
-    });
+  const all = (name, c) =>
+    Array.from({ length: height * width }, (_, place) =>
+      weightOrNull(node, state.k, c, Math.floor(place / width), place % width, name),
+    );
   return {
     element: make(
       "div",
@@ -94,18 +93,20 @@ export function weightBackward(node, state, change) {
     ),
     bounds: () => [node.y.height, node.y.width],
     update() {
-      const { k, c, i, j, row, column } = state;
+      const { k, i, j, row, column } = state;
+      const c = seen(node, k, state.c);
       filters.select(k);
       inputs.select(c);
       const chosen = row * width + column;
       const found = weightGradient(node, k, c, row, column);
-      grids[0].paint(all("weight"), height, width, { chosen });
-      if (found) grids[1].paint(all("dweight"), height, width, { chosen, palette: "gradients" });
+      grids[0].paint(all("weight", c), height, width, { chosen });
+      if (found) grids[1].paint(all("dweight", c), height, width, { chosen, palette: "gradients" });
       else grids[1].retitle("not trained: no gradients");
       input.retitle(`input, ${colourName(source(node), c)}`);
       input.paint(x.one(c), x.height, x.width, { pad: pad(windows) });
-      input.mark("window", i * windows.stride[0], j * windows.stride[1], height, width);
-      input.mark("tap", i * windows.stride[0] + row, j * windows.stride[1] + column, 1, 1);
+      const [top, left] = [i * windows.stride[0], j * windows.stride[1]];
+      input.mark("window", top, left, ...extent(windows));
+      input.mark("tap", top + row * windows.dilation[0], left + column * windows.dilation[1], 1, 1);
       back.retitle(`gradient of output channel ${channel(node, k)}`);
       back.paint(node.dy.one(k), node.dy.height, node.dy.width, { palette: "gradients" });
       back.mark("pixel", i, j, 1, 1);
@@ -169,7 +170,6 @@ export function pixelBackward(node, state, change) {
   const sum = make("div");
   filters.paint(thumbnails(node.dy, "gradients"));
   const gradients = Float32Array.from({ length: height * width });
-  const share = windows.kernel[0] * windows.kernel[1];
   return {
     element: make(
       "div",
@@ -231,7 +231,11 @@ export function pixelBackward(node, state, change) {
       const there = covers.map((at) => node.dy.at(k, at.i, at.j));
       if (pools) {
         const given = there.map((gradient, index) =>
-          found?.terms ? (found.terms[index].won ? gradient : 0) : gradient / share,
+          found?.terms
+            ? found.terms[index].won
+              ? gradient
+              : 0
+            : gradient / counted(windows, covers[index].i, covers[index].j),
         );
         grids[0].paint(given, ...shape, { palette: "gradients", scale: scaleOf(node.dy.one(k)) });
         const won = found?.terms && first ? winner(node, k, first.i, first.j) : null;
@@ -283,7 +287,7 @@ export function pixelBackward(node, state, change) {
 
 /** Rows and columns of the windows that cover a pixel. */
 function shapeOf(covers) {
-  const rows = new Set(covers.map((at) => at.i)).size;
+  const rows = new Set(covers.map((at) => `${at.i} ${at.row}`)).size; // a mirrored one may be in a window twice
   return [rows, rows ? covers.length / rows : 0];
 }
 

@@ -1,9 +1,9 @@
-// Close-ups of layers that move numbers, or add them: flatten, sums and concatenations; and of unknown layers.
+// Close-ups of layers that move numbers, or join them: flatten, sums, products, concatenations; and of unknown layers.
 
 import { forward, part } from "./arithmetic.js";
 import { array, channel, nodes, source } from "./data.js";
 import { exact, fill, make, medium, percent, times } from "./dom.js";
-import { backward, returned } from "./gradients.js";
+import { backward, comesBack, returned } from "./gradients.js";
 import { scaleOf } from "./paint.js";
 import { chooser, line, picture, verdict } from "./parts.js";
 import { gatheredLine } from "./returns.js";
@@ -72,29 +72,44 @@ export function flatten(node, state, change, gradients) {
   };
 }
 
+const joins = {
+  sum: {
+    operator: "+",
+    lesson: "What the branches give is added, number by number; each branch gets the whole gradient back.",
+    back: "goes back to each branch as it is",
+  },
+  multiply: {
+    operator: "·",
+    lesson:
+      "What the branches give is multiplied, number by number; a gate, which gives one number for each channel, multiplies all pixels. Each branch gets the gradient times the other factors back, a gate the sum of that over all pixels.",
+    back: "goes back to each branch times the other factors",
+  },
+  concat: {
+    lesson:
+      "The channels of the branches lie one after the other; each branch gets the gradients of its own channels back.",
+  },
+};
+
 export function join(node, state, change, gradients) {
   const palette = gradients ? "gradients" : "values";
   const numbers = gradients ? node.dy : node.y;
-  const adds = node.view === "sum";
+  const way = joins[node.view];
   const pick = (i, j) => change({ i, j });
   const channels = chooser({ title: "Channel of the output", node, count: node.y.count, choose: (k) => change({ k }) });
-  const inputs = node.inputs.map(() => shown(node.y, pick));
+  const inputs = node.inputs.map((number) => shown(nodes[number].y, pick));
   const output = shown(node.y, pick);
   const sum = make("div");
   if (numbers) channels.paint(thumbnails(numbers, palette));
   const drop = node.drop_probability
     ? ` In training, the body is left out of a step with a probability of ${percent(node.drop_probability)}.`
     : "";
-  const lesson = adds
-    ? `What the branches give is added, number by number; each branch gets the whole gradient back.${drop}`
-    : "The channels of the branches lie one after the other; each branch gets the gradients of its own channels back.";
   const operator = (text) => make("span", { class: "operator" }, text);
   const one = make("div", { class: "stage" });
   return {
     element: make(
       "div",
       {},
-      make("p", { class: "lesson" }, lesson),
+      make("p", { class: "lesson" }, way.lesson, drop),
       channels.element,
       one,
       make("section", { class: "numbers" }, sum),
@@ -104,7 +119,7 @@ export function join(node, state, change, gradients) {
       const { k, i, j } = state;
       channels.select(k);
       const { height, width } = node.y;
-      const taken = adds ? node.inputs.map((_, which) => [which, k]) : [part(node, k)];
+      const taken = way.operator ? node.inputs.map((_, which) => [which, k]) : [part(node, k)];
       const pictures = [];
       for (const [which, c] of taken) {
         const from = source(node, which);
@@ -113,16 +128,16 @@ export function join(node, state, change, gradients) {
         map.retitle(
           `${node.residual ? ["body", "shortcut"][which] : `branch ${which + 1}`}: ${from.kind} ${from.name}, ${colourName(from, c)}`,
         );
-        map.paint(gradients ? numbers.one(k) : from.y.one(c), height, width, { palette });
+        map.paint(gradients ? comesBack(node, which, c) : from.y.one(c), height, width, { palette });
         map.mark("pixel", i, j, 1, 1);
-        if (pictures.length) pictures.push(operator(gradients ? "and" : "+"));
+        if (pictures.length) pictures.push(operator(gradients ? "and" : way.operator));
         pictures.push(map.element);
       }
       if (output && numbers) {
         output.retitle(`output, channel ${channel(node, k)}`);
         output.paint(numbers.one(k), height, width, { palette });
         output.mark("pixel", i, j, 1, 1);
-        pictures.push(operator(gradients ? "←" : adds ? "=" : "→"), output.element);
+        pictures.push(operator(gradients ? "←" : way.operator ? "=" : "→"), output.element);
       }
       if (one.childElementCount !== pictures.length || one.firstElementChild !== pictures[0]) fill(one, pictures);
       const found = forward(node, k, i, j);
@@ -132,9 +147,7 @@ export function join(node, state, change, gradients) {
           numbers
             ? line({
                 value: node.dy.at(k, i, j),
-                name: adds
-                  ? "goes back to each branch as it is"
-                  : `goes back to branch ${part(node, k)[0] + 1} as it is`,
+                name: way.back ?? `goes back to branch ${part(node, k)[0] + 1} as it is`,
                 palette,
                 scale: scaleOf(numbers.one(k)),
               })
@@ -143,9 +156,9 @@ export function join(node, state, change, gradients) {
         );
         return;
       }
-      const terms = adds
+      const terms = way.operator
         ? node.inputs.flatMap((number, which) => [
-            which ? "+" : null,
+            which ? way.operator : null,
             { value: found.terms[which], name: `${nodes[number].kind} ${nodes[number].name}` },
           ])
         : [{ value: found.value, name: `branch ${found.which + 1}` }];

@@ -8,11 +8,14 @@ import { chooser, grid, line, nameOf, picture, verdict } from "./parts.js";
 
 export const pad = ({ top_left: [top, left], bottom_right: [bottom, right] }) => [top, left, bottom, right];
 
+/** Height and width of the part of an image that a window covers. */
+export const extent = ({ kernel, dilation }) => kernel.map((size, axis) => (size - 1) * dilation[axis] + 1);
+
 export const clamp = (number, count) => Math.max(0, Math.min(count - 1, number));
 
 /** The output whose window is centred at a pixel of the padded image. */
 function outputAt(windows, axis, at) {
-  return clamp(Math.round((at - (windows.kernel[axis] - 1) / 2) / windows.stride[axis]), windows.out[axis]);
+  return clamp(Math.round((at - (extent(windows)[axis] - 1) / 2) / windows.stride[axis]), windows.out[axis]);
 }
 
 /** The numbers of a window of channel `c`, null in the padding. */
@@ -64,7 +67,7 @@ export function stage(node, state, change) {
       output.retitle(`output, channel ${channel(node, state.k)}`);
       output.paint(node.y.one(state.k), node.y.height, node.y.width, { scale: scaleOf(node.y.values) });
       const [row, column] = [state.i * windows.stride[0], state.j * windows.stride[1]];
-      input.mark("window", row, column, ...windows.kernel);
+      input.mark("window", row, column, ...extent(windows));
       output.mark("pixel", state.i, state.j, 1, 1);
     },
   };

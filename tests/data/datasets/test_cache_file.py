@@ -9,7 +9,7 @@ import pytest
 
 from cnnlite.data import Images
 from cnnlite.data.datasets.base import digest
-from cnnlite.data.datasets.cache import read_cache, write_cache
+from cnnlite.data.datasets.cache_file import read_cache, write_cache
 from cnnlite.errors import DataError
 
 SHAPE = (3, 2, 3)
