@@ -84,6 +84,8 @@ def show(
 
     if image is not None and index is not None:
         raise click.UsageError("name a picture, or the --index of a test image, not both")
+    if image is not None and data is not None:
+        raise click.UsageError("a picture needs no --data: leave it out, or the picture")
     options.compute_on(workers)
     checkpoint = options.checkpoint_of(checkpoint)
     say(write_show(checkpoint, out, image=image, index=index or 0, root=data, force=force, say=complain))

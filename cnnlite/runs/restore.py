@@ -13,6 +13,7 @@ from cnnlite.config.load import Config, config_from_data
 from cnnlite.config.plugins import names_unknown
 from cnnlite.data import Dataset, Normalizer, load_dataset
 from cnnlite.data.augment import check_shapes
+from cnnlite.data.datasets.base import refuse_unread
 from cnnlite.data.frames import Frame
 from cnnlite.data.sampling import shown_counts
 from cnnlite.errors import CheckpointError, ConfigError, PluginError
@@ -43,10 +44,12 @@ def load_data(config: Config, root: str | None = None, classes: tuple[str, ...] 
     config says.
 
     Raises:
+        ConfigError: If there is a ``root``, but the dataset reads no files.
         DataError: If the dataset is missing or damaged, or has other classes; these are checked before decoding images.
         ConfigError: If the network does not fit the images of a training; this too.
     """
     data = config.data
+    refuse_unread(data.dataset, root)
     return load_dataset(
         data.dataset.checked_by(partial(check_model, config))
         if classes is None
