@@ -1,6 +1,7 @@
 """What is installed: its requirements, its files, and how quickly it answers."""
 
 import ast
+import functools
 import graphlib
 import os
 import re
@@ -41,6 +42,7 @@ def run_python(*arguments: str, folder: Path, path: Path = ROOT) -> subprocess.C
     )
 
 
+@functools.cache
 def modules() -> dict[str, ast.Module]:
     """Every module of the package by its dotted name."""
     names = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}

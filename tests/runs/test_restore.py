@@ -60,7 +60,8 @@ def test_a_network_that_does_not_fit_is_told_before_images_are_read(
         (tmp_path / "own" / "ant" / "00003.png").write_bytes(b"no picture")
         source, root = "folder: {size: 8}", tmp_path / "own"
     else:
-        values = np.full((20, 8, 8, 3), 2.0)
+        values = np.random.default_rng(0).uniform(0, 1, (20, 8, 8, 3))
+        values[3] = 2
         np.savez(tmp_path / "own.npz", x=values, y=np.arange(20) % 2)  # beyond the range, as reading would tell
         source, root = "arrays: {value_range: [0, 1]}", tmp_path / "own.npz"
     file = tmp_path / "mine.yaml"

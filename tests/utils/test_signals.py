@@ -107,8 +107,14 @@ def signalled(patch: str, number: signal.Signals, *arguments: str) -> tuple[int,
     return process.returncode, err
 
 
-@pytest.mark.parametrize(("patch", "step"), [(VALIDATING, 5), (TESTING, 21), (SAVING, 4)])
-@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize(
+    ("number", "patch", "step"),
+    [
+        *((number, VALIDATING, 5) for number in SIGNALS),
+        (signal.SIGTERM, TESTING, 21),
+        (signal.SIGINT, SAVING, 4),
+    ],
+)
 def test_a_signal_while_validating_testing_or_saving_saves_the_run(
     number: signal.Signals, patch: str, step: int
 ) -> None:
@@ -200,8 +206,9 @@ def test_ctrl_c_again_once_the_run_is_saved_is_nothing_more() -> None:
     assert err == "stopped by SIGINT; continue with: cnnlite train --resume runs/tiny\n"
 
 
-@pytest.mark.parametrize("patch", [LOADING, MAKING_THE_DIRECTORY])
-@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize(
+    ("number", "patch"), [*((number, LOADING) for number in SIGNALS), (signal.SIGTERM, MAKING_THE_DIRECTORY)]
+)
 def test_a_signal_before_the_first_step_ends_at_once_and_leaves_nothing(
     number: signal.Signals, patch: str, here: Path
 ) -> None:
