@@ -64,13 +64,13 @@ def fence() -> Callable[[], object] | None:
     return None if platform.machine().lower() in _X86 else function
 
 
-def fork() -> int:
+def start_copy() -> int:
     """Copy this process; returns the number of the copy, and 0 in it."""
     with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
         return os.fork()  # other threads of this process are not ours; a worker needs none of them
 
 
-def spawn(code: str, files: Sequence[int]) -> "subprocess.Popen[bytes]":
+def start_python(code: str, files: Sequence[int]) -> "subprocess.Popen[bytes]":
     """Start Python with the statement ``code``, and ``files`` open; its input ends when this process does.
 
     It finds modules where this process does, and does not import the program's main module, which might train.

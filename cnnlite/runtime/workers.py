@@ -130,7 +130,7 @@ class Workers(Team):
 
     def _fork(self, begin: Callable[[int], None]) -> None:
         for index in range(1, self.size):
-            if not (process := processes.fork()):
+            if not (process := processes.start_copy()):
                 self._serve(index, lambda: (self._functions, begin))
             self._note_process(index, process)
 
@@ -143,7 +143,7 @@ class Workers(Team):
         self._held = [given, packed]
         for index in range(1, self.size):
             code = f"from cnnlite.runtime import workers; workers.serve({index}, {packed.arguments})"
-            spawned = processes.spawn(code, [*given.descriptors, *packed.descriptors])
+            spawned = processes.start_python(code, [*given.descriptors, *packed.descriptors])
             self._spawned[spawned.pid] = spawned
             self._note_process(index, spawned.pid)
 

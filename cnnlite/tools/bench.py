@@ -291,7 +291,7 @@ def measure_layers(step: Step, steps: int | None = None) -> tuple[list[LayerTimi
         first = _layer_ms(step, steps)
     serial = np.clip((shards * first - alone) / (shards - 1), 0, alone) if shards > 1 else alone
     found = list(zip(working_layers(step.network.model), times, serial.sum(axis=1).tolist(), strict=False))
-    rows = [LayerTiming(name, kind, *ways, part) for (name, kind, _), ways, part in found]
+    rows = [LayerTiming(name, kind, float(ways[0]), float(ways[1]), part) for (name, kind, _), ways, part in found]
     return rows, float(times[-1].sum()), float(serial[-1].sum())
 
 

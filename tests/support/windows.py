@@ -93,7 +93,7 @@ def _name_memory() -> None:
         def __new__(cls, descriptor: int, size: int, access: int, tagname: str) -> "Named":
             return super().__new__(cls, -1, size)
 
-    handover.Memory = Named  # type: ignore[misc]
+    setattr(handover, "Memory", Named)  # noqa: B010 (mypy)
 
 
 def _path(name: str) -> pathlib.Path:
