@@ -117,6 +117,36 @@ def test_a_run_keeps_its_plugins_and_their_digests() -> None:
     assert f"plugin doubled.py, SHA-256 {digest}" in (run / "log.txt").read_text()
 
 
+RULES = """\
+from dataclasses import dataclass
+
+from cnnlite.optim import optimizers
+from cnnlite.optim.schedules import Schedule, schedules
+from cnnlite.optim.sgd import SGD
+
+
+@schedules.register("halved")
+@dataclass(frozen=True)
+class Halved(Schedule):
+    def _curve(self, progress: float, epoch: float) -> float:
+        return 0.5 ** int(epoch)
+
+
+@optimizers.register("heavy")
+@dataclass(eq=False)
+class Heavy(SGD):
+    momentum: float = 0.5
+"""
+
+
+def test_optimizers_and_schedules_come_from_plugins_too() -> None:
+    write("rules.py", RULES)
+    rules = ["train.optimizer={heavy: {lr: 0.02}}", "train.schedule=halved"]
+    own = cnnlite.train("tiny.yaml", plugins=["rules.py"], overrides=rules, epochs=2, quiet=True)
+    known = ["train.optimizer={sgd: {lr: 0.02, momentum: 0.5}}", "train.schedule={step: {gamma: 0.5, every: 1}}"]
+    assert own.test_loss == cnnlite.train("tiny.yaml", overrides=known, epochs=2, quiet=True).test_loss
+
+
 def test_a_run_without_plugins_has_no_folder_for_them() -> None:
     assert not (cnnlite.train("tiny.yaml", epochs=0.1, quiet=True).run / "plugins").exists()
 
