@@ -109,7 +109,8 @@ class Conv2d(Layer):
 
     def forward(self, x: Array, context: Context) -> Array:
         weight = self.params["weight"] if self._prepared is None else self._prepared
-        bias, keep = self.params.get("bias"), context.training and not self.is_large
+        bias = self.params.get("bias")
+        keep = context.training and not (self.is_large or self.is_frozen)
         if self.reflects:
             x = reflection.pad(x, self.windows)
         if self.is_large:
