@@ -61,7 +61,7 @@ def load(
         load_plugin(Path(_place(path)))
     if fewer := engine.set_workers(workers):
         warnings.warn(fewer, RuntimeWarning, stacklevel=2)
-    model = Model.load(checkpoint_of(Path(_place(checkpoint))))
+    model = Model.fixed(checkpoint_of(Path(_place(checkpoint))))
     for text in differences(model.config.plugins):
         warnings.warn(text, RuntimeWarning, stacklevel=2)
     return model

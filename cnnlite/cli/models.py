@@ -122,7 +122,7 @@ def predict(
     file = None if str(table) == "-" else table
     if file is not None:
         refuse_existing([file], force=force)
-    model = Model.load(checkpoint)
+    model = Model.fixed(checkpoint)
     model.views = tta or model.views
     found = find_pictures(images)
     for text in found.left_out:

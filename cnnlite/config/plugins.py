@@ -5,6 +5,7 @@ runs and checkpoints hold of plugins is a record, names of files with digests, a
 """
 
 import contextlib
+import functools
 import hashlib
 import os
 import re
@@ -20,6 +21,7 @@ import cnnlite.config.settings
 import cnnlite.nn.layers  # noqa: F401 - all registries are complete before a plugin adds to them
 from cnnlite.config.construct import with_options
 from cnnlite.errors import ConfigError, DataError, PluginError, Problem
+from cnnlite.runtime.handover import HANDED_OVER
 from cnnlite.utils.files import read_small
 from cnnlite.utils.hints import Argument
 from cnnlite.utils.printable import has_codes, is_text, one_line
@@ -118,6 +120,7 @@ def _run(plugin: Plugin) -> Mapping[Entry, type]:
     file, before = str(plugin.path), Registry.registered()
     module = sys.modules[plugin.module] = types.ModuleType(plugin.module)
     module.__file__ = file
+    setattr(module, HANDED_OVER, lambda value: (_of_plugin, (plugin.path, plugin.source, value.__qualname__)))
     try:
         try:
             with contextlib.redirect_stdout(sys.stderr):
@@ -134,6 +137,12 @@ def _run(plugin: Plugin) -> Mapping[Entry, type]:
         del sys.modules[plugin.module]
         raise
     return classes
+
+
+def _of_plugin(path: Path, source: bytes, name: str) -> Any:
+    """Return the class or function called ``name`` of a plugin, which is run if this process has not."""
+    found = sys.modules[load(path, source).module]
+    return functools.reduce(getattr, name.split("."), found)
 
 
 def _check(path: Path, cls: Any, what: str) -> None:

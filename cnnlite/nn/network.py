@@ -181,6 +181,20 @@ class Network:
         if count := self.model.most_fit_images:
             self.model.fit(normalize(images[:count]))
 
+    def fix(self) -> None:
+        """Keep parameters and buffers as they are from now on, so that layers need not prepare them in each pass.
+
+        They become copies that cannot be written to: whatever would change them, such as training or `load_state`,
+        raises ValueError, and nothing that is prepared can be out of date.
+        """
+        for prefix, layer in self.model.walk():
+            for arrays in (layer.params, layer.buffers):
+                for key, array in arrays.items():
+                    arrays[key] = array.copy()
+                    arrays[key].flags.writeable = False
+            self.buffers |= {dotted(prefix, key): buffer for key, buffer in layer.buffers.items()}
+            layer.fix()
+
     def at_once(self, most: int) -> int:
         """Count the images, at most ``most``, to show it at once outside of training; see `memory.images_at_once`."""
         return images_at_once(most, self.in_shape, self.model)

@@ -1,4 +1,4 @@
-"""Memory of arrays: aligned, recycled, scratch, and shared with the processes that are forked from this one."""
+"""Memory of arrays: aligned, recycled, scratch, and shared with workers."""
 
 import contextlib
 import itertools
@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from cnnlite.runtime.handover import MemoryFile, Unnamed, whole_pages
+from cnnlite.runtime.processes import way
 from cnnlite.utils.types import Array, Shape
 
 CACHE_LINE = 64
@@ -19,6 +21,8 @@ RECYCLED_BYTES = 128 * 1024
 """Smaller arrays come from the allocator as fast as from `Slabs`."""
 _CHUNK_BYTES = 2**20
 """Shared memory is taken from the system in pieces of at least this size."""
+_FILE_BYTES = 2**24
+"""The same where each piece is a file, as some systems let a process have few of them."""
 
 
 def aligned(count: int, dtype: Any) -> Array:
@@ -151,17 +155,21 @@ if hasattr(os, "register_at_fork"):
 
 
 def shared(shape: Shape, dtype: Any) -> Array:
-    """Allocate zeros that this process and those that will be forked from it have in common, where there is fork."""
+    """Allocate zeros that this process and the workers that it will start have in common."""
     global _chunk
-    if not hasattr(os, "fork"):
-        private: Array = np.zeros(shape, dtype)
-        return private
     count = math.prod(shape)
     size = -(-count * np.dtype(dtype).itemsize // CACHE_LINE) * CACHE_LINE
     place = _chunk
     if size > len(place):
-        place = memoryview(mmap.mmap(-1, max(size, _CHUNK_BYTES)))
+        place = memoryview(_fresh(size))
     if len(place) - size >= len(_chunk) or place is _chunk:
         _chunk = place[size:]  # what is left of it is given out next
     array: Array = np.frombuffer(place, dtype, count).reshape(shape)
     return array
+
+
+def _fresh(size: int) -> mmap.mmap:
+    if way() == "spawn":
+        with contextlib.suppress(OSError):  # there can be no more files: then they cannot be shared, which is found
+            return MemoryFile().map(0, whole_pages(max(size, _FILE_BYTES)))
+    return Unnamed(-1, max(size, _CHUNK_BYTES))

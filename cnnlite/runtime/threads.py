@@ -1,4 +1,4 @@
-"""Pool of threads that share the tasks of a job; the only module that starts threads.
+"""Pool of threads that share the tasks of a job; the only module that starts threads to compute.
 
 NumPy and BLAS release the interpreter lock while they compute, so threads use several cores, though less well than
 processes do: each call takes the lock for a moment, and a thread that has to wait for it sleeps.

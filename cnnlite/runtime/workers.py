@@ -1,4 +1,4 @@
-"""Workers: processes forked from this one, which make training steps together over memory that all share.
+"""Workers: processes started by this one, which make training steps together over memory that all share.
 
 Each has an interpreter of its own, so that none waits for another's lock. They meet at counters in shared memory: a
 worker raises its own and waits for those of the others, first awake, then asleep for longer and longer, so that it
@@ -6,25 +6,23 @@ leaves a busy core to those who compute.
 """
 
 import contextlib
-import ctypes
 import itertools
 import math
-import mmap
 import os
 import pickle
-import platform
 import signal
-import sys
+import subprocess
+import threading
 import time
 import traceback
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
 
 from cnnlite.errors import CnnliteError, StorageError, exit_code
-from cnnlite.runtime import arrays, engine
+from cnnlite.runtime import arrays, engine, handover, processes
+from cnnlite.runtime.handover import HandoverError, MemoryFile, whole_pages
 from cnnlite.runtime.team import T, Team
 from cnnlite.utils.printable import one_line
 from cnnlite.utils.signals import SIGNALS
@@ -40,9 +38,9 @@ _ROWS, _NUMBERS = 8, 2**16
 """Rows of float64 numbers exchanged at once, and numbers in a row."""
 _ERROR_BYTES = 2**14
 _END = -1
-_KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 _LINE = 8
 """Counters, 8 bytes each, that share a cache line."""
+_give_way = getattr(os, "sched_yield", lambda: time.sleep(0))  # which Windows lacks
 
 
 class WorkerError(StorageError):
@@ -50,19 +48,16 @@ class WorkerError(StorageError):
 
 
 def supported() -> bool:
-    """True where this process can be forked, and gains by it."""
-    has_lock = getattr(sys, "_is_gil_enabled", lambda: True)()
-    # Others (ARM) may show a counter before what was written before it, and Python has no fence against that.
-    keeps_order = platform.machine().lower() in ("x86_64", "amd64")
-    return sys.platform == "linux" and hasattr(os, "memfd_create") and has_lock and keeps_order
+    """True where workers are processes, by `processes.way`."""
+    return processes.way() != "threads"
 
 
 class _SharedSlabs(arrays.Slabs):
     """Slabs in a file in memory, at places that follow from the sizes asked for: the same ones in all workers."""
 
-    def __init__(self) -> None:
+    def __init__(self, file: MemoryFile | None = None) -> None:
         super().__init__()
-        self._file = os.memfd_create("cnnlite", os.MFD_CLOEXEC)
+        self._file = file or MemoryFile()
         self._end = 0
         self.mark = 0
         """Number that follows from all places given out so far."""
@@ -74,19 +69,20 @@ class _SharedSlabs(arrays.Slabs):
         return array
 
     def allocate(self, size: int) -> Array:
-        size = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+        size = whole_pages(size)
         start, self._end = self._end, self._end + size
         try:
-            if os.fstat(self._file).st_size < self._end:
-                os.ftruncate(self._file, self._end)  # by each worker that comes here, to the same size
-            whole = np.frombuffer(mmap.mmap(self._file, size, offset=start), np.uint8)
+            whole = np.frombuffer(self._file.map(start, size), np.uint8)
         except OSError as error:  # limits of memory, and that of files, which counts for those in memory too
             raise MemoryError(f"{size:,} bytes that workers share: {error.strerror}") from None
         return whole[:]
 
+    def __reduce__(self) -> Any:
+        return _SharedSlabs, (self._file,)  # to a worker that is spawned: there are no arrays yet
+
     def close(self) -> None:
         """Give the file back; arrays keep their memory."""
-        os.close(self._file)
+        self._file.close()
 
 
 class Workers(Team):
@@ -96,36 +92,73 @@ class Workers(Team):
         size: number of workers, with this one.
         functions: functions that all workers call when the first one does; each takes a whole number.
         begin: called in each worker with its number, before anything else.
+
+    Raises:
+        OSError: If no more processes can be started.
+        WorkerError: If workers have to be spawned, and ``functions`` cannot be handed over to them.
     """
 
     def __init__(self, size: int, functions: Sequence[Callable[[int], Any]], begin: Callable[[int], None]):
         self.size, self._functions = size, functions
         self.slabs: _SharedSlabs = _SharedSlabs()
-        lines = engine.shared(((3 + size) * _LINE,), np.int64)
-        self._counters = lines.data
+        self._lines = engine.shared(((3 + size) * _LINE,), np.int64)
+        self._counters = self._lines.data
         self._rows = engine.shared((2, _ROWS, _NUMBERS), np.float64)
         self._errors = engine.shared((size, _ERROR_BYTES), np.uint8)
         self._generation = self._turn = 0
         self._busy = True
         self._parent = os.getpid()
         self.processes: list[int] = []
+        self._spawned: dict[int, subprocess.Popen[bytes]] = {}
         self._numbers: dict[int, int] = {}
+        self._held: list[handover.Packed] = []
+        self._fence = processes.fence()
         engine.set_threads(1)
         engine.release()
-        for index in range(1, size):
-            try:
-                with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
-                    process = os.fork()  # other threads of this process are not ours; a worker needs none of them
-            except OSError:  # a limit of processes, or memory
-                self.close()
-                raise
-            if not process:
-                self.index = index
-                self._serve(begin)
-            self.processes.append(process)
-            self._numbers[process] = index
-        begin(0)
+        try:
+            if processes.way() == "spawn":
+                self._spawn(begin)
+            else:
+                self._fork(begin)
+            begin(0)
+            self.meet()  # now it is known that all could begin
+            self._held = []
+        except BaseException:
+            self.close()
+            raise
         self._busy = False
+
+    def _fork(self, begin: Callable[[int], None]) -> None:
+        for index in range(1, self.size):
+            if not (process := processes.start_copy()):
+                self._serve(index, lambda: (self._functions, begin))
+            self._note_process(index, process)
+
+    def _spawn(self, begin: Callable[[int], None]) -> None:
+        try:
+            given = handover.pack((self._functions, begin))
+            packed = handover.pack((self, given.content))
+        except HandoverError as error:
+            raise WorkerError(f"what they need cannot be handed over: {error}") from None
+        self._held = [given, packed]
+        for index in range(1, self.size):
+            code = f"from cnnlite.runtime import workers; workers.serve({index}, {packed.arguments})"
+            spawned = processes.start_python(code, [*given.descriptors, *packed.descriptors])
+            self._spawned[spawned.pid] = spawned
+            self._note_process(index, spawned.pid)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a spawned worker gets of the team; the functions come later, as they may be wrong there."""
+        empty: dict[str, Any] = {"_functions": (), "_spawned": {}, "_held": []}
+        return vars(self) | empty | dict.fromkeys(("_counters", "_fence"))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Become a part of the team, in a spawned worker."""
+        vars(self).update(state, _counters=state["_lines"].data, _fence=processes.fence())
+
+    def _note_process(self, index: int, process: int) -> None:
+        self.processes.append(process)
+        self._numbers[process] = index
 
     # Meetings
 
@@ -138,6 +171,8 @@ class Workers(Team):
         generation = self._generation = self._generation + 1
         counters, odd = self._counters, 1 + generation % 2  # who is ahead writes to one while others read the other
         own = counters[(3 + self.index) * _LINE + odd] = hash((mark, self.slabs.mark))
+        if self._fence:
+            self._fence()
         counters[(3 + self.index) * _LINE] = generation
         for other in range(self.size):
             place = (3 + other) * _LINE
@@ -147,6 +182,8 @@ class Workers(Team):
                 if spins > SPINS:
                     self._wait(place, generation)
                     break
+        if self._fence:
+            self._fence()
         if counters[3 * _LINE + odd] != own:
             raise WorkerError(f"worker {self.index} of {self.size} has done something else than the first one")
 
@@ -155,7 +192,7 @@ class Workers(Team):
         while counters[place] < generation:
             turns += 1
             if turns < YIELDS:
-                os.sched_yield()
+                _give_way()
                 continue
             self.attend()
             time.sleep(nap)
@@ -165,12 +202,11 @@ class Workers(Team):
     def attend(self) -> None:
         """Raise what keeps others from coming."""
         if self.index:
-            if os.getppid() != self._parent:
-                os._exit(1)
+            self._end_without_parent()
             return
         self._raise_error()
         for process in self.processes:
-            if (how := _end_of(process)) is not None:
+            if (how := self._end_of(process)) is not None:
                 self._raise_error()
                 number = self._numbers[process]
                 self.processes.remove(process)
@@ -180,6 +216,8 @@ class Workers(Team):
     def _raise_error(self) -> None:
         """Raise what a worker has failed with, if one has."""
         if failed := self._counters[_LINE]:
+            if self._fence:
+                self._fence()
             row = self._errors[failed]
             length = int(row[:4].view(np.int32)[0])
             text, code, error, trace = pickle.loads(row[4 : 4 + length].tobytes())  # noqa: S301 (written by a worker)
@@ -264,13 +302,18 @@ class Workers(Team):
         self._counters[place], self._counters[place + 1] = which, argument
         self.meet()
 
-    def _serve(self, begin: Callable[[int], None]) -> NoReturn:
-        """Do what the first worker commands, until it says that this is the end."""
-        code = 1
+    def _serve(self, index: int, given: Callable[[], tuple[Any, Callable[[int], None]]]) -> NoReturn:
+        """Do what the first worker commands, until it says that this is the end; ``given`` returns what to begin with.
+
+        That is the functions, and one to call before anything else.
+        """
+        code, self.index = 1, index
         try:
             self._prepare()
             engine.set_team(self)
-            begin(self.index)
+            self._functions, begin = given()
+            begin(index)
+            self.meet()
             with np.errstate(all="ignore"):
                 while True:
                     self.meet()
@@ -286,14 +329,16 @@ class Workers(Team):
             os._exit(code)
 
     def _prepare(self) -> None:
-        if sys.platform == "linux":
-            with contextlib.suppress(OSError, AttributeError):
-                ctypes.CDLL(None).prctl(1, _KILL)  # PR_SET_PDEATHSIG: no worker outlives the first one
-        if os.getppid() != self._parent:
-            os._exit(1)
+        processes.end_with_parent()
+        self._end_without_parent()
         for number in SIGNALS:
             if signal.getsignal(number) not in (signal.SIG_IGN, None):
                 signal.signal(number, self._note)
+        processes.let_signals_through()
+
+    def _end_without_parent(self) -> None:
+        if os.name == "posix" and os.getppid() != self._parent:
+            os._exit(1)
 
     def _note(self, number: int, frame: object) -> None:
         self._counters[2 * _LINE] = number
@@ -313,6 +358,8 @@ class Workers(Team):
         row = self._errors[self.index]
         row[4 : 4 + len(data)] = np.frombuffer(data, np.uint8)
         row[:4].view(np.int32)[0] = len(data)
+        if self._fence:
+            self._fence()
         self._counters[_LINE] = self._counters[_LINE] or self.index
 
     def close(self) -> None:
@@ -326,27 +373,36 @@ class Workers(Team):
             self._kill()
         until = time.monotonic() + PATIENCE
         for process in self.processes:
-            while _end_of(process) is None:
+            while self._end_of(process) is None:
                 if time.monotonic() > until:
                     self._kill()
                 time.sleep(1e-3)
+        for spawned in self._spawned.values():
+            spawned.communicate()  # closes the pipe to it
         self.processes = []
         self.slabs.close()
 
     def _kill(self) -> None:
         for process in self.processes:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process, _KILL)
+            processes.kill(process)
+
+    def _end_of(self, process: int) -> str | None:
+        return processes.end_of(process, self._spawned.get(process))
 
 
-def _end_of(process: int) -> str | None:
-    """Say how a worker ended; None if it has not."""
-    try:
-        done, status = os.waitpid(process, os.WNOHANG)
-    except ChildProcessError:  # the program ignores SIGCHLD, or waits for all its children
-        return "is gone"
-    if not done:
-        return None
-    code = os.waitstatus_to_exitcode(status)
-    reason = "; was there too little memory?" if code == -_KILL else ""
-    return f"was killed by {signal.Signals(-code).name}{reason}" if code < 0 else f"ended with exit code {code}"
+def serve(index: int, *content: Any) -> NoReturn:
+    """Be a worker, in a process spawned for it; ``content`` is where the first one has packed what it needs."""
+    end_with_input()
+    team: Workers
+    team, given = handover.unpack(*content)
+    team._serve(index, lambda: handover.read(given))
+
+
+def end_with_input() -> None:
+    """Let this process end as soon as the other end of its input is closed, as that of a process that is gone."""
+
+    def wait() -> None:
+        os.read(0, 1)  # nothing is ever written
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()

@@ -1,9 +1,11 @@
 """Benchmarks of whole training steps on random images, for `cnnlite bench`."""
 
+import contextlib
 import copy
 import statistics
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,6 +18,8 @@ from cnnlite.nn.layers.base import Layer, dotted
 from cnnlite.nn.network import Network
 from cnnlite.runs.restore import check_model
 from cnnlite.runtime import engine, machine
+from cnnlite.runtime.arrays import Slabs
+from cnnlite.runtime.team import Team
 from cnnlite.training import step as training
 from cnnlite.utils.hints import Override
 from cnnlite.utils.text import aligned, size_text
@@ -51,6 +55,8 @@ class LayerTiming:
     """Name in configs; ``batch_norm + relu`` for layers fused into one."""
     forward_ms: float
     backward_ms: float
+    serial_ms: float
+    """Of both, the part that each worker spends, however many they are; see `measure_layers`."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +68,15 @@ class Report:
     layers: list[LayerTiming] | None
     rest_ms: float
     """Median milliseconds of loss and update in a step; 0 if layers were not timed."""
+    rest_serial_ms: float
+    """The part of that which workers do not divide."""
 
     def facts(self) -> dict[str, Any]:
         """Return the results as an object for JSON."""
         facts = {"batch_size": self.batch_size, **asdict(self.timing)}
         if self.layers is not None:
-            facts |= {"layers": [asdict(row) for row in self.layers], "rest_ms": self.rest_ms}
+            rest = {"rest_ms": self.rest_ms, "rest_serial_ms": self.rest_serial_ms}
+            facts |= {"layers": [asdict(row) for row in self.layers], **rest}
         return facts
 
     def describe(self, name: str) -> str:
@@ -84,7 +93,7 @@ class Report:
             f"  peak memory  {memory}",
         ]
         if self.layers is not None:
-            lines += ["", _table(self.layers, self.rest_ms)]
+            lines += ["", _table(self.layers, self.rest_ms, self.rest_serial_ms)]
         return "\n".join(lines)
 
 
@@ -106,9 +115,8 @@ class Step:
         self.x = rng.standard_normal((batch_size, *network.in_shape), network.dtype)
         self.labels = rng.integers(network.out_shape[0], size=batch_size)
         self.count = 0
-        # A small learning rate, so that random labels do not drive weights far.
         self.step = training.Step(
-            *(network, self.optimizer, self.loss, self, lambda step: 1e-3),
+            *(network, self.optimizer, self.loss, self, _small_factor),
             others=[_memory_of_workers, _work_of_workers],
         )
         self.choice = training.Choice(self.step, engine.workers(), engine.most_workers())
@@ -150,6 +158,20 @@ class Step:
         found: list[float] = _work_of_workers(0) if team is None else team.call(2, 0)
         return found
 
+    @contextlib.contextmanager
+    def as_first_of(self, size: int) -> Iterator[None]:
+        """Make steps as the first of ``size`` workers would, inside the block; the others are not there."""
+        self.step.dismiss()
+        for group in self.optimizer.bound:
+            group.rows = np.zeros((size, group.grads.size), group.grads.dtype)
+            group.attach(group.rows[0])
+        engine.set_team(_FirstWorker(size))
+        try:
+            yield
+        finally:
+            engine.set_team(Team())
+            self.step.dismiss()
+
     def seconds(self, steps: int) -> list[float]:
         """Make ``steps`` steps, and return their times in seconds."""
         times = []
@@ -166,8 +188,35 @@ def bench(config: Config, *, batch_size: int | None = None, steps: int | None = 
     step = prepare(config, batch_size)
     with step.step.working():
         timing = measure(step, steps)
-        rows, rest_ms = measure_layers(step, steps) if layers else (None, 0.0)
-    return Report(len(step.x), timing, rows, rest_ms)
+        rows, *rest = measure_layers(step, steps) if layers else (None, 0.0, 0.0)
+    return Report(len(step.x), timing, rows, *rest)
+
+
+class _FirstWorker(Team):
+    """Team of which only the first worker is there: what the others would give is made up, and only its time counts."""
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.size = size
+        self.slabs = _Zeros()
+
+    def gather(self, rows: Array, first: int, count: int) -> Array:
+        return np.resize(rows, (count, *rows.shape[1:]))
+
+    def numbers(self, count: int) -> Array:
+        return np.zeros(count)
+
+
+class _Zeros(Slabs):
+    """Memory that begins as zeros: computing with whatever was there could take longer."""
+
+    def allocate(self, size: int) -> Array:
+        return np.zeros(size, np.uint8)[:]
+
+
+def _small_factor(step: int) -> float:
+    """Return a factor for the learning rate so small that random labels do not drive weights far."""
+    return 1e-3
 
 
 def _memory_of_workers(_: int) -> list[int]:
@@ -223,14 +272,31 @@ def training_multiply_adds(network: Network) -> int:
     )
 
 
-def measure_layers(step: Step, steps: int | None = None) -> tuple[list[LayerTiming], float]:
+def measure_layers(step: Step, steps: int | None = None) -> tuple[list[LayerTiming], float, float]:
     """Time each layer over ``steps`` training steps; fused layers share a row.
 
-    Rows are in the order of the network. A sequence has none, as all its time is that of its layers.
+    Rows are in the order of the network. A sequence has none, as all its time is that of its layers. What is serial,
+    as Amdahl (1967) calls it, follows from the times of one worker, serial + parallel, and of the first of as many
+    workers as there are shards, serial + parallel / shards.
 
     Returns:
-        The rows, and the median milliseconds of the rest of a step: loss and update.
+        The rows, and the median milliseconds of the rest of a step, loss and update: of all, and of what is serial.
     """
+    shards = step.network.shards(len(step.x))
+    times = alone = _layer_ms(step, steps)
+    if step.workers > 1:
+        step.choice = training.Choice(step.step, 1, 1)
+        alone = _layer_ms(step, steps)
+    with step.as_first_of(shards):
+        first = _layer_ms(step, steps)
+    serial = np.clip((shards * first - alone) / (shards - 1), 0, alone) if shards > 1 else alone
+    found = list(zip(working_layers(step.network.model), times, serial.sum(axis=1).tolist(), strict=False))
+    rows = [LayerTiming(name, kind, float(ways[0]), float(ways[1]), part) for (name, kind, _), ways, part in found]
+    return rows, float(times[-1].sum()), float(serial[-1].sum())
+
+
+def _layer_ms(step: Step, steps: int | None) -> Array:
+    """Measure the median milliseconds of each of `working_layers`, forward and backward, and of the rest: (rows, 2)."""
     model = step.network.model
     seconds: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
     with watched(model, lambda call: seconds[call.name, call.way].append(call.seconds)):
@@ -241,16 +307,13 @@ def measure_layers(step: Step, steps: int | None = None) -> tuple[list[LayerTimi
         times = seconds[name, way]  # none if the gradient of the layer's output is not needed
         return np.array(times[-steps:] if times else [0.0] * steps)
 
-    def own_ms(name: str, layer: Layer, way: str) -> float:
+    def own(name: str, layer: Layer, way: str) -> float:
         inside = sum(last(dotted(name, child), way) for child in layer.children)
-        return max(0.0, float(np.median(last(name, way) - inside)) * 1e3)
+        return max(0.0, float(np.median(last(name, way) - inside)))
 
-    rows = [
-        LayerTiming(name, kind, *(own_ms(name, layer, way) for way in WAYS))
-        for name, kind, layer in working_layers(model)
-    ]
+    rows = [[own(name, layer, way) for way in WAYS] for name, _, layer in working_layers(model)]
     rest = whole - last("", "forward") - last("", "backward")
-    return rows, float(np.median(rest)) * 1e3
+    return np.array([*rows, [float(np.median(rest)), 0.0]]) * 1e3
 
 
 def _enough_steps(warm_up: list[float]) -> int:
@@ -258,12 +321,16 @@ def _enough_steps(warm_up: list[float]) -> int:
     return max(10, min(2000, round(_SECONDS / warm_up[-1])))
 
 
-def _table(rows: list[LayerTiming], rest_ms: float) -> str:
-    forward, backward = sum(row.forward_ms for row in rows), sum(row.backward_ms for row in rows)
-    total = forward + backward + rest_ms
-    lines = [("layer", "kind", "forward ms", "backward ms", "share")]
-    for row in [*rows, LayerTiming("", "all layers", forward, backward)]:
+def _table(rows: list[LayerTiming], rest_ms: float, rest_serial_ms: float) -> str:
+    """Format the times of layers and of the rest, and the share of a step that workers do not divide."""
+    times = [(row.forward_ms, row.backward_ms, row.serial_ms) for row in rows]
+    sums = [sum(column) for column in zip(*times, strict=True)]
+    total, serial = sums[0] + sums[1] + rest_ms, sums[2] + rest_serial_ms
+    lines = [("layer", "kind", "forward ms", "backward ms", "share", "serial ms")]
+    for row in [*rows, LayerTiming("", "all layers", *sums)]:
         share = (row.forward_ms + row.backward_ms) / total
-        lines.append((row.name, row.kind, f"{row.forward_ms:.3f}", f"{row.backward_ms:.3f}", f"{share:.1%}"))
-    lines.append(("", "loss and update", f"{rest_ms:.3f}", "", f"{rest_ms / total:.1%}"))
+        ways = (f"{row.forward_ms:.3f}", f"{row.backward_ms:.3f}")
+        lines.append((row.name, row.kind, *ways, f"{share:.1%}", f"{row.serial_ms:.3f}"))
+    lines.append(("", "loss and update", f"{rest_ms:.3f}", "", f"{rest_ms / total:.1%}", f"{rest_serial_ms:.3f}"))
+    lines.append(("", "the whole step", "", "", "", f"{serial:.3f}"))
     return aligned(lines, left=(0, 1))

@@ -11,7 +11,7 @@ from cnnlite.data.datasets.cifar import CIFAR10, CIFAR100, Cifar
 from cnnlite.data.download.cifar import ARCHIVES, is_complete
 from cnnlite.errors import DataError
 from cnnlite.runs.environment import versions
-from cnnlite.runtime import cgroups, engine, machine, workers
+from cnnlite.runtime import cgroups, engine, machine, processes
 from cnnlite.utils.hints import Download
 from cnnlite.utils.text import size_text
 
@@ -29,7 +29,7 @@ EXTRAS = {
 def examine(root: Path) -> Iterator[tuple[str, str]]:
     """Yield findings one by one, each as name and text; datasets are looked for in ``root``."""
     yield "CPU", f"{machine.cpu_name()}{', ' * bool(machine.vectors())}{machine.vectors()}"
-    kind = "processes" if workers.supported() else "threads"
+    kind = {"fork": "processes", "spawn": "processes that are spawned", "threads": "threads"}[processes.way()]
     yield (
         "cores",
         f"{engine.available_cores()} to use; a training has as many workers ({kind}), or one if that is faster",

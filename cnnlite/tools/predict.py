@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -45,10 +46,21 @@ class Model:
         """Read a checkpoint; CheckpointError if it does not hold a whole network."""
         return cls(*load_network(checkpoint)[1:])
 
+    @classmethod
+    def fixed(cls, checkpoint: Path) -> "Model":
+        """Read a checkpoint as `load` does, for predictions only: its parameters cannot be changed; `Network.fix`."""
+        model = cls.load(checkpoint)
+        model.network.fix()
+        return model
+
     @property
     def image_shape(self) -> Shape:
         """Height, width and channels of the images that `predict` takes, as in the dataset."""
         return (self.frame.height, self.frame.width, self.network.in_shape[2])
+
+    @cached_property
+    def _at_once(self) -> int:
+        return self.network.at_once(BATCH_SIZE)
 
     def predict(self, images: Array) -> Array:
         """Return the class probabilities, float32 (N, classes), of images as in the dataset, uint8 (N, H, W, C).
@@ -67,12 +79,11 @@ class Model:
             raise ValueError(f"{wanted}, not {images.dtype} of shape {images.shape}")
         out = np.empty((len(images), len(self.classes)), np.float32)
         with np.errstate(all="ignore"):
-            size = self.network.at_once(BATCH_SIZE)
-            for start in range(0, len(images), size):
-                part = images[start : start + size]
+            for start in range(0, len(images), self._at_once):
+                part = images[start : start + self._at_once]
                 if self.crop is not None:
                     part = center(part, self.crop)
-                out[start : start + size] = mean_logits(self.network, part, self.normalizer, views)
+                out[start : start + self._at_once] = mean_logits(self.network, part, self.normalizer, views)
         if not np.isfinite(out).all():
             raise DivergedError("what the network gives is not finite: its parameters have grown too large")
         return out

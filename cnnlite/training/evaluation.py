@@ -18,8 +18,9 @@ from cnnlite.runs import scores
 from cnnlite.runs.restore import frame_of, load_network, loss_of
 from cnnlite.runs.scores import Mean
 from cnnlite.runtime import distributed, engine
+from cnnlite.runtime.processes import way
 from cnnlite.runtime.team import Team
-from cnnlite.runtime.workers import Workers, supported
+from cnnlite.runtime.workers import Workers
 from cnnlite.training.labelled import find_labelled
 from cnnlite.utils.printable import one_line
 from cnnlite.utils.text import aligned
@@ -82,7 +83,7 @@ def evaluate(
     part = partial(evaluate_part, network, images, normalizer, loss, classes, views=views)
     ranks, threads = distributed.current(), engine.threads()
     size = min(engine.workers() or engine.most_workers(), len(images) // IMAGES_OF_A_WORKER)
-    if ranks.size > 1 or size < 2 or not supported():
+    if ranks.size > 1 or size < 2 or way() != "fork":  # a process that is spawned takes as long to begin
         return combined(ranks.allgather(part(check=check)), classes)
 
     def share(_: int) -> list[Part]:

@@ -8,7 +8,7 @@ import copy
 import dataclasses
 import itertools
 from collections.abc import Iterator
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 
@@ -167,6 +167,11 @@ class Training:
             others=[self._evaluate_part],
         )
         self.choice = Choice(self.step, engine.workers(), engine.most_workers())
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what workers need that are spawned, to compute factors and evaluate."""
+        names = ("config", "network", "dataset", "normalizer", "loss", "batches", "total_steps")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def progress(self) -> Progress:

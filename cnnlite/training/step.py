@@ -6,16 +6,19 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from cnnlite.errors import CnnliteError
 from cnnlite.nn.losses import Loss
 from cnnlite.nn.network import Network
 from cnnlite.optim.averaging import Averaging, NoAveraging
 from cnnlite.optim.base import Optimizer, gradient_norm, scale_gradients
 from cnnlite.runs.scores import hits
 from cnnlite.runtime import distributed, engine, shards
+from cnnlite.runtime.processes import way
 from cnnlite.runtime.workers import Workers, supported
 from cnnlite.utils.types import Array
 
@@ -25,6 +28,8 @@ ENOUGH_SECONDS = 1.0
 """A step as long as this is timed once."""
 GAIN = 0.97
 """Workers have to take less than this part of the time that one takes."""
+SPAWNED_AFTER = 3.0
+"""Seconds that a training takes before workers are spawned, which takes some tenths of one: short ones do not pay."""
 LEAST_SECONDS, COST = 60.0, 0.01
 """Time until the choice is made again: at least so long, and so that choosing takes no more than this part of it."""
 
@@ -130,26 +135,26 @@ class Step:
         engine.set_threads(1)
         if size == 1:
             return ""
-        if self.most_workers() == 1 or not supported():
+        alone = distributed.current().size == 1  # ranks are not known to a process that begins anew
+        if self.most_workers() == 1 or not supported() or (way() == "spawn" and not alone):
             return engine.set_threads(size)
         size = min(size, self.most_workers())
-
-        def begin(index: int) -> None:
-            for group, own in zip(self.optimizer.bound, rows, strict=True):
-                group.rows = own
-                group.attach(own[index])
-
         try:
             if size not in self._rows:  # kept: memory that is shared in small pieces is not given back
                 bound = self.optimizer.bound
                 self._rows[size] = [engine.shared((size, group.grads.size), group.grads.dtype) for group in bound]
-            rows = self._rows[size]
-            self.team = Workers(size, [self._make, *self.others], begin)
-        except (OSError, MemoryError) as error:
+            self.team = Workers(size, [self._make, *self.others], partial(self._begin, size))
+        except (OSError, MemoryError, CnnliteError) as error:
             self.dismiss()
             fewer = engine.set_threads(size)
             return fewer or f"{size} processes could not be started ({error}): threads compute, which is slower"
         return ""
+
+    def _begin(self, size: int, index: int) -> None:
+        """Begin as worker ``index``, whose gradients are in a row of its own."""
+        for group, rows in zip(self.optimizer.bound, self._rows[size], strict=True):
+            group.rows = rows
+            group.attach(rows[index])
 
     def dismiss(self) -> None:
         """Let this process make the steps alone from now on."""
@@ -196,6 +201,7 @@ class Choice:
         self._made = 0
         self._chosen = 0
         self._began = time.perf_counter()
+        self._first_spawned = self._began + SPAWNED_AFTER if way() == "spawn" else 0.0
         self._again = math.inf
         self.message = ""
         """Message for the user about the choice, or an obstacle; emptied by whoever passes it on."""
@@ -212,6 +218,8 @@ class Choice:
         if self.settled:
             return self.step(step)
         if self._made == 0:
+            if self._medians and not self._chosen and time.perf_counter() < self._first_spawned:
+                return self.step(step)
             self.message = self.step.hire(self._sizes[len(self._medians)])
         if len(self._sizes) == 1:
             self._sizes = []

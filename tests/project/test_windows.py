@@ -69,6 +69,17 @@ assert "same bits" in run("verify-resume", "tiny.yaml", "--steps", "3")
 """)
 
 
+def test_workers_that_cannot_be_spawned_are_said_and_threads_compute() -> None:
+    on_windows("""
+wide = ("-o", "model.0.conv2d.out_channels=420", "--epochs", "1")
+run("train", "-c", "tiny.yaml", *wide, "--run-dir", "two", "--workers", "2")
+assert "2 processes could not be started (worker 1 of 2" in Path("two/log.txt").read_text()
+run("train", "-c", "tiny.yaml", *wide, "--run-dir", "one", "--workers", "1")
+assert Path("two/metrics.csv").read_text().splitlines()[-1].split(",")[3] == \\
+    Path("one/metrics.csv").read_text().splitlines()[-1].split(",")[3]
+""")
+
+
 def test_a_run_is_held_by_one_process_and_one_that_fails_leaves_nothing() -> None:
     on_windows("""
 from cnnlite.runs.directory import RunDirectory
@@ -147,7 +158,7 @@ def test_no_room_imports_at_once_what_only_some_systems_have_nor_names_their_sig
         named = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
         assert not named & set(SIGNALS), path
         missing = {"fork", "getuid", "statvfs", "uname"} & named
-        assert missing <= ({"fork"} if path.name == "workers.py" else set()), path  # which asks before: `supported`
+        assert missing <= ({"fork"} if path.name == "processes.py" else set()), path  # which asks before: `way`
 
 
 def test_without_limits_of_resources_all_memory_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,6 @@ import inspect
 import itertools
 import os
 import pickle
-import platform
 import resource
 import signal
 import subprocess
@@ -23,29 +22,43 @@ import pytest
 
 from cnnlite import errors
 from cnnlite.errors import CnnliteError, ConfigError, DivergedError, exit_code
-from cnnlite.runtime import arrays, engine, shards, workers
+from cnnlite.runtime import arrays, engine, processes, shards, workers
 from cnnlite.runtime.workers import WorkerError, Workers, supported
 from cnnlite.utils.types import Array
+from tests.support.portable import Portable
 from tests.support.watched_memory import Watch
 
 pytestmark = pytest.mark.skipif(not supported(), reason="workers are threads here")
 
-SIZES = (2, 3, 5, 8)
+SIZES = [("fork", 2), ("fork", 3), ("fork", 5), ("fork", 8), ("spawn", 3)]
 SOON = 20
 """Seconds; it takes milliseconds, but on a busy machine."""
-every_size = pytest.mark.parametrize("size", SIZES)
+every_size = pytest.mark.parametrize(("way", "size"), SIZES, indirect=["way"])
+either_way = pytest.mark.parametrize("way", ["fork", "spawn"], indirect=True)
 Function = Callable[[int], Any]
+
+
+@pytest.fixture(autouse=True)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """How workers are started."""
+    way: str = getattr(request, "param", "fork")
+    monkeypatch.setenv("CNNLITE_WORKERS", way)
+    arrays._forget_chunk()  # which may not be for this way
+    yield way
+    arrays._forget_chunk()
 
 
 @contextlib.contextmanager
 def team(size: int, *functions: Function) -> Iterator[Workers]:
-    made = Workers(size, functions, lambda index: None)
-    processes = list(made.processes)
+    if processes.way() == "spawn":
+        functions = tuple(map(Portable, functions))
+    made = Workers(size, functions, nothing)
+    started = list(made.processes)
     try:
         yield made
     finally:
         made.close()
-        for process in processes:
+        for process in started:
             assert not is_running(process)
         assert engine.team().size == 1
 
@@ -226,6 +239,7 @@ def test_sums_and_collected_numbers_are_those_of_one(size: int) -> None:
     np.testing.assert_array_equal(out, shards.sum_by_pairs(parts.copy()))
 
 
+@either_way
 def test_shared_slabs_are_used_again_once_nobody_refers_to_them() -> None:
     def fill(one: Array, other: Array, index: int) -> None:
         one[index] = other[index] = index
@@ -328,8 +342,15 @@ ERRORS = [
 ]
 
 
-@pytest.mark.parametrize("worker", [1, 2])
-@pytest.mark.parametrize(("error", "kind", "text"), ERRORS, ids=lambda value: getattr(value, "__name__", None))
+@pytest.mark.parametrize(
+    ("way", "worker", "error", "kind", "text"),
+    [
+        *(("fork", worker, *error) for worker in (1, 2) for error in ERRORS),
+        *(("spawn", 2, *error) for error in (ERRORS[0], ERRORS[4])),
+    ],
+    indirect=["way"],
+    ids=lambda value: getattr(value, "__name__", None),
+)
 def test_what_a_worker_fails_with_is_raised_by_the_first(
     error: BaseException, kind: type[BaseException], text: str, worker: int
 ) -> None:
@@ -368,7 +389,11 @@ def test_several_workers_may_fail_at_once() -> None:
             crew.call(0, 0)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT])
+@pytest.mark.parametrize(
+    ("way", "number"),
+    [("fork", signal.SIGKILL), ("fork", signal.SIGSEGV), ("fork", signal.SIGABRT), ("spawn", signal.SIGKILL)],
+    indirect=["way"],
+)
 @pytest.mark.parametrize("worker", [1, 2])
 def test_a_worker_that_is_killed_is_named_within_seconds(worker: int, number: signal.Signals) -> None:
     def die() -> None:
@@ -387,11 +412,13 @@ def test_a_worker_that_is_killed_is_named_within_seconds(worker: int, number: si
     assert raised.value.exit_code == 5
 
 
+@either_way
 def test_a_worker_that_ends_by_itself_is_named() -> None:
     with team(2, in_worker(1, lambda: os._exit(7))) as crew, pytest.raises(WorkerError, match="ended with exit code 7"):
         crew.call(0, 0)
 
 
+@either_way
 def test_a_worker_killed_between_two_calls_is_found_by_the_next() -> None:
     with team(3, in_worker(9, int)) as crew:
         assert crew.call(0, 0) == "done"
@@ -400,6 +427,7 @@ def test_a_worker_killed_between_two_calls_is_found_by_the_next() -> None:
             again(crew, 0, 1000)
 
 
+@either_way
 def test_a_worker_killed_where_the_first_one_has_long_to_compute_is_found_when_it_asks() -> None:
     with team(2, in_worker(1, lambda: os.kill(os.getpid(), signal.SIGKILL))) as crew:
         crew._command(0, 0)
@@ -415,6 +443,7 @@ def test_a_worker_killed_where_the_first_one_has_long_to_compute_is_found_when_i
         until(asks, seconds=5)
 
 
+@either_way
 def test_an_error_of_the_first_worker_ends_the_others_where_they_wait() -> None:
     def fail(argument: int) -> None:
         if me() == 0:
@@ -427,6 +456,7 @@ def test_an_error_of_the_first_worker_ends_the_others_where_they_wait() -> None:
     assert time.monotonic() - began < SOON
 
 
+@either_way
 def test_an_error_when_the_first_worker_is_done_is_no_hanging_end() -> None:
     def fail(argument: int) -> None:
         if me() == 2:
@@ -452,23 +482,34 @@ def test_children_that_somebody_else_waits_for_are_gone_and_no_error_of_the_syst
         signal.signal(signal.SIGCHLD, before)
 
 
-@pytest.mark.parametrize("stuck", ["meeting", "computing", "stopped"])
-def test_a_parent_that_is_killed_leaves_no_worker(stuck: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("way", "stuck"),
+    [(way, stuck) for way in ("fork", "spawn") for stuck in ("meeting", "computing", "stopped")],
+    indirect=["way"],
+)
+def test_a_parent_that_is_killed_leaves_no_worker(stuck: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = f"""
 import os, signal, time
 from cnnlite.runtime import engine
 from cnnlite.runtime.workers import Workers
+def nothing(index):
+    pass
 def work(argument):
     if engine.team().index == 0 or {stuck!r} == "computing":
         time.sleep(1000)
     if {stuck!r} == "stopped" and engine.team().index == 1:
         os.kill(os.getpid(), signal.SIGSTOP)
     engine.team().meet()
-team = Workers(3, [work], lambda index: None)
-print(*team.processes, flush=True)
-team.call(0, 0)
+def main():
+    team = Workers(3, [work], nothing)
+    print(*team.processes, flush=True)
+    team.call(0, 0)
 """
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    (tmp_path / "program.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    command = [sys.executable, "-c", "import program; program.main()"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     children = [int(word) for word in process.stdout.readline().split()]
     time.sleep(0.3)
@@ -477,6 +518,31 @@ team.call(0, 0)
     process.kill()
     process.communicate()
     until(lambda: not any(map(is_running, children)), seconds=5)
+
+
+def test_a_parent_that_is_killed_leaves_no_worker_where_the_system_does_not_see_to_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read, write = os.pipe()
+    before = os.dup(0)
+    os.dup2(read, 0)
+    try:
+        process = os.fork()
+        if not process:
+            os.close(write)
+            os.close(read)
+            workers.end_with_input()
+            time.sleep(100)
+            os._exit(0)
+    finally:
+        os.dup2(before, 0)
+        for descriptor in (before, read):
+            os.close(descriptor)
+    time.sleep(0.1)
+    assert is_running(process)
+    os.close(write)
+    until(lambda: not is_running(process))
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 1
 
 
 def test_where_no_more_processes_can_be_started_those_that_were_end(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -495,6 +561,7 @@ def test_where_no_more_processes_can_be_started_those_that_were_end(monkeypatch:
     assert engine.team().size == 1
 
 
+@either_way
 def test_memory_that_cannot_be_shared_is_a_memory_error() -> None:
     def allocate(argument: int) -> None:
         limit = (2**20, resource.getrlimit(resource.RLIMIT_FSIZE)[1])  # which counts for files in memory too
@@ -513,6 +580,7 @@ def test_memory_that_cannot_be_shared_is_a_memory_error() -> None:
         crew.call(0, 0)
 
 
+@either_way
 def test_a_signal_to_a_worker_is_noted_and_it_works_on() -> None:
     before = signal.signal(signal.SIGTERM, lambda *_: None)
     try:
@@ -529,6 +597,7 @@ def test_a_signal_to_a_worker_is_noted_and_it_works_on() -> None:
         signal.signal(signal.SIGTERM, before)
 
 
+@either_way
 def test_a_waiting_worker_leaves_the_core_to_others() -> None:
     def wait(argument: int) -> list[float]:
         before = time.process_time()
@@ -631,6 +700,7 @@ def test_a_meeting_left_out_gives_other_bits(monkeypatch: pytest.MonkeyPatch, tm
     assert len(found[0]) > 1
 
 
+@either_way
 def test_workers_that_come_to_different_meetings_are_an_error() -> None:
     def function(argument: int) -> None:
         with shards.divided(8, 8), shards.lockstep():
@@ -643,6 +713,7 @@ def test_workers_that_come_to_different_meetings_are_an_error() -> None:
             crew.call(0, 1)
 
 
+@either_way
 def test_workers_whose_shared_arrays_are_at_different_places_are_an_error() -> None:
     kept: list[Array] = []
 
@@ -674,8 +745,3 @@ def test_shared_memory_is_what_those_forked_later_have_in_common() -> None:
     assert os.waitpid(process, 0)[1] == 0
     assert (one.tolist(), other.tolist()) == ([1.0] * 3, [[2.0] * 2] * 2)
     assert theirs.tolist() == [0.0] * 3
-
-
-def test_there_are_no_workers_on_processors_that_change_the_order_of_writes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
-    assert not supported()

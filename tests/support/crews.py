@@ -4,22 +4,34 @@ import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
+from cnnlite.nn import network as networks
+from cnnlite.nn.kernels import im2col, matmul, winograd
 from cnnlite.nn.layers.base import Layer
 from cnnlite.nn.losses import CrossEntropy
 from cnnlite.nn.network import Network
 from cnnlite.optim import SGD, Optimizer
 from cnnlite.optim.averaging import Averaging, NoAveraging
+from cnnlite.optim.base import Group
 from cnnlite.runtime import engine
 from cnnlite.runtime.workers import Workers
 from cnnlite.training.step import Outcome, Step
 from cnnlite.utils.rng import stream
 from cnnlite.utils.types import Array, Shape
+from tests.support.portable import Constants
 from tests.support.watched_memory import Watch
 
 CLASSES = 3
+CONSTANTS = [
+    (networks, "SHARD_WORK"),
+    *((matmul, "LARGE_WEIGHTS"), (matmul, "LARGE_SHARE")),
+    *((winograd, "LOCAL_WEIGHTS"), (winograd, "CHUNK_BYTES")),
+    *((im2col, "LARGE_WEIGHTS"), (im2col, "CHUNK_BYTES")),
+]
+"""What `test_step` changes, so that small networks and weights are divided; spawned workers need it too."""
 
 
 @dataclass
@@ -58,7 +70,17 @@ def make(
     optimizer.plan(12, 3)
     averaging.bind(network.state())
     source = Random(shape, sizes, soft)
-    return Step(network, optimizer, CrossEntropy(), source, lambda _: 1.0, clip_norm=clip_norm, averaging=averaging)
+    others = [Constants.of(*CONSTANTS)]
+    return Step(
+        *(network, optimizer, CrossEntropy(), source, _one),
+        clip_norm=clip_norm,
+        averaging=averaging,
+        others=others,
+    )
+
+
+def _one(step: int) -> float:
+    return 1.0
 
 
 @contextlib.contextmanager
@@ -72,12 +94,7 @@ def crew(steps: Sequence[Step], size: int, watch: Watch | None = None) -> Iterat
     with watch.off() if watch else contextlib.nullcontext():
         rows = [engine.shared((size, group.grads.size), group.grads.dtype) for group in groups]
 
-    def begin(index: int) -> None:
-        for group, own in zip(groups, rows, strict=True):
-            group.rows = own
-            group.attach(own[index])
-
-    team = Workers(size, [step._make for step in steps], begin)
+    team = Workers(size, [step._make for step in steps], partial(_begin, groups, rows))
     try:
         with np.errstate(all="ignore"):
             yield team.call
@@ -85,6 +102,12 @@ def crew(steps: Sequence[Step], size: int, watch: Watch | None = None) -> Iterat
         team.close()
         for step in steps:
             step.dismiss()
+
+
+def _begin(groups: Sequence[Group], rows: Sequence[Array], index: int) -> None:
+    for group, own in zip(groups, rows, strict=True):
+        group.rows = own
+        group.attach(own[index])
 
 
 def everything(step: Step) -> dict[str, Array]:

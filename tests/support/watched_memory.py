@@ -18,18 +18,18 @@ import resource
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from cnnlite.runtime import arrays, engine, shards
+from cnnlite.runtime import arrays, engine, shards, workers
 from cnnlite.runtime.workers import Workers, _SharedSlabs
 from cnnlite.utils.types import Array
 
 READ, WRITE = 1, 2
-SLABS = 2**28
+SLABS, CHUNK = 2**28, 2**26
+"""Bytes of memory taken at once: few places, as each task opens and closes them all."""
 LATE = 3e-3
 """Seconds that a worker is late at most."""
 
@@ -56,8 +56,8 @@ class Watch:
         self._recording = True
         self._chance = random.Random(0)
         arrays._forget_chunk()
-        monkeypatch.setattr(arrays, "_CHUNK_BYTES", 2**26)  # few places, as each task opens and closes them all
-        monkeypatch.setattr(arrays, "mmap", SimpleNamespace(mmap=self._map, PAGESIZE=mmap.PAGESIZE))
+        monkeypatch.setattr(workers, "YIELDS", 20)  # there are more workers than cores: none should wait awake
+        monkeypatch.setattr(arrays, "_fresh", lambda size: self._map(-1, max(size, CHUNK)))
         monkeypatch.setattr(_SharedSlabs, "allocate", lambda _, size: self._allocate(size))
         monkeypatch.setattr(Workers, "__init__", self._begin(Workers.__init__))
         monkeypatch.setattr(Workers, "meet", self._meet(Workers.meet))
@@ -81,7 +81,7 @@ class Watch:
     def _allocate(self, size: int) -> Array:
         """A slab in a mapping of all of them, where that of `_SharedSlabs` makes one for each."""
         if self._slabs is None:
-            file = engine.team().slabs._file  # type: ignore[attr-defined]
+            file = engine.team().slabs._file.handle  # type: ignore[attr-defined]
             os.ftruncate(file, SLABS)
             self._slabs = self._map(file, SLABS)
         start, self._end = self._end, self._end + -(-size // mmap.PAGESIZE) * mmap.PAGESIZE

@@ -5,15 +5,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
 from cnnlite.cli import cli
 from cnnlite.config.load import load_config
 from cnnlite.data.datasets.shapes import Shapes
+from cnnlite.nn import network as networks
 from cnnlite.nn.layers.base import Layer
 from cnnlite.runtime import engine, machine
 from cnnlite.tools import bench
+from cnnlite.utils.types import Array
 
 CONFIG = """\
 data: {dataset: cifar10, center_crop: 8}
@@ -73,7 +76,7 @@ def test_json_has_exactly_the_promised_keys_and_its_figures_fit_together() -> No
 
 def test_the_text_has_the_same_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     timing = bench.Timing(12.345, 11.5, 4860.2, 150.04, 200.0, 123_400_000, 2, "SkylakeX")
-    text = bench.Report(60, timing, None, 0.0).describe("net")
+    text = bench.Report(60, timing, None, 0.0, 0.0).describe("net")
     words = ("60 random images", "12.35 ms", "11.50 ms", "4,860 images/s", "150.0", "75% of the 200.0", "123.4 MB")
     assert [word for word in words if word not in text] == []
     assert "workers 2, BLAS kernel SkylakeX" in text
@@ -164,8 +167,8 @@ def test_a_pinned_kernel_is_a_warning_that_leaves_the_json_alone(monkeypatch: py
 
 def test_layers_that_another_does_the_work_of_are_named_with_it() -> None:
     facts = json.loads(run("net.yaml", "--json", "--steps", "3", "--layers").stdout)
-    assert list(facts) == [*KEYS, "layers", "rest_ms"]
-    assert facts["rest_ms"] > 0
+    assert list(facts) == [*KEYS, "layers", "rest_ms", "rest_serial_ms"]
+    assert facts["rest_ms"] >= facts["rest_serial_ms"] > 0
     rows = {row["name"]: row for row in facts["layers"]}
     assert {name: row["kind"] for name, row in rows.items()} == {
         "0": "conv2d",
@@ -178,7 +181,8 @@ def test_layers_that_another_does_the_work_of_are_named_with_it() -> None:
         "7": "linear",
     }
     for name, row in rows.items():
-        assert row.keys() == {"name", "kind", "forward_ms", "backward_ms"}
+        assert row.keys() == {"name", "kind", "forward_ms", "backward_ms", "serial_ms"}
+        assert 0 <= row["serial_ms"] <= row["forward_ms"] + row["backward_ms"]
         if name not in ("3", "6"):
             assert row["forward_ms"] > 0
             assert row["backward_ms"] > 0
@@ -205,14 +209,61 @@ def test_times_of_layers_are_their_own_and_sum_up_to_the_step(monkeypatch: pytes
         slow(named[name], "backward", 3 * cost)
     update = step.optimizer.step
     monkeypatch.setattr(step.optimizer, "step", lambda *given: (now.__setitem__(0, now[0] + 0.5), update(*given)))
-    rows, rest = bench.measure_layers(step, 4)
+    rows, rest, rest_serial = bench.measure_layers(step, 4)
     assert {row.name: row.forward_ms for row in rows} == pytest.approx(costs)
     assert {row.name: row.backward_ms for row in rows} == pytest.approx({k: 3 * v for k, v in costs.items()})
-    assert rest == pytest.approx(500)
-    table = bench._table(rows, rest).splitlines()
-    assert re.search(r"1 +batch_norm \+ relu +2\.000 +6\.000 +0\.5%", table[2])
-    assert re.search(r"all layers +255\.000 +765\.000 +67\.1%", table[-2])
-    assert re.search(r"loss and update +500\.000 +32\.9%", table[-1])
+    assert (rest, rest_serial) == pytest.approx((500, 500))
+    assert {row.name: row.serial_ms for row in rows} == pytest.approx({k: 4 * v for k, v in costs.items()})
+    table = bench._table(rows, rest, rest_serial / 2).splitlines()
+    assert re.search(r"1 +batch_norm \+ relu +2\.000 +6\.000 +0\.5% +8\.000", table[2])
+    assert re.search(r"all layers +255\.000 +765\.000 +67\.1% +1020\.000", table[-3])
+    assert re.search(r"loss and update +500\.000 +32\.9% +250\.000", table[-2])
+    assert re.search(r"the whole step +1270\.000", table[-1])
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_serial_is_what_each_worker_spends_however_few_samples_it_has(
+    workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    monkeypatch.setattr(networks, "SHARD_WORK", 1)
+    engine.set_workers(workers)
+    step = bench.prepare(load_config("net.yaml"), 8)
+    named = dict(step.network.model.walk())
+    costs = {"0": (5.0, 0.25), "1": (0.0, 2.0), "5": (3.0, 0.0), "7": (0.0, 0.5)}
+
+    def slow(layer: Layer, whole: float, sample: float) -> None:
+        kind = type(layer)
+
+        def slower(self: Layer, x: Array, context: Any) -> Array:
+            now[0] += (whole + sample * len(x)) / 1e3
+            return kind.forward(self, x, context)
+
+        layer.__class__ = type("Slow", (kind,), {"forward": slower})
+
+    for name, (whole, sample) in costs.items():
+        slow(named[name], whole, sample)
+    lengths = []
+    update = step.optimizer.step
+
+    def noted(*given: Any) -> None:
+        lengths.append(engine.team().size)
+        update(*given)
+
+    monkeypatch.setattr(step.optimizer, "step", noted)
+    before = {name: array.copy() for name, array in step.network.state().items()}
+    step.settle()
+    with step.step.working():
+        rows, rest, rest_serial = bench.measure_layers(step, 4)
+    expected = {row.name: costs.get(row.name, (0.0, 0.0))[0] for row in rows}
+    assert {row.name: row.serial_ms for row in rows} == pytest.approx(expected, abs=1e-9)
+    assert (rest, rest_serial) == (0, 0)
+    assert {1, 8, workers} == {*lengths}
+    assert engine.team().size == 1
+    assert all(np.isfinite(array).all() for array in step.network.state().values())
+    assert any((array != before[name]).any() for name, array in step.network.state().items())
+    assert step.seconds(1) == [pytest.approx((5 + 0.25 * 8 + 2 * 8 + 3 + 0.5 * 8) / 1e3)]
 
 
 def test_watching_leaves_no_trace_and_survives_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ from cnnlite.nn.layers.shape import Flatten
 from cnnlite.optim import SGD, AdamW, Composite, Member, Muon, Optimizer, optimizers
 from cnnlite.optim.averaging import EMA, Lookahead
 from cnnlite.optim.schedules import Linear as LinearSchedule
-from cnnlite.runtime import engine, shards
+from cnnlite.runtime import arrays, engine, shards
 from cnnlite.runtime.workers import WorkerError
 from cnnlite.training import step as training_step
 from cnnlite.training.step import Choice, Step
@@ -38,7 +38,7 @@ from tests.support.optimizer_parts import FOR_ANY_SHAPE
 from tests.support.watched_memory import Watch
 
 SIZES = {3: 1, 8: 10, 2: 40, 4: 40}
-"""Numbers of workers, and for each, that it is tried on every so manieth layer."""
+"""Numbers of workers, and for each, that it is tried on every so manieth network: one of them on all."""
 BATCHES = (19, 2, 9)
 """Sizes of batches: divisible and not, fewer samples than workers."""
 
@@ -67,7 +67,7 @@ def mixed(optimizer: Optimizer | None = None, **options: object) -> Step:
         *(Dropout(0.1), Conv2d(16, 3, stride=2), MaxPool2d(2), BatchNorm(), GELU()),
         *(GlobalAvgPool2d(), Linear(7), BatchNorm(), Linear(CLASSES)),
     ]
-    return make(Sequential(model), (16, 16, 3), (40, 3, 16, 1, 8, 33), optimizer, **options)  # type: ignore[arg-type]
+    return make(Sequential(model), (12, 12, 3), (24, 3, 16, 1, 8, 19), optimizer, **options)  # type: ignore[arg-type]
 
 
 def members() -> Optimizer:
@@ -108,6 +108,7 @@ LARGE: dict[str, Make] = {
     "one-sample": OTHERS["one-sample"],
 }
 ALL = {"small weights": {**LAYERS, **OTHERS}, "large weights": LARGE}
+AT_ANY_RATE = ("mixed", "one-sample", "composite", "composite, frozen after an epoch")
 STEPS, MORE_STEPS = 3, 6
 
 Found = dict[str, dict[str, str]]
@@ -126,9 +127,9 @@ def small_shards(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
 
 
 def stepped(way: str, size: int, watch: Watch | None = None, *, every: int = 1) -> Found:
-    """All that the steps of networks change, with ``size`` workers: of ``every`` so manieth layer, and the others."""
-    some = {*list(LAYERS)[::every]}
-    steps = {name: make() for name, make in ALL[way].items() if name in some or name not in LAYERS}
+    """All that the steps of networks change, with ``size`` workers: of ``every`` so manieth, and a few at any rate."""
+    some = {*list(ALL[way])[::every], *AT_ANY_RATE}
+    steps = {name: make() for name, make in ALL[way].items() if name in some}
     with crew(list(steps.values()), size, watch) as call:
         for which, name in enumerate(steps):
             for step in range(STEPS if name in LAYERS else MORE_STEPS):
@@ -150,6 +151,16 @@ def expected(way: str) -> Found:
         small_shards(monkeypatch, way)
         engine.set_threads(1)
         return stepped(way, 1)
+
+
+def test_spawned_workers_have_the_bits_of_one(
+    way: str, expected: Found, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_shards(monkeypatch, way)
+    monkeypatch.setenv("CNNLITE_WORKERS", "spawn")
+    arrays._forget_chunk()
+    assert differing(stepped(way, 3, every=20), expected) == []
+    arrays._forget_chunk()
 
 
 @pytest.mark.parametrize("size", list(SIZES))
@@ -182,11 +193,14 @@ def differing(found: Found, expected: Found) -> list[str]:
     ]
 
 
-def test_hiring_and_dismissing_between_steps_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_hiring_and_dismissing_between_steps_changes_no_bit(start: str, monkeypatch: pytest.MonkeyPatch) -> None:
     small_shards(monkeypatch, "small weights")
+    monkeypatch.setenv("CNNLITE_WORKERS", start)
+    arrays._forget_chunk()
     made = [mixed(members(), clip_norm=0.1, averaging=EMA(0.5)) for _ in range(2)]
     alone, other = made
-    plan = {1: 3, 3: 1, 4: 2, 5: 8, 7: 2}
+    plan = {1: 3, 3: 1, 4: 2, 5: 8, 7: 2} if start == "fork" else {1: 2, 4: 1, 5: 3}
     for number in range(9):
         alone(number)
         if number in plan:

@@ -19,6 +19,7 @@ import pytest
 from cnnlite.runs.checkpoint import load_checkpoint
 from cnnlite.runtime.workers import supported
 from tests.runtime.test_distributed import MPIEXEC, needs_mpi
+from tests.support.plugins import LAYER, WITH_PLUGIN
 from tests.support.small_runs import STUCK, assert_same_run
 
 COMMAND = [sys.executable, "-W", "error", "-m", "cnnlite"]
@@ -32,6 +33,15 @@ pytestmark = [
     pytest.mark.usefixtures("here"),
     pytest.mark.skipif(not supported(), reason="workers are threads here"),
 ]
+either_way = pytest.mark.parametrize("way", ["fork", "spawn"], indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How workers are started."""
+    way: str = getattr(request, "param", "fork")
+    monkeypatch.setenv("CNNLITE_WORKERS", way)
+    return way
 
 
 def spawn(command: list[str], **options: Any) -> "subprocess.Popen[str]":
@@ -76,8 +86,12 @@ def none_left(processes: list[int]) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("to", "number"),
-    [("run", signal.SIGTERM), ("worker", signal.SIGTERM), ("worker", signal.SIGHUP), ("group", signal.SIGINT)],
+    ("way", "to", "number"),
+    [
+        *(("fork", "run", signal.SIGTERM), ("fork", "worker", signal.SIGTERM), ("fork", "worker", signal.SIGHUP)),
+        *(("fork", "group", signal.SIGINT), ("spawn", "worker", signal.SIGTERM), ("spawn", "group", signal.SIGINT)),
+    ],
+    indirect=["way"],
 )
 def test_a_signal_stops_the_run_with_a_checkpoint(to: str, number: signal.Signals) -> None:
     process = spawn([*COMMAND, *LONG], start_new_session=to == "group")
@@ -96,6 +110,7 @@ def test_a_signal_stops_the_run_with_a_checkpoint(to: str, number: signal.Signal
     assert none_left(workers)
 
 
+@either_way
 def test_a_run_stopped_and_killed_with_other_numbers_of_workers_has_the_same_bits() -> None:
     mixed = ["-o", "data.mix=cutmix", "-o", "train.averaging={ema: {decay: 0.9}}", "-o", "train.clip_norm=1.0"]
     short = [*NEW, *mixed, "--epochs", "5"]
@@ -114,6 +129,7 @@ def test_a_run_stopped_and_killed_with_other_numbers_of_workers_has_the_same_bit
     assert_same_run(Path("whole"), Path("run"))
 
 
+@either_way
 def test_ctrl_c_twice_ends_at_once_and_leaves_no_worker(here: Path) -> None:
     controller, terminal = pty.openpty()
     process = spawn(
@@ -137,6 +153,7 @@ def test_ctrl_c_twice_ends_at_once_and_leaves_no_worker(here: Path) -> None:
     assert load_checkpoint(Path("runs/tiny/checkpoints/last.npz")).meta["step"] == 8
 
 
+@either_way
 def test_a_killed_worker_ends_the_run_within_seconds() -> None:
     process = spawn([*COMMAND, *LONG, "-o", "train.checkpoint_every=3", "--workers", "3"])
     wait_for(Path("run/metrics.csv"), lines=3)
@@ -212,6 +229,7 @@ def test_faults_and_signals_during_validation(fault: str, code: int, text: str) 
     assert len([line for line in done.stderr.splitlines() if line.startswith("error: ")]) <= 2
 
 
+@either_way
 def test_a_killed_run_leaves_no_worker_and_resumes() -> None:
     process = spawn([*COMMAND, *LONG, "--workers", "3"])
     wait_for(Path("run/metrics.csv"), lines=2)
@@ -223,6 +241,7 @@ def test_a_killed_run_leaves_no_worker_and_resumes() -> None:
     assert finished("train", "--resume", "run", "--epochs", "2", "--workers", "2").returncode == 0
 
 
+@either_way
 def test_an_ignored_signal_stays_ignored_by_workers() -> None:
     process = subprocess.Popen(
         [*COMMAND, *NEW, "--workers", "2", "--run-dir", "run"],
@@ -235,12 +254,15 @@ def test_an_ignored_signal_stays_ignored_by_workers() -> None:
     assert process.wait(timeout=30) == 0
 
 
-@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(
+    ("way", "closed"), [("fork", "2>&-"), ("fork", "<&- >&- 2>&-"), ("spawn", "<&- >&- 2>&-")], indirect=["way"]
+)
 def test_streams_closed_from_the_start_do_not_end_training(closed: str) -> None:
     command = f"{shlex.join([*COMMAND, *NEW])} --workers 2 {closed}"
     assert subprocess.run(command, shell=True, timeout=60).returncode == 0
 
 
+@either_way
 def test_too_little_memory_is_two_lines_and_exit_code_5() -> None:
     large = ["-o", "train.batch_size=8000", "-o", "data.dataset.shapes.train_images=9000", "-o", "data.augment=[]"]
     wide = ["-o", "model.0.conv2d.out_channels=300", "-o", "data.validation=none"]
@@ -280,6 +302,7 @@ main()
     assert_same_run(Path("refused"), Path("whole"))
 
 
+@either_way
 def test_verify_resume_with_workers() -> None:
     done = finished("verify-resume", "tiny.yaml", *FOUR_SHARDS, "--steps", "5", "--workers", "2")
     assert done.returncode == 0
@@ -316,6 +339,7 @@ def train(name, workers=2):
     )
 
 
+@either_way
 def test_training_in_a_thread_of_a_program() -> None:
     done = program("""
 train("main")
@@ -338,6 +362,48 @@ assert signal.getsignal(signal.SIGINT) is handler
     assert done.returncode == 0, done.stderr
     assert done.stdout == "no worker is left"
     assert_same_run(Path("main"), Path("thread"))
+
+
+@pytest.mark.parametrize("way", ["spawn"], indirect=True)
+def test_a_program_that_trains_in_its_main_module_is_not_run_again_by_spawned_workers() -> None:
+    done = program("""
+print("once", flush=True)
+train("run")
+""")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "once\n"
+
+
+@pytest.mark.parametrize("way", ["spawn"], indirect=True)
+@pytest.mark.parametrize("place", ["program", "module"])
+def test_a_layer_of_one_s_own_is_for_spawned_workers_too_if_it_is_in_a_module(place: str) -> None:
+    code = '''
+from cnnlite.nn.layers.activations import ReLU
+from cnnlite.nn.layers.base import layers
+@layers.register("halved")
+class Halved(ReLU):
+    """A layer that is for workers."""
+'''
+    Path("own.py").write_text(code)
+    start = code if place == "program" else "import own\n"
+    done = program(
+        start
+        + """
+data["model"][2] = "halved"
+for workers in (1, 2):
+    train(str(workers), workers)
+"""
+    )
+    assert done.returncode == 0, done.stderr
+    told = "2 processes could not be started (what they need cannot be handed over: Halved is defined in the program"
+    assert (told in Path("2/log.txt").read_text()) == (place == "program")
+    assert_same_run(Path("1"), Path("2"))
+
+
+@pytest.mark.parametrize("way", ["spawn"], indirect=True)
+def test_a_short_run_spawns_no_workers_unless_told_to() -> None:
+    assert finished(*NEW, "--epochs", "1", "--run-dir", "run").returncode == 0
+    assert "workers" not in Path("run/log.txt").read_text()
 
 
 def test_training_in_a_program_that_forks_itself() -> None:
@@ -431,3 +497,15 @@ team.close()
     first, *others = json.loads(done.stdout)
     assert first >= 0.4
     assert max(others) < 0.3 * first
+
+
+@either_way
+def test_workers_have_the_classes_of_plugins(way: str) -> None:
+    text = LAYER.replace("    def __init__", "    by_shards = True\n\n    def __init__")
+    Path("doubled.py").write_text(text, encoding="utf-8")
+    Path("tiny.yaml").write_text(WITH_PLUGIN, encoding="utf-8")
+    for workers in ("1", "2"):
+        told = [word for word in NEW if word != "--quiet"]
+        done = finished(*told, "--epochs", "1", "--workers", workers, "--run-dir", workers)
+        assert (done.returncode, "could not be started" in done.stderr) == (0, False), done.stderr
+    assert_same_run(Path("1"), Path("2"))

@@ -18,6 +18,8 @@ COPY, TRANSFORM = 8, 1.6
 """Costs in `choose`, measured."""
 LEAST_COPIED, LEAST_HEIGHT = 16, 8
 """Numbers in a row of a window, and rows of the output; with fewer, `unfold_rows` takes longer than its costs say."""
+PREPARED_BYTES = 2**21
+"""Largest weights that are kept transformed, which takes four times as many bytes."""
 FEW_CHANNELS = 16
 """With at most so many, adding windows to pixels (col2im) takes longer than multiplying by zeros."""
 
@@ -80,7 +82,7 @@ def forward(
     Returns:
         y, and with ``keep`` the im2col matrix for `weight_gradient`; None if it is large or was not computed.
     """
-    algorithm = choose(windows, weight.shape[3], algorithm)
+    algorithm = choose(windows, weight.shape[-1], algorithm)
     if algorithm == "winograd":
         return winograd.forward(x, weight, bias, windows), None
     if algorithm == "unfold_rows":
@@ -88,6 +90,12 @@ def forward(
     if algorithm == "depthwise":
         return depthwise.forward(x, weight, bias, windows), None
     return im2col.forward(x, weight, bias, windows, keep=keep)
+
+
+def prepared(weight: Array, windows: Windows, algorithm: Algorithm = "auto") -> Array:
+    """Transform ``weight`` as `forward` would, for many calls; `forward` alone takes the result, in its place."""
+    is_transformed = choose(windows, weight.shape[3], algorithm) == "winograd" and weight.nbytes <= PREPARED_BYTES
+    return winograd.transform_weight(weight) if is_transformed else weight
 
 
 def input_gradient(dy: Array, weight: Array, windows: Windows, algorithm: Algorithm = "auto") -> Array:

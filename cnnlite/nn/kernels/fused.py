@@ -45,6 +45,8 @@ class Epilogue:
     """The function f, or None."""
     windows: Windows | None
     """Geometry of the max pooling, or None."""
+    length: int = 0
+    """Of a row, once known."""
 
     def forward(self, x: Array) -> tuple[Array, Array]:
         """Compute pooled(x) and y for ``x`` (N, ..., C)."""
@@ -52,8 +54,9 @@ class Epilogue:
         if self.windows is not None:
             signs = np.where(self.scale < 0, -1, 1).astype(x.dtype) if np.minimum.reduce(self.scale) < 0 else None
             pooled = pooling.max_forward(x, self.windows, signs)
-        self.length = row_length(pooled.shape[1:])
-        self.scales, self.shifts = per_row(self.length, x.dtype, self.scale, self.shift)
+        if not self.length:  # it is used once in training, and many times for a network that is fixed
+            self.length = row_length(pooled.shape[1:])
+            self.scales, self.shifts = per_row(self.length, x.dtype, self.scale, self.shift)
         y = engine.empty(pooled.shape, x.dtype)
         for_rows(self.apply, pooled, y)
         return pooled, y

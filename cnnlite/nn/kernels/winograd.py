@@ -58,13 +58,13 @@ def tile_counts(windows: Windows) -> tuple[int, int]:
 
 
 def forward(x: Array, weight: Array, bias: Array | None, windows: Windows) -> Array:
-    """Convolve ``x`` (N, H, W, C) with ``weight`` (3, 3, C, F) and add ``bias``.
+    """Convolve ``x`` (N, H, W, C) with ``weight``, (3, 3, C, F) or transformed already (36, C, F), and add ``bias``.
 
     In float32 the largest error is about 1e-5 of the largest output.
     """
-    channels, filters = weight.shape[2:]
+    channels, filters = weight.shape[-2:]
     per_sample = math.prod(tile_counts(windows))
-    transformed = _transform_weight(weight)
+    transformed = weight if weight.ndim == 3 else transform_weight(weight)
     y = engine.empty((len(x), *windows.out, filters), x.dtype)
     if channels * filters > LOCAL_WEIGHTS:
         for start, stop in shards.bounds(len(x)):
@@ -146,7 +146,7 @@ def _for_tiles(transform: Callable[[Array, Windows, Array], None], x: Array, win
     engine.for_blocks(block, len(x), TAPS * per_sample * x.shape[3] * x.itemsize)
 
 
-def _transform_weight(weight: Array) -> Array:
+def transform_weight(weight: Array) -> Array:
     """G g G^T for all filters g: (3, 3, C, F) -> (36, C, F)."""
     transformed = engine.empty((TAPS, *weight.shape[2:]), weight.dtype)
     _for_weights(_WEIGHT, weight.reshape(9, -1), transformed.reshape(TAPS, -1))

@@ -166,6 +166,12 @@ class Layer(ABC):
         A resumed run and an evaluation load the buffers from their checkpoint.
         """
 
+    def fix(self) -> None:  # noqa: B027 (most layers need nothing)
+        """Prepare what `forward` outside of training computes from parameters and buffers, which change no more.
+
+        See `Network.fix`.
+        """
+
     @property
     def most_fit_images(self) -> int:
         """Maximum ``fit_images`` of this layer and those below it."""

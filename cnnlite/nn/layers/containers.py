@@ -170,8 +170,9 @@ class Parallel(Layer):
 
 def _clear_gradients(layer: Layer) -> None:
     for _, part in layer.walk():
-        for gradient in part.grads.values():
-            gradient[...] = 0
+        for key, gradient in part.grads.items():
+            if not (part.is_large and key == "weight") or engine.team().index == 0:  # workers share it
+                gradient[...] = 0
 
 
 def _sum(arrays: Sequence[Array], activation: Activation | None = None) -> Array:

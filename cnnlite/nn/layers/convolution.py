@@ -42,6 +42,7 @@ class Conv2d(Layer):
     """
 
     by_shards = True
+    _prepared: Array | None = None
 
     def __init__(
         self,
@@ -107,7 +108,8 @@ class Conv2d(Layer):
         return out_shape
 
     def forward(self, x: Array, context: Context) -> Array:
-        weight, bias = self.params["weight"], self.params.get("bias")
+        weight = self.params["weight"] if self._prepared is None else self._prepared
+        bias = self.params.get("bias")
         keep = context.training and not (self.is_large or self.is_frozen)
         if self.reflects:
             x = reflection.pad(x, self.windows)
@@ -117,6 +119,9 @@ class Conv2d(Layer):
             y, columns = convolution.forward(x, weight, bias, self.inner, self.algorithm, keep=keep)
         self._kept = (x, columns) if context.training else None
         return shards.own(y) if self.is_large else y
+
+    def fix(self) -> None:
+        self._prepared = convolution.prepared(self.params["weight"], self.inner, self.algorithm)
 
     def backward(self, dy: Array) -> Array | None:
         x, columns = self.kept()

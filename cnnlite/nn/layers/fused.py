@@ -21,14 +21,21 @@ class FusedBatchNorm(BatchNorm):
     def __init__(self, norm: BatchNorm, activation: Activation | None, pool: MaxPool2d | None):
         vars(self).update(vars(norm))
         self.activation, self.pool = activation, pool
+        self._fixed: Epilogue | None = None
 
     def forward(self, x: Array, context: Context) -> Array:
-        mean, inv_std = self.statistics(x, context)
-        windows = None if self.pool is None else self.pool.windows
-        epilogue = Epilogue(mean, inv_std, *self.scale_and_shift(mean, inv_std), self.activation, windows)
+        fixed = None if context.training else self._fixed
+        epilogue = self._epilogue(*self.statistics(x, context)) if fixed is None else fixed
         pooled, y = epilogue.forward(x)
         self._kept = (x, pooled, y, epilogue, context) if context.training else None
         return y
+
+    def _epilogue(self, mean: Array, inv_std: Array) -> Epilogue:
+        windows = None if self.pool is None else self.pool.windows
+        return Epilogue(mean, inv_std, *self.scale_and_shift(mean, inv_std), self.activation, windows)
+
+    def fix(self) -> None:
+        self._fixed = self._epilogue(*self.running_statistics())
 
     def backward(self, dy: Array) -> Array | None:
         x, pooled, y, epilogue, context = self.kept()

@@ -4,6 +4,7 @@ Shapes are (kernel_h, kernel_w, in, out) or (in, out); those of groups, `for_gro
 """
 
 import math
+from functools import partial
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -59,12 +60,12 @@ def dirac(rng: np.random.Generator, shape: Shape) -> Array:
 
 def for_groups(init: Init, groups: int) -> Init:
     """Make an initializer that draws the weights of each group as ``init`` draws those of one convolution."""
+    return init if groups == 1 else partial(_draw_groups, init, groups)
 
-    def draw(rng: np.random.Generator, shape: Shape) -> Array:
-        part = (*shape[:-1], shape[-1] // groups)
-        return np.concatenate([init(rng, part) for _ in range(groups)], axis=-1)
 
-    return init if groups == 1 else draw
+def _draw_groups(init: Init, groups: int, rng: np.random.Generator, shape: Shape) -> Array:
+    part = (*shape[:-1], shape[-1] // groups)
+    return np.concatenate([init(rng, part) for _ in range(groups)], axis=-1)
 
 
 initializers: dict[str, Init] = {draw.__name__: draw for draw in (he, glorot, normal, unit, dirac)}

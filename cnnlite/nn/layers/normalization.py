@@ -65,8 +65,12 @@ class BatchNorm(Layer):
             mean, variance = normalization.mean_and_variance(rows)
             if engine.team().index == 0:  # workers share the buffers
                 self._update_running(mean, variance, _numbers(x, context))
-        else:
-            mean, variance = (self.buffers[name].astype(np.float64) for name in ("running_mean", "running_var"))
+            return mean, 1 / np.sqrt(variance + self.eps)
+        return self.running_statistics()
+
+    def running_statistics(self) -> tuple[Array, Array]:
+        """Mean and 1 / sqrt(var + eps) of each channel that stand in for the batch's, (C,) in float64."""
+        mean, variance = (self.buffers[name].astype(np.float64) for name in ("running_mean", "running_var"))
         return mean, 1 / np.sqrt(variance + self.eps)
 
     def scale_and_shift(self, mean: Array, inv_std: Array) -> tuple[Array, Array]:
