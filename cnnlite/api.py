@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from cnnlite.config.plugins import differences
+from cnnlite.config.plugins import load as load_plugin
 from cnnlite.errors import ConfigError
 from cnnlite.runs.locate import checkpoint_of
 from cnnlite.runs.results import Result
@@ -39,19 +41,30 @@ def _place(path: str | os.PathLike[str]) -> str:
         raise ConfigError(f"{one_line(os.fspath(path), 100)}: {error}") from None
 
 
-def load(checkpoint: str | os.PathLike[str], *, workers: int | None = None) -> Model:
+def load(
+    checkpoint: str | os.PathLike[str],
+    *,
+    workers: int | None = None,
+    plugins: Sequence[str | os.PathLike[str]] = (),
+) -> Model:
     """Load a trained network from a checkpoint, or a run's best one, for predictions.
 
     ``workers`` is the number of threads, by default one per core. All networks share them: the last call decides, and
-    one prediction runs at a time.
+    one prediction runs at a time. ``plugins`` are Python files with layers of your own, which are run first.
 
     Raises:
         CheckpointError: If the file is not a checkpoint, or the run has none yet.
-        ConfigError: If the folder is not a run.
+        ConfigError: If the folder is not a run, or a plugin cannot be run.
+        PluginError: If it was trained with a plugin that is not given.
     """
+    for path in plugins:
+        load_plugin(Path(_place(path)))
     if fewer := engine.set_workers(workers):
         warnings.warn(fewer, RuntimeWarning, stacklevel=2)
-    return Model.load(checkpoint_of(Path(_place(checkpoint))))
+    model = Model.load(checkpoint_of(Path(_place(checkpoint))))
+    for text in differences(model.config.plugins):
+        warnings.warn(text, RuntimeWarning, stacklevel=2)
+    return model
 
 
 def train(
@@ -67,6 +80,7 @@ def train(
     epochs: float | None = None,
     budget: float | None = None,
     workers: int | None = None,
+    plugins: Sequence[str | os.PathLike[str]] = (),
     quiet: bool = False,
     tensorboard: bool = False,
 ) -> Trained:
@@ -92,6 +106,7 @@ def train(
         freeze=freeze,
         epochs=epochs,
         budget=budget,
+        plugins=[Path(_place(path)) for path in plugins],
         tensorboard=tensorboard,
     )
     with distributed.joined() as ranks:

@@ -44,6 +44,14 @@ class ConfigError(CnnliteError):
         super().__init__("\n".join(map(str, self.problems)))
 
 
+class PluginError(ConfigError):
+    """A config of a run names plugins, whose files only a user can name; ``needed`` are those that are missing."""
+
+    def __init__(self, problems: str | Sequence[Problem], needed: Sequence[str] = ()):
+        super().__init__(problems)
+        self.needed = list(needed)
+
+
 class DataError(CnnliteError):
     """A dataset is missing, damaged or not what the config says."""
 

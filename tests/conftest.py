@@ -16,6 +16,7 @@ from cnnlite.data import Dataset
 from cnnlite.runs.restore import load_data
 from cnnlite.runtime import engine
 from cnnlite.utils.hints import rendered_by
+from tests.support.plugins import forget_plugins
 from tests.support.small_runs import TINY, tiny, trained
 
 if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
@@ -50,6 +51,13 @@ def one_thread() -> Iterator[None]:
     engine.set_threads(1)
     yield
     engine.set_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def no_plugins() -> Iterator[None]:
+    """Plugins that a test runs are forgotten after it."""
+    yield
+    forget_plugins()
 
 
 @pytest.fixture

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from cnnlite.utils.console import shell_word
 from cnnlite.utils.hints import Argument, Download, Hint, Override, Train
 
+_REPEATED = {"overrides": "-o", "plugins": "--plugin"}
+"""Options that are given once for each of what is a list in Python."""
+
 
 def flags(hint: Hint) -> str:
     """Say what to type to do what a hint advises."""
@@ -25,7 +28,7 @@ def flags(hint: Hint) -> str:
 
 
 def _flag(name: str, value: str | bool | Sequence[str] | None) -> str:
-    flag = "-o" if name == "overrides" else "--" + name.removesuffix("_").replace("_", "-")
+    flag = _REPEATED.get(name, "--" + name.removesuffix("_").replace("_", "-"))
     if value is None or isinstance(value, bool):
         return flag
     return " ".join(f"{flag} {shell_word(word)}" for word in ([value] if isinstance(value, str) else value))

@@ -62,7 +62,11 @@ def _explain(error: BaseException) -> str:
     if cannot_load(error):
         reason = str(error).rpartition("Original error was:")[2].strip().partition("\n")[0]  # NumPy's is a page long
         return f"error: a library cannot be loaded: {one_line(reason, 300)}; is there memory for it, is it whole?"
-    return f"error: {type(error).__name__}: {one_line(str(error))}\nthis is a bug in cnnlite; --debug shows where"
+    from cnnlite.config.plugins import fault_of  # costs nothing where it matters, with an error that nobody expects
+
+    place = fault_of(error)
+    what = f"error: {place}{': ' * bool(place)}{type(error).__name__}: {one_line(str(error))}"
+    return f"{what}\nthis is a bug in {'the plugin' if place else 'cnnlite'}; --debug shows where"
 
 
 class _Command(click.Command):

@@ -167,6 +167,7 @@ def bench(config: str, overrides: tuple[str, ...], workers: int | None, as_json:
 
 
 @cli.command(short_help="Print a JSON Schema of configs, for editors.")
+@options.plugins
 def schema() -> None:
     """Print a JSON Schema of configs, with which editors complete and check them.
 

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 from click.shell_completion import CompletionItem
@@ -38,7 +38,20 @@ def checkpoint_of(path: Path) -> Path:
     found = locate.checkpoint_of(path)
     if found != path:
         complain(f"taking {found}")
+    if click.get_current_context().meta.get(_PLUGINS):
+        from cnnlite.runs.checkpoint import open_checkpoint
+
+        with open_checkpoint(found) as file:
+            compare_plugins(file.meta.get("config"))
     return found
+
+
+def compare_plugins(config: Any) -> None:
+    """Warn if a run, of which this is the config as data, was trained with other plugins than those given."""
+    from cnnlite.config.plugins import differences, readable_record
+
+    for text in differences(readable_record(config)):
+        complain(f"warning: {text}")
 
 
 def compute_on(workers: int | None, most: int | None = None) -> None:
@@ -75,6 +88,37 @@ config_option = functools.partial(
 )
 
 
+plugin_option = functools.partial(
+    click.option,
+    "--plugin",
+    "plugins",
+    type=PATH,
+    multiple=True,
+    metavar="FILE",
+    shell_complete=_completion(lambda: (), "file"),
+    help="Python file with layers, losses and so on of your own; repeatable.",
+)
+_PLUGINS = "plugins"
+
+
+def plugins(command: Command) -> Command:
+    """Give a command the option ``--plugin``; the files are run before it."""
+
+    @functools.wraps(command)
+    def after_plugins(*arguments: Any, **wishes: Any) -> Any:
+        if files := click.get_current_context().meta[_PLUGINS]:
+            from cnnlite.config.plugins import load
+
+            for file in files:
+                load(file)
+        return command(*arguments, **wishes)
+
+    def remember(context: click.Context, _: click.Parameter, value: tuple[Path, ...]) -> None:
+        context.meta[_PLUGINS] = value
+
+    return cast(Command, plugin_option(expose_value=False, callback=remember)(after_plugins))
+
+
 def config(command: Command) -> Command:
     """Give a command the argument CONFIG, which may also be written as `train` takes it: ``--config CONFIG``."""
     named = config_option("named_config", expose_value=False, is_eager=True, callback=_remember_config)
@@ -86,7 +130,7 @@ def config(command: Command) -> Command:
         shell_complete=complete_config,
         callback=_given_config,
     )
-    return given(named(command))
+    return given(named(plugins(command)))
 
 
 def _remember_config(context: click.Context, _: click.Parameter, value: str | None) -> str | None:
@@ -103,8 +147,17 @@ def _given_config(context: click.Context, argument: click.Parameter, value: str 
     raise click.MissingParameter(ctx=context, param=argument)
 
 
-run = click.argument("run", type=PATH, shell_complete=complete_run)
-checkpoint = click.argument("checkpoint", type=PATH, metavar="RUN|CHECKPOINT", shell_complete=complete_checkpoint)
+def run(command: Command) -> Command:
+    """Give a command the argument RUN."""
+    return click.argument("run", type=PATH, shell_complete=complete_run)(plugins(command))
+
+
+def checkpoint(command: Command) -> Command:
+    """Give a command the argument RUN|CHECKPOINT."""
+    given = click.argument("checkpoint", type=PATH, metavar="RUN|CHECKPOINT", shell_complete=complete_checkpoint)
+    return given(plugins(command))
+
+
 overrides = click.option(
     "-o",
     "--override",

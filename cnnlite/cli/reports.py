@@ -1,6 +1,7 @@
 """Commands for runs: reports, explanations, comparisons."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -8,6 +9,18 @@ from cnnlite.cli import options
 from cnnlite.cli.group import PATH, cli, complain
 from cnnlite.errors import ConfigError
 from cnnlite.utils.console import say
+
+if TYPE_CHECKING:
+    from cnnlite.tools.report.record import Record
+
+
+def _record(run: Path) -> "Record":
+    """Read a run, and warn if it was trained with other plugins than those given."""
+    from cnnlite.tools.report.record import read_record
+
+    record = read_record(run)
+    options.compare_plugins(record.config.resolved)
+    return record
 
 
 @cli.command(short_help="Write an HTML report of a run.")
@@ -28,10 +41,9 @@ def report(run: Path, data: str | None, out: Path | None, force: bool, workers: 
       cnnlite report runs/small --out small-report
     """
     from cnnlite.tools.report.build import write_report
-    from cnnlite.tools.report.record import read_record
 
     options.compute_on(workers)
-    say(str(write_report(read_record(run), out or run / "report", data, complain, force=force)))
+    say(str(write_report(_record(run), out or run / "report", data, complain, force=force)))
 
 
 @cli.command(short_help="Write a page that shows every multiplication.")
@@ -72,6 +84,8 @@ def show(
 
     if image is not None and index is not None:
         raise click.UsageError("name a picture, or the --index of a test image, not both")
+    if image is not None and data is not None:
+        raise click.UsageError("a picture needs no --data: leave it out, or the picture")
     options.compute_on(workers)
     checkpoint = options.checkpoint_of(checkpoint)
     say(write_show(checkpoint, out, image=image, index=index or 0, root=data, force=force, say=complain))
@@ -81,6 +95,7 @@ def show(
 
 @cli.command(short_help="Explain the curves of a run, and what to try.")
 @click.argument("run", type=PATH, required=False, shell_complete=options.complete_run)
+@options.plugins
 @options.data_of_run
 @options.workers
 @options.as_json
@@ -97,7 +112,6 @@ def explain(run: Path | None, data: str | None, workers: int | None, as_json: bo
 
     from cnnlite.tools.report.explain import describe_rules
     from cnnlite.tools.report.explain import explain as explain_run
-    from cnnlite.tools.report.record import read_record
 
     if run is None or rules:
         if not rules:
@@ -105,7 +119,7 @@ def explain(run: Path | None, data: str | None, workers: int | None, as_json: bo
         say(describe_rules())
         return
     options.compute_on(workers)
-    found = explain_run(read_record(run), data)
+    found = explain_run(_record(run), data)
     say(json.dumps(found.facts(), allow_nan=False) if as_json else found.describe())
 
 
@@ -117,6 +131,7 @@ def _picture(_: click.Context, __: click.Parameter, value: Path | None) -> Path 
 
 @cli.command(short_help="Compare runs side by side.")
 @click.argument("runs", type=PATH, nargs=-1, required=True, metavar="RUN RUN...", shell_complete=options.complete_run)
+@options.plugins
 @click.option("--out", type=PATH, metavar="FILE", callback=_picture, help="File for the curves: .html, .png or .svg.")
 @click.option("--force", is_flag=True, help="Overwrite FILE if it exists.")
 @options.as_json
@@ -134,11 +149,10 @@ def compare(runs: tuple[Path, ...], out: Path | None, force: bool, as_json: bool
     import json
 
     from cnnlite.tools.report.compare import compare as compare_runs
-    from cnnlite.tools.report.record import read_record
 
     if len(runs) < 2:
         raise click.UsageError("name at least two runs, such as runs/small runs/small-2")
-    records = [read_record(run) for run in runs]
+    records = [_record(run) for run in runs]
     places = [run.resolve() for run in runs]
     if twice := [run for index, run in enumerate(runs) if places[index] in places[:index]]:
         raise ConfigError(f"{twice[0]}: named twice; name each run once")

@@ -10,6 +10,7 @@ import click
 from cnnlite.cli import options
 from cnnlite.cli.group import NAME, PATH, cli, complain
 from cnnlite.utils.console import say, shell_word
+from cnnlite.utils.hints import Argument
 from cnnlite.utils.signals import StopFlag
 from cnnlite.utils.text import seconds_of
 
@@ -59,6 +60,7 @@ def _duration(_: click.Context, __: click.Parameter, value: str | None) -> float
 )
 @options.workers
 @click.option("-q", "--quiet", is_flag=True, help="Print only warnings and the result.")
+@options.plugin_option()
 @click.option("--tensorboard", is_flag=True, help="Write metrics for TensorBoard too.")
 @click.option("--dry-run", is_flag=True, help="Show network, data, time and memory, without a run.")
 @click.pass_obj
@@ -79,6 +81,7 @@ def train(stop: StopFlag, /, workers: int | None, quiet: bool, dry_run: bool, **
         raise click.UsageError(f"{stray[0]!r} belongs to no option; write {_option_for(stray[0], wishes['overrides'])}")
     if wishes["resume"] and dry_run:
         raise click.UsageError("--dry-run tells of a new run: leave out --resume")
+    from cnnlite.config.plugins import files_run
     from cnnlite.runs.results import describe_result
     from cnnlite.runtime import distributed
     from cnnlite.tools.dry_run import preview
@@ -99,7 +102,8 @@ def train(stop: StopFlag, /, workers: int | None, quiet: bool, dry_run: bool, **
             say(describe_result(result))
             say(f"run directory: {run}  (metrics.csv, result.json, log.txt, checkpoints)")
             commands = (f"cnnlite {name} {shell_word(str(run))}" for name in ("show", "explain", "report", "eval"))
-            say(f"look closer: {', '.join(commands)}")
+            also = f", each with {Argument('plugins', files)}" if (files := [str(file) for file in files_run()]) else ""
+            say(f"look closer: {', '.join(commands)}{also}")
 
 
 def _option_for(stray: str, overrides: Sequence[str]) -> str:

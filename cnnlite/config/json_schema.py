@@ -18,6 +18,10 @@ def schema() -> dict[str, Any]:
         "description": "a list of layers, or the name of a YAML file that holds one",
         "anyOf": [whole["properties"]["model"], {"type": "string", "pattern": r"\.ya?ml$"}],
     }
+    whole["properties"]["plugins"] = {
+        "description": "Python files whose layers, losses and so on this config may name",
+        "anyOf": [{"type": "array", "items": {"type": "string"}}, whole["properties"]["plugins"]],
+    }
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "A config of cnnlite",

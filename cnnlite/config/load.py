@@ -18,6 +18,7 @@ from cnnlite.config.construct import construct
 from cnnlite.config.kinds import not_negative
 from cnnlite.config.options import options_of, show
 from cnnlite.config.overrides import Draft
+from cnnlite.config.plugins import ask_for_missing, check_record
 from cnnlite.config.problem_list import Problems
 from cnnlite.config.settings import LENGTHS, NO_LENGTH, DataSettings, TrainSettings
 from cnnlite.config.yaml_reader import BROKEN, MAX_NODES, Document, Steps, dotted, read_yaml
@@ -44,6 +45,10 @@ class Config:
     data: DataSettings
     train: TrainSettings
     seed: Annotated[int, not_negative] = 0
+    plugins: Annotated[dict[str, str], "names of Python files with their SHA-256", check_record] = field(
+        default_factory=dict
+    )
+    """Record of the plugins: the SHA-256 of each, by the name of its file."""
     resolved: dict[str, Any] = field(default_factory=dict, metadata={"option": False})
     """The config as plain data with every default written out; ``config_from_data`` reads it."""
     name: str = field(default="", metadata={"option": False})
@@ -80,12 +85,15 @@ def load_config(
     data: str | None = None,
     from_: str | None = None,
     freeze: str | None = None,
+    plugins: Sequence[Path] = (),
+    of_run: bool = False,
 ) -> Config:
-    """Read a config: a path, a bundled name, or plain data.
+    """Read a config: a path, a bundled name, or plain data, and run its plugins, after them those of ``plugins``.
 
     ``overrides`` are ``KEY=VALUE``; ``seed``, ``data``, ``from_`` and ``freeze`` are values for the keys ``seed``,
     ``data.root``, ``train.from`` and ``train.freeze``. The later wins: source, overrides, and these where they are not
-    None. Raises ConfigError with all problems.
+    None. A config that is ``of_run``, or in the directory of one, runs nothing that it names itself. Raises ConfigError
+    with all problems.
     """
     if isinstance(source, Mapping):
         path, document = Path("config"), Document(dict(source), {}, "")
@@ -102,7 +110,11 @@ def load_config(
     draft = Draft(Config, document)
     folders = [path.parent, bundled_folder()]
     draft.include_model(folders)
-    for assignment in overrides:
+    first = [text for text in overrides if re.match(r"\s*plugins\b", text)]
+    for assignment in first:
+        draft.override(assignment)
+    draft.run_plugins([path.parent], plugins, of_run=of_run or _is_of_run(path))
+    for assignment in (text for text in overrides if text not in first):
         draft.override(assignment)
         draft.include_model([Path(), *folders])
     draft.yield_to_override(("train", "epochs"), ("train", "iterations"))
@@ -115,8 +127,11 @@ def load_config(
 
 def _name_of(path: Path) -> str:
     """Name a config, and the runs of it: after its file, or after the run whose ``config.yaml`` it is."""
-    of_run = path.name == "config.yaml" and (path.parent / "checkpoints").is_dir()
-    return path.resolve().parent.name if of_run else path.stem
+    return path.resolve().parent.name if _is_of_run(path) else path.stem
+
+
+def _is_of_run(path: Path) -> bool:
+    return path.name == "config.yaml" and (path.parent / "checkpoints").is_dir()
 
 
 def config_from_data(data: Any, name: str = "") -> Config:
@@ -185,6 +200,7 @@ def _check(data: Any, problems: Problems, name: str) -> Config:
     config: Config
     config, resolved = construct(Config, data, (), problems)
     if problems.found and isinstance(data, dict):
+        ask_for_missing(data, problems.found)
         problems.found += _misfits(data, problems.places)
         _miss_length(data.get("train"), problems)
     problems.raise_any()

@@ -48,6 +48,8 @@ def _options_of(cls: Any) -> Mapping[str, Option]:
             default = field.default_factory
         elif parameter.default is not parameter.empty:
             default = functools.partial(_same, parameter.default)
+        if name not in hints:
+            raise TypeError(f"the option {name!r} has no annotation, as in {name}: float")
         options[name.removesuffix("_")] = Option(hints[name], default, name)
     return types.MappingProxyType(options)
 

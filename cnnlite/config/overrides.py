@@ -5,15 +5,17 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from cnnlite.config.construct import kind_of
+from cnnlite.config.construct import construct, kind_of
 from cnnlite.config.kinds import Kind
 from cnnlite.config.options import show
+from cnnlite.config.plugins import load, record_of
+from cnnlite.config.problem_list import Problems
 from cnnlite.config.yaml_reader import BROKEN, Document, Steps, dotted, read_yaml
 from cnnlite.errors import Problem
 from cnnlite.utils.files import place
-from cnnlite.utils.hints import Override
+from cnnlite.utils.hints import Argument, Override
 from cnnlite.utils.text import clip
 
 
@@ -62,6 +64,47 @@ class Draft:
         for steps, line in document.lines.items():
             if steps[: len(inside)] == inside:
                 self.places["model", *steps[len(inside) :]] = (document.file, line)
+
+    def run_plugins(self, folders: Sequence[Path], given: Sequence[Path], *, of_run: bool) -> None:
+        """Run the files that ``plugins`` lists, and those ``given``, and put their record in the place of the list.
+
+        Files are looked for in ``folders``, in this order, after the current one if the list is from the command line.
+        The list of a config that is ``of_run`` is not the user's, and runs nothing; nor does the record of one.
+
+        Raises:
+            ConfigError: If a file is missing or cannot be run; without it, all its names would be unknown.
+        """
+        names, record = self.data.get("plugins"), {}
+        if isinstance(names, list):
+            given = [*self._plugin_files(folders, of_run), *given]
+        elif isinstance(names, dict):
+            record = names
+        elif "plugins" in self.data:
+            if names is not BROKEN:
+                self._add(("plugins",), f"expected a list of Python files, got {show(names)}")
+            self.data["plugins"] = BROKEN
+            return
+        new = record_of([load(path) for path in given])
+        added = {name: digest for name, digest in new.items() if digest not in record.values()}
+        if names is not None or added:
+            self.data["plugins"] = {**record, **added}
+
+    def _plugin_files(self, folders: Sequence[Path], of_run: bool) -> list[Path]:
+        problems, files = Problems(self.places), []
+        by_user = self.places.get(("plugins",), ("", 0))[1] == 0
+        if of_run and not by_user:
+            problems.add(("plugins",), f"no config of a run brings its code: give {Argument('plugins')}")
+        names, _ = construct(list[Annotated[str, place]], self.data["plugins"], ("plugins",), problems)
+        problems.raise_any()
+        folders = [Path(), *folders] if by_user else folders
+        for index, name in enumerate(names):
+            if path := next((folder / name for folder in folders if os.path.exists(folder / name)), None):
+                files.append(path)
+            else:
+                where = " or ".join(dict.fromkeys(str(folder) for folder in folders))
+                problems.add(("plugins", index), f"there is no file {clip(name)!r} in {where}")
+        problems.raise_any()
+        return files
 
     def override(self, assignment: str) -> None:
         """Apply an override, ``KEY=VALUE``: keys and indices of the place with dots between them, the value in YAML."""

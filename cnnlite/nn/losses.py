@@ -19,6 +19,8 @@ class Loss(ABC):
     """Compares logits ``(N, K)`` with targets: classes, integers ``(N,)``, or probabilities ``(N, K)``."""
 
     path: str = "train.loss"  # the builder writes the whole place in the config
+    estimates_gradient: bool = False
+    """As of a layer: True if the gradient is deliberately another one."""
 
     def fit(self, class_counts: Array) -> Self:
         """Return the loss for training images of so many of each class, ``(K,)``; itself unless it depends on them.

@@ -2,7 +2,7 @@
 
 PyTorch is channels first. Its convolution weights are (out, in, kernel_h, kernel_w), ours (kernel_h, kernel_w, in,
 out); its linear weights (out, in), ours (in, out). Behind a flatten its features are in the order (C, H, W), ours in
-the order (H, W, C). A normalization's gamma and beta are its weight and bias.
+the order (H, W, C). A normalization's gamma and beta are its weight and bias, the slopes of `prelu` its weight.
 """
 
 import math
@@ -16,7 +16,7 @@ from cnnlite.nn.layers.linear import Linear
 from cnnlite.nn.layers.shape import Flatten
 from cnnlite.utils.types import Array
 
-_KEYS = {"gamma": "weight", "beta": "bias"}
+_KEYS = {"gamma": "weight", "beta": "bias", "slope": "weight"}
 
 
 class Layout(NamedTuple):

@@ -5,13 +5,13 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from cnnlite.errors import CheckpointError, ConfigError, DamagedError, StorageError
 from cnnlite.runs.checkpoint import Checkpoint, CheckpointFile, load_checkpoint, open_checkpoint, save_checkpoint
-from cnnlite.runs.locate import no_run
+from cnnlite.runs.locate import PLUGINS, no_run
 from cnnlite.runs.lock import Hold, confirm_same
 from cnnlite.runs.metrics_file import MetricsFile, NoMetrics
 from cnnlite.runs.predictions import PREDICTIONS
@@ -26,6 +26,7 @@ from cnnlite.utils.files import (
     refuse_special,
     remove_temporary,
     unwritable,
+    write_bytes,
     write_text,
     writing,
 )
@@ -45,8 +46,8 @@ class RunDirectory:
     """A directory that belongs to one run, locked by one process at a time.
 
     Holds ``config.yaml``, ``environment.json``, ``metrics.csv``, ``log.txt``, ``predictions.csv``, ``result.json``,
-    perhaps ``start.npz`` and ``snapshots.npz``, and in ``checkpoints`` ``last.npz``, the one before it as
-    ``previous.npz``, and ``best.npz``.
+    perhaps ``start.npz`` and ``snapshots.npz``, in ``plugins`` copies of those, and in ``checkpoints`` ``last.npz``,
+    the one before it as ``previous.npz``, and ``best.npz``.
     """
 
     def __init__(self, path: Path, new: bool = False):
@@ -177,8 +178,9 @@ class RunDirectory:
         """
         self.confirm()
         path, begun = self.path / name, self._begun
-        new = name in _PRELIMINARY and is_missing(path)
-        self._begun |= name not in _PRELIMINARY
+        preliminary = name in _PRELIMINARY or name.startswith(f"{PLUGINS}/")
+        new = preliminary and is_missing(path)
+        self._begun |= not preliminary
         try:
             yield path
         except BaseException:
@@ -203,6 +205,20 @@ class RunDirectory:
         """Write a file of the run atomically; StorageError if that fails."""
         with self._writing(name) as path:
             write_text(path, text)
+
+    def keep_plugins(self, sources: Mapping[str, bytes]) -> None:
+        """Write copies of plugins into the folder ``plugins``; one that is there stays. StorageError if that fails."""
+        folder = self.file(PLUGINS)
+        if sources:
+            self.confirm()
+            with writing(folder), contextlib.suppress(FileExistsError):
+                self._traces.make_folder(folder)
+            if folder.is_symlink() or not folder.is_dir():
+                raise StorageError(f"{folder}: is not a folder; remove it")
+        for name, source in sources.items():
+            if is_missing(folder / name):
+                with self._writing(f"{PLUGINS}/{name}") as path:
+                    write_bytes(path, source)
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Write a JSON file of the run atomically; StorageError if that fails."""
@@ -335,6 +351,9 @@ class RunElsewhere(RunDirectory):
         return self.file(name)
 
     def write_text(self, name: str, text: str) -> None:
+        """Do nothing."""
+
+    def keep_plugins(self, sources: Mapping[str, bytes]) -> None:
         """Do nothing."""
 
     def metrics(self) -> MetricsFile:

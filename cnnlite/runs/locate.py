@@ -7,6 +7,9 @@ from cnnlite.errors import CheckpointError, ConfigError
 from cnnlite.utils.files import is_missing
 from cnnlite.utils.suggest import did_you_mean
 
+PLUGINS = "plugins"
+"""Name of the folder in a run that has copies of its plugins, which nothing runs by itself."""
+
 
 def checkpoint_of(path: Path) -> Path:
     """Return the best checkpoint of a run, or else the newest; a file, or a path of an .npz, is returned as is.

@@ -10,18 +10,21 @@ import numpy as np
 
 from cnnlite import __version__
 from cnnlite.config.load import Config, config_from_data
+from cnnlite.config.plugins import names_unknown
 from cnnlite.data import Dataset, Normalizer, load_dataset
 from cnnlite.data.augment import check_shapes
+from cnnlite.data.datasets.base import refuse_unread
 from cnnlite.data.frames import Frame
 from cnnlite.data.sampling import shown_counts
-from cnnlite.errors import CheckpointError, ConfigError
+from cnnlite.errors import CheckpointError, ConfigError, PluginError
 from cnnlite.nn.losses import Loss
 from cnnlite.nn.memory import refuse_if_too_large
 from cnnlite.nn.network import Described, Network, check_arrays
 from cnnlite.nn.shape_errors import refuse_small_batches
 from cnnlite.runs.checkpoint import Checkpoint, CheckpointFile, open_checkpoint
+from cnnlite.runs.locate import PLUGINS
+from cnnlite.utils.hints import Argument
 from cnnlite.utils.printable import has_codes, is_text
-from cnnlite.utils.registry import Registry
 from cnnlite.utils.types import Array, Shape
 
 _STATE = ("param/", "buffer/")
@@ -41,10 +44,12 @@ def load_data(config: Config, root: str | None = None, classes: tuple[str, ...] 
     config says.
 
     Raises:
+        ConfigError: If there is a ``root``, but the dataset reads no files.
         DataError: If the dataset is missing or damaged, or has other classes; these are checked before decoding images.
         ConfigError: If the network does not fit the images of a training; this too.
     """
     data = config.data
+    refuse_unread(data.dataset, root)
     return load_dataset(
         data.dataset.checked_by(partial(check_model, config))
         if classes is None
@@ -191,6 +196,8 @@ def _rebuild(
             raise ValueError(f"normalize/mean {shapes[0]} and normalize/std {shapes[1]} do not fit images {in_shape}")
     except KeyError as error:
         raise CheckpointError(f"{path}: holds no {error.args[0]!r}, so it is not a whole network") from None
+    except PluginError as error:
+        raise with_copies(error, path) from None
     except (ConfigError, CheckpointError, TypeError, ValueError, OverflowError) as error:
         why = "; ".join(str(error).splitlines())
         why += unregistered(error) if isinstance(error, ConfigError) else ""
@@ -200,9 +207,17 @@ def _rebuild(
 
 def unregistered(error: ConfigError) -> str:
     """Return a hint if a run's config has a name that is not registered, such as a custom layer; else empty."""
-    unknown = tuple(f"unknown {registry.kind} " for registry in Registry.by_base.values())
-    found = any(problem.message.startswith(unknown) for problem in error.problems)
-    return " (one of your own has to be registered first)" if found else ""
+    return " (one of your own has to be registered first)" if names_unknown(error.problems) else ""
+
+
+def with_copies(error: PluginError, path: Path) -> PluginError:
+    """Return the error for a checkpoint or a run, which names the run's copies of the plugins where there are."""
+    run = path.parent.parent if path.parent.name == "checkpoints" else path
+    copies = [run / PLUGINS / name for name in error.needed]
+    files = [str(copy) if copy.is_file() else name for copy, name in zip(copies, error.needed, strict=True)]
+    look = "look at the copy in the run, then" if any(copy.is_file() for copy in copies) else "to run that file,"
+    message = f"was trained with {', '.join(error.needed)}; {look} give {Argument('plugins', files)}"
+    return PluginError(f"{path}: {message}", error.needed)
 
 
 def check_run(path: Path) -> Callable[[CheckpointFile], None]:

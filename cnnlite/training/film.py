@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from cnnlite.data import Normalizer
 from cnnlite.errors import CheckpointError
 from cnnlite.nn.filters import first_filters
 from cnnlite.nn.hooks import Call, watched, working_layers
@@ -36,13 +37,18 @@ class Film:
         count: number of snapshots; 0 for none.
         total_steps: number of steps of the training.
         network: the network that is trained.
-        image: normalized image (1, H, W, C) whose maps are kept.
+        image: image (H, W, C), uint8, whose maps are kept.
+        normalizer: what the network's images are normalized by.
+        source: where the image comes from.
     """
 
-    def __init__(self, count: int, total_steps: int, network: Network, image: Array):
+    def __init__(
+        self, count: int, total_steps: int, network: Network, image: Array, normalizer: Normalizer, source: str
+    ):
         self._moments = moments(count, total_steps) if count else []
-        self._network, self._image = network, image
-        self._stage = _first_stage(network) if count else None
+        self._network, self._image, self._source = network, image, source
+        self._x = normalizer(image[None])
+        self._place, self._kind, self._stage = _first_stage(network) if count else ("", "", None)
         self._frames: dict[int, dict[str, Array]] = {}
 
     def after(self, step: int) -> Sequence[int]:
@@ -66,7 +72,7 @@ class Film:
                     maps.append(call.returned[0])
 
             with watched(self._network.model, see):
-                self._network.forward(self._image, training=False)
+                self._network.forward(self._x, training=False)
             frame["maps"] = _thinned(maps[0].transpose(2, 0, 1)[:MOST_MAPS])
         return frame
 
@@ -77,7 +83,8 @@ class Film:
             return None
         names = self._frames[steps[0]]
         stacked = {name: np.stack([self._frames[step][name] for step in steps]) for name in names}
-        return Checkpoint({"steps": np.array(steps, np.int64), **stacked})
+        arrays = {"steps": np.array(steps, np.int64), "image": _thinned(self._image[None])[0], **stacked}
+        return Checkpoint(arrays, {"of": self._source, "layer": self._place, "kind": self._kind})
 
     def resume(self, saved: Checkpoint, step: int) -> None:
         """Take over the snapshots ``saved`` up to ``step``; CheckpointError if they are not of this network."""
@@ -85,6 +92,7 @@ class Film:
             return
         arrays = dict(saved.arrays)
         steps = arrays.pop("steps", np.array(0))
+        arrays.pop("image", None)
         expected = {name: (steps.size, *array.shape) for name, array in self._snapshot().items()}
         if steps.ndim != 1 or {name: array.shape for name, array in arrays.items()} != expected:
             raise CheckpointError("the snapshots are not of this network")
@@ -95,11 +103,14 @@ class Film:
         }
 
 
-def _first_stage(network: Network) -> Layer | None:
-    """Return the first layer that gives maps to look at: an activation, or else a convolution; None without maps."""
-    parts = [layer for _, _, layer in working_layers(network.model) if len(layer.out_shape) == 3]
-    activated = (layer for layer in parts if isinstance(layer, Activation | FusedBatchNorm))
-    return next(activated, next((layer for layer in parts if isinstance(layer, Conv2d)), None))
+def _first_stage(network: Network) -> tuple[str, str, Layer | None]:
+    """Return the first layer that gives maps to look at, with its name and kind; without maps, no names and None.
+
+    It is an activation, or else a convolution.
+    """
+    parts = [part for part in working_layers(network.model) if len(part[2].out_shape) == 3]
+    activated = (part for part in parts if isinstance(part[2], Activation | FusedBatchNorm))
+    return next(activated, next((part for part in parts if isinstance(part[2], Conv2d)), ("", "", None)))
 
 
 def _thinned(pictures: Array) -> Array:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from cnnlite.config.load import Config
 from cnnlite.data import Dataset, default_root, prepare, seen, sources
-from cnnlite.data.datasets.base import OtherClasses
+from cnnlite.data.datasets.base import OtherClasses, refuse_unread
 from cnnlite.data.datasets.guess import kind_of
 from cnnlite.data.frames import Frame
 from cnnlite.runs.checkpoint import Checkpoint
@@ -28,6 +28,7 @@ def find_labelled(
         The dataset, and True if it is another one.
 
     Raises:
+        ConfigError: If there is a ``root``, but the dataset reads no files.
         DataError: If it cannot be read.
     """
     own = config.data.dataset
@@ -36,9 +37,10 @@ def find_labelled(
     place = default_root() if root is None else Path(root)
     own_kind = sources.name_of(type(own.underlying))
     kind_there = kind or kind_of(place) or own_kind
+    there = own if kind_there == own_kind else sources[kind_there].framed(frame)
+    refuse_unread(there, root)
     if kind is not None or kind_there != own_kind:
-        source = own.underlying if kind_there == own_kind else sources[kind_there].framed(frame)
-        return source.reading_only(classes, some=True).load(place), True
+        return there.underlying.reading_only(classes, some=True).load(place), True
     try:
         dataset = own.reading_only(classes).load(place)
     except OtherClasses:

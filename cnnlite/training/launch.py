@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnlite.config.load import Config, flatten, load_config, render, settled
+from cnnlite.config.plugins import load, loaded
 from cnnlite.data import Dataset, DatasetMissing, class_table
 from cnnlite.errors import CheckpointError, ConfigError, DataError, LostRunError, Problem, StorageError, require
 from cnnlite.runs.checkpoint import Checkpoint, CheckpointFile, load_checkpoint
@@ -21,6 +22,7 @@ from cnnlite.runs.start import check_start, read_start
 from cnnlite.runtime import distributed, machine
 from cnnlite.training.budget import measure, plan
 from cnnlite.training.loop import train
+from cnnlite.training.plugins import check_gradients, describe_plugins, keep_plugins
 from cnnlite.training.reporter import Reporter
 from cnnlite.training.resume import PLACES, check_same, check_version
 from cnnlite.training.tensorboard import TensorBoard
@@ -50,6 +52,8 @@ class Request:
     budget: float | None = None
     """Seconds for the whole training, in place of a number of epochs."""
     tensorboard: bool = False
+    plugins: Sequence[Path] = ()
+    """Python files to run, beside those that a config lists."""
 
     def __post_init__(self) -> None:
         """Refuse arguments that do not go together, with ConfigError."""
@@ -72,7 +76,23 @@ class Request:
         overrides = list(self.overrides)
         if self.epochs is not None:
             overrides += [f"train.epochs={self.epochs:.15g}", "train.iterations=null"]
-        return load_config(source, overrides, seed=self.seed, data=self.data, from_=self.from_, freeze=self.freeze)
+        return load_config(
+            source,
+            overrides,
+            seed=self.seed,
+            data=self.data,
+            from_=self.from_,
+            freeze=self.freeze,
+            plugins=self.plugins,
+            of_run=self.config is None,
+        )
+
+    def plugin_sources(self) -> list[tuple[Path, bytes]]:
+        """Run the plugins that are given, and those of a config that is; returns their paths and content."""
+        found = [load(path) for path in self.plugins]
+        if self.config is not None:
+            found = list(loaded(self.load_config().plugins).values())
+        return [(plugin.path, plugin.source) for plugin in found]
 
 
 Offer = Callable[[DatasetMissing], bool]
@@ -92,10 +112,12 @@ def launch(request: Request, reporter: Reporter, stop: StopFlag, offer: Offer) -
         return _resume(request, request.resume, reporter, stop, offer)
     began = time.perf_counter()
     config = request.load_config()
+    request = dataclasses.replace(request, plugins=[found.path for found in loaded(config.plugins).values()])
     broadcast = distributed.current().broadcast
     broadcast(lambda: check_start(config))
     dataset = checked_data(config, offer)
     _check_ranks(config, dataset)
+    check_gradients(config, dataset)
     start = broadcast(lambda: read_start(config, dataset))
     planned = ""
     if request.budget is not None:
@@ -116,11 +138,12 @@ def launch(request: Request, reporter: Reporter, stop: StopFlag, offer: Offer) -
         if start is not None:
             run.save_start(start.checkpoint())
         run.write_text("config.yaml", render(config))
+        keep_plugins(config, run)
         if request.tensorboard:
             reporter.row_logs.append(TensorBoard(run.file("tensorboard")))
         reporter.open_log(run.append_to("log.txt"))
         reporter.line(f"{config.name}: {describe_data(dataset)}; run directory {run.path}")
-        for line in [*class_table(dataset), *(start.describe() if start else ())]:
+        for line in [*class_table(dataset), *describe_plugins(config), *(start.describe() if start else ())]:
             reporter.line(line)
         if planned:
             reporter.line(planned)
@@ -130,6 +153,10 @@ def launch(request: Request, reporter: Reporter, stop: StopFlag, offer: Offer) -
 
 def _resume(request: Request, path: Path, reporter: Reporter, stop: StopFlag, offer: Offer) -> tuple[Result, Path]:
     broadcast = distributed.current().broadcast
+    sources = broadcast(request.plugin_sources)
+    for file, source in sources:  # on all ranks, as classes of them are part of configs that are broadcast
+        load(file, source)
+    request = dataclasses.replace(request, plugins=[file for file, _ in sources])
     named = broadcast(path.is_file)
     run = _directory(lambda: _open(path))
     with _held(run, request):
@@ -171,6 +198,7 @@ def _resume(request: Request, path: Path, reporter: Reporter, stop: StopFlag, of
         sessions = broadcast(lambda: read_object(run.file("environment.json")))
         run.write_json("environment.json", {"config": config.name, **with_session(sessions, progress.step)})
         run.write_text("config.yaml", render(config))
+        keep_plugins(config, run)
         if tensorboard:
             reporter.row_logs.append(TensorBoard(run.file("tensorboard"), progress.evaluated))
         reporter.open_log(run.append_to("log.txt"))
@@ -187,7 +215,7 @@ def _beginning(run: RunDirectory) -> Checkpoint:
     if is_missing(path):
         hint = f"start it again with {Argument('config')} and {Argument('run_dir', str(run.path))}"
         raise CheckpointError(f"{run.path}: was ended before its config was written; {hint}")
-    config = load_config(path)
+    config = load_config(path, of_run=True)
     name = read_object(run.file("environment.json")).get("config")
     facts = {"step": 0, "epoch": 0.0, "config": config.resolved, "versions": versions()}
     return Checkpoint({}, {"name": name if isinstance(name, str) and not has_codes(name) else config.name, **facts})
@@ -226,7 +254,8 @@ def _held(run: RunDirectory, request: Request) -> Iterator[None]:
     except BaseException as error:
         if run.discard() or isinstance(error, LostRunError):
             raise
-        hint = f"continue with: {Train({'resume': str(run.path), 'data': request.data})}"
+        plugins = [str(path) for path in request.plugins] or None
+        hint = f"continue with: {Train({'resume': str(run.path), 'data': request.data, 'plugins': plugins})}"
         if isinstance(error, StorageError):
             raise StorageError(f"{error}\n{_state(run)}{hint}") from error
         if isinstance(error, Stopped):

@@ -153,8 +153,10 @@ class Training:
         self.averaging = copy.deepcopy(settings.averaging) or NoAveraging()
         self.validate_every = steps_between(settings.validate_every, steps_per_epoch)
         self.checkpoint_every = steps_between(settings.checkpoint_every, steps_per_epoch)
-        shown = (dataset.validation or dataset.train).images[:1]
-        self.film = Film(settings.snapshots or 0, self.total_steps, self.network, self.normalizer(shown))
+        shown = (dataset.validation or dataset.train).images[0]
+        source = f"{'validation' if dataset.validation else 'training'} image 0 of {dataset.name}"
+        moments = (settings.snapshots or 0, self.total_steps)
+        self.film = Film(*moments, self.network, shown, self.normalizer, source)
         self.recorder = Recorder(
             config, run, dataset, reporter, self.film, total_steps=self.total_steps, steps_per_epoch=steps_per_epoch
         )

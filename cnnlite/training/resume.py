@@ -8,11 +8,13 @@ from typing import Any
 from cnnlite import __version__
 from cnnlite.config.load import Config, config_from_data, flatten
 from cnnlite.config.options import options_of
+from cnnlite.config.plugins import differences, readable_record
 from cnnlite.data import sources
 from cnnlite.errors import CheckpointError, ConfigError, Problem
 from cnnlite.optim.schedules import schedules
 from cnnlite.runs.checkpoint import Checkpoint
 from cnnlite.runs.environment import arithmetic, versions
+from cnnlite.runs.locate import PLUGINS
 from cnnlite.training.reporter import Reporter
 from cnnlite.utils.hints import Argument
 from cnnlite.utils.printable import one_line
@@ -52,6 +54,9 @@ def check_same(config: Config, checkpoint: Checkpoint, reporter: Reporter) -> li
     Raises:
         ConfigError: If other options changed, or the run is already beyond the new length.
     """
+    if foreign := differences(readable_record(checkpoint.fact("config", dict))):
+        hint = f"a resumed run needs its own, which are in its folder {PLUGINS}: name those with {Argument('plugins')}"
+        raise ConfigError([*(Problem("plugins", text) for text in foreign), Problem("", hint)])
     changes = _changes(config, checkpoint)
     if others := refused(config, checkpoint):
         more = f"and {len(others) - _SHOWN} more differences; " * (len(others) > _SHOWN)

@@ -20,7 +20,7 @@ class Argument(_Rendered):
     """An argument of the function, or option of the command, that was called; with the value to give it, if any."""
 
     name: str
-    value: str | bool | None = None
+    value: str | bool | Sequence[str] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,15 @@
 """Registries: the names that a config may use, and the classes they stand for."""
 
-from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, Generic, TypeVar
+import contextlib
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
 from cnnlite.utils.suggest import did_you_mean
 
 T = TypeVar("T")
 C = TypeVar("C", bound=type[Any])
+Entry: TypeAlias = tuple[str, str]
+"""Kind and name of a registered class."""
 
 
 class Registry(Generic[T]):
@@ -30,7 +33,7 @@ class Registry(Generic[T]):
 
         def add(cls: C) -> C:
             if name in self._classes:
-                raise ValueError(f"{self.kind} {name!r} is registered already")
+                raise ValueError(f"{self.kind} {name!r} is registered already; choose another name")
             if self.base not in cls.__mro__:
                 raise TypeError(f"{self.kind} {name!r} must be a {self.base.__name__}")
             self._classes[name] = cls
@@ -56,3 +59,31 @@ class Registry(Generic[T]):
 
     def __contains__(self, name: object) -> bool:
         return name in self._classes
+
+    @classmethod
+    def registered(cls) -> dict[Entry, type[Any]]:
+        """Return the classes in all registries, each by its kind and name, such as ``("layer", "conv2d")``."""
+        return {
+            (registry.kind, name): known
+            for registry in cls.by_base.values()
+            for name, known in registry._classes.items()
+        }
+
+    @classmethod
+    def forget(cls, entries: Collection[Entry]) -> None:
+        """Take the classes with these kinds and names out of their registries."""
+        for registry in cls.by_base.values():
+            own = registry._classes.items()
+            registry._classes = {name: known for name, known in own if (registry.kind, name) not in entries}
+
+    @classmethod
+    @contextlib.contextmanager
+    def unless_failing(cls) -> Iterator[None]:
+        """Keep what is registered inside the block, but after an error have the registries as they were before."""
+        before = {registry: dict(registry._classes) for registry in cls.by_base.values()}
+        try:
+            yield
+        except BaseException:
+            for registry, classes in before.items():
+                registry._classes = classes
+            raise

@@ -1,4 +1,7 @@
-"""Suggestions: the word that a mistyped one may have meant."""
+"""Suggestions: the word that a mistyped one may have meant.
+
+Keys of configs are compared in `config.construct`, names of layers and the like in `utils.registry`.
+"""
 
 import difflib
 from collections.abc import Iterable, Mapping

@@ -63,18 +63,22 @@ def test_networks_of_the_same_layers_in_pytorch_give_the_same_outputs(torch: Any
             CONV,
             "batch_norm",
             "relu",
+            {"group_norm": {"num_groups": 2}},
+            {"prelu": {"per_channel": True}},
             {"max_pool2d": {"kernel_size": 2}},
             "flatten",
             "batch_norm",
             {"linear": {"out_features": 7}},
+            "layer_norm",
             "relu",
             {"linear": {"out_features": 2}},
         ],
         (6, 4, 3),
     )
     theirs = nn.Sequential(
-        *(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()),
-        *(nn.BatchNorm1d(24), nn.Linear(24, 7), nn.ReLU(), nn.Linear(7, 2)),
+        *(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.GroupNorm(2, 4), nn.PReLU(4)),
+        *(nn.MaxPool2d(2), nn.Flatten()),
+        *(nn.BatchNorm1d(24), nn.Linear(24, 7), nn.LayerNorm(7), nn.ReLU(), nn.Linear(7, 2)),
     ).eval()
     places = layouts(built.model)
     state = {name.partition("/")[2]: array for name, array in built.state().items()}

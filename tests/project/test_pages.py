@@ -36,6 +36,7 @@ from cnnlite.utils.registry import Registry
 from tests.support.gradcheck import assert_layer_gradients
 from tests.support.layer_cases import cases_of
 from tests.support.pages import PAGES, ROOT, blocks, read, rows
+from tests.support.plugins import shown
 from tests.support.small_runs import TINY
 
 
@@ -78,6 +79,8 @@ def test_the_table_of_commands_has_all_commands_with_all_their_options() -> None
 
 @pytest.mark.parametrize("text", [text for page in PAGES for text in blocks(page, "yaml")])
 def test_every_config_builds(text: str, tmp_path: Path) -> None:
+    for name, code in shown().items():  # as docs/plugins.md has them beside its config
+        (tmp_path / name).write_text(code, encoding="utf-8")
     file = tmp_path / "shown.yaml"
     file.write_text(text, encoding="utf-8")
     config = load_config(file)

@@ -112,6 +112,7 @@ class Chromium:
             deviceScaleFactor=1,
             mobile=size == "phone",
         )
+        self.call("Emulation.setTouchEmulationEnabled", enabled=size == "phone")
         features = [("prefers-color-scheme", "dark" if dark else "light")]
         features += [("prefers-reduced-motion", "reduce" if calm else "no-preference")]
         self.call("Emulation.setEmulatedMedia", features=[{"name": name, "value": value} for name, value in features])

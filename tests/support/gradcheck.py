@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from cnnlite.nn.gradients import slope
 from cnnlite.nn.layers.base import Context, Layer
-from cnnlite.tools.gradcheck import slope
 from cnnlite.utils.types import Array, Shape
 
 TRAINING = Context(training=True)

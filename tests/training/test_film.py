@@ -49,6 +49,11 @@ def test_snapshots_are_of_the_network_as_it_was(whole: Path, filmed: Config, dat
     found = snapshots(whole)
     assert found["steps"].tolist() == moments(6, 21) == [0, 1, 3, 8, 13, 21]
     assert (found["filters"].shape, found["maps"].shape) == ((6, 6, 3, 3, 3), (6, 6, 5, 5))
+    about = load_checkpoint(whole / "snapshots.npz").meta
+    assert (about["of"], about["layer"], about["kind"]) == (
+        *("validation image 0 of shapes", "1"),
+        "batch_norm + relu + max_pool2d",
+    )
     fresh = Network(filmed.model, (32, 32, 3), seed=filmed.seed)
     filters = first_filters(fresh)
     assert not isinstance(filters, str)
@@ -57,6 +62,7 @@ def test_snapshots_are_of_the_network_as_it_was(whole: Path, filmed: Config, dat
     np.testing.assert_array_equal(found["filters"][-1], last["param/0.weight"].transpose(3, 0, 1, 2))
     fresh.load_state({name: array for name, array in last.items() if name.startswith(("param/", "buffer/"))})
     assert dataset.validation is not None
+    np.testing.assert_array_equal(found["image"], dataset.validation.images[0])
     x = Normalizer.from_state(last)(dataset.validation.images[:1])
     expected = fresh.model.children["1"].forward(fresh.model.children["0"].forward(x, Context()), Context())
     np.testing.assert_allclose(found["maps"][-1], expected[0].transpose(2, 0, 1), rtol=1e-5)
@@ -114,7 +120,7 @@ def test_a_damaged_film_is_said_and_begins_again(
     elif damage == "foreign":
         save_checkpoint(file, Checkpoint({"weights": np.zeros(3)}))
     else:
-        arrays = {name: array[..., :1] for name, array in snapshots(path).items() if name != "steps"}
+        arrays = {name: array[..., :1] for name, array in snapshots(path).items() if array.ndim > 3}
         save_checkpoint(file, Checkpoint({"steps": snapshots(path)["steps"], **arrays}))
     resume(filmed, path, dataset)
     assert "the film of the training begins at step" in capfd.readouterr().err
@@ -137,6 +143,12 @@ def test_senseless_numbers_of_snapshots_are_refused(count: Any, why: str) -> Non
         tiny(snapshots=count)
 
 
+def film_of(count: int, network: Network) -> Film:
+    """A film of a white image, as it is."""
+    plain = Normalizer(np.zeros(3, np.float32), np.ones(3, np.float32))
+    return Film(count, 10, network, np.full(network.in_shape, 255, np.uint8), plain, "a white image")
+
+
 def network_of(model: list[Any], in_shape: tuple[int, ...] = (16, 16, 3)) -> Network:
     config = config_from_data(
         {"data": {"dataset": "shapes"}, "model": model, "train": {"epochs": 1, "optimizer": {"sgd": {"lr": 0.1}}}}
@@ -157,25 +169,25 @@ def network_of(model: list[Any], in_shape: tuple[int, ...] = (16, 16, 3)) -> Net
     ],
 )
 def test_networks_of_all_kinds_have_what_there_is_to_see(model: list[Any], expected: dict[str, Any]) -> None:
-    film = Film(2, 10, network_of(model), np.ones((1, 16, 16, 3), np.float32))
+    film = film_of(2, network_of(model))
     film.take(0)
     film.take(7)
     saved = film.checkpoint()
-    shapes = {} if saved is None else {name: array.shape for name, array in saved.arrays.items() if name != "steps"}
+    shapes = {} if saved is None else {name: array.shape for name, array in saved.arrays.items() if array.ndim > 3}
     assert shapes == expected
 
 
 def test_large_pictures_are_thinned() -> None:
     model = [{"conv2d": {"out_channels": 2, "kernel_size": 1}}, "relu"]
-    film = Film(1, 5, network_of(model, (200, 150, 3)), np.ones((1, 200, 150, 3), np.float32))
-    film.take(5)
+    film = film_of(1, network_of(model, (200, 150, 3)))
+    film.take(10)
     saved = film.checkpoint()
     assert saved is not None
-    assert saved.arrays["maps"].shape == (1, 2, 50, 38)
+    assert (saved.arrays["maps"].shape, saved.arrays["image"].shape) == ((1, 2, 50, 38), (50, 38, 3))
 
 
 def test_snapshots_of_another_network_are_refused() -> None:
-    film = Film(2, 10, network_of(["relu"]), np.ones((1, 16, 16, 3), np.float32))
+    film = film_of(2, network_of(["relu"]))
     with pytest.raises(CheckpointError, match="not of this network"):
         film.resume(Checkpoint({"steps": np.arange(2), "maps": np.zeros((2, 1, 3, 3))}), 5)
 

@@ -223,6 +223,13 @@ def test_another_dataset_is_known_by_its_files_or_named(checkpoint: Path, tmp_pa
     assert run(checkpoint, "--dataset", "shapes").stdout.startswith("shapes test: 40 images, accuracy ")
 
 
+def test_a_folder_for_images_that_are_made_by_code_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    for more in ([], ["--dataset", "shapes"]):
+        refused = run(checkpoint, "--data", tmp_path / "nothing", *more)
+        assert refused.exit_code == 2
+        assert refused.stderr.endswith("shapes makes its images by code and reads no files; leave it out\n")
+
+
 def test_the_command_offers_all_datasets_that_there_are() -> None:
     assert list(DATASETS) == [name for name in sources if name != "long_tail"]  # which is made of another
     frame = Frame(32, 32)

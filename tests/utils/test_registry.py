@@ -55,6 +55,29 @@ def test_a_name_cannot_be_taken_twice() -> None:
         registry.register("zebra")(Animal)
 
 
+def test_what_is_registered_is_forgotten_by_its_class_or_after_an_error() -> None:
+    registry = animals()
+    zebra = registry["zebra"]
+    assert Registry.registered()["animal", "zebra"] is zebra
+
+    class Fox(Animal):
+        pass
+
+    def change_and_fail() -> None:
+        with Registry.unless_failing():
+            registry.register("fox")(Fox)
+            Registry.forget({("animal", "zebra")})
+            assert list(registry) == ["ant_bear", "fox"]
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        change_and_fail()
+    assert list(registry) == ["ant_bear", "zebra"]
+    with Registry.unless_failing():
+        registry.register("fox")(Fox)
+    assert "fox" in registry
+
+
 def test_a_class_of_another_kind_is_refused() -> None:
     registry = animals()
     with pytest.raises(TypeError, match="animal 'number' must be a Animal"):

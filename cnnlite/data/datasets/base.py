@@ -104,6 +104,8 @@ class Source(ABC):
     """Shape of an image, (H, W, C), where it is known without the files: a network is checked against it before."""
     class_count: ClassVar[int | None] = None
     """Number of classes, where it is known without the files."""
+    reads_files: ClassVar[bool] = True
+    """False if the images are made by code, so that there is no folder to read them from."""
 
     @abstractmethod
     def load(self, root: Path) -> Dataset:
@@ -158,6 +160,13 @@ class Source(ABC):
 
 
 sources: Registry[Source] = Registry("dataset", Source)  # type: ignore[type-abstract]
+
+
+def refuse_unread(source: Source, root: str | None) -> None:
+    """Refuse a folder that somebody asks for where ``source`` reads none; ConfigError then."""
+    if root is not None and not source.underlying.reads_files:
+        name = sources.name_of(type(source.underlying))
+        raise ConfigError(f"{Argument('data', root)}: {name} makes its images by code and reads no files; leave it out")
 
 
 def default_root() -> Path:

@@ -72,6 +72,7 @@ class Shapes(Source):
 
     in_shape = (32, 32, 3)
     class_count = len(SHAPES)
+    reads_files = False
 
     def __init__(self, train_images: int = 6000, test_images: int = 1000, seed: int = 0):
         for name, count in (("train_images", train_images), ("test_images", test_images)):

@@ -65,6 +65,9 @@ class Layer(ABC):
     """Place in the config, such as ``model[4].conv2d``; part of error messages."""
     needs_dx: bool = True
     """False where the gradient of the input is not used, as in a network's first layers."""
+    estimates_gradient: bool = False
+    """True if ``backward`` deliberately gives another gradient than the layer's own, as a straight-through estimator
+    does; that of a plugin is then not checked before training."""
     is_frozen: bool = False
     """True once its parameters are no longer trained; see `Network.freeze`."""
     is_fixed: bool = False

@@ -66,8 +66,10 @@ class PReLU(Layer):
             return channel_dots(gradient, below, channels)
 
         found = shards.for_shards(block, len(x), 4 * x[0].nbytes)
-        sums = shards.sum_by_pairs(np.array([np.add.reduce(parts, axis=0) for parts in found]))
-        self.grads["slope"][...] = sums if self.per_channel else sums.sum()
+        sums = np.array([np.add.reduce(parts, axis=0) for parts in found])
+        if not self.per_channel:  # in each shard, before workers add what they have
+            sums = np.add.reduce(sums, axis=1, keepdims=True)
+        self.grads["slope"][...] = shards.sum_by_pairs(sums)
         return dx
 
     def _slopes(self, x: Array) -> Array:

@@ -22,7 +22,7 @@ from cnnlite.tools.report.record import Record
 from cnnlite.utils.registry import Registry
 from cnnlite.utils.text import aligned, duration, percent
 
-_ORDER = ("model", "data", "train")
+_ORDER = ("model", "data", "train", "plugins")
 _CHOICES: Mapping[str, Registry[Any]] = {
     "data.dataset": sources,
     "data.augment": transforms,

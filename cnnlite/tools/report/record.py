@@ -10,10 +10,10 @@ import numpy as np
 
 from cnnlite.config.load import Config, load_config
 from cnnlite.data import Dataset, Images, Normalizer
-from cnnlite.errors import CheckpointError, CnnliteError, ConfigError, DamagedError, DataError
+from cnnlite.errors import CheckpointError, CnnliteError, ConfigError, DamagedError, DataError, PluginError
 from cnnlite.nn.network import Network
 from cnnlite.runs.locate import no_run
-from cnnlite.runs.restore import image_counts, load_data, load_network, unregistered
+from cnnlite.runs.restore import image_counts, load_data, load_network, unregistered, with_copies
 from cnnlite.runs.results import read_object, read_result
 from cnnlite.runs.scores import mean_fraction
 from cnnlite.utils.files import is_missing, read_small
@@ -86,7 +86,9 @@ def read_record(path: Path) -> Record:
     if rows and result.get("steps", 0) < (rows[-1]["step"] or 0):
         result = {}  # of an earlier session: the run was resumed since
     try:
-        config = load_config(path / "config.yaml")
+        config = load_config(path / "config.yaml", of_run=True)
+    except PluginError as error:
+        raise with_copies(error, path) from None
     except ConfigError as error:
         if hint := unregistered(error):
             raise CheckpointError(f"{error}{hint}") from None

@@ -9,7 +9,7 @@ from cnnlite.errors import CheckpointError
 from cnnlite.nn.filters import first_filters
 from cnnlite.nn.network import Network
 from cnnlite.runs.checkpoint import Checkpoint
-from cnnlite.tools.show.numbers import Numbers
+from cnnlite.tools.show.numbers import Numbers, planar
 
 MOST_NUMBERS = 400_000
 """Maximum floats of the filters of a film, and of its maps."""
@@ -22,6 +22,10 @@ def film_facts(snapshots: Checkpoint, network: Network, numbers: Numbers) -> dic
         raise CheckpointError("snapshots.npz: holds no snapshots")
     found = first_filters(network)
     facts: dict[str, Any] = {"steps": steps.tolist(), "place": "" if isinstance(found, str) else found.place}
+    facts |= {name: snapshots.meta[name] for name in ("of", "layer", "kind") if type(snapshots.meta.get(name)) is str}
+    image = snapshots.arrays.get("image")
+    if image is not None and image.ndim == 3 and image.dtype == np.uint8 and 0 < image.size <= MOST_NUMBERS:
+        facts["image"] = numbers.add(planar(image, np.arange(image.shape[-1])))
     for name, sides in (("filters", 5), ("maps", 4)):
         array = snapshots.arrays.get(name)
         if array is None:

@@ -35,6 +35,7 @@ LEAST_SUMS = 25
 VERDICTS = """[...document.querySelectorAll(".verdict:not(.unknown)")].map(e => [e.dataset.name,
     e.querySelector(".value").textContent, e.querySelector(".numpy").textContent, e.classList.contains("agrees")])"""
 FACTS = re.compile(r'<script type="application/json" id="facts">(.*?)</script>')
+NUMBERS = re.compile(r'id="numbers">(.*?)<')
 
 
 def number(text: str) -> float:
@@ -47,6 +48,15 @@ def nodes_of(page: Path) -> list[dict[str, Any]]:
     (facts,) = FACTS.findall(page.read_text("utf-8"))
     nodes: list[dict[str, Any]] = json.loads(facts)["nodes"]
     return nodes
+
+
+def arrays_in(page: Path) -> list[Array]:
+    """The arrays in a page, by their numbers in the facts."""
+    text = page.read_text("utf-8")
+    values = np.frombuffer(base64.b64decode(NUMBERS.findall(text)[0]), "<f4")
+    shapes = json.loads(FACTS.findall(text)[0])["shapes"]
+    ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
+    return [part.reshape(shape) for part, shape in zip(np.split(values, ends[:-1]), shapes, strict=True)]
 
 
 def first_of_each_view(nodes: list[dict[str, Any]]) -> list[int]:
@@ -67,8 +77,8 @@ def selected(tab: Chromium, chooser: int = 0) -> int:
     """The channel, by its number in the layer, that is chosen in one of the rows of channels."""
     row = f"document.querySelectorAll('.chooser')[{chooser}]"
     name = tab.run(f"{row}.querySelector('[aria-checked=\"true\"] .number').textContent")
-    colours = ["red", "green", "blue"]
-    return colours.index(name) if name in colours else int(name)
+    colours = {"red": 0, "green": 1, "blue": 2, "grey": 0}
+    return colours[name] if name in colours else int(name)
 
 
 def verdicts(tab: Chromium) -> dict[str, tuple[float, float]]:
@@ -279,6 +289,183 @@ def test_the_window_follows_the_pointer_until_a_click_holds_it(tab: Chromium, pa
     assert place(tab) == held
 
 
+def hint(tab: Chromium) -> str:
+    """What the page says about the pointer."""
+    words: str = tab.run("document.querySelector('.hint .mouse').textContent")
+    return words
+
+
+def test_only_what_moves_the_frame_holds_it_and_the_hint_says_so(tab: Chromium, page_of: Callable[[str], Path]) -> None:
+    tab.open(page_of("small"), hash_="#/1")
+    frame, style = "document.querySelector('.stage .frame')", "getComputedStyle(document.querySelector('.mark'))"
+    for key, there in (("]", "1"), ("[", "1"), ("g", "1/gradients"), ("g", "1"), ("PageDown", "2"), ("PageUp", "1")):
+        tab.press(key)
+        tab.wait_for(f"document.documentElement.dataset.place === '{there}'")
+    assert (hint(tab)[:17], tab.run(f"{style}.outlineStyle")) == ("The frame follows", "dashed")
+    for key in ("ArrowRight", "Home", "End"):
+        tab.press(key)
+        assert (hint(tab)[:17], tab.run(f"{style}.outlineStyle")) == ("The frame is held", "solid")
+        at = place(tab)
+        tab.point(frame, 0.3, 0.7)
+        assert place(tab) == at
+        tab.click(frame, 0.4, 0.6)  # elsewhere: it goes there, and is held
+        assert (hint(tab)[:17], place(tab) == at) == ("The frame is held", False)
+        tab.click(frame, 0.4, 0.6)  # into it: it follows again
+        assert hint(tab).startswith("The frame follows")
+        tab.point(frame, 0.6, 0.2)
+        assert place(tab) != at
+    tab.press("ArrowLeft", "PageDown")
+    tab.wait_for("document.documentElement.dataset.place === '2'")
+    assert hint(tab).startswith("The frame follows")
+
+
+def test_pointing_at_a_channel_does_not_look_like_choosing_it(tab: Chromium, page_of: Callable[[str], Path]) -> None:
+    tab.open(page_of("small"), hash_="#/1")
+    border = "getComputedStyle(document.querySelectorAll('.item')[{}]).borderColor".format
+    chosen = selected(tab)
+    other = (chosen + 1) % 32
+    resting = tab.run(border(other))
+    tab.point(f"document.querySelectorAll('.item')[{other}]")
+    assert tab.run(border(other)) == resting != tab.run(border(chosen))
+
+
+def test_fingers_and_mice_get_hints_of_their_own(tab: Chromium, page_of: Callable[[str], Path]) -> None:
+    for size, kind in (("desk", "mouse"), ("phone", "touch")):
+        tab.open(page_of("small"), size, hash_="#/1")
+        shown = tab.run(
+            "[...document.querySelectorAll('.mouse, .touch')].filter(e => e.getClientRects().length)"
+            ".map(e => [e.classList.contains('mouse') ? 'mouse' : 'touch', e.textContent])"
+        )
+        assert [name for name, _ in shown] == [kind, kind]
+        assert ("Page Down" in shown[1][1]) == (kind == "mouse")
+
+
+@pytest.mark.parametrize("rank", [0, 1, 9])
+def test_the_head_says_whether_the_guess_is_right_and_has_the_label_always(
+    rank: int, tab: Chromium, tmp_path: Path
+) -> None:
+    model, subject = bundled("seed-simple")
+    order = np.argsort(-model.network.forward(model.normalizer(subject.image[None]), training=False)[0])
+    best, label = (model.classes[order[place]] for place in (0, rank))
+    page = shown.page(tmp_path, "guess", model, Subject(subject.image, int(order[rank]), "an image"))
+    for hash_ in ("", "#/1"):
+        tab.open(page, hash_=hash_)
+        said = f"✓ right: {best}" if rank == 0 else f"✗ wrong: {best}, not {label}"
+        assert tab.run("document.querySelector('.outcome').textContent") == said
+        rows = tab.run(
+            "[...document.querySelectorAll('.guess li')].filter(e => e.getClientRects().length)"
+            ".map(e => [...e.querySelector('.name').children].map(part => part.textContent))"
+        )
+        assert rows[0][0] == best
+        assert [row[0] for row in rows if row[1:] == ["label"]] == [label]
+        assert len(rows) == {"": 3 + (rank > 2), "#/1": 1 + (rank > 0)}[hash_]
+
+
+def test_channels_of_images_are_called_by_their_colours(tab: Chromium, tmp_path: Path) -> None:
+    layers_after = Sequential([ReLU(), GlobalAvgPool2d()])
+    for channels, names in ((3, ["red", "green", "blue"]), (1, ["grey"]), (2, ["0", "1"])):
+        page = shown.page(tmp_path, str(channels), *around(copy.deepcopy(layers_after), (12, 12, channels)))
+        for node in (0, 1, 2):
+            tab.open(page, hash_=f"#/{node}")
+            assert tab.run("[...document.querySelectorAll('.item .number')].map(e => e.textContent)") == names
+            captions = tab.run("[...document.querySelectorAll('.picked figcaption')].map(e => e.textContent)")
+            assert all(caption.endswith(tuple(names)) for caption in captions), captions
+
+
+LEGENDS = """[...document.querySelectorAll(".picked .legend")].map(e => e.textContent)"""
+
+
+def test_legends_give_the_numbers_that_there_are(tab: Chromium, page_of: Callable[[str], Path]) -> None:
+    model, subject = bundled("small")
+    tab.open(page_of("small"), hash_="#/0")
+    x = model.normalizer(subject.image[None])[0]
+    for channel, colour in enumerate(("red", "green", "blue")):
+        tab.click(f"document.querySelectorAll('.item')[{channel}]")
+        bytes_, numbers = tab.run(LEGENDS)
+        assert bytes_ == "0255"
+        assert colour in tab.run("document.querySelectorAll('.picked figcaption')[0].textContent")
+        found = re.fullmatch(r"(≤ )?(\u2212?[\d.]+)(≥ )?(\u2212?[\d.]+)", numbers)
+        assert found, numbers
+        for end, side, beyond in (
+            (found[2], x[..., channel].min(), found[1]),
+            (found[4], x[..., channel].max(), found[3]),
+        ):
+            assert (number(end) == pytest.approx(side, abs=6e-3)) != bool(beyond), numbers
+            assert abs(number(end)) <= abs(side) + 6e-3
+
+
+# Grids of numbers in which a digit is cut off, or a heading is wider than what is below it.
+CUT = """[...document.querySelectorAll(".cell")].filter(e => e.textContent && e.scrollWidth > e.clientWidth)
+    .map(e => [e.textContent, e.clientWidth, e.scrollWidth])"""
+WIDE = """[...document.querySelectorAll(".grid")].filter(e => e.querySelector("figcaption").scrollWidth > e.clientWidth
+    || e.getBoundingClientRect().right > innerWidth).map(e => e.textContent)"""
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_no_digit_is_cut_off(size: str, tab: Chromium, tmp_path: Path) -> None:
+    for kernel in (2, 3, 5, 7, 8):
+        page = shown.page(tmp_path, str(kernel), *around(Sequential([Conv2d(4, kernel), ReLU()]), (16, 16, 3)))
+        for hash_ in ("#/1", "#/1/gradients"):
+            tab.open(page, size, hash_=hash_)
+            written = 0
+            for turn in range(6):
+                tab.press(*("Home", "ArrowRight", "ArrowDown", "]")[: 1 + turn % 4])
+                if hash_ == "#/1/gradients" and turn == 2:
+                    click(tab, "document.querySelectorAll('.ways button')[1]", size)
+                assert tab.run(CUT) == [], (kernel, hash_)
+                assert tab.run(WIDE) == [], (kernel, hash_)
+                written += tab.run("document.querySelectorAll('.cell').length")
+            assert written > 6 * kernel
+
+
+def test_what_comes_back_to_a_pixel_lies_as_in_the_picture(tab: Chromium, page_of: Callable[[str], Path]) -> None:
+    page = page_of("small")
+    nodes, arrays = nodes_of(page), arrays_in(page)
+    tab.open(page, hash_="#/1/gradients")
+    tab.click("document.querySelectorAll('.ways button')[1]")
+    tab.press("Home", *["ArrowRight"] * 4, *["ArrowDown"] * 3)
+    (i, j), c, k = place(tab), selected(tab, 0), selected(tab, 1)
+    assert (i, j) == (3, 4)
+    cells = (
+        "[...document.querySelectorAll('.numbers .grid')].map(g => [...g.querySelectorAll('.cell')].map(e => e.title))"
+    )
+    gradients, weights, products = (np.array([number(text) for text in row]) for row in tab.run(cells))
+    dy, weight = arrays[nodes[1]["dy"]], arrays[nodes[1]["weight"]]
+    np.testing.assert_allclose(gradients, dy[k, i - 1 : i + 2, j - 1 : j + 2].ravel(), rtol=1e-6)
+    np.testing.assert_allclose(weights, weight[k, c, ::-1, ::-1].ravel(), rtol=1e-6)
+    np.testing.assert_allclose(products, gradients * weights, rtol=1e-6)
+    assert "turned by 180°" in tab.run("document.querySelectorAll('.numbers figcaption')[1].textContent")
+
+
+# How many pixels of each card's pictures are painted.
+PAINTED = """[...document.querySelectorAll(".card canvas")].filter(c => !c.hidden).map(c => {
+    const { data } = c.getContext("2d").getImageData(0, 0, c.width, c.height);
+    return data.filter((part, place) => place % 4 === 3 && part > 0).length; })"""
+
+
+def test_all_is_drawn_before_the_page_is_printed(tab: Chromium, page_of: Callable[[str], Path]) -> None:
+    tab.open(page_of("resnet20"), dark=True)
+    ground = "getComputedStyle(document.documentElement).getPropertyValue('--zero')"
+    count = len(tab.run(PAINTED))
+    assert 0 in tab.run(PAINTED)  # those far below are not drawn yet
+    tab.run(f"""(() => {{
+        window.seen = [];
+        addEventListener("beforeprint", () => seen.push({PAINTED}.filter(c => c > 0).length, {ground}));
+        addEventListener("afterprint", () => seen.push({ground}));
+    }})()""")
+    pages = base64.b64decode(tab.call("Page.printToPDF", printBackground=True)["data"])
+    assert pages.startswith(b"%PDF")
+    tab.wait_for("seen.length === 3")
+    assert tab.run("seen") == [count, "#ffffff", "#10151c"]
+    assert not tab.run("document.documentElement.hasAttribute('data-print')")
+
+
+def test_cards_say_how_to_see_the_channels_that_do_not_fit(tab: Chromium, page_of: Callable[[str], Path]) -> None:
+    tab.open(page_of("small"))
+    words = "document.querySelector('.card[data-node=\"9\"] .more').textContent"
+    assert re.fullmatch(r"\d+ of 128 channels shown here; open the layer to see all", tab.run(words))
+
+
 def test_losses_that_the_page_does_not_know_are_shown_and_said(tab: Chromium, tmp_path: Path) -> None:
     model, subject = bundled("seed-simple")
     for name, loss in (("focal", Focal()), ("balanced", CrossEntropy(0.1, "balanced").fit(np.arange(1, 11)))):
@@ -319,6 +506,32 @@ def test_a_film_is_played_and_its_moments_are_chosen(tab: Chromium, tmp_path: Pa
     tab.click("document.querySelector('.film button')")
     tab.wait_for("document.querySelector('.moment').textContent === 'step 20'")
     tab.wait_for("document.querySelector('.film button').textContent === 'play'")
+    assert tab.complaints == []
+
+
+def test_a_film_says_which_image_its_maps_are_of_and_shows_it_beside_them(tab: Chromium, tmp_path: Path) -> None:
+    model, subject = bundled("small")
+    arrays = {
+        "steps": np.array([0, 5]),
+        "filters": np.ones((2, 4, 3, 3, 3), np.float32),
+        "maps": np.ones((2, 2, 9, 9), np.float32),
+        "image": subject.image,
+    }
+    page = tmp_path / "film.html"
+    for layer, figures in (("1", [1, 2, 2, 1, 1]), ("4", [1, 1, 1, 1, 1, 1, 1])):  # maps of these filters, or of others
+        about = {"of": "validation image 0 of shapes", "layer": layer, "kind": "batch_norm + relu"}
+        content = show_page(model, CrossEntropy(), subject, snapshots=Checkpoint(arrays, about))
+        page.write_text(content, encoding="utf-8")
+        tab.open(page)
+        words = tab.run("document.querySelector('.film p').textContent")
+        assert words.endswith(
+            "after batch_norm + relu, of validation image 0 of shapes. From before the first step to the end."
+        )
+        found = tab.run("[...document.querySelectorAll('.film figure')].map(e => e.querySelectorAll('canvas').length)")
+        assert sorted(found) == sorted(figures)
+        pixels = "[...document.querySelector('.film .of canvas').getContext('2d').getImageData(0, 0, 32, 32).data]"
+        shown_image = np.array(tab.run(pixels)).reshape(32, 32, 4)[..., :3]
+        np.testing.assert_array_equal(shown_image, subject.image)
     assert tab.complaints == []
 
 
@@ -425,7 +638,7 @@ def test_every_number_agrees_around_every_layer(name: str, tab: Chromium, tmp_pa
 
 def test_a_number_that_is_wrong_is_seen(tab: Chromium, page_of: Callable[[str], Path], tmp_path: Path) -> None:
     text = page_of("seed-advanced").read_text("utf-8")
-    (numbers,) = re.findall(r'id="numbers">(.*?)<', text)
+    (numbers,) = NUMBERS.findall(text)
     nodes = nodes_of(page_of("seed-advanced"))
     values = np.frombuffer(base64.b64decode(numbers), "<f4").copy()
     shapes = json.loads(FACTS.findall(text)[0])["shapes"]

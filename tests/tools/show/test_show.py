@@ -119,6 +119,8 @@ def test_a_page_can_be_opened_at_once(checkpoint: Path, monkeypatch: pytest.Monk
         (["missing.png"], 3, "error: missing.png: No such file or directory\n"),
         (["notes.txt"], 3, "error: notes.txt: is not a picture in a format that can be read\n"),
         (["notes.txt", "--index", "3"], 2, "not both"),
+        (["notes.txt", "--data", "pictures"], 2, "a picture needs no --data"),
+        (["--data", "pictures"], 3, "error: --data pictures: shapes makes its images by code and reads no files"),
         (["--out", "notes.txt"], 2, "error: notes.txt: exists already"),
     ],
 )

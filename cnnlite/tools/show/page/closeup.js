@@ -7,7 +7,7 @@ import { fill, make } from "./dom.js";
 import { ends } from "./ends.js";
 import { linear } from "./matrix.js";
 import { about, shapeOf } from "./overview.js";
-import { hold, holding } from "./parts.js";
+import { hint, hold } from "./parts.js";
 import { pointwise } from "./pointwise.js";
 import { pixelBackward, weightBackward } from "./returns.js";
 import { flatten, generic, join } from "./shapes.js";
@@ -38,12 +38,20 @@ const ofGreatest = (values) =>
 const sizesOf = ({ count, one }) =>
   Array.from({ length: count }, (_, k) => one(k).reduce((sum, number) => sum + Math.abs(number), 0));
 
-/** The place to start at: where numbers are large, so that there is something to see. */
+/** How much more the numbers of each map differ from their mean than from zero: what there is to see in it. */
+const contrastsOf = ({ count, one, height, width }) =>
+  Array.from({ length: count }, (_, k) => {
+    const total = one(k).reduce((sum, number) => sum + number, 0);
+    const mean = total / (height * width);
+    return Math.max(0, one(k).reduce((sum, number) => sum + Math.abs(number - mean), 0) - Math.abs(total));
+  });
+
+/** The place to start at: where numbers are large, or differ most, so that there is something to see. */
 function start(node, gradients) {
   const found = (gradients && node.dy) || node.y;
   const { height, width } = found;
   const isEnd = node.view === "ends" || node.number === facts.last;
-  const k = isEnd ? facts.target : ofGreatest(sizesOf(found));
+  const k = isEnd ? facts.target : ofGreatest(height * width > 1 ? contrastsOf(found) : sizesOf(found));
   const state = { k, c: 0, i: Math.floor(height / 2), j: Math.floor(width / 2), row: 0, column: 0, way: "weight" };
   if (gradients) {
     const at = ofGreatest(found.one(k));
@@ -100,14 +108,17 @@ export function closeup(node, mode, go) {
     state.j = Math.max(0, Math.min(width - 1, state.j));
   }
 
+  /** Change the place that is looked at; returns whether it was another one. */
   function change(patch) {
-    if (Object.entries(patch).every(([name, value]) => state[name] === value)) return;
+    if (Object.entries(patch).every(([name, value]) => state[name] === value)) return false;
     Object.assign(state, patch);
-    if ("way" in patch) return build();
-    clamp();
-    view.update();
-    fill(status, view.say());
-    return undefined;
+    if ("way" in patch) build();
+    else {
+      clamp();
+      view.update();
+      fill(status, view.say());
+    }
+    return true;
   }
 
   function build() {
@@ -126,6 +137,7 @@ export function closeup(node, mode, go) {
     clamp();
     fill(body, gradients && node.view === "convolution" && node.dy ? ways() : null, view.element);
     view.update();
+    body.querySelector(".stage:has(.picked)")?.after(hint());
     fill(status, view.say());
   }
 
@@ -145,14 +157,16 @@ export function closeup(node, mode, go) {
     );
   }
 
+  /** Move the frame to a place, and hold it there. */
+  function moveTo(i, j) {
+    hold(true);
+    return change({ i, j });
+  }
+
   function move(down, right) {
     const [height, width] = view.bounds();
-    if (height * width > 1)
-      return change({
-        i: Math.max(0, Math.min(height - 1, state.i + down)),
-        j: Math.max(0, Math.min(width - 1, state.j + right)),
-      });
-    return other(down + right);
+    if (height * width === 1) return other(down + right);
+    return moveTo(Math.max(0, Math.min(height - 1, state.i + down)), Math.max(0, Math.min(width - 1, state.j + right)));
   }
 
   function other(step) {
@@ -169,15 +183,14 @@ export function closeup(node, mode, go) {
     const [height, width] = view.bounds();
     const at = state.i * width + state.j + 1;
     if (at >= height * width) return false;
-    change({ i: Math.floor(at / width), j: at % width });
-    return true;
+    return moveTo(Math.floor(at / width), at % width);
   }
 
   const play = make("button", { type: "button", class: "play", onclick: () => (timer ? stop() : run()) }, "▶ slide");
   function run() {
     const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
     const [height, width] = view.bounds();
-    if (state.i === height - 1 && state.j === width - 1) change({ i: 0, j: 0 });
+    if (state.i === height - 1 && state.j === width - 1) moveTo(0, 0);
     fill(play, "◼ stop");
     timer = setInterval(() => next() || stop(), calm ? 900 : 420);
   }
@@ -190,13 +203,12 @@ export function closeup(node, mode, go) {
   /** Handle a key; returns whether it meant something here. */
   function key(event) {
     if (event.altKey || event.ctrlKey || event.metaKey) return false;
-    const { height, width } = { height: view.bounds()[0], width: view.bounds()[1] };
-    hold(true);
+    const [height, width] = view.bounds();
     if (ARROWS[event.key]) move(...ARROWS[event.key]);
     else if (event.key === "[") other(-1);
     else if (event.key === "]") other(1);
-    else if (event.key === "Home") change({ i: 0, j: 0 });
-    else if (event.key === "End") change({ i: height - 1, j: width - 1 });
+    else if (event.key === "Home") moveTo(0, 0);
+    else if (event.key === "End") moveTo(height - 1, width - 1);
     else if (event.key === "PageUp") go(Math.max(0, node.number - 1));
     else if (event.key === "PageDown") go(Math.min(nodes.length - 1, node.number + 1));
     else if (event.key === " " && event.target.closest("button, a, summary") === null) timer ? stop() : run();
@@ -213,7 +225,7 @@ export function closeup(node, mode, go) {
   const step = (number, label, sign) =>
     make("button", { type: "button", disabled: !nodes[number], "aria-label": label, onclick: () => go(number) }, sign);
   const from = node.inputs.length
-    ? `${[...new Set(node.inputs)].map((number) => nodes[number].shape.join(" × ")).join(" and ")} → `
+    ? `${[...new Set(node.inputs)].map((number) => shapeOf(nodes[number])).join(" and ")} → `
     : "";
   const element = make(
     "main",
@@ -234,10 +246,14 @@ export function closeup(node, mode, go) {
     ),
     body,
     status,
-    make("p", { class: "hint" }, holding()),
     make(
       "p",
-      { class: "keys" },
+      { class: "keys touch" },
+      "Tap a picture to move the frame, and a small one in a row to change the channel; rows go on when you draw them aside. ↑ and ↓ go to the layers before and after.",
+    ),
+    make(
+      "p",
+      { class: "keys mouse" },
       "Keys: arrows move, Home and End go to the corners, ",
       make("kbd", {}, "["),
       " and ",
@@ -247,7 +263,7 @@ export function closeup(node, mode, go) {
       " switches to gradients and back, Esc leaves.",
     ),
   );
-  build();
   hold(false);
+  build();
   return { element, title, key, repaint: build, close: stop };
 }

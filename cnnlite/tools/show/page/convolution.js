@@ -1,11 +1,11 @@
 // Close-up of a convolution: window times filter, and the sum of all products.
 
 import { forward, seen, weightAt } from "./arithmetic.js";
-import { channel, hidden, parameter, source } from "./data.js";
-import { fill, make, medium, whole } from "./dom.js";
+import { channel, channelName, hidden, parameter, source } from "./data.js";
+import { fill, make, medium, others, whole } from "./dom.js";
 import { paintMap, scaleOf } from "./paint.js";
-import { chooser, grid, line, verdict } from "./parts.js";
-import { colourName, stage, thumbnails, windowOf } from "./windows.js";
+import { beside, chooser, grid, line, verdict } from "./parts.js";
+import { stage, thumbnails, windowOf } from "./windows.js";
 
 export function convolutionForward(node, state, change) {
   const { windows } = node;
@@ -27,20 +27,7 @@ export function convolutionForward(node, state, change) {
   const view = stage(node, state, change);
   const grids = ["window", "filter", "products"].map((title) => grid({ title }));
   const sum = make("div");
-  const numbers = make(
-    "section",
-    { class: "numbers" },
-    make(
-      "div",
-      { class: "grids" },
-      grids[0].element,
-      make("span", { class: "operator" }, "×"),
-      grids[1].element,
-      make("span", { class: "operator" }, "="),
-      grids[2].element,
-    ),
-    sum,
-  );
+  const numbers = make("section", { class: "numbers" }, beside(grids, ["×", "="]), sum);
   filters.paint(thumbnails(node.y, "values"));
   const scale = scaleOf(parameter(node, "weight").values);
   const slice = (c) => {
@@ -63,11 +50,9 @@ export function convolutionForward(node, state, change) {
       inputs.amounts(found.parts);
       const window = windowOf(node, c, i, j);
       const weights = slice(c);
-      grids[0].retitle(`window at row ${i}, column ${j}`);
       grids[0].paint(window, height, width, { scale: scaleOf(x.one(c)) });
-      grids[1].retitle(`filter ${channel(node, k)}, ${colourName(source(node), c)}`);
+      grids[1].retitle(`filter ${channel(node, k)}, ${channelName(source(node), c)}`);
       grids[1].paint(weights, height, width, { scale });
-      grids[2].retitle("products");
       grids[2].paint(
         window.map((number, place) => (number === null ? null : number * weights[place])),
         height,
@@ -82,7 +67,7 @@ export function convolutionForward(node, state, change) {
           x.count > 1
             ? {
                 value: found.products - found.parts[c],
-                name: `Σ of the ${whole(x.count - 1)} other ${x.count > 2 ? "channels" : "channel"}`,
+                name: `Σ of ${others(x.count - 1, "channel")}`,
                 palette: "values",
                 scale: most,
               }

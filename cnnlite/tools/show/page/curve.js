@@ -20,7 +20,8 @@ export function curve(node, k, i, j) {
   const [left, right] = [Math.min(...xs), Math.max(...xs)];
   const [low, high] = [Math.min(...ys, 0), Math.max(...ys, 0)];
   const across = (at) => 8 + ((at - left) / (right - left || 1)) * (WIDTH - 16);
-  const up = (at) => HEIGHT - 10 - ((at - low) / (high - low || 1)) * (HEIGHT - 20);
+  const up = (at) => HEIGHT - 20 - ((at - low) / (high - low || 1)) * (HEIGHT - 30);
+  const beside = (end) => up(0) + (end < 0 ? -6 : 15); // the side of the axis where the curve is not
   const draw = (tag, properties) => {
     const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
     for (const [name, value] of Object.entries(properties)) element.setAttribute(name, value);
@@ -45,8 +46,8 @@ export function curve(node, k, i, j) {
     }),
     draw("line", { class: "drop", x1: across(x), x2: across(x), y1: up(0), y2: up(y) }),
     draw("line", { class: "drop", x1: across(0), x2: across(x), y1: up(y), y2: up(y) }),
-    text(2, up(0) - 5, short(left), "start"),
-    text(WIDTH - 2, up(0) - 5, `x ${short(right)}`, "end"),
+    text(2, beside(ys[0]), short(left), "start"),
+    text(WIDTH - 2, beside(ys[points.length - 1]), `x ${short(right)}`, "end"),
     text(across(0) + 5, 12, `y ${short(high)}`, "start"),
     draw("circle", { class: "point", cx: across(x), cy: up(y), r: 5 }),
   );

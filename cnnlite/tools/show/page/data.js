@@ -80,6 +80,21 @@ export const source = (node, which = 0) => nodes[node.inputs[which]];
 /** The number of a shown channel among all channels of its layer. */
 export const channel = (node, k) => (node.channels ? node.channels[k] : k);
 
+const KEEPING = ["norm", "activation", "dropout", "scale", "max", "average", "mean"];
+const COLOURS = { 1: ["grey"], 3: ["red", "green", "blue"] };
+
+/** Whether a layer changes the numbers of a channel, but not which channel it is. */
+export const keepsChannels = (node) => KEEPING.includes(node.view);
+
+/** The colour of a channel of the image, also behind layers that keep channels; null for other channels. */
+export function colourOf(node, k) {
+  if (node.view === "input") return COLOURS[node.y.count]?.[k] ?? null;
+  return keepsChannels(node) ? colourOf(source(node), k) : null;
+}
+
+/** A channel in a sentence: `channel 5`, or its colour. */
+export const channelName = (node, k) => colourOf(node, k) ?? `channel ${channel(node, k)}`;
+
 export const hidden = (node) => node.shape[node.shape.length - 1] - node.y.count;
 
 /** Nodes that take the output of a node: [consumer, which of its inputs]. */

@@ -41,12 +41,23 @@ export function short(value) {
   return minus(value.toFixed(size >= 10 ? 1 : size >= 1 ? 2 : 3));
 }
 
+const measure = document.createElement("canvas").getContext("2d");
+
+/** How wide a text is, in the font of the page: in times the size of its letters. */
+export function widthOf(text) {
+  measure.font = `100px ${getComputedStyle(document.body).fontFamily}`;
+  return measure.measureText(text).width / 100;
+}
+
 /** A number as exactly as float32 has it: nine digits. */
 export function exact(value) {
   if (value === 0 || !Number.isFinite(value)) return String(value);
   const size = Math.abs(value);
   return minus(size >= 1e7 || size < 1e-4 ? value.toExponential(8) : value.toPrecision(9));
 }
+
+/** A number beside a picture: three digits. */
+export const brief = (value) => minus(String(Number(value.toPrecision(3))));
 
 /** A number in a sentence: four digits. */
 export function medium(value) {
@@ -58,5 +69,8 @@ export function medium(value) {
 export const percent = (value) => `${(100 * value).toFixed(value > 0 && value < 0.001 ? 3 : 1)} %`;
 
 export const whole = (value) => value.toLocaleString("en");
+
+/** All but one, in words: `the other channel`, `the 5 other channels`. */
+export const others = (count, name) => (count === 1 ? `the other ${name}` : `the ${whole(count)} other ${name}s`);
 
 export const times = (...sides) => sides.join(" × ");

@@ -143,12 +143,12 @@ export function ends(node, state, change, gradients) {
           "=",
           { value: p, name: "probability" },
         ),
-        verdict(forward(node, k, 0, 0), { name: "forward" }),
+        verdict(forward(node, k, 0, 0), { name: "forward", of: "probability" }),
         make("h3", {}, "The loss"),
         known
           ? line({ value: whole.value, name: `Σ −q · log p${weighted}` })
           : line({ value: facts.loss, name: "loss, by NumPy" }),
-        verdict(whole, { name: "loss" }),
+        verdict(whole, { name: "loss", of: "loss" }),
       );
     },
     say: () => `${facts.classes[state.i]}: ${percent(powers[state.i] / total)}`,

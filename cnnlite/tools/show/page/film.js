@@ -1,17 +1,16 @@
 // Training as a film: first filters and a few maps, as they were at some steps, with a slider.
 
-import { array, facts } from "./data.js";
+import { array, facts, keepsChannels, nodes, source } from "./data.js";
 import { fill, make, whole } from "./dom.js";
-import { paintMap, scaleOf } from "./paint.js";
+import { paintBytes, paintMap, scaleOf } from "./paint.js";
 
 /** The section with the film; null for a run without snapshots. */
 export function film() {
   if (!facts.film) return null;
-  const { steps, filters, maps, place } = facts.film;
-  const kernels = array(filters);
-  const pictures = array(maps);
+  const { steps } = facts.film;
+  const rows = { filters: rowOf("filters"), maps: rowOf("maps") };
+  const shown = Object.values(rows).filter((row) => row !== null);
   const title = make("output", { class: "moment" });
-  const rows = [make("div", { class: "film-row" }), make("div", { class: "film-row maps" })];
   const slider = make("input", {
     type: "range",
     min: 0,
@@ -21,31 +20,9 @@ export function film() {
     "aria-label": "training step",
     oninput: () => show(),
   });
-  const canvases = (found, row) => {
-    if (!found) return [];
-    return Array.from({ length: found.shape[1] }, () => {
-      const canvas = make("canvas", { "aria-hidden": "true" });
-      row.append(canvas);
-      return canvas;
-    });
-  };
-  const first = canvases(kernels, rows[0]);
-  const second = canvases(pictures, rows[1]);
-  const one = (found, moment, index) => {
-    const length = found.values.length / found.shape[0] / found.shape[1];
-    const start = (moment * found.shape[1] + index) * length;
-    return found.values.subarray(start, start + length);
-  };
   function show() {
-    const moment = Number(slider.value);
-    fill(title, `step ${whole(steps[moment])}`);
-    first.forEach((canvas, index) => {
-      paintFilter(canvas, one(kernels, moment, index), kernels.shape.slice(2));
-    });
-    second.forEach((canvas, index) => {
-      const values = one(pictures, moment, index);
-      paintMap(canvas, values, pictures.shape[2], pictures.shape[3], scaleOf(values), "values");
-    });
+    fill(title, `step ${whole(steps[Number(slider.value)])}`);
+    for (const row of shown) row.paint(Number(slider.value));
   }
   let timer = 0;
   const play = make(
@@ -76,16 +53,81 @@ export function film() {
       "section",
       { class: "film" },
       make("h2", {}, "Training as a film"),
-      make(
-        "p",
-        { class: "soft" },
-        `${kernels ? `The filters of the first layer (${place})` : ""}${kernels && pictures ? ", and below them " : ""}${pictures ? "some maps of one fixed image" : ""}, from before the first step to the end.`,
-      ),
+      make("p", { class: "soft" }, words(rows)),
       make("div", { class: "controls" }, play, slider, title),
-      ...rows,
+      pictures(rows),
     ),
     repaint: show,
   };
+}
+
+/** Canvases for the filters or the maps, and how to paint them as they were at a moment; null if there are none. */
+function rowOf(name) {
+  const found = array(facts.film[name]);
+  if (!found) return null;
+  const [, count, ...sides] = found.shape;
+  const length = sides.reduce((product, side) => product * side, 1);
+  const canvases = Array.from({ length: count }, (_, k) =>
+    make("canvas", { role: "img", "aria-label": `${name === "filters" ? "filter" : "map"} ${k}` }),
+  );
+  return {
+    canvases,
+    paint(moment) {
+      canvases.forEach((canvas, k) => {
+        const start = (moment * count + k) * length;
+        const values = found.values.subarray(start, start + length);
+        if (name === "filters") paintFilter(canvas, values, sides);
+        else paintMap(canvas, values, ...sides, scaleOf(values), "values");
+      });
+    },
+  };
+}
+
+/** Whether the map of a channel is what its filter gives: whether the layers between them keep channels. */
+function arePairs() {
+  let node = nodes.find(({ name }) => name !== "" && name === facts.film.layer);
+  while (node && keepsChannels(node)) node = source(node);
+  return node?.view === "convolution" && node.path === facts.film.place;
+}
+
+function words({ filters, maps }) {
+  const { place, kind, of } = facts.film;
+  const [after, image] = [kind ? ` after ${kind}` : "", of || "one image, always the same"];
+  const first = filters && `The filters of the first layer (${place}), each in the colours that it looks for`;
+  if (filters && maps && arePairs())
+    return `${first}; below each of the first ${maps.canvases.length} its map${after}, of ${image}. From before the first step to the end.`;
+  const second = maps && `${filters ? "below them" : "The"} maps${after}, of ${image}`;
+  return `${[first, second].filter(Boolean).join("; ")}. From before the first step to the end.`;
+}
+
+/** Filters with their maps below them, or in rows of their own; before the maps, the image that they are of. */
+function pictures({ filters, maps }) {
+  const one = (canvases, text) => make("figure", {}, canvases, make("figcaption", {}, text));
+  const row = (...figures) => make("div", { class: "film-row" }, ...figures);
+  const image = imageOf();
+  const before = image && make("figure", { class: "of" }, image, make("figcaption", {}, "image"));
+  if (filters && maps && arePairs())
+    return row(
+      before,
+      filters.canvases.map((canvas, k) => one([canvas, maps.canvases[k] ?? null].filter(Boolean), k)),
+    );
+  return make(
+    "div",
+    {},
+    filters && row(filters.canvases.map((canvas, k) => one([canvas], k))),
+    maps &&
+      row(
+        before,
+        maps.canvases.map((canvas, k) => one([canvas], k)),
+      ),
+  );
+}
+
+function imageOf() {
+  const found = array(facts.film.image);
+  if (!found) return null;
+  const canvas = make("canvas", { role: "img", "aria-label": `the image: ${facts.film.of}` });
+  return paintBytes(canvas, found) ? canvas : null;
 }
 
 /** Paint a filter: in colours if it sees three channels, else its first channel. */

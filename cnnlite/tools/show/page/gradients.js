@@ -49,7 +49,8 @@ function before(node, which) {
   return node.inputs.slice(0, which).reduce((total, number) => total + nodes[number].y.count, 0);
 }
 
-/** The places `[i, row]` of windows, along an axis, that cover pixel `at`, where it is and where it is mirrored. */
+/** The places `[i, row]` of windows, along an axis, that cover pixel `at`, where it is and where it is mirrored;
+ * in the order in which they lie in the output, where places in the window descend. */
 function covering(windows, axis, at) {
   const found = [];
   const last = windows.size[axis] - 1;
@@ -60,7 +61,7 @@ function covering(windows, axis, at) {
       if (left === 0 && out >= 0 && out < windows.out[axis]) found.push([out, place]);
     }
   }
-  return found;
+  return found.sort((one, other) => one[0] - other[0] || other[1] - one[1]);
 }
 
 const divide = (a, b) => [Math.floor(a / b), ((a % b) + b) % b];

@@ -26,36 +26,47 @@ function go(change) {
 function head() {
   const image = make("canvas", { class: "portrait", role: "img", "aria-label": `the image: ${facts.source}` });
   const isPicture = paintImage(image);
-  const probabilities = Array.from(nodes[nodes.length - 1].y.values);
-  const order = probabilities
-    .map((_, k) => k)
-    .sort((a, b) => probabilities[b] - probabilities[a])
-    .slice(0, 3);
-  const label = facts.label === null ? "" : `, which is: ${facts.classes[facts.label]}`;
   return make(
     "header",
     {},
     make("a", { class: "title", href: address({ number: null, mode: place.mode }) }, facts.title),
     isPicture ? image : null,
-    make(
-      "div",
-      { class: "guess" },
-      make("p", {}, `${facts.source}${label}`),
-      make(
-        "ol",
-        { "aria-label": "most probable classes" },
-        order.map((k) =>
-          make(
-            "li",
-            { class: k === facts.label ? "right" : null },
-            make("span", {}, facts.classes[k]),
-            make("span", { class: "track" }, make("span", { style: `width: ${100 * probabilities[k]}%` })),
-            make("span", { class: "share" }, percent(probabilities[k])),
-          ),
-        ),
-      ),
-    ),
+    guess(),
     make("div", { class: "controls" }, switches(), theme()),
+  );
+}
+
+/** The most probable classes, and the one that the image is of; whether that is the most probable one. */
+function guess() {
+  const { classes, label } = facts;
+  const probabilities = Array.from(nodes[nodes.length - 1].y.values);
+  const order = probabilities.map((_, k) => k).sort((a, b) => probabilities[b] - probabilities[a]);
+  const [best] = order;
+  const shown = order.filter((k, place) => place < 3 || k === label);
+  const outcome =
+    label === null
+      ? null
+      : best === label
+        ? make("b", { class: "outcome agrees" }, `✓ right: ${classes[label]}`)
+        : make("b", { class: "outcome differs" }, `✗ wrong: ${classes[best]}, not ${classes[label]}`);
+  const row = (k) =>
+    make(
+      "li",
+      { class: k === label ? "label" : null },
+      make(
+        "span",
+        { class: "name", title: classes[k] },
+        make("span", {}, classes[k]),
+        k === label ? make("span", { class: "tag" }, "label") : null,
+      ),
+      make("span", { class: "track" }, make("span", { style: `width: ${100 * probabilities[k]}%` })),
+      make("span", { class: "share" }, percent(probabilities[k])),
+    );
+  return make(
+    "div",
+    { class: "guess" },
+    make("p", {}, make("span", {}, facts.source), outcome),
+    make("ol", { "aria-label": "most probable classes" }, shown.map(row)),
   );
 }
 
@@ -91,6 +102,12 @@ function theme() {
 function recolour() {
   readColours();
   shown?.repaint();
+}
+
+/** Draw for paper, which is white and shows all at once, or for the screen again. */
+function print(isPaper) {
+  document.documentElement.toggleAttribute("data-print", isPaper);
+  recolour();
 }
 
 function render() {
@@ -140,6 +157,8 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
 });
 window.addEventListener("hashchange", render);
+window.addEventListener("beforeprint", () => print(true));
+window.addEventListener("afterprint", () => print(false));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", recolour);
 readColours();
 render();

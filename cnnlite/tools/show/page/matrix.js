@@ -1,7 +1,7 @@
 // Close-up of a linear layer: every output is a sum over all inputs.
 
 import { forward, origin } from "./arithmetic.js";
-import { channel, facts, hidden, parameter, source } from "./data.js";
+import { channel, channelName, facts, hidden, parameter, source } from "./data.js";
 import { exact, fill, make, medium, short, whole } from "./dom.js";
 import { backward, biasGradient, weightGradient } from "./gradients.js";
 import { colour, css, paintMap, scaleOf } from "./paint.js";
@@ -18,7 +18,7 @@ function inputName(node, c) {
   const from = source(node);
   if (from.view !== "flatten") return `input ${channel(from, c)}`;
   const [k, i, j] = origin(from, c);
-  return `channel ${channel(source(from), k)} (${i}, ${j})`;
+  return `${channelName(source(from), k)} (${i}, ${j})`;
 }
 
 export function linear(node, state, change, gradients) {
@@ -139,9 +139,9 @@ function back(node, k, c, _weight, found) {
       value: of.value,
       name: "gradient of the weight",
     }),
-    verdict(of, { name: "weight" }),
-    bias && make("p", {}, "The gradient of the bias is that of the output."),
-    bias && verdict(bias, { name: "bias" }),
+    verdict(of, { name: "weight", of: "gradient of the weight" }),
+    bias && make("p", { class: "formula" }, "The gradient of the bias is that of the output."),
+    bias && verdict(bias, { name: "bias", of: "gradient of the bias" }),
     make("h3", {}, `What comes back to ${inputName(node, c)}`),
     found &&
       line(
@@ -151,7 +151,7 @@ function back(node, k, c, _weight, found) {
         "=",
         { value: found.value, name: "gradient of the input" },
       ),
-    verdict(found, { name: "pixel" }),
+    verdict(found, { name: "pixel", of: "gradient of the input" }),
     gatheredLine(source(node), c, 0, 0),
   ];
 }

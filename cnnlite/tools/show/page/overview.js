@@ -4,7 +4,7 @@ import { audit } from "./audit.js";
 import { facts, hidden, nodes, source } from "./data.js";
 import { fill, make, percent, times, whole } from "./dom.js";
 import { film } from "./film.js";
-import { BARS, barsIn, paintBars, paintImage, paintStrip, stripOf } from "./paint.js";
+import { BARS, barsIn, onPaper, paintBars, paintImage, paintStrip, stripOf } from "./paint.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -97,10 +97,13 @@ function strip(node, mode, canvas, more, room) {
       canvas.style.height = `${isMap ? laid.height : BARS}px`;
       const count = isMap ? laid.count - laid.before : barsIn(found.values, width);
       const total = node.shape[node.shape.length - 1];
-      const inside = hidden(node) && count < found.count ? `; ${whole(found.count)} are in this page` : "";
+      const name = isMap ? "channels" : "numbers";
+      const rest = count === found.count ? "" : hidden(node) ? `the ${whole(found.count)} of this page` : "all";
       return fill(
         more,
-        count < total ? `${whole(count)} of ${whole(total)} ${isMap ? "channels" : "numbers"}${inside}` : "",
+        count < total
+          ? `${whole(count)} of ${whole(total)} ${name} shown here${rest && `; open the layer to see ${rest}`}`
+          : "",
       );
     },
     draw() {
@@ -216,7 +219,8 @@ export function overview(mode) {
     for (const one of cards) {
       waiting.add(one);
       watcher.unobserve(one.element);
-      watcher.observe(one.element);
+      if (onPaper()) one.draw();
+      else watcher.observe(one.element);
     }
     pictures?.repaint();
   }

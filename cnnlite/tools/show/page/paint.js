@@ -1,8 +1,14 @@
 // Numbers as colours. Activations and weights are orange above zero and blue below, gradients purple and green.
 
-import { facts, maps } from "./data.js";
+import { array, facts } from "./data.js";
 
-const palettes = {};
+/** Bytes of the image are light of their colour, from none to all of it. */
+const black = [0, 0, 0];
+const palettes = Object.fromEntries(
+  Object.entries({ red: [255, 0, 0], green: [0, 255, 0], blue: [0, 0, 255], grey: [255, 255, 255] }).map(
+    ([name, plus]) => [name, { zero: black, plus, minus: black, power: 1 }],
+  ),
+);
 
 /** Read the colours of the style sheet, which differ in the light and in the dark. */
 export function readColours() {
@@ -11,17 +17,15 @@ export function readColours() {
     const text = style.getPropertyValue(name).trim().slice(1);
     return [0, 2, 4].map((at) => Number.parseInt(text.slice(at, at + 2), 16));
   };
-  palettes.values = { zero: read("--zero"), plus: read("--plus"), minus: read("--minus") };
-  palettes.gradients = { zero: read("--zero"), plus: read("--gplus"), minus: read("--gminus") };
-  palettes.ink = read("--ink");
-  palettes.back = read("--paper");
+  palettes.values = { zero: read("--zero"), plus: read("--plus"), minus: read("--minus"), power: 0.8 };
+  palettes.gradients = { zero: read("--zero"), plus: read("--gplus"), minus: read("--gminus"), power: 0.8 };
 }
 
 /** The colour of `share`, from -1 to 1, of the greatest value. */
 export function colour(share, palette) {
-  const { zero, plus, minus } = palettes[palette];
+  const { zero, plus, minus, power } = palettes[palette];
   const end = share < 0 ? minus : plus;
-  const amount = Math.min(1, Math.abs(share)) ** 0.8;
+  const amount = Math.min(1, Math.abs(share)) ** power;
   return zero.map((part, index) => Math.round(part + (end[index] - part) * amount));
 }
 
@@ -60,21 +64,29 @@ export function paintMap(canvas, values, height, width, scale, palette, pad = [0
   context.putImageData(picture, pad[1], pad[0]);
 }
 
-/** Paint the image itself: colours of three channels, grey of one; returns false for other images. */
-export function paintImage(canvas) {
-  const { count, height, width, one } = maps(facts.nodes[0].bytes);
+/** Paint the image itself; returns false if its channels are no colours. */
+export const paintImage = (canvas) => paintBytes(canvas, array(facts.nodes[0].bytes));
+
+/** Paint maps of bytes: colours of three, grey of one; returns false for other images. */
+export function paintBytes(canvas, { shape: [count, height, width], values }) {
   if (count !== 1 && count !== 3) return false;
   canvas.width = width;
   canvas.height = height;
   const context = canvas.getContext("2d");
   const picture = context.createImageData(width, height);
   for (let index = 0; index < height * width; index++) {
-    const colours = [0, 1, 2].map((c) => one(count === 3 ? c : 0)[index]);
+    const colours = [0, 1, 2].map((c) => values[(count === 3 ? c : 0) * height * width + index]);
     picture.data.set([...colours, 255], 4 * index);
   }
   context.putImageData(picture, 0, 0);
   return true;
 }
+
+/** Whether the page is drawn for paper. */
+export const onPaper = () => document.documentElement.hasAttribute("data-print");
+
+/** How many pixels of a canvas there are for one of the page. */
+const sharpness = () => (onPaper() ? 2 : Math.min(2, window.devicePixelRatio || 1));
 
 const small = document.createElement("canvas");
 
@@ -101,7 +113,7 @@ export function stripOf(found, { width, side: largest, gap = 4, rows: least = 2,
 
 /** Paint maps as `stripOf` lays them out; `first` paints what comes before them. */
 export function paintStrip(canvas, found, palette, { width, high, wide, gap, across, count, before, height }, first) {
-  const ratio = Math.min(2, window.devicePixelRatio || 1);
+  const ratio = sharpness();
   canvas.width = Math.round(width * ratio);
   canvas.height = Math.round(height * ratio);
   const context = canvas.getContext("2d");
@@ -122,7 +134,7 @@ export const BARS = 34; // pixels that bars are high
 
 /** Paint features as a row of bars, above and below a line. */
 export function paintBars(canvas, values, palette, width) {
-  const ratio = Math.min(2, window.devicePixelRatio || 1);
+  const ratio = sharpness();
   const count = barsIn(values, width);
   const wide = Math.min(14, width / count);
   const high = BARS;

@@ -1,21 +1,34 @@
 // Parts that close-ups are made of: pictures with a window on them, grids of numbers, rows of channels, verdicts.
 
-import { channel } from "./data.js";
-import { exact, fill, make, medium, short, unit } from "./dom.js";
+import { channel, colourOf } from "./data.js";
+import { brief, exact, fill, make, medium, short, unit, widthOf } from "./dom.js";
 import { colour, css, inkOn, paintMap, scaleOf } from "./paint.js";
 
-const pointer = { held: false };
+let held = false;
 
-/** Hold the place that is looked at, so that the pointer may move on; or let it follow the pointer again. */
-export function hold(held) {
-  pointer.held = held;
-  for (const hint of document.querySelectorAll(".hint")) fill(hint, holding());
+/** Hold the frame where it is, so that the pointer may move on; or let it follow the pointer again. */
+export function hold(now) {
+  held = now;
+  document.documentElement.toggleAttribute("data-held", held);
+  for (const hint of document.querySelectorAll(".hint .mouse")) fill(hint, holding());
 }
 
-export const holding = () =>
-  pointer.held ? "Held here; click into the frame again to let it follow the pointer." : "Click to hold the frame.";
+const holding = () =>
+  held
+    ? "The frame is held. Click elsewhere to move it, or into it to let it follow the pointer again."
+    : "The frame follows the pointer. Click to hold it.";
 
-/** A map as a picture. `pick(i, j)` is called with the place under the pointer; `mark` frames a place. */
+/** What a pointer does to the frame in pictures, and what a finger does. */
+export const hint = () =>
+  make(
+    "p",
+    { class: "hint" },
+    make("span", { class: "mouse" }, holding()),
+    make("span", { class: "touch" }, "Tap a picture to move the frame."),
+  );
+
+/** A map as a picture. `pick(i, j)` is called with the place under the pointer, and returns whether the frame moved;
+ * `mark` frames a place. */
 export function picture({ title, label, pick = null, hatched = false }) {
   const canvas = make("canvas", { role: "img", "aria-label": label ?? title });
   const marks = make("div", { class: "marks" });
@@ -24,7 +37,6 @@ export function picture({ title, label, pick = null, hatched = false }) {
   const legend = make("p", { class: "legend" });
   const element = make("figure", { class: pick ? "map picked" : "map" }, heading, frame, legend);
   if (pick) {
-    let last = "";
     const at = (event) => {
       const box = frame.getBoundingClientRect();
       const i = Math.floor(((event.clientY - box.top) / box.height) * canvas.height);
@@ -32,13 +44,9 @@ export function picture({ title, label, pick = null, hatched = false }) {
       return [Math.max(0, Math.min(canvas.height - 1, i)), Math.max(0, Math.min(canvas.width - 1, j))];
     };
     frame.addEventListener("pointermove", (event) => {
-      if (event.pointerType === "mouse" && !pointer.held) pick(...at(event));
+      if (event.pointerType === "mouse" && !held) pick(...at(event));
     });
-    frame.addEventListener("pointerdown", (event) => {
-      hold(!(pointer.held && last === String(at(event))));
-      last = String(at(event));
-      pick(...at(event));
-    });
+    frame.addEventListener("click", (event) => hold(pick(...at(event)) || !held));
   }
   return {
     element,
@@ -47,12 +55,12 @@ export function picture({ title, label, pick = null, hatched = false }) {
       fill(heading, text);
       canvas.setAttribute("aria-label", text);
     },
-    paint(values, height, width, { palette = "values", pad = [0, 0, 0, 0], scale = scaleOf(values) } = {}) {
+    paint(values, height, width, { palette = "values", pad = [0, 0, 0, 0], scale = scaleOf(values), range } = {}) {
       paintMap(canvas, values, height, width, scale, palette, pad);
       const ratio = canvas.width / canvas.height;
       frame.style.aspectRatio = String(ratio);
       frame.style.setProperty("--ratio", ratio);
-      fill(legend, bar(palette), ` −${short(scale)} to ${short(scale)}`);
+      fill(legend, ...legendOf(range ?? rangeOf(values), scale, palette));
     },
     /** Frame `height` x `width` pixels from `row`, `column` on; several marks are told apart by their kind. */
     mark(kind, row, column, height, width) {
@@ -71,9 +79,29 @@ export function picture({ title, label, pick = null, hatched = false }) {
   };
 }
 
-function bar(palette) {
-  const ends = [-1, -0.5, 0, 0.5, 1].map((share) => css(colour(share, palette)));
-  return make("span", { class: "bar", style: `background: linear-gradient(90deg, ${ends.join(", ")})` });
+function rangeOf(values) {
+  let [low, high] = [Infinity, -Infinity];
+  for (const number of values) {
+    low = Math.min(low, number);
+    high = Math.max(high, number);
+  }
+  return [low, high];
+}
+
+/** The colours of the numbers that there are, and which numbers those at both ends stand for. */
+function legendOf([low, high], scale, palette) {
+  if (low === high) return [make("span", {}, `${brief(low)} everywhere`)];
+  const ends = [Math.max(low, -scale), Math.min(high, scale)];
+  const steps = [0, 0.2, 0.4, 0.6, 0.8, 1].map((part) => ends[0] + part * (ends[1] - ends[0]));
+  if (ends[0] < 0 && ends[1] > 0) steps.push(0);
+  const stops = steps
+    .sort((a, b) => a - b)
+    .map((at) => `${css(colour(at / scale, palette))} ${(100 * (at - ends[0])) / (ends[1] - ends[0])}%`);
+  return [
+    make("span", {}, `${low < ends[0] ? "≤ " : ""}${brief(ends[0])}`),
+    make("span", { class: "bar", style: `background: linear-gradient(90deg, ${stops.join(", ")})` }),
+    make("span", {}, `${high > ends[1] ? "≥ " : ""}${brief(ends[1])}`),
+  ];
 }
 
 const MOST_NUMBERS = 64;
@@ -81,7 +109,7 @@ const MOST_CELLS = 400;
 const narrow = matchMedia("(max-width: 620px)");
 
 /** The text of a number, without the 0 before the point where there is little room. */
-const tight = (text) => (narrow.matches ? text.replace(/^(−?)0\./, "$1.") : text);
+const tight = (text, columns) => (narrow.matches || columns > 5 ? text.replace(/^(−?)0\./, "$1.") : text);
 
 /** A grid of numbers on their colours; null is a place in the padding. `pick(row, column)` is called by clicks. */
 export function grid({ title, pick = null }) {
@@ -100,10 +128,13 @@ export function grid({ title, pick = null }) {
       const written = width <= 8 && height * width <= MOST_NUMBERS;
       const [factor, words] = unit(values);
       fill(heading, name, written ? words : "");
-      cells.style.setProperty("--columns", width);
+      const texts = values.map((number) => (number === null ? "·" : tight(short(number / factor), width)));
+      element.style.setProperty("--columns", width);
+      element.style.setProperty(
+        "--letters",
+        written ? Math.max(...[tight("−0.000", width), ...texts].map(widthOf)) : 0,
+      );
       cells.classList.toggle("dense", !written);
-      cells.classList.toggle("wide", width > 5);
-      cells.classList.toggle("narrow", width <= 3);
       if (!pick && height * width > MOST_CELLS) {
         const canvas = make("canvas", { role: "img", "aria-label": name });
         paintMap(
@@ -130,7 +161,7 @@ export function grid({ title, pick = null }) {
             "aria-label": pick && `row ${Math.floor(index / width)}, column ${index % width}: ${exact(number ?? 0)}`,
             onclick: pick && (() => pick(Math.floor(index / width), index % width)),
           });
-          if (written) cell.textContent = number === null ? "·" : tight(short(number / factor));
+          if (written) cell.textContent = texts[index];
           return cell;
         }),
       );
@@ -138,16 +169,34 @@ export function grid({ title, pick = null }) {
   };
 }
 
-/** What a channel is called: its number in the layer, or its colour in an image of three. */
-export const nameOf = (node, k) =>
-  node.view === "input" && node.y.count === 3 ? ["red", "green", "blue"][k] : String(channel(node, k));
-
 function reveal(button, row) {
   row.scrollLeft = Math.max(0, button.offsetLeft - row.offsetLeft - row.clientWidth / 2 + button.clientWidth / 2);
 }
 
+/** Grids side by side; a sign stays with the grid after it where they need two rows. */
+export const beside = (grids, signs = []) =>
+  make(
+    "div",
+    { class: "grids" },
+    grids.map(({ element }, index) =>
+      make(
+        "div",
+        { class: "signed" },
+        signs[index - 1] && make("span", { class: "operator" }, signs[index - 1]),
+        element,
+      ),
+    ),
+  );
+
 /** A row of small pictures to choose from, with bars below them; arrow keys choose when it has the focus. */
-export function chooser({ title, node, count, choose, note = "", name = (k) => nameOf(node, k) }) {
+export function chooser({
+  title,
+  node,
+  count,
+  choose,
+  note = "",
+  name = (k) => colourOf(node, k) ?? channel(node, k),
+}) {
   const words = make("span");
   const heading = make("h3", {}, title, words);
   const row = make("div", { class: "chooser", role: "radiogroup", "aria-label": title });
@@ -158,7 +207,7 @@ export function chooser({ title, node, count, choose, note = "", name = (k) => n
       "button",
       { type: "button", role: "radio", class: "item", onclick: () => choose(k) },
       canvas,
-      make("span", { class: "number" }, name(k)),
+      make("span", { class: "number" }, String(name(k))),
       amount,
     );
     row.append(button);
@@ -205,8 +254,10 @@ export function chooser({ title, node, count, choose, note = "", name = (k) => n
   };
 }
 
-/** Two values side by side: this page's and NumPy's, whether they agree, and how far they may be apart. */
-export function verdict(found, { name = "" } = {}) {
+/** Two values side by side: this page's and NumPy's, whether they agree, and how far they may be apart.
+ *
+ * Where there are several, `of` says what they are. */
+export function verdict(found, { name = "", of = "" } = {}) {
   if (!found) {
     return make(
       "p",
@@ -221,6 +272,7 @@ export function verdict(found, { name = "" } = {}) {
     "p",
     { class: found.agrees ? "verdict agrees" : "verdict differs", "data-name": name },
     make("span", { class: "sign", "aria-hidden": "true" }, found.agrees ? "✓" : "✗"),
+    of && make("span", { class: "of" }, of),
     make("span", {}, "this page ", make("output", { class: "value" }, exact(found.value))),
     make("span", {}, "NumPy ", make("output", { class: "numpy" }, exact(found.numpy))),
     make("span", { class: "rule" }, `${found.agrees ? "they agree" : "THEY DO NOT AGREE"} — ${rule}`),

@@ -2,14 +2,14 @@
 
 import { forward, pixel, statistics } from "./arithmetic.js";
 import { curve } from "./curve.js";
-import { maps, parameter, source } from "./data.js";
+import { channelName, colourOf, maps, parameter, source } from "./data.js";
 import { fill, make, medium, percent, whole } from "./dom.js";
 import { functions } from "./functions.js";
 import { backward, biasGradient, comesBack, gammaGradient, gathered, returned } from "./gradients.js";
 import { paintImage, scaleOf } from "./paint.js";
 import { chooser, line, picture, verdict } from "./parts.js";
 import { gatheredLine } from "./returns.js";
-import { colourName, thumbnails } from "./windows.js";
+import { thumbnails } from "./windows.js";
 
 const formulas = {
   norm: "y = γ · (x − mean) / √(variance + ε) + β",
@@ -42,7 +42,13 @@ export function pointwise(node, state, change, gradients) {
     const canvas = make("canvas", { role: "img", "aria-label": "the image" });
     if (paintImage(canvas))
       stage.prepend(
-        make("figure", { class: "map" }, make("figcaption", {}, "the image"), make("div", { class: "frame" }, canvas)),
+        make(
+          "figure",
+          { class: "map" },
+          make("figcaption", {}, "the image"),
+          make("div", { class: "frame" }, canvas),
+          make("p", { class: "legend" }, "in its colours"),
+        ),
       );
   }
   return {
@@ -54,12 +60,13 @@ export function pointwise(node, state, change, gradients) {
       const { height, width } = node.y;
       const left = isImage ? maps(node.bytes).one(k) : gradients ? comesBack(node, 0, k) : source(node).y.one(k);
       const title = isImage ? "bytes" : gradients ? "gradient of the input" : "input";
+      const bytes = isImage ? { palette: colourOf(node, k) ?? "grey", scale: 255, range: [0, 255] } : { palette };
       if (!flat) {
-        before.retitle(`${title}, ${colourName(node, k)}`);
-        before.paint(left, height, width, { palette });
+        before.retitle(`${title}, ${channelName(node, k)}`);
+        before.paint(left, height, width, bytes);
         before.mark("pixel", i, j, 1, 1);
         after.retitle(
-          `${isBack ? "gradient of the image" : gradients ? "gradient of the output" : "output"}, ${colourName(node, k)}`,
+          `${isBack ? "gradient of the image" : gradients ? "gradient of the output" : "output"}, ${channelName(node, k)}`,
         );
         if (shown) after.paint(shown.one(k), height, width, { palette, scale: scaleOf(shown.one(k)) });
         after.mark("pixel", i, j, 1, 1);
@@ -148,13 +155,13 @@ function affine(node, k) {
   const parts = [];
   if (gammas)
     parts.push(
-      make("p", {}, "Gradient of γ: the sum of gradient times normalized input, over all places."),
-      verdict(gammas, { name: "gamma" }),
+      make("p", { class: "formula" }, "Gradient of γ: the sum of gradient times normalized input, over all places."),
+      verdict(gammas, { name: "gamma", of: "gradient of γ" }),
     );
   if (betas)
     parts.push(
-      make("p", {}, "Gradient of β: the sum of the gradients, over all places."),
-      verdict(betas, { name: "beta" }),
+      make("p", { class: "formula" }, "Gradient of β: the sum of the gradients, over all places."),
+      verdict(betas, { name: "beta", of: "gradient of β" }),
     );
   return parts;
 }
@@ -163,7 +170,7 @@ function backwardLines(node, k, i, j) {
   if (!node.dy) return [make("p", {}, "No gradient reaches this layer.")];
   const given = {
     value: node.dy.at(k, i, j),
-    name: "gradient of the output",
+    name: node.view === "input" ? "gradient of this number" : "gradient of the output",
     palette: "gradients",
     scale: scaleOf(node.dy.one(k)),
   };
@@ -222,7 +229,7 @@ function backwardLines(node, k, i, j) {
         ") =",
         back,
       ),
-      verdict(found, { name: "pixel" }),
+      verdict(found, { name: "pixel", of: "gradient of the input" }),
       ...affine(node, k),
     );
   } else if (node.view === "norm") {
@@ -246,7 +253,7 @@ function backwardLines(node, k, i, j) {
         ") =",
         back,
       ),
-      verdict(found, { name: "pixel" }),
+      verdict(found, { name: "pixel", of: "gradient of the input" }),
       ...affine(node, k),
     );
   } else if (node.view === "activation") {

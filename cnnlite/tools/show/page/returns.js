@@ -1,12 +1,12 @@
 // What comes back through layers with windows: gradients of weights, and of pixels of the input.
 
 import { counted, seen, weightAt, weightOrNull, winner } from "./arithmetic.js";
-import { channel, consumers, hidden, parameter, source } from "./data.js";
-import { fill, make, whole } from "./dom.js";
+import { channel, channelName, consumers, hidden, parameter, source } from "./data.js";
+import { fill, make, others, whole } from "./dom.js";
 import { backward, biasGradient, gathered, returned, weightGradient, windowsAt } from "./gradients.js";
 import { scaleOf } from "./paint.js";
-import { chooser, grid, line, picture, verdict } from "./parts.js";
-import { clamp, colourName, extent, pad, thumbnails, windowOf } from "./windows.js";
+import { beside, chooser, grid, line, picture, verdict } from "./parts.js";
+import { clamp, extent, pad, thumbnails, windowOf } from "./windows.js";
 
 /** All that comes back to a place of the input, where several layers take it. */
 export function gatheredLine(node, k, i, j) {
@@ -33,7 +33,7 @@ export function gatheredLine(node, k, i, j) {
       palette: "gradients",
       scale: Math.abs(found.value) || 1,
     }),
-    verdict(found, { name: "gathered" }),
+    verdict(found, { name: "gathered", of: "whole gradient" }),
   );
 }
 
@@ -79,7 +79,7 @@ export function weightBackward(node, state, change) {
       ),
       filters.element,
       inputs.element,
-      make("div", { class: "grids" }, ...grids.map((one) => one.element)),
+      beside(grids),
       make(
         "div",
         { class: "stage three" },
@@ -102,12 +102,12 @@ export function weightBackward(node, state, change) {
       grids[0].paint(all("weight", c), height, width, { chosen });
       if (found) grids[1].paint(all("dweight", c), height, width, { chosen, palette: "gradients" });
       else grids[1].retitle("not trained: no gradients");
-      input.retitle(`input, ${colourName(source(node), c)}`);
+      input.retitle(`input, ${channelName(source(node), c)}`);
       input.paint(x.one(c), x.height, x.width, { pad: pad(windows) });
       const [top, left] = [i * windows.stride[0], j * windows.stride[1]];
       input.mark("window", top, left, ...extent(windows));
       input.mark("tap", top + row * windows.dilation[0], left + column * windows.dilation[1], 1, 1);
-      back.retitle(`gradient of output channel ${channel(node, k)}`);
+      back.retitle(`gradient of the output, ${channelName(node, k)}`);
       back.paint(node.dy.one(k), node.dy.height, node.dy.width, { palette: "gradients" });
       back.mark("pixel", i, j, 1, 1);
       const met = windowOf(node, c, i, j)[chosen];
@@ -132,14 +132,14 @@ export function weightBackward(node, state, change) {
             palette: "gradients",
             scale: scaleOf(parameter(node, "dweight").values),
           }),
-        found && verdict(found, { name: "weight" }),
+        found && verdict(found, { name: "weight", of: "gradient of the weight" }),
         bias &&
           make(
             "p",
-            {},
+            { class: "formula" },
             `The bias is added at every place: its gradient is the sum of the gradients of channel ${channel(node, k)}.`,
           ),
-        bias && verdict(bias, { name: "bias" }),
+        bias && verdict(bias, { name: "bias", of: "gradient of the bias" }),
       );
     },
     say: () => `row ${state.i}, column ${state.j}`,
@@ -164,8 +164,8 @@ export function pixelBackward(node, state, change) {
   const input = picture({ title: "gradient of the input", pick: (i, j) => change({ i, j }) });
   const grids = (
     pools
-      ? ["what the windows give back", "numbers of the first of these windows"]
-      : ["gradients of the outputs", "weights", "products"]
+      ? ["what its windows give back", "numbers of the first window"]
+      : ["gradient in the frame", "weights", "products"]
   ).map((title) => grid({ title }));
   const sum = make("div");
   filters.paint(thumbnails(node.dy, "gradients"));
@@ -174,7 +174,7 @@ export function pixelBackward(node, state, change) {
     element: make(
       "div",
       {},
-      make("p", { class: "lesson" }, lessons[node.view]),
+      make("p", { class: "lesson" }, lessons[node.view], !pools && windows.kernel.some((size) => size > 1) && TURNED),
       inputs?.element,
       make(
         "div",
@@ -183,19 +183,7 @@ export function pixelBackward(node, state, change) {
         make("div", { class: "arrow", "aria-hidden": "true" }, "←"),
         back.element,
       ),
-      make(
-        "section",
-        { class: "numbers" },
-        make(
-          "div",
-          { class: "grids" },
-          grids.flatMap((one, index) => [
-            index && !pools ? make("span", { class: "operator" }, index === 1 ? "×" : "=") : null,
-            one.element,
-          ]),
-        ),
-        sum,
-      ),
+      make("section", { class: "numbers" }, beside(grids, pools ? [] : ["×", "="]), sum),
       filters.element,
     ),
     bounds: () => [height, width],
@@ -209,10 +197,10 @@ export function pixelBackward(node, state, change) {
       }
       for (let place = 0; place < gradients.length; place++)
         gradients[place] = returned(node, 0, c, Math.floor(place / width), place % width) ?? 0;
-      input.retitle(`gradient that comes back to the input, ${colourName(from, c)}`);
+      input.retitle(`gradient of the input, ${channelName(from, c)}`);
       input.paint(gradients, height, width, { palette: "gradients" });
       input.mark("pixel", i, j, 1, 1);
-      back.retitle(`gradient of output channel ${channel(node, k)}`);
+      back.retitle(`gradient of the output, ${channelName(node, k)}`);
       back.paint(node.dy.one(k), node.dy.height, node.dy.width, { palette: "gradients" });
       const covers = windowsAt(windows, i, j);
       const first = covers[0];
@@ -237,6 +225,8 @@ export function pixelBackward(node, state, change) {
               : 0
             : gradient / counted(windows, covers[index].i, covers[index].j),
         );
+        grids[0].retitle(covers.length === 1 ? "what its window gives back" : "what its windows give back");
+        grids[1].retitle(covers.length === 1 ? "numbers of the window" : "numbers of the first window");
         grids[0].paint(given, ...shape, { palette: "gradients", scale: scaleOf(node.dy.one(k)) });
         const won = found?.terms && first ? winner(node, k, first.i, first.j) : null;
         const chosen = won ? won.row * windows.kernel[1] + won.column : -1;
@@ -248,6 +238,7 @@ export function pixelBackward(node, state, change) {
       } else {
         const weights = covers.map((at) => weightAt(node, k, c, at.row, at.column));
         grids[0].paint(there, ...shape, { palette: "gradients", scale: scaleOf(node.dy.one(k)) });
+        grids[1].retitle(`weights it met${isTurned(covers) ? ", turned by 180°" : ""}`);
         grids[1].paint(weights, ...shape, { scale: scaleOf(parameter(node, "weight").values) });
         grids[2].paint(
           there.map((gradient, index) => gradient * weights[index]),
@@ -262,8 +253,10 @@ export function pixelBackward(node, state, change) {
           !pools &&
           line(
             { value: found.parts[k], name: `Σ through filter ${channel(node, k)}` },
-            "+",
-            { value: found.products - found.parts[k], name: `Σ through the ${whole(node.y.count - 1)} others` },
+            node.y.count > 1 ? "+" : null,
+            node.y.count > 1
+              ? { value: found.products - found.parts[k], name: `Σ through ${others(node.y.count - 1, "filter")}` }
+              : null,
             node.rest_back ? "+" : null,
             node.rest_back
               ? { value: found.rest, name: `${whole(hidden(node))} filters that are not in this page, by NumPy` }
@@ -290,6 +283,12 @@ function shapeOf(covers) {
   const rows = new Set(covers.map((at) => `${at.i} ${at.row}`)).size; // a mirrored one may be in a window twice
   return [rows, rows ? covers.length / rows : 0];
 }
+
+/** Whether the weights that a pixel meets lie as in a filter turned by 180 degrees: not where it is mirrored, too. */
+const isTurned = (covers) => covers.length > 1 && new Set(covers.map(({ i, j }) => `${i} ${j}`)).size === covers.length;
+
+const TURNED =
+  " A window further up and left has the pixel further down and right in it: so the weights that belong to the gradients in the frame are those of the filter turned by 180 degrees.";
 
 const lessons = {
   convolution:

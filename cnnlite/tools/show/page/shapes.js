@@ -1,13 +1,13 @@
 // Close-ups of layers that move numbers, or join them: flatten, sums, products, concatenations; and of unknown layers.
 
 import { forward, part } from "./arithmetic.js";
-import { array, channel, nodes, source } from "./data.js";
+import { array, channel, channelName, colourOf, nodes, source } from "./data.js";
 import { exact, fill, make, medium, percent, times } from "./dom.js";
 import { backward, comesBack, returned } from "./gradients.js";
 import { scaleOf } from "./paint.js";
 import { chooser, line, picture, verdict } from "./parts.js";
 import { gatheredLine } from "./returns.js";
-import { colourName, thumbnails } from "./windows.js";
+import { thumbnails } from "./windows.js";
 
 /** A map of one channel, or nothing where it has a single pixel. */
 function shown(found, pick) {
@@ -41,7 +41,7 @@ export function flatten(node, state, change, gradients) {
       const { c, i, j } = state;
       channels.select(c);
       if (numbers && map) {
-        map.retitle(colourName(from, c));
+        map.retitle(channelName(from, c));
         map.paint(numbers.one(c), height, width, { palette });
         map.mark("pixel", i, j, 1, 1);
       }
@@ -54,7 +54,7 @@ export function flatten(node, state, change, gradients) {
         make(
           "p",
           { class: "formula" },
-          `(row ${i} · ${width} + column ${j}) · ${all} channels + channel ${channel(from, c)} = feature ${at}`,
+          `(row ${i} · ${width} + column ${j}) · ${all} channels + channel ${channel(from, c)}${colourOf(from, c) ? ` (${colourOf(from, c)})` : ""} = feature ${at}`,
         ),
         found &&
           line(
@@ -126,7 +126,7 @@ export function join(node, state, change, gradients) {
         const map = inputs[which];
         if (!map) continue;
         map.retitle(
-          `${node.residual ? ["body", "shortcut"][which] : `branch ${which + 1}`}: ${from.kind} ${from.name}, ${colourName(from, c)}`,
+          `${node.residual ? ["body", "shortcut"][which] : `branch ${which + 1}`}: ${from.kind} ${from.name}, ${channelName(from, c)}`,
         );
         map.paint(gradients ? comesBack(node, which, c) : from.y.one(c), height, width, { palette });
         map.mark("pixel", i, j, 1, 1);
@@ -134,7 +134,7 @@ export function join(node, state, change, gradients) {
         pictures.push(map.element);
       }
       if (output && numbers) {
-        output.retitle(`output, channel ${channel(node, k)}`);
+        output.retitle(`output, ${channelName(node, k)}`);
         output.paint(numbers.one(k), height, width, { palette });
         output.mark("pixel", i, j, 1, 1);
         pictures.push(operator(gradients ? "←" : way.operator ? "=" : "→"), output.element);
@@ -221,11 +221,11 @@ export function generic(node, state, change, gradients) {
       channels.select(k);
       before.select(c);
       if (input && given) {
-        input.retitle(`input, ${colourName(from, c)}`);
+        input.retitle(`input, ${channelName(from, c)}`);
         input.paint(given.one(c), from.y.height, from.y.width, { palette });
       }
       if (output && numbers) {
-        output.retitle(`output, channel ${channel(node, k)}`);
+        output.retitle(`output, ${channelName(node, k)}`);
         output.paint(numbers.one(k), node.y.height, node.y.width, { palette });
         output.mark("pixel", i, j, 1, 1);
       }

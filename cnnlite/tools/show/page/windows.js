@@ -1,10 +1,10 @@
 // Sliding windows: input and output of a layer with the window on both, and close-ups of poolings.
 
 import { forward, inside, placesOf } from "./arithmetic.js";
-import { channel, source } from "./data.js";
+import { channelName, source } from "./data.js";
 import { fill, make, medium } from "./dom.js";
 import { paintMap, scaleOf } from "./paint.js";
-import { chooser, grid, line, nameOf, picture, verdict } from "./parts.js";
+import { chooser, grid, line, picture, verdict } from "./parts.js";
 
 export const pad = ({ top_left: [top, left], bottom_right: [bottom, right] }) => [top, left, bottom, right];
 
@@ -38,11 +38,6 @@ export const thumbnails = (found, palette) => {
   return (canvas, k) => paintMap(canvas, found.one(k), found.height, found.width, scale, palette);
 };
 
-export function colourName(node, c) {
-  const name = nameOf(node, c);
-  return name === String(channel(node, c)) ? `channel ${name}` : name;
-}
-
 /** Input and output of a windowed layer, with the window on both; moving on either moves the window. */
 export function stage(node, state, change) {
   const { windows } = node;
@@ -62,9 +57,9 @@ export function stage(node, state, change) {
     ),
     update(c) {
       const x = source(node).y;
-      input.retitle(`input, ${colourName(source(node), c)}`);
+      input.retitle(`input, ${channelName(source(node), c)}`);
       input.paint(x.one(c), x.height, x.width, { pad: pad(windows) });
-      output.retitle(`output, channel ${channel(node, state.k)}`);
+      output.retitle(`output, ${channelName(node, state.k)}`);
       output.paint(node.y.one(state.k), node.y.height, node.y.width, { scale: scaleOf(node.y.values) });
       const [row, column] = [state.i * windows.stride[0], state.j * windows.stride[1]];
       input.mark("window", row, column, ...extent(windows));
@@ -96,7 +91,6 @@ export function poolForward(node, state, change) {
       channels.select(k);
       const chosen = found.won ? found.won.row * windows.kernel[1] + found.won.column : -1;
       const scale = scaleOf(source(node).y.one(k));
-      window.retitle(`window at row ${i}, column ${j}`);
       window.paint(windowOf(node, k, i, j), ...windows.kernel, { scale, chosen });
       const most = Math.max(Math.abs(found.value), scale);
       const result = { value: found.value, name: `output, row ${i}, column ${j}`, palette: "values", scale: most };
