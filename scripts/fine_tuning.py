@@ -62,6 +62,8 @@ def train(run: Path, data: Path, options: str, **values: object) -> float:
         words = [word.format(**values) for word in options.split()]
         command = ["train", "-q", "--workers", "1", "-c", "small", "-o", "data.dataset=arrays", "--data", str(data)]
         command += [*words, "--run-dir", str(run)]
+        if (run / "checkpoints" / "last.npz").exists():
+            command = ["train", "-q", "--workers", "1", "--resume", str(run)]
         subprocess.run([sys.executable, "-m", "cnnlite", *command], check=True, stdout=sys.stderr)  # noqa: S603 - ours
     return float(json.loads(result.read_text(encoding="utf-8"))["test_accuracy"])
 
@@ -73,7 +75,7 @@ def save(path: Path, train: tuple[Array, Array], test: tuple[Array, Array], name
 
 
 def divide(dataset: Dataset, folder: Path) -> None:
-    """Write three files: eight classes; 200 pictures of the pair, with others to choose by; with the test pictures."""
+    """Write the files: eight classes; 200 pictures of the pair, with others to choose by; with the test pictures."""
     classes = list(dataset.classes)
     two = [classes.index(name) for name in PAIR]
     others = [index for index in range(len(classes)) if index not in two]

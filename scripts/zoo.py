@@ -41,12 +41,13 @@ def bare(checkpoint: Checkpoint) -> Checkpoint:
 
 @click.command(help=__doc__)
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
-def main(runs: tuple[Path, ...]) -> None:
+@click.option("--out", type=click.Path(path_type=Path), default=networks_folder(), help="The folder to write into.")
+def main(runs: tuple[Path, ...], out: Path) -> None:
     """Write a file for each run, named after its config."""
-    networks_folder().mkdir(exist_ok=True)
+    out.mkdir(exist_ok=True)
     for run in runs:
         checkpoint = bare(load_checkpoint(checkpoint_of(run)))
-        path = networks_folder() / f"{checkpoint.meta['name']}.npz"
+        path = out / f"{checkpoint.meta['name']}.npz"
         save_checkpoint(path, checkpoint)
         print(f"{path}: {path.stat().st_size:,} bytes")
 

@@ -178,6 +178,8 @@ def _about_normalization(source: Source, mode: Any, taken: bool) -> str:
     here = f"images are normalized as data.normalize says, {json.dumps(mode)}"
     if source.mode is None:
         return f"{here}; the file does not tell how they were normalized for it"
+    if source.mode == mode:
+        return f"{here}; the source's mean and deviation are of images of another shape"
     return f"{here}, and were otherwise for the source: {one_line(json.dumps(source.mode), 200)}"
 
 

@@ -46,7 +46,7 @@ class Pages:
 
     def __init__(self) -> None:
         self._page = memoryview(b"")
-        """What is left of the page that small arrays share."""
+        """Rest of the page that small arrays share."""
 
     def allocate(self, size: int) -> Array:
         """Allocate ``size`` bytes, uninitialised, beginning on a cache line, as the whole of their ``base``."""

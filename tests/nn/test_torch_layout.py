@@ -62,6 +62,7 @@ def test_networks_of_the_same_layers_in_pytorch_give_the_same_outputs(torch: Any
         [
             CONV,
             "batch_norm",
+            {"conv2d": {"out_channels": 4, "kernel_size": 3, "padding": 1, "groups": 2}},
             "relu",
             {"group_norm": {"num_groups": 2}},
             {"prelu": {"per_channel": True}},
@@ -76,7 +77,8 @@ def test_networks_of_the_same_layers_in_pytorch_give_the_same_outputs(torch: Any
         (6, 4, 3),
     )
     theirs = nn.Sequential(
-        *(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.GroupNorm(2, 4), nn.PReLU(4)),
+        *(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4)),
+        *(nn.Conv2d(4, 4, 3, padding=1, groups=2), nn.ReLU(), nn.GroupNorm(2, 4), nn.PReLU(4)),
         *(nn.MaxPool2d(2), nn.Flatten()),
         *(nn.BatchNorm1d(24), nn.Linear(24, 7), nn.LayerNorm(7), nn.ReLU(), nn.Linear(7, 2)),
     ).eval()

@@ -138,7 +138,9 @@ def test_statistics_of_images_of_another_size_are_not_taken(checkpoint: Path, tm
     facts = load_checkpoint(checkpoint).meta["config"]
     facts["data"]["normalize"] = "per_pixel"
     path = changed(checkpoint, tmp_path / "small.npz", arrays, config=facts)
-    assert "normalize/mean" not in started(path, dataset, data={"normalize": "per_pixel"}).arrays
+    start = started(path, dataset, data={"normalize": "per_pixel"})
+    assert "normalize/mean" not in start.arrays
+    assert start.describe()[-1].endswith("the source's mean and deviation are of images of another shape")
 
 
 # Files of safetensors

@@ -103,6 +103,21 @@ def test_a_resumed_run_needs_the_source_no_longer_and_has_the_same_bits(source: 
         assert_same_run(Path("whole"), Path(moment))
 
 
+def test_a_run_killed_between_its_start_and_its_config_is_made_again_in_its_place(source: Path) -> None:
+    start = ["-c", "tiny.yaml", "--from", str(source), "--run-dir", "run"]
+    script = KILLED.replace("from cnnlite.training.loop import Training", "from cnnlite.training import launch")
+    script = script.replace("Training.{method}", "launch.render")
+    done = subprocess.run([sys.executable, "-c", script, "train", *start], capture_output=True, timeout=60)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert sorted(os.listdir("run")) == [".lock", "checkpoints", "environment.json", "start.npz"]
+    assert run(*start, "--epochs", "0.1").exit_code == 0
+    os.mkdir("mine")
+    Path("mine/start.npz").write_text("mine")
+    refused = run(*start[:-1], "mine")
+    assert (refused.exit_code, "mine: is not empty" in refused.stderr) == (2, True)
+    assert Path("mine/start.npz").read_text() == "mine"
+
+
 def test_a_run_that_came_to_nothing_leaves_no_directory(source: Path) -> None:
     done = run("-c", "tiny.yaml", "--from", str(source), "-o", "train.batch_size=2000", "-o", "data.drop_last=true")
     assert done.exit_code != 0

@@ -107,7 +107,8 @@ class Conv2d(Layer):
         return out_shape
 
     def forward(self, x: Array, context: Context) -> Array:
-        weight, bias, keep = self.params["weight"], self.params.get("bias"), context.training and not self.is_large
+        weight, bias = self.params["weight"], self.params.get("bias")
+        keep = context.training and not (self.is_large or self.is_frozen)
         if self.reflects:
             x = reflection.pad(x, self.windows)
         if self.is_large:
