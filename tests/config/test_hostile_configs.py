@@ -93,7 +93,7 @@ def _changed(data: Any, place: tuple[Any, ...], value: Any) -> Any:
     return copy
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(st.lists(ANYTHING, max_size=3), st.randoms(use_true_random=False), st.booleans())
 def test_any_data_is_a_config_or_a_config_error(
     tmp_path_factory: pytest.TempPathFactory, values: list[Any], choose: random.Random, from_file: bool

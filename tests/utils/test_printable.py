@@ -136,7 +136,9 @@ def run(request: pytest.FixtureRequest) -> Callable[..., str]:
 
 
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names of files are text there")
-def test_every_command_takes_such_names_and_what_it_writes_is_text(run: Callable[..., str]) -> None:
+def test_every_command_takes_such_names_and_what_it_writes_is_text(
+    run: Callable[..., str], request: pytest.FixtureRequest
+) -> None:
     pytest.importorskip("matplotlib")
     Path("runs").mkdir()
     runs = [f"runs/{NO_TEXT}", "runs/größe"]
@@ -156,11 +158,12 @@ def test_every_command_takes_such_names_and_what_it_writes_is_text(run: Callable
     for kind in ("html", "svg"):
         text = Path(f"{NO_TEXT}.{kind}").read_text(encoding="utf-8")
         assert all(name in text for name in ("b\\xffd", "größe"))
-    for folder, name in zip(runs, ("b\\xffd", "größe"), strict=True):
-        run("report", folder)
-        page = Path(folder, "report", "index.html").read_text(encoding="utf-8")
-        assert f"<h1>{name}</h1>" in page
-        assert f"A report on the run runs/{name}, trained from the config {name}</p>" in page
+    # To Python, the first is text in no locale, and the second is none in that of C.
+    folder, name = (runs[0], "b\\xffd") if request.node.callspec.params["run"] == "strict" else (runs[1], "größe")
+    run("report", folder)
+    page = Path(folder, "report", "index.html").read_text(encoding="utf-8")
+    assert f"<h1>{name}</h1>" in page
+    assert f"A report on the run runs/{name}, trained from the config {name}</p>" in page
 
 
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names of files are text there")
