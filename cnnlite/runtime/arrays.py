@@ -65,7 +65,11 @@ class Pages:
     def _from_system(self, size: int) -> Array:
         if not hasattr(mmap, "MADV_HUGEPAGE"):
             return np.frombuffer(_bytes(size, CACHE_LINE), np.uint8)
-        place = mmap.mmap(-1, size + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        try:
+            place = mmap.mmap(-1, size + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        except OSError:
+            message = f"Unable to allocate {size / 2**20:.4g} MiB for an array"  # as NumPy says it
+            raise MemoryError(message) from None
         start = -np.frombuffer(place, np.uint8).__array_interface__["data"][0] % HUGE_PAGE
         with contextlib.suppress(OSError):  # a system built without them
             place.madvise(mmap.MADV_HUGEPAGE, start, size - size % HUGE_PAGE)
