@@ -177,9 +177,8 @@ def test_eval_prints_each_class_and_json_for_programs() -> None:
     too_low = run("eval", checkpoint, "--min-accuracy", "1")
     assert too_low.exit_code == 3
     assert "below 1" in too_low.stderr
-    demand = {"data": None, "dataset": None, "tta": None, "workers": 1, "as_json": True, "min_accuracy": 1.0}
     with pytest.raises(AccuracyError):  # the checkpoint has no fault
-        models.evaluate.callback(Path(checkpoint), "test", **demand)  # type: ignore[misc]
+        models.evaluate.main([checkpoint, "--workers", "1", "--min-accuracy", "1"], standalone_mode=False)
 
 
 def test_a_run_stands_for_its_best_checkpoint_or_else_its_last() -> None:

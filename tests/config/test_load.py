@@ -244,7 +244,7 @@ def test_validation_is_a_fraction_a_count_or_a_word(tmp_path: Path, text: str) -
         ("", "a.yaml:1: the file is empty; a config has the keys model, data, train, seed"),
         ("# nothing", "the file is empty"),
         ("- relu\n", "got a list; a list of layers belongs below the key 'model'"),
-        ("train", "a.yaml:1: expected the keys model, data, train, seed, got the text 'train'"),
+        ("train", "a.yaml:1: expected the keys model, data, train, seed, plugins, got the text 'train'"),
         ("!!python/none x", "the tag"),
         ("{}", "the option 'model' is missing"),
     ],

@@ -74,7 +74,7 @@ def test_memory_that_is_released_goes_back_to_the_system() -> None:
     held.clear()
     del array
     engine.release()
-    assert machine.proportional_memory_bytes() - before < 2 * 2**20
+    assert machine.proportional_memory_bytes() - before < 8 * 2**20
 
 
 @pytest.mark.usefixtures("no_slabs")

@@ -193,7 +193,11 @@ def function() -> None:
     """Stands for a function there."""
 
 
-@pytest.mark.parametrize("value", [Own, function, partial(function), Own(), Own().method], ids=repr)
+@pytest.mark.parametrize(
+    "value",
+    [Own, function, partial(function), Own(), Own().method],
+    ids=("class", "function", "partial", "instance", "method"),
+)
 def test_what_the_program_itself_defines_is_refused_with_a_way_out(
     value: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -129,7 +129,8 @@ def test_a_meeting_has_fences_between_what_is_written_and_the_counter_and_after_
         team.close()
     before, after = seen
     assert before[0] == generation - 1
-    assert after == (generation, generation)
+    assert after[0] == generation
+    assert after[1] >= generation  # it may already be where the next call begins
 
 
 def test_shared_memory_without_files_is_found_not_to_be_shared(monkeypatch: pytest.MonkeyPatch) -> None:

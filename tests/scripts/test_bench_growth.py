@@ -16,10 +16,10 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Any:
     return importlib.import_module("bench_growth")
 
 
-def test_threads_batches_and_preparation_are_measured(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_batches_and_preparation_are_measured(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     before = engine.threads()
-    ratios = script.thread_speedups("quickstart", (1, 2), rounds=2, steps=1)
-    engine.set_threads(before)
+    ratios = script.worker_speedups("quickstart", (1, 2), rounds=2, steps=1)
+    assert engine.threads() == before
     assert len(ratios) == 2
     assert min(ratios) > 0
     monkeypatch.setattr(script, "BATCHES", (4, 8))
@@ -31,13 +31,11 @@ def test_threads_batches_and_preparation_are_measured(script: Any, monkeypatch: 
 
 
 def test_the_figures_are_items_for_each_network(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = engine.threads()
     monkeypatch.setattr(script, "BATCHES", (4, 8))
     monkeypatch.setattr(script, "NETWORKS", {"quickstart": 1})
     monkeypatch.setattr(script, "preparation_share", lambda name, steps: (1.0, 9.0))
-    threads, batches, preparation = script.figures(rounds=1)
-    engine.set_threads(before)
-    assert re.match(r"Threads: `quickstart` \(32\) is \*\*\d+\.\d\d\*\* times as fast", threads)
+    workers, batches, preparation = script.figures(rounds=1)
+    assert re.match(r"Workers: `quickstart` \(32\) is \*\*\d+\.\d\d\*\* times as fast with 2 as with 1", workers)
     assert re.search(r"\d+ ms for 4, \d+ ms for 8\.$", batches)
     assert "**10.0%** of the time" in preparation
 

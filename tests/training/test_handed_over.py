@@ -19,7 +19,7 @@ from cnnlite.runtime import arrays, handover
 from cnnlite.utils.rng import stream
 from tests.support.layer_cases import cases_of
 from tests.support.optimizer_parts import FOR_ANY_SHAPE
-from tests.support.transform_cases import ALL
+from tests.support.transform_cases import ALL, named
 
 CASES = {f"{case.name}-{number}": case for name in layers for number, case in enumerate(cases_of(name))}
 
@@ -67,7 +67,7 @@ def test_optimizers(name: str) -> None:
     }
 
 
-@pytest.mark.parametrize("transform", ALL, ids=str)
+@pytest.mark.parametrize("transform", ALL, ids=named)
 def test_augmentations(transform: Transform) -> None:
     images = np.random.default_rng(0).integers(256, size=(4, 9, 9, 3), dtype=np.uint8)
     pick = Pick(np.arange(4), 4, (9, 9, 3), 0, 0)
