@@ -118,10 +118,15 @@ def load_config(
         draft.override(assignment)
         draft.include_model([Path(), *folders])
     draft.yield_to_override(("train", "epochs"), ("train", "iterations"))
-    flags = {"seed": seed, "data.root": data, "train.from": from_, "train.freeze": freeze}
-    for name, (key, value) in zip(("seed", "data", "from_", "freeze"), flags.items(), strict=True):
+    flags: list[tuple[str, str | int | None, Argument]] = [
+        ("seed", seed, Argument("seed")),
+        ("data.root", data, Argument("data")),
+        ("train.from", from_, Argument("from_")),
+        ("train.freeze", freeze, Argument("freeze")),
+    ]
+    for key, value, place in flags:
         if value is not None:
-            draft.set(key.split("."), value, str(Argument(name)))
+            draft.set(key.split("."), value, str(place))
     return _check(draft.data, _Problems(draft.places, draft.problems), _name_of(path))
 
 

@@ -43,7 +43,7 @@ def test_each_finding_has_a_line() -> None:
         "GEMM peak",
         "memory",
         "versions",
-        *(f"extra {name}" for name in ("plot", "images", "onnx", "mpi", "tensorboard")),
+        *(f"extra {name}" for name in ("plot", "images", "onnx", "mpi", "safetensors", "tensorboard")),
         "dataset cifar10",
         "dataset cifar100",
     ]
