@@ -5,6 +5,12 @@ import pytest
 from cnnlite.utils.registry import Registry
 
 
+@pytest.fixture(autouse=True)
+def of_this_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Registries that are made here are unknown to other tests."""
+    monkeypatch.setattr(Registry, "by_base", dict(Registry.by_base))
+
+
 class Animal(ABC):  # noqa: B024
     pass
 
