@@ -121,7 +121,7 @@ def predict(
     checkpoint = options.checkpoint_of(checkpoint)
     file = None if str(table) == "-" else table
     if file is not None:
-        refuse_existing([file], force=force)
+        refuse_existing([file], force=force, source=checkpoint)
     model = Model.fixed(checkpoint)
     model.views = tta or model.views
     found = find_pictures(images)

@@ -7,7 +7,6 @@ import numpy as np
 
 from cnnlite import __version__
 from cnnlite.config.options import to_plain
-from cnnlite.errors import ConfigError
 from cnnlite.nn.torch_layout import layouts
 from cnnlite.runs.pretrained import METADATA
 from cnnlite.runs.safetensors_file import file_of, read_arrays
@@ -29,9 +28,7 @@ def export(checkpoint: Path, out: Path, *, force: bool = False) -> tuple[int, st
         CheckpointError: If the checkpoint cannot be loaded.
         StorageError: If the file cannot be written.
     """
-    refuse_existing([out], force=force)
-    if out.exists() and out.samefile(checkpoint):
-        raise ConfigError(f"{out}: is the checkpoint itself; name another file")
+    refuse_existing([out], force=force, source=checkpoint)
     model = Model.load(checkpoint)
     arrays = torch_state(model)
     content = file_of(arrays, {"format": "pt", METADATA: json.dumps(_facts(model), ensure_ascii=False)})

@@ -75,9 +75,11 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode(errors="backslashreplace"))  # names of files need not be text
 
 
-def refuse_existing(paths: Iterable[Path], *, force: bool = False) -> None:
-    """Raise ConfigError if any of ``paths`` exists; with ``force``, only for what is not a file."""
+def refuse_existing(paths: Iterable[Path], *, force: bool = False, source: Path | None = None) -> None:
+    """Raise ConfigError if any of ``paths`` exists; with ``force``, only for what is not a file, or is ``source``."""
     found = [path for path in paths if os.path.lexists(path)]
+    if source is not None and (same := [path for path in found if path.exists() and path.samefile(source)]):
+        raise ConfigError(f"{same[0]}: is the checkpoint itself; name another file")
     if special := [path for path in found if is_special(path)]:
         raise ConfigError(f"{special[0]}: is not a regular file; name another place")
     if found and not force:

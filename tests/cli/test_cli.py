@@ -181,6 +181,16 @@ def test_eval_prints_each_class_and_json_for_programs() -> None:
         models.evaluate.main([checkpoint, "--workers", "1", "--min-accuracy", "1"], standalone_mode=False)
 
 
+@pytest.mark.parametrize("command", ["show {0} --out {0}", "predict {0} . --csv {0}", "export {0} {0}"])
+def test_force_never_replaces_the_checkpoint_that_is_read(command: str) -> None:
+    checkpoint = trained() / "checkpoints/best.npz"
+    before = checkpoint.read_bytes()
+    done = run(*command.format(checkpoint).split(), "--force")
+    assert done.exit_code == 2
+    assert done.stderr == f"error: {checkpoint}: is the checkpoint itself; name another file\n"
+    assert checkpoint.read_bytes() == before
+
+
 def test_a_run_stands_for_its_best_checkpoint_or_else_its_last() -> None:
     folder = trained() / "checkpoints"
     for kind in "best", "last":

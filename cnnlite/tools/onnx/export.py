@@ -61,9 +61,7 @@ def export(checkpoint: Path, out: Path, *, root: str | None = None, force: bool 
         CheckpointError: If the checkpoint cannot be loaded.
         StorageError: If the file cannot be written.
     """
-    refuse_existing([out], force=force)
-    if out.exists() and out.samefile(checkpoint):
-        raise ConfigError(f"{out}: is the checkpoint itself; name another file")
+    refuse_existing([out], force=force, source=checkpoint)
     model = Model.load(checkpoint)
     content = to_onnx(model).SerializeToString()
     difference = compare(model, content, root)

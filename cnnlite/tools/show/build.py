@@ -41,7 +41,7 @@ def write_show(
         DivergedError: If the network's outputs are not finite.
         StorageError: If the page cannot be written.
     """
-    refuse_existing([out], force=force)
+    refuse_existing([out], force=force, source=checkpoint)
     with open_checkpoint(checkpoint) as file:
         meta = file.meta
     step, trained_on = meta.get("step"), meta.get("dataset")
