@@ -99,7 +99,7 @@ def scratch(name: str, shape: tuple[int, ...], dtype: Any = np.float32) -> Array
 
 def forget_scratch() -> None:
     """Give back the scratch memory of this thread, which must not be computing."""
-    _local.__init__()  # type: ignore[misc]
+    _local.pads, _local.pages = {}, Pages()
 
 
 def _references(slabs: list[Array]) -> list[int]:
