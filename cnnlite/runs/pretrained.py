@@ -9,15 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from cnnlite.config.bundled import bundled_network
+from cnnlite.config.bundled import bundled_network, networks_folder
 from cnnlite.data import Normalizer
-from cnnlite.errors import DamagedError
+from cnnlite.errors import ConfigError, DamagedError
 from cnnlite.runs.checkpoint import open_checkpoint
 from cnnlite.runs.locate import checkpoint_of
 from cnnlite.runs.restore import averaged_state_of
 from cnnlite.runs.safetensors_file import SUFFIX, read_arrays
 from cnnlite.utils.files import is_missing, opened
-from cnnlite.utils.printable import has_codes
+from cnnlite.utils.printable import has_codes, one_line
+from cnnlite.utils.suggest import did_you_mean
 from cnnlite.utils.types import Array
 
 METADATA = "cnnlite"
@@ -52,8 +53,11 @@ def locate(name: str) -> Path:
         CheckpointError: If the run has no checkpoint yet.
     """
     path = Path(name)
-    if is_missing(path) and (bundled := bundled_network(name)):
-        return bundled
+    if is_missing(path):
+        if bundled := bundled_network(name):
+            return bundled
+        if hint := did_you_mean(name, (file.stem for file in networks_folder().glob("*.npz"))):
+            raise ConfigError(f"{one_line(name)}: no such run or file, and no bundled network of that name{hint}")
     return path if path.suffix == SUFFIX else checkpoint_of(path)
 
 

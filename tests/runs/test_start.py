@@ -332,6 +332,11 @@ def test_a_name_of_nothing_suggests_runs(dataset: Dataset, tmp_path: Path, monke
 BUNDLED = sorted(networks_folder().glob("*.npz"))
 
 
+def test_a_mistyped_bundled_network_is_answered_with_the_right_one() -> None:
+    with pytest.raises(ConfigError, match=r"^smal: no such run or file, .* did you mean 'small'"):
+        locate("smal")
+
+
 def test_bundled_networks_are_small_and_those_that_the_page_names() -> None:
     page = (Path(__file__).parents[2] / "docs" / "fine-tuning.md").read_text(encoding="utf-8")
     named = re.findall(r"^\| `([\w-]+)` \| .+ MB", page, re.MULTILINE)
