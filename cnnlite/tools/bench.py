@@ -289,7 +289,8 @@ def measure_layers(step: Step, steps: int | None = None) -> tuple[list[LayerTimi
         alone = _layer_ms(step, steps)
     with step.as_first_of(shards):
         first = _layer_ms(step, steps)
-    serial = np.clip((shards * first - alone) / (shards - 1), 0, alone) if shards > 1 else alone
+    serial = np.maximum(shards * first - alone, 0) / (shards - 1) if shards > 1 else alone
+    serial = np.minimum(serial, times)  # the three were measured one after another, and a machine is never quite still
     found = list(zip(working_layers(step.network.model), times, serial.sum(axis=1).tolist(), strict=False))
     rows = [LayerTiming(name, kind, float(ways[0]), float(ways[1]), part) for (name, kind, _), ways, part in found]
     return rows, float(times[-1].sum()), float(serial[-1].sum())
