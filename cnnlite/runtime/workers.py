@@ -1,13 +1,10 @@
 """Workers: processes started by this one, which make training steps together over memory that all share.
 
-Each has an interpreter of its own, so that none waits for another's lock. They meet at counters in shared memory: a
-worker raises its own and waits for those of the others, first awake, then asleep for longer and longer, so that it
-leaves a busy core to those who compute.
+Each has an interpreter of its own, so that none waits for another's lock. How they start, serve and end is here; how
+they meet and exchange numbers, in `shared_team`.
 """
 
 import contextlib
-import itertools
-import math
 import os
 import pickle
 import signal
@@ -20,31 +17,18 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from cnnlite.errors import CnnliteError, StorageError, exit_code
-from cnnlite.runtime import arrays, engine, handover, processes
-from cnnlite.runtime.handover import HandoverError, MemoryFile, whole_pages
-from cnnlite.runtime.team import T, Team
+from cnnlite.errors import CnnliteError, exit_code
+from cnnlite.runtime import engine, handover, processes
+from cnnlite.runtime.handover import HandoverError
+from cnnlite.runtime.shared_team import LINE, SharedTeam, WorkerError
+from cnnlite.runtime.team import Team
 from cnnlite.utils.printable import one_line
 from cnnlite.utils.signals import SIGNALS
-from cnnlite.utils.types import Array, Shape
 
-SPINS, YIELDS = 200, 2000
-"""Looks at a counter before a worker lets others run, and before it falls asleep."""
-FIRST_NAP, LONGEST_NAP = 50e-6, 2e-3
-"""Seconds."""
 PATIENCE = 5.0
 """Seconds that workers have to end by themselves."""
-_ROWS, _NUMBERS = 8, 2**16
-"""Rows of float64 numbers exchanged at once, and numbers in a row."""
 _ERROR_BYTES = 2**14
 _END = -1
-_LINE = 8
-"""Counters, 8 bytes each, that share a cache line."""
-_give_way = getattr(os, "sched_yield", lambda: time.sleep(0))  # which Windows lacks
-
-
-class WorkerError(StorageError):
-    """A worker is gone, often because memory is exhausted, or has gone astray."""
 
 
 def supported() -> bool:
@@ -52,40 +36,7 @@ def supported() -> bool:
     return processes.way() != "threads"
 
 
-class _SharedSlabs(arrays.Slabs):
-    """Slabs in a file in memory, at places that follow from the sizes asked for: the same ones in all workers."""
-
-    def __init__(self, file: MemoryFile | None = None) -> None:
-        super().__init__()
-        self._file = file or MemoryFile()
-        self._end = 0
-        self.mark = 0
-        """Number that follows from all places given out so far."""
-
-    def empty(self, shape: Shape, dtype: Any) -> Array:
-        array = super().empty(shape, dtype)
-        place = next(index for index, slab in enumerate(self._slabs) if slab.base is array.base)
-        self.mark = hash((self.mark, place, array.nbytes))
-        return array
-
-    def allocate(self, size: int) -> Array:
-        size = whole_pages(size)
-        start, self._end = self._end, self._end + size
-        try:
-            whole = np.frombuffer(self._file.map(start, size), np.uint8)
-        except OSError as error:  # limits of memory, and that of files, which counts for those in memory too
-            raise MemoryError(f"{size:,} bytes that workers share: {error.strerror}") from None
-        return whole[:]
-
-    def __reduce__(self) -> Any:
-        return _SharedSlabs, (self._file,)  # to a worker that is spawned: there are no arrays yet
-
-    def close(self) -> None:
-        """Give the file back; arrays keep their memory."""
-        self._file.close()
-
-
-class Workers(Team):
+class Workers(SharedTeam):
     """Team of ``size`` processes, of which this one is the first.
 
     Args:
@@ -99,20 +50,15 @@ class Workers(Team):
     """
 
     def __init__(self, size: int, functions: Sequence[Callable[[int], Any]], begin: Callable[[int], None]):
-        self.size, self._functions = size, functions
-        self.slabs: _SharedSlabs = _SharedSlabs()
-        self._lines = engine.shared(((3 + size) * _LINE,), np.int64)
-        self._counters = self._lines.data
-        self._rows = engine.shared((2, _ROWS, _NUMBERS), np.float64)
+        super().__init__(size)
+        self._functions = functions
         self._errors = engine.shared((size, _ERROR_BYTES), np.uint8)
-        self._generation = self._turn = 0
         self._busy = True
         self._parent = os.getpid()
         self.processes: list[int] = []
         self._spawned: dict[int, subprocess.Popen[bytes]] = {}
         self._numbers: dict[int, int] = {}
         self._held: list[handover.Packed] = []
-        self._fence = processes.fence()
         engine.set_threads(1)
         engine.release()
         try:
@@ -160,44 +106,7 @@ class Workers(Team):
         self.processes.append(process)
         self._numbers[process] = index
 
-    # Meetings
-
-    def meet(self, mark: int = 0) -> None:
-        """Wait until all workers have come here, with the same ``mark`` and shared arrays at the same places.
-
-        Raises:
-            WorkerError: If one of them is gone, or has come to another place; the error that one of them has raised.
-        """
-        generation = self._generation = self._generation + 1
-        counters, odd = self._counters, 1 + generation % 2  # who is ahead writes to one while others read the other
-        own = counters[(3 + self.index) * _LINE + odd] = hash((mark, self.slabs.mark))
-        if self._fence:
-            self._fence()
-        counters[(3 + self.index) * _LINE] = generation
-        for other in range(self.size):
-            place = (3 + other) * _LINE
-            spins = 0
-            while counters[place] < generation:
-                spins += 1
-                if spins > SPINS:
-                    self._wait(place, generation)
-                    break
-        if self._fence:
-            self._fence()
-        if counters[3 * _LINE + odd] != own:
-            raise WorkerError(f"worker {self.index} of {self.size} has done something else than the first one")
-
-    def _wait(self, place: int, generation: int) -> None:
-        nap, turns, counters, began = FIRST_NAP, 0, self._counters, time.thread_time()
-        while counters[place] < generation:
-            turns += 1
-            if turns < YIELDS:
-                _give_way()
-                continue
-            self.attend()
-            time.sleep(nap)
-            nap = min(LONGEST_NAP, 1.2 * nap)
-        self.waited += time.thread_time() - began
+    # Life
 
     def attend(self) -> None:
         """Raise what keeps others from coming."""
@@ -215,7 +124,7 @@ class Workers(Team):
 
     def _raise_error(self) -> None:
         """Raise what a worker has failed with, if one has."""
-        if failed := self._counters[_LINE]:
+        if failed := self._counters[LINE]:
             if self._fence:
                 self._fence()
             row = self._errors[failed]
@@ -227,63 +136,10 @@ class Workers(Team):
             error.add_note(f"in worker {failed}:\n{trace}")
             raise error
 
-    # Exchanges
-
-    def gather(self, rows: Array, first: int, count: int) -> Array:
-        """Gather float64 rows of all workers, ``count`` in all, of which those of this worker begin at ``first``."""
-        width, shape = math.prod(rows.shape[1:]), (count, *rows.shape[1:])
-        flat = rows.reshape(len(rows), width)
-        gathered = np.empty((count, width))
-        for start in range(0, width, _NUMBERS):
-            columns = slice(start, min(start + _NUMBERS, width))
-            place = self._place()[:, : columns.stop - start]
-            place[first : first + len(rows)] = flat[:, columns]
-            self.meet()
-            gathered[:, columns] = place[:count]
-        return gathered.reshape(shape)
-
-    def share(self, make: Callable[[], Array], shape: Shape) -> Array:
-        """Return in all workers the float64 array of that shape that the first one makes."""
-        shared = self.slabs.empty(shape, np.float64)
-        self.meet()
-        if self.index == 0:
-            shared[...] = make()
-        self.meet()
-        return shared
-
-    def numbers(self, count: int) -> Array:
-        """Return an array of ``count`` float64 numbers that all workers may write to, until the next call but one."""
-        place = self._place().reshape(-1)
-        if count > place.size:
-            raise ValueError(f"{count} numbers are more than {place.size}")
-        return place[:count]
-
-    def _place(self) -> Array:
-        """Return one of two places in turn: who is ahead writes to one while others still read the other."""
-        self._turn ^= 1
-        place: Array = self._rows[self._turn]
-        return place
-
-    def exchange(self, value: T) -> list[T]:
-        """Gather the objects of all workers, in their order."""
-        data = np.frombuffer(pickle.dumps(value), np.uint8)
-        sizes = self.numbers(self.size)
-        sizes[self.index] = data.size
-        self.meet()
-        edges = np.cumsum([0, *sizes]).astype(np.int64)
-        everything = self.slabs.empty((int(edges[-1]),), np.uint8)
-        everything[edges[self.index] : edges[self.index + 1]] = data
-        self.meet()
-        found = [pickle.loads(everything[i:j].tobytes()) for i, j in itertools.pairwise(edges)]  # noqa: S301
-        self.meet()  # before anybody uses that memory again
-        return found
-
-    # Life
-
     @property
     def signal(self) -> int:
         """Number of a signal that came to a worker, 0 if none did."""
-        return int(self._counters[2 * _LINE])
+        return int(self._counters[2 * LINE])
 
     def call(self, which: int, argument: int) -> Any:
         """Let all workers call a function with ``argument``, and return what it returns in this one."""
@@ -341,7 +197,7 @@ class Workers(Team):
             os._exit(1)
 
     def _note(self, number: int, frame: object) -> None:
-        self._counters[2 * _LINE] = number
+        self._counters[2 * LINE] = number
 
     def _tell(self, error: BaseException) -> None:
         """Leave an error to the first worker: itself, if it is an expected one, or else what it is called."""
@@ -360,7 +216,7 @@ class Workers(Team):
         row[:4].view(np.int32)[0] = len(data)
         if self._fence:
             self._fence()
-        self._counters[_LINE] = self._counters[_LINE] or self.index
+        self._counters[LINE] = self._counters[LINE] or self.index
 
     def close(self) -> None:
         """Let the other workers end, or end them; this process goes on alone."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from cnnlite.data import class_table
-from cnnlite.runs.start import check_start, read_start
+from cnnlite.runs.warm_start import check_start, read_start
 from cnnlite.tools.summary import summarize
 from cnnlite.training.budget import measure, plan
 from cnnlite.training.launch import Offer, Request, checked_data, describe_data

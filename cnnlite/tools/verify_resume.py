@@ -16,7 +16,7 @@ from cnnlite.data import Dataset
 from cnnlite.errors import CheckpointError, CnnliteError
 from cnnlite.runs.checkpoint import load_checkpoint
 from cnnlite.runs.directory import RunDirectory
-from cnnlite.runs.start import read_start
+from cnnlite.runs.warm_start import read_start
 from cnnlite.training.loop import train
 from cnnlite.training.reporter import Reporter
 from cnnlite.utils.signals import StopFlag, Stopped

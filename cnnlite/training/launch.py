@@ -18,7 +18,7 @@ from cnnlite.runs.directory import RunDirectory, RunElsewhere
 from cnnlite.runs.environment import versions, with_session
 from cnnlite.runs.restore import check_run, check_training, load_data
 from cnnlite.runs.results import Progress, Result, read_object, read_result
-from cnnlite.runs.start import check_start, read_start
+from cnnlite.runs.warm_start import check_start, read_start
 from cnnlite.runtime import distributed, machine
 from cnnlite.training.budget import measure, plan
 from cnnlite.training.loop import train

@@ -22,8 +22,9 @@ import pytest
 
 from cnnlite import errors
 from cnnlite.errors import CnnliteError, ConfigError, DivergedError, exit_code
-from cnnlite.runtime import arrays, engine, processes, shards, workers
-from cnnlite.runtime.workers import WorkerError, Workers, supported
+from cnnlite.runtime import arrays, engine, processes, shards, shared_team, workers
+from cnnlite.runtime.shared_team import WorkerError
+from cnnlite.runtime.workers import Workers, supported
 from cnnlite.utils.types import Array
 from tests.support.portable import Portable
 from tests.support.watched_memory import Watch
@@ -130,7 +131,7 @@ def test_nobody_leaves_a_meeting_before_all_have_come(size: int) -> None:
 
 
 @every_size
-@pytest.mark.parametrize("width", [1, 7, workers._NUMBERS, 2 * workers._NUMBERS + 3])
+@pytest.mark.parametrize("width", [1, 7, shared_team._NUMBERS, 2 * shared_team._NUMBERS + 3])
 def test_rows_are_gathered_in_the_order_of_the_shards(size: int, width: int) -> None:
     expected = np.random.default_rng(0).standard_normal((8, 1, width))
 

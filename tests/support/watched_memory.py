@@ -23,8 +23,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cnnlite.runtime import arrays, engine, shards, workers
-from cnnlite.runtime.workers import Workers, _SharedSlabs
+from cnnlite.runtime import arrays, engine, shards, shared_team
+from cnnlite.runtime.shared_team import SharedSlabs
+from cnnlite.runtime.workers import Workers
 from cnnlite.utils.types import Array
 
 READ, WRITE = 1, 2
@@ -56,9 +57,9 @@ class Watch:
         self._recording = True
         self._chance = random.Random(0)
         arrays._forget_chunk()
-        monkeypatch.setattr(workers, "YIELDS", 20)  # there are more workers than cores: none should wait awake
+        monkeypatch.setattr(shared_team, "YIELDS", 20)  # there are more workers than cores: none should wait awake
         monkeypatch.setattr(arrays, "_fresh", lambda size: self._map(-1, max(size, CHUNK)))
-        monkeypatch.setattr(_SharedSlabs, "allocate", lambda _, size: self._allocate(size))
+        monkeypatch.setattr(SharedSlabs, "allocate", lambda _, size: self._allocate(size))
         monkeypatch.setattr(Workers, "__init__", self._begin(Workers.__init__))
         monkeypatch.setattr(Workers, "meet", self._meet(Workers.meet))
         monkeypatch.setattr(Workers, "exchange", self._opening(Workers.exchange))
@@ -79,7 +80,7 @@ class Watch:
         return memory
 
     def _allocate(self, size: int) -> Array:
-        """A slab in a mapping of all of them, where that of `_SharedSlabs` makes one for each."""
+        """A slab in a mapping of all of them, where that of `SharedSlabs` makes one for each."""
         if self._slabs is None:
             file = engine.team().slabs._file.handle  # type: ignore[attr-defined]
             os.ftruncate(file, SLABS)

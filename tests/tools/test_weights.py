@@ -16,7 +16,7 @@ from cnnlite.data import Dataset, Images
 from cnnlite.nn.network import Network
 from cnnlite.runs.checkpoint import load_checkpoint
 from cnnlite.runs.pretrained import read_source
-from cnnlite.runs.start import read_start
+from cnnlite.runs.warm_start import read_start
 from cnnlite.tools.predict import Model
 from cnnlite.utils.types import Array
 

@@ -29,7 +29,7 @@ from cnnlite.optim import SGD, AdamW, Composite, Member, Muon, Optimizer, optimi
 from cnnlite.optim.averaging import EMA, Lookahead
 from cnnlite.optim.schedules import Linear as LinearSchedule
 from cnnlite.runtime import arrays, engine, shards
-from cnnlite.runtime.workers import WorkerError
+from cnnlite.runtime.shared_team import WorkerError
 from cnnlite.training import step as training_step
 from cnnlite.training.step import Choice, Step
 from tests.support.crews import CLASSES, crew, digest, make

@@ -20,7 +20,7 @@ from cnnlite.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from cnnlite.runs.pretrained import locate, read_source
 from cnnlite.runs.restore import load_network
 from cnnlite.runs.safetensors_file import file_of
-from cnnlite.runs.start import Start, read_start
+from cnnlite.runs.warm_start import Start, read_start
 from cnnlite.tools.predict import Model
 from cnnlite.tools.weights import torch_state
 from cnnlite.training.evaluation import evaluate_checkpoint
