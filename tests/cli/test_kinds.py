@@ -98,6 +98,7 @@ def answer(arguments: list[str]) -> tuple[int, str]:
     return done.exit_code, done.stderr
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "command"), CASES)
 def test_in_the_place_of_a_file_of_a_run(
     name: str, command: str, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -145,6 +146,7 @@ WRITING = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", WRITING)
 def test_every_command_that_writes_has_the_same_rule(
     command: str, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

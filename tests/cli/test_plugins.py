@@ -67,6 +67,7 @@ def given(names: list[str]) -> list[str]:
     return [word for name in names for word in ("--plugin", name)]
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("here")
 def test_the_plugins_of_the_pages_work_in_every_command_from_file_to_prediction() -> None:
     for name, text in shown().items():
@@ -240,6 +241,7 @@ def test_a_completion_runs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not Path("marker").exists()
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("here")
 @needs_mpi
 def test_ranks_run_the_same_plugin_or_say_that_it_differs() -> None:

@@ -286,6 +286,7 @@ def memory(threads: int, *paths: Path) -> tuple[int, list[str]]:
 needs_rusage = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no getrusage")
 
 
+@pytest.mark.long
 @needs_rusage
 @pytest.mark.parametrize(
     ("name", "mode", "side"), [("a.jp2", "RGB", 5800), ("a.png", "RGBA", 8200), ("a.webp", "RGB", 5800)]
@@ -326,6 +327,7 @@ def test_what_libtiff_holds_is_counted_and_refused_before_it_is_taken(kind: str,
     assert "MiB of memory to decode, more than 512" in fault(held_tiff(tmp_path, kind))
 
 
+@pytest.mark.long
 @needs_rusage
 @pytest.mark.parametrize(
     ("name", "mode", "options"),
@@ -393,6 +395,7 @@ def test_pictures_that_are_decoded_in_python_are_refused_where_that_takes_long(t
     assert "save it as a PNG" in fault(tmp_path / "long.ppm")
 
 
+@pytest.mark.long
 @needs_rusage
 @pytest.mark.parametrize("mode", ["RGBA", "P"])
 def test_pictures_that_are_decoded_at_once_share_the_memory(mode: str, tmp_path: Path) -> None:

@@ -320,6 +320,7 @@ def test_the_program_for_onnx_files_works(
     assert capsys.readouterr().out == f"{model.classes[model.predict(picture[np.newaxis])[0].argmax()]}\n"
 
 
+@pytest.mark.long
 def test_the_guide_to_own_data_works_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for package in ("PIL", "matplotlib"):
         pytest.importorskip(package)

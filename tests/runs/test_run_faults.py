@@ -92,6 +92,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("where", "lasting", "step"),
     [(".", False, 16), (".", True, 32), ("checkpoints", True, 16)],

@@ -16,6 +16,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Any:
     return importlib.import_module("bench_growth")
 
 
+@pytest.mark.long
 def test_workers_batches_and_preparation_are_measured(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     before = engine.threads()
     ratios = script.worker_speedups("quickstart", (1, 2), rounds=2, steps=1)

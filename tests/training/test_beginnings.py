@@ -48,6 +48,7 @@ def whole() -> Path:
     return Path("whole")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_run_killed_before_its_first_checkpoint_is_started_from_its_config_with_the_same_bits(
     moment: str, whole: Path

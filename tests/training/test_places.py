@@ -109,6 +109,7 @@ def test_an_unknown_home_in_the_variable_or_a_program_is_a_config_error(monkeypa
     assert (refused.exit_code, "CNNLITE_DATA: the home folder" in refused.stderr) == (2, True)
 
 
+@pytest.mark.long
 def test_a_run_finds_its_data_wherever_it_is_gone_on_with(
     home: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -153,6 +153,7 @@ def expected(way: str) -> Found:
         return stepped(way, 1)
 
 
+@pytest.mark.long
 def test_spawned_workers_have_the_bits_of_one(
     way: str, expected: Found, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -147,6 +147,7 @@ def limit(what: int, amount: int) -> None:
     resource.setrlimit(what, (amount, amount))
 
 
+@pytest.mark.long
 def test_too_little_memory_is_two_lines_and_exit_code_5() -> None:
     large = ["-o", "train.batch_size=800", "-o", "data.dataset.shapes.train_images=900", "-o", "data.augment=[]"]
     wide = ["-o", "model.0.conv2d.out_channels=3000"]  # the output fits by itself, but not beside all the rest
@@ -167,6 +168,7 @@ def no_room_for_stacks() -> None:
     limit(resource.RLIMIT_AS, 4 * 2**30)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "arguments", [["-c", "tiny.yaml", "--quiet"], ["-c", "tiny.yaml", "--quiet", "--dry-run"]], ids=["run", "dry run"]
 )
@@ -225,6 +227,7 @@ def test_a_clock_that_jumps_does_not_matter(tmp_path: Path, monkeypatch: pytest.
     assert differences(tmp_path / "steady", tmp_path / "jumping") == []
 
 
+@pytest.mark.long
 def test_the_long_checks_hold_where_they_are_short(here: Path) -> None:
     few = ["--kills", "2", "--epochs", "3", "--calls", "83", "--bits", "1999", "--steps", "200", "--looks", "0"]
     few += ["--fuzzing", "0"]

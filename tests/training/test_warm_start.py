@@ -228,6 +228,7 @@ def test_a_frozen_training_resumes_with_the_same_bits_and_verify_resume_says_so(
     assert "end with the same bits" in done.output
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not supported(), reason="workers are threads here")
 def test_any_number_of_workers_gives_the_same_bits(source: Path) -> None:
     wide = ["-o", "model.0.conv2d.out_channels=420", "-c", "tiny.yaml", "--epochs", "1", "--quiet"]

@@ -110,6 +110,7 @@ def test_a_signal_stops_the_run_with_a_checkpoint(to: str, number: signal.Signal
     assert none_left(workers)
 
 
+@pytest.mark.long
 @either_way
 def test_a_run_stopped_and_killed_with_other_numbers_of_workers_has_the_same_bits() -> None:
     mixed = ["-o", "data.mix=cutmix", "-o", "train.averaging={ema: {decay: 0.9}}", "-o", "train.clip_norm=1.0"]
@@ -302,6 +303,7 @@ main()
     assert_same_run(Path("refused"), Path("whole"))
 
 
+@pytest.mark.long
 @either_way
 def test_verify_resume_with_workers() -> None:
     done = finished("verify-resume", "tiny.yaml", *FOUR_SHARDS, "--steps", "5", "--workers", "2")
@@ -451,6 +453,7 @@ def test_ranks_have_workers_of_their_own_and_a_signal_to_any_stops_all(to: str) 
     assert 10 <= step < 280
 
 
+@pytest.mark.long
 @needs_mpi
 def test_ranks_with_workers_have_the_bits_of_ranks_without_and_end_when_one_is_killed() -> None:
     for number in ("1", "2"):

@@ -135,6 +135,7 @@ def run(request: pytest.FixtureRequest) -> Callable[..., str]:
     return run
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names of files are text there")
 def test_every_command_takes_such_names_and_what_it_writes_is_text(
     run: Callable[..., str], request: pytest.FixtureRequest

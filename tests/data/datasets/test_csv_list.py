@@ -246,6 +246,7 @@ print(*found)
 """
 
 
+@pytest.mark.long
 def test_memory_hardly_grows_with_the_number_of_pictures(tmp_path: Path) -> None:
     if not Path("/proc/self/status").exists():
         pytest.skip("there is no /proc to tell the memory")

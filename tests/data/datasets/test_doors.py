@@ -134,6 +134,7 @@ def make_folder(root: Path) -> tuple[Any, Path]:
     return {"folder": {"size": 32, "channels": 1}}, root
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("make", [make_arrays, make_list, make_idx, make_coco, make_folder])
 def test_the_commands_go_through_every_door(make: Callable[[Path], tuple[Any, Path]], tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()

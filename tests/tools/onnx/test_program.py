@@ -128,6 +128,7 @@ def test_a_large_jpeg_which_predict_decodes_small_looks_the_same(network: tuple[
     np.testing.assert_allclose(probabilities, [expected[name] for name in model.classes], atol=0.02)
 
 
+@pytest.mark.long
 def test_eval_predict_and_the_program_agree_on_the_test_pictures(network: tuple[Path, Path]) -> None:
     folder, checkpoint = network
     if not (folder / "pictures").exists():

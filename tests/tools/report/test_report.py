@@ -195,6 +195,7 @@ def test_a_fifo_in_the_place_of_the_page_is_refused_and_not_waited_for(tmp_path:
             write_report(record, tmp_path, say=nothing, force=force)
 
 
+@pytest.mark.long
 def test_all_that_a_report_would_replace_is_asked_for_and_nothing_written_before(tmp_path: Path) -> None:
     record = made_up(tmp_path / "run", train_loss=[1.0, 0.5])
     write_report(record, tmp_path / "made", say=nothing)
