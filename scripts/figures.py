@@ -32,8 +32,9 @@ CORE = (
 """Packages and modules that compute: an evening's reading."""
 CORE_TESTS = (
     "nn", "optim", "runtime/test_engine.py", "runtime/test_engine_memory.py", "runtime/test_engine_training.py",
-    "runtime/test_shards.py", "training/test_step.py", "training/test_loop.py", "training/test_interrupted.py",
-    "training/test_early_stopping.py",
+    "runtime/test_shards.py", "runtime/test_workers.py", "training/test_step.py", "training/test_workers.py",
+    "training/test_loop.py", "training/test_interrupted.py", "training/test_early_stopping.py",
+    "training/test_warm_start.py",
 )  # fmt: skip
 """Tests that mirror the core, without those that only pass through it."""
 _NO_CODE = {

@@ -264,6 +264,19 @@ def test_a_loss_is_fitted_in_a_copy() -> None:
     assert plain.fit(np.array([1, 9])) is plain
 
 
+def test_a_sample_weighs_what_its_class_does_and_a_loss_without_classes_is_fitted_already() -> None:
+    fitted = CrossEntropy(class_weights=[1.0, 3.0]).fit(np.array([50, 50]))
+    assert [fitted.weight_of(k) for k in (0, 1)] == pytest.approx([0.5, 1.5])
+    assert [CrossEntropy().weight_of(k) for k in (0, 1)] == [1.0, 1.0]
+
+    class Plain(Loss):
+        def loss_and_gradient(self, logits: Array, targets: Array) -> tuple[float, Array]:
+            raise NotImplementedError
+
+    plain = Plain()
+    assert plain.fit(np.array([50, 50])) is plain
+
+
 def test_weights_that_were_not_fitted_are_no_weights_of_1() -> None:
     with pytest.raises(RuntimeError, match="before `fit`"):
         CrossEntropy(class_weights="balanced").loss_and_gradient(np.zeros((1, 2)), np.array([0]))

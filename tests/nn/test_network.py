@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from cnnlite.errors import CheckpointError, ConfigError
+from cnnlite.nn import network as networks
 from cnnlite.nn.layers.activations import ReLU
 from cnnlite.nn.layers.base import Layer
 from cnnlite.nn.layers.containers import Residual, Sequential
@@ -158,6 +159,14 @@ def test_a_misfit_that_does_not_come_again_is_told_all_the_same() -> None:
 def test_a_model_of_one_layer_that_does_not_fit_is_named_too() -> None:
     with pytest.raises(ConfigError, match=r"^model: .*put `flatten` before it"):
         Network(Linear(10), SHAPE, seed=0)
+
+
+def test_a_layer_that_knows_no_shards_keeps_the_batch_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(networks, "SHARD_WORK", 1)
+    whole = network()
+    assert whole.shards(16) == 8
+    next(layer for _, layer in whole.model.walk() if isinstance(layer, Conv2d)).by_shards = False
+    assert whole.shards(16) == 1
 
 
 def test_parameters_beyond_all_memory_are_an_error() -> None:

@@ -2,6 +2,7 @@ import dataclasses
 import errno
 import json
 import os
+import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,18 @@ import pytest
 
 from cnnlite.config.load import config_from_data
 from cnnlite.data import Dataset
-from cnnlite.errors import ConfigError, DivergedError, StorageError
+from cnnlite.errors import CheckpointError, ConfigError, DivergedError, StorageError
+from cnnlite.nn import network as networks
 from cnnlite.nn.layers.convolution import Conv2d
 from cnnlite.nn.losses import CrossEntropy
 from cnnlite.nn.network import Network
 from cnnlite.runs.checkpoint import load_checkpoint, save_checkpoint
 from cnnlite.runs.directory import RunDirectory
 from cnnlite.runs.predictions import images_digest, read_predictions
-from cnnlite.training.evaluation import evaluate_checkpoint
-from cnnlite.training.loop import train
+from cnnlite.runtime import arrays, engine
+from cnnlite.runtime.team import Team
+from cnnlite.training.evaluation import combined, evaluate_checkpoint
+from cnnlite.training.loop import prepared, train
 from cnnlite.training.reporter import Reporter
 from cnnlite.utils.signals import StopFlag, Stopped
 from cnnlite.utils.types import Array
@@ -44,6 +48,45 @@ def test_the_test_images_are_looked_at_once_and_with_the_best_parameters(
     best = load_checkpoint(tmp_path / "checkpoints/best.npz").arrays
     for name, array in seen[0].items():
         np.testing.assert_array_equal(array, best[name])
+
+
+def test_workers_train_validate_and_test_as_one_does(
+    tmp_path: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(networks, "SHARD_WORK", 1)
+    monkeypatch.setenv("CNNLITE_WORKERS", "fork")
+    arrays._forget_chunk()
+    config = tiny(epochs=1, tta="mirror")
+    for workers in (1, 2):
+        engine.set_workers(workers)
+        start(config, tmp_path / str(workers), dataset)
+    assert_same_run(tmp_path / "1", tmp_path / "2")
+    arrays._forget_chunk()
+
+
+def test_what_a_spawned_worker_gets_of_a_training_is_enough_for_steps_and_evaluation(
+    tmp_path: Path, dataset: Dataset
+) -> None:
+    run = RunDirectory.create_at(tmp_path)
+    with prepared(tiny(), run, dataset, Reporter(quiet=True), StopFlag()) as training:
+        training.begin()
+        other = pickle.loads(pickle.dumps(training))
+        assert [other._factor(step) for step in range(20)] == [training._factor(step) for step in range(20)]
+        second = Team()
+        second.size, second.index = 2, 1
+        parts = [each._part(dataset.test, "mirror", second) for each in (training, other)]
+        assert combined(parts[:1], dataset.classes).loss == combined(parts[1:], dataset.classes).loss
+    run.close()
+
+
+def test_a_checkpoint_with_the_normalization_of_other_images_is_refused(tmp_path: Path, dataset: Dataset) -> None:
+    start(tiny(epochs=1), tmp_path, dataset)
+    path = tmp_path / "checkpoints/last.npz"
+    checkpoint = load_checkpoint(path)
+    checkpoint.arrays.update({f"normalize/{name}": np.ones(2, np.float32) for name in ("mean", "std")})
+    save_checkpoint(path, checkpoint)
+    with pytest.raises(CheckpointError, match=r"its normalization, \(2,\), is not of images \(32, 32, 3\)"):
+        resume(tiny(epochs=2), tmp_path, dataset)
 
 
 def test_a_run_tests_with_the_views_of_its_config_and_so_does_its_checkpoint(tmp_path: Path, dataset: Dataset) -> None:

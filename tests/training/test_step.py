@@ -4,7 +4,9 @@ All networks make their steps in one team of each size, so that it is forked onc
 """
 
 import copy
+import errno
 import math
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -239,6 +241,69 @@ def test_the_number_of_workers_is_chosen_by_timing_and_changes_no_bit(
         assert choice.message.startswith(f"using {size} of 3 cores: a step takes 50.0 ms on one")
     finally:
         other.dismiss()
+
+
+def test_the_choice_is_made_again_when_it_has_paid_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    small_shards(monkeypatch, "small weights")
+    step = mixed()
+    now, pace = [0.0], {"together": 0.5}
+
+    def clock() -> float:
+        now[0] += 0.05 * (pace["together"] if step.team else 1.0)
+        return now[0]
+
+    monkeypatch.setattr(training_step, "time", SimpleNamespace(perf_counter=clock))
+    choice = Choice(step, None, 2)
+    messages = []
+    try:
+        for number in range(60):
+            choice(number)
+            messages.append(choice.message)
+            choice.message = ""
+            if number == 20:
+                assert choice.settled
+                pace["together"] = 2.0  # another program came
+                now[0] += training_step.LEAST_SECONDS * 100
+        assert choice.settled
+        assert step.team is None
+    finally:
+        step.dismiss()
+    assert [message[:15] for message in messages if message] == ["using 2 of 2 co", "using 1 of 2 co"]
+
+
+def test_workers_that_have_to_be_spawned_are_not_tried_in_the_first_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    small_shards(monkeypatch, "small weights")
+    monkeypatch.setenv("CNNLITE_WORKERS", "spawn")
+    arrays._forget_chunk()
+    now = [0.0]
+    monkeypatch.setattr(training_step, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    step = mixed()
+    choice = Choice(step, None, 2)
+    hired: list[int] = []
+    monkeypatch.setattr(step, "hire", lambda size: str(hired.append(size) or ""))  # type: ignore[func-returns-value]
+    for number in range(20):
+        choice(number)
+    assert hired == [1]
+    now[0] = training_step.SPAWNED_AFTER + 1
+    choice(20)
+    assert hired == [1, 2]
+
+
+def test_where_no_process_can_be_started_threads_compute_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    small_shards(monkeypatch, "small weights")
+
+    def refused(*_: object) -> None:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(training_step, "Workers", refused)
+    alone, other = mixed(), mixed()
+    found = other.hire(2)
+    assert found.startswith("2 processes could not be started ([Errno 11] Resource temporarily unavailable): threads")
+    assert (other.team, engine.threads()) == (None, 2)
+    for number in range(3):
+        alone(number)
+        other(number)
+    assert digest(other) == digest(alone)
 
 
 def test_weights_that_workers_multiply_together_are_so_large_that_the_kernels_divide_tasks() -> None:
