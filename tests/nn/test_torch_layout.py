@@ -56,6 +56,14 @@ def test_arrays_of_other_shapes_are_turned_without_errors() -> None:
             place.to_ours(np.zeros(shape, np.float32))
 
 
+def test_the_bias_of_a_square_layer_behind_a_flatten_is_in_the_order_of_its_outputs() -> None:
+    places = layouts(
+        network([CONV, "flatten", {"linear": {"out_features": 120}}, {"linear": {"out_features": 2}}]).model
+    )
+    assert places["2.weight"].order is not None
+    assert places["2.bias"].order is None
+
+
 def test_networks_of_the_same_layers_in_pytorch_give_the_same_outputs(torch: Any) -> None:
     nn = torch.nn
     built = network(
