@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import os
+import pkgutil
 import shutil
 import signal
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any, NoReturn
 
 import pytest
 
+import cnnlite
 from cnnlite.cli.flags import flags
 from cnnlite.data import Dataset
 from cnnlite.runs.restore import load_data
@@ -22,6 +24,12 @@ from tests.support.small_runs import TINY, tiny, trained
 if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     # Under nohup every process would inherit that, and rightly go on where a test wants it to stop.
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+for module in pkgutil.walk_packages(cnnlite.__path__, "cnnlite."):
+    # One that is first imported inside a test would keep what that test has put in place of something else.
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
 
 
 PARTS = frozenset({"torch", "browser", "cifar10"})

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import pkgutil
 import re
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+import cnnlite
 from cnnlite.cli import cli
 from tests.project.test_packaging import ROOT, imports, modules, package
 from tests.support.small_runs import TINY
@@ -205,3 +207,9 @@ def test_contributing_describes_the_way_of_a_batch_and_of_a_config_key_as_they_a
         ("data.splits", "data.datasets.cifar"): ("data.splits", "data.datasets.shapes")
     }  # the tiny run draws its images
     assert not {drawn.get(edge, edge) for edge in batch + key} - calls
+
+
+def test_no_module_is_imported_for_the_first_time_inside_a_test() -> None:
+    # What another test has put in the place of a function would stay in it: tests/conftest.py imports all.
+    names = {module.name for module in pkgutil.walk_packages(cnnlite.__path__, "cnnlite.")}
+    assert {name for name in names - sys.modules.keys() if not name.endswith("__main__")} == set()
