@@ -21,7 +21,15 @@ from cnnlite.runs.environment import environment
 from cnnlite.runtime import engine, machine
 from cnnlite.tools.bench import prepare
 
-REFERENCE = {"seed-advanced": 16, "small": 64, "resnet20": 128, "vgg11": 128, "resnet18": 128, "speedrun": 500}
+REFERENCE = {
+    "seed-advanced": 16,
+    "small": 64,
+    "resnet20": 128,
+    "vgg11": 128,
+    "resnet18": 128,
+    "speedrun": 500,
+    "mobilenet": 64,
+}
 """Networks compared, and their batch sizes."""
 VARIANTS = ("default", "channels_last", "compiled", "compiled channels_last")
 UPDATE = "train.optimizer={sgd: {lr: 1e-4, momentum: 0.9}}"
