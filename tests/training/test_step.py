@@ -256,13 +256,13 @@ def test_the_choice_is_made_again_when_it_has_paid_for_itself(monkeypatch: pytes
     choice = Choice(step, None, 2)
     messages = []
     try:
-        for number in range(60):
+        for number in range(80):
             choice(number)
             messages.append(choice.message)
             choice.message = ""
-            if number == 20:
+            if number in (20, 40):
                 assert choice.settled
-                pace["together"] = 2.0  # another program came
+                pace["together"] = 2.0  # another program came, and stays
                 now[0] += training_step.LEAST_SECONDS * 100
         assert choice.settled
         assert step.team is None
