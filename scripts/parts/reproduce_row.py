@@ -37,7 +37,7 @@ ROWS = {
     "seed-simple": Row("seed-simple.yaml"),
     "seed-advanced": Row("seed-advanced.yaml"),
     "small": Row("small.yaml"),
-    "mobilenet": Row("mobilenet.yaml", seeds=(0,)),
+    "mobilenet": Row("mobilenet.yaml"),
     "mobilenet-short": Row("mobilenet.yaml", ("--epochs", "1.4")),
     "convnext": Row("convnext.yaml", seeds=(0,)),
     "10-minutes": Row("10-minutes.yaml"),
