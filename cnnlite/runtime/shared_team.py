@@ -73,8 +73,8 @@ class SharedSlabs(arrays.Slabs):
 class SharedTeam(Team):
     """Team of ``size`` processes over shared memory; who starts and ends them is not known here.
 
-    ``_counters`` are lines of `LINE` numbers, each written by one process: two of commands, errors and signals for
-    those who start them, and one for each process, to meet at.
+    ``_counters`` are lines of `LINE` numbers: one of commands, one of errors and one of signals, for who starts the
+    processes, and one for each process, which it writes and the others wait for.
     """
 
     def __init__(self, size: int):
