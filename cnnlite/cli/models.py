@@ -123,7 +123,8 @@ def predict(
     if file is not None:
         refuse_existing([file], force=force, source=checkpoint)
     model = Model.fixed(checkpoint)
-    model.views = tta or model.views
+    if tta:
+        model.views, model.below = tta, 1.0
     found = find_pictures(images)
     for text in found.left_out:
         complain(text)

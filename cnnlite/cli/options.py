@@ -197,5 +197,5 @@ data_of_all = _data(
 tta = click.option(
     "--tta",
     type=click.Choice(["none", "mirror", "mirror_translate"]),
-    help="Views of each image to average over.  [default: the config's train.tta]",
+    help="Views of each image to average over.  [default: the config's train.tta and tta_below]",
 )

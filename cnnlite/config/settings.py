@@ -39,6 +39,12 @@ def filmable(snapshots: int) -> None:
         raise ValueError(f"must be at most 100, not {snapshots:,}")
 
 
+def probability(number: float) -> None:
+    """Check that a number can be a probability."""
+    if number > 1:
+        raise ValueError(f"must be at most 1, not {number:g}")
+
+
 def split_exists(validation: Validation) -> None:
     """Check that ``data.validation`` can be a part of something."""
     if isinstance(validation, float) and not 0 < validation < 1:
@@ -166,6 +172,7 @@ class TrainSettings:
         patience: validations in a row without a better one after which the training ends early; never if left out.
         snapshots: number of times to keep first filters and some maps, for the film of ``cnnlite show``; at most 100.
         tta: views of each test image, whose logits are averaged: none but itself, mirror, or mirror_translate.
+        tta_below: look at further views of those images only whose most probable class has a probability below this.
     """
 
     optimizer: Optimizer
@@ -185,6 +192,7 @@ class TrainSettings:
     patience: Annotated[int, positive] | None = None
     snapshots: Annotated[int, positive, filmable] | None = None
     tta: Views = "none"
+    tta_below: Annotated[float, positive, probability] = 1.0
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.iterations is None):

@@ -38,6 +38,8 @@ class Model:
         self.crop = config.data.center_crop
         self.views: Views = config.train.tta
         """Views of each image, whose logits are averaged."""
+        self.below = config.train.tta_below
+        """Probability of the best class below which an image is looked at in all its views."""
         self.frame = frame_of(config, network)
         """Resizing of pictures of any size to the size of the dataset's images."""
 
@@ -83,7 +85,7 @@ class Model:
                 part = images[start : start + self._at_once]
                 if self.crop is not None:
                     part = center(part, self.crop)
-                out[start : start + self._at_once] = mean_logits(self.network, part, self.normalizer, views)
+                out[start : start + self._at_once] = mean_logits(self.network, part, self.normalizer, views, self.below)
         if not np.isfinite(out).all():
             raise DivergedError("what the network gives is not finite: its parameters have grown too large")
         return out

@@ -285,7 +285,11 @@ class Training:
         classes, loss = self.dataset.classes, self.loss
         check = self._check if team.index == 0 else lambda: None
         return evaluate_part(
-            self.network, images, self.normalizer, loss, classes, views=views, check=check, workers=team
+            *(self.network, images, self.normalizer, loss, classes),
+            views=views,
+            below=self.config.train.tta_below,
+            check=check,
+            workers=team,
         )
 
     def _test(self) -> Result:

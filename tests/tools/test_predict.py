@@ -84,7 +84,7 @@ def test_the_centre_is_cut_as_in_training(tmp_path: Path, pictures: Path) -> Non
 
 def test_views_are_averaged_as_config_or_command_says(checkpoint: Path, dataset: Dataset, tmp_path: Path) -> None:
     config = load_checkpoint(checkpoint).meta["config"]
-    config["train"]["tta"] = "mirror"
+    config["train"] |= {"tta": "mirror", "tta_below": 0.999}
     content = load_checkpoint(checkpoint)
     content.meta["config"] = config
     save_checkpoint(tmp_path / "mirror.npz", content)
@@ -96,6 +96,12 @@ def test_views_are_averaged_as_config_or_command_says(checkpoint: Path, dataset:
         found = json.loads(run(path, tmp_path / "a.png", *options, "--json").stdout)
         assert found["predictions"][0]["top"][0]["probability"] == pytest.approx(averaged.max(), abs=1e-6)
     assert abs(averaged.max() - one.predict(images).max()) > 1e-4
+    assert one.predict(images).max() > 1e-3
+    content.meta["config"]["train"]["tta_below"] = 1e-3  # sure of every image
+    save_checkpoint(tmp_path / "sure.npz", content)
+    np.testing.assert_array_equal(Model.load(tmp_path / "sure.npz").predict(images), one.predict(images))
+    found = json.loads(run(tmp_path / "sure.npz", tmp_path / "a.png", "--tta", "mirror", "--json").stdout)
+    assert found["predictions"][0]["top"][0]["probability"] == pytest.approx(averaged.max(), abs=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(2, 31, 32, 3), (32, 32, 3), (2, 32, 32, 1), (2, 3, 32, 32)])

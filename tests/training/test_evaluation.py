@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from cnnlite.config.load import config_from_data
-from cnnlite.data import Dataset, Images, Normalizer
+from cnnlite.data import Dataset, Images, Normalizer, Views
 from cnnlite.errors import CheckpointError, ConfigError, DataError, DivergedError
 from cnnlite.nn import memory
-from cnnlite.nn.losses import CrossEntropy, Focal
+from cnnlite.nn.losses import CrossEntropy, Focal, softmax
 from cnnlite.nn.network import Network
 from cnnlite.runs.checkpoint import Checkpoint, CheckpointFile, load_checkpoint, save_checkpoint
 from cnnlite.runs.directory import RunDirectory
@@ -20,7 +20,7 @@ from cnnlite.runs.scores import balanced_accuracy, macro_f1, wilson
 from cnnlite.tools.predict import Model
 from cnnlite.tools.report.behaviour import observe
 from cnnlite.tools.report.inside import dead_units, occlude, one_by_one
-from cnnlite.training.evaluation import describe, evaluate, evaluate_checkpoint
+from cnnlite.training.evaluation import describe, evaluate, evaluate_checkpoint, mean_logits
 from cnnlite.training.loop import train
 from cnnlite.training.reporter import Reporter
 from cnnlite.utils.signals import StopFlag
@@ -125,6 +125,22 @@ def test_views_are_judged_by_the_mean_of_their_logits(dataset: Dataset) -> None:
     assert found.loss == pytest.approx(CrossEntropy().loss_and_gradient(logits, dataset.test.labels)[0], rel=1e-5)
     alone = evaluate(network, dataset.test, normalizer, CrossEntropy(), dataset.classes)
     assert alone.loss != pytest.approx(found.loss, rel=1e-3)
+
+
+@pytest.mark.parametrize("views", ["mirror", "mirror_translate"])
+def test_only_images_that_the_network_is_unsure_of_are_looked_at_in_more_views(views: Views, dataset: Dataset) -> None:
+    normalizer = Normalizer.fit(dataset.train.images)
+    network = Network(tiny().model, (32, 32, 3), seed=3, classes=10)
+    images = dataset.test.images[:40]
+    alone, all_views = (mean_logits(network, images, normalizer, some) for some in ("none", views))
+    top = softmax(alone).max(axis=1)
+    below = float(np.sort(top)[15])
+    found = mean_logits(network, images, normalizer, views, below)
+    np.testing.assert_array_equal(found[top >= below], alone[top >= below])
+    np.testing.assert_allclose(found[top < below], all_views[top < below], rtol=1e-4, atol=1e-5)
+    assert np.abs(found[top < below] - alone[top < below]).max(axis=1).min() > 1e-3
+    np.testing.assert_array_equal(mean_logits(network, images, normalizer, views, float(top.min())), alone)
+    np.testing.assert_array_equal(mean_logits(network, images, normalizer, "none", below), alone)
 
 
 def test_evaluation_changes_neither_network_nor_loss(dataset: Dataset) -> None:

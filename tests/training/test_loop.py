@@ -89,12 +89,17 @@ def test_a_checkpoint_with_the_normalization_of_other_images_is_refused(tmp_path
         resume(tiny(epochs=2), tmp_path, dataset)
 
 
-def test_a_run_tests_with_the_views_of_its_config_and_so_does_its_checkpoint(tmp_path: Path, dataset: Dataset) -> None:
-    result = start(tiny(epochs=1, tta="mirror_translate"), tmp_path, dataset)
+@pytest.mark.parametrize("below", [1.0, 0.3])
+def test_a_run_tests_with_the_views_of_its_config_and_so_does_its_checkpoint(
+    below: float, tmp_path: Path, dataset: Dataset
+) -> None:
+    result = start(tiny(epochs=1, tta="mirror_translate", tta_below=below), tmp_path, dataset)
     best = tmp_path / "checkpoints/best.npz"
     found, _, _ = evaluate_checkpoint(best, "test")
     assert (found.accuracy, found.loss) == (result.test_accuracy, result.test_loss)
-    assert evaluate_checkpoint(best, "test", views="none")[0].loss != found.loss
+    alone, of_all = (evaluate_checkpoint(best, "test", views=views)[0] for views in ("none", "mirror_translate"))
+    assert alone.loss != found.loss
+    assert (of_all.loss == found.loss) == (below == 1)
     validated, _, _ = evaluate_checkpoint(best, "validation", views="none")
     assert validated.accuracy == result.best_validation_accuracy
 
