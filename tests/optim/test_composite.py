@@ -203,4 +203,4 @@ def test_a_resolved_config_reads_back_as_the_same(tmp_path: Path) -> None:
     assert written[1]["optimizer"]["muon"]["iterations"] == 5
     optimizer = load_config("speedrun-94").train.optimizer
     assert isinstance(optimizer, Composite)
-    assert [member.epochs for member in optimizer.members] == [3, None, None, None]
+    assert [member.epochs for member in optimizer.members] == [0.19, None, None, None]
