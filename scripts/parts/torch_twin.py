@@ -18,8 +18,10 @@ from cnnlite.nn.layers.linear import Linear
 from cnnlite.nn.layers.normalization import BatchNorm
 from cnnlite.nn.layers.pooling import AdaptiveAvgPool2d, AvgPool2d, GlobalAvgPool2d, MaxPool2d
 from cnnlite.nn.layers.sample_norms import LayerNorm
+from cnnlite.nn.layers.scale import Scale
 from cnnlite.nn.layers.shape import Flatten
-from cnnlite.nn.losses import CrossEntropy
+from cnnlite.nn.layers.whitening import WhiteningConv2d
+from cnnlite.nn.losses import CrossEntropy, Loss
 from cnnlite.nn.network import Network
 from cnnlite.optim import SGD
 from cnnlite.tools.bench import Step
@@ -67,32 +69,39 @@ def training_step(step: Step, variant: str) -> Callable[[], float]:
     Raises:
         TypeError: If there is no twin for the loss or the optimizer.
     """
-    if not (isinstance(step.loss, CrossEntropy) and isinstance(step.optimizer, SGD)):
-        raise TypeError("there are twins for cross_entropy and sgd only")
-    if step.loss.class_weights is not None:
-        raise TypeError("there is no twin for class_weights")
+    if not isinstance(step.optimizer, SGD):
+        raise TypeError("there is a twin for sgd only")
+    loss = criterion(step.loss)
     module, x = twin(step.network), tensor(step.x)
     if "channels_last" in variant:
         module, x = module.to(memory_format=torch.channels_last), x.contiguous(memory_format=torch.channels_last)
-    criterion = nn.CrossEntropyLoss(label_smoothing=step.loss.label_smoothing)
     optimizer = torch.optim.SGD(
         module.parameters(), lr=step.optimizer.lr / 1000, momentum=step.optimizer.momentum, fused=True
     )
     labels = torch.from_numpy(step.labels)
 
     def loss_of(x: Any, labels: Any) -> Any:
-        return criterion(module(x), labels)
+        return loss(module(x), labels)
 
     forward = torch.compile(loss_of) if "compiled" in variant else loss_of
 
     def make_step() -> float:
         optimizer.zero_grad(set_to_none=True)
-        loss = forward(x, labels)
-        loss.backward()
+        found = forward(x, labels)
+        found.backward()
         optimizer.step()
-        return float(loss.item())
+        return float(found.item())
 
     return make_step
+
+
+def criterion(loss: Loss) -> Any:
+    """Return PyTorch's function for ``loss``; TypeError if there is none."""
+    if not isinstance(loss, CrossEntropy):
+        raise TypeError("there is a twin for cross_entropy only")
+    if loss.class_weights is not None:
+        raise TypeError("there is no twin for class_weights")
+    return nn.CrossEntropyLoss(label_smoothing=loss.label_smoothing)
 
 
 class _Merged(_Module):  # type: ignore[misc] # PyTorch is Any
@@ -113,6 +122,18 @@ class _Merged(_Module):  # type: ignore[misc] # PyTorch is Any
         for other in others:
             first = first + other if self.merge == "sum" else first * other
         return first
+
+
+class _Scale(_Module):  # type: ignore[misc] # PyTorch is Any
+    """Multiplication by a number that is not trained."""
+
+    def __init__(self, factor: float):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Any) -> Any:
+        """Multiply ``x``."""
+        return x * self.factor
 
 
 class _LayerNorm(nn.LayerNorm):  # type: ignore[misc, name-defined] # PyTorch is Any
@@ -137,6 +158,13 @@ class _Translator:
                 return self._sequential(layer)
             case Parallel():
                 return self._parallel(layer)
+            case WhiteningConv2d():
+                module = nn.Conv2d(layer.windows.channels, layer.buffers["weight"].shape[-1], layer.windows.kernel)
+                _fill(module, weight=layer.buffers["weight"].transpose(3, 2, 0, 1), bias=layer.params["bias"])
+                module.weight.requires_grad = False
+                return module
+            case Scale():
+                return _Scale(layer.factor)
             case Conv2d():
                 return self._conv2d(layer)
             case Linear():
@@ -207,8 +235,12 @@ class _Translator:
         (channels,) = layer.buffers["running_mean"].shape
         module = kind(channels, eps=layer.eps, momentum=layer.momentum, affine=layer.affine)
         if layer.affine:
-            gamma, beta = (self._channels_first(layer.params[name]) for name in ("gamma", "beta"))
-            _fill(module, weight=gamma, bias=beta)
+            for name, theirs in (("gamma", module.weight), ("beta", module.bias)):
+                if name in layer.params:
+                    with torch.no_grad():
+                        theirs.copy_(torch.from_numpy(self._channels_first(layer.params[name]).copy()))
+                else:
+                    theirs.requires_grad = False
         return module
 
     def _layer_norm(self, layer: LayerNorm) -> Any:
