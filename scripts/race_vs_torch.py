@@ -2,7 +2,8 @@
 """Train a config here and in PyTorch, a step here and a step there: the seconds of both, from first step to test.
 
 Both begin with the same weights, see the same batches, make the same updates and test with the same views. Needs
-PyTorch, CIFAR-10 and a machine that does nothing else, for as long as both take together.
+PyTorch, CIFAR-10 and a machine that does nothing else, for as long as both take together. Batches are made by cnnlite;
+in PyTorch's seconds they do not count.
 """
 
 import contextlib
@@ -51,17 +52,18 @@ class Rival:
         tensors |= dict(self.module.named_parameters())
         optimizer = training.optimizer
         members = optimizer.members if isinstance(optimizer, Composite) else [None]
-        self.updates: list[Callable[[int], None]] = []
+        self.updates: list[tuple[Group, list[Any], Callable[[int], None]]] = []
         for member in members:
             rule = optimizer if member is None else member.optimizer
             for group in rule.bound:
                 owned = [tensors[parameter.name] for parameter in group.parameters]
-                self.updates.append(_update(rule, group, owned, self._rates_of("" if member is None else member.match)))
+                rates = self._rates_of("" if member is None else member.match)
+                self.updates.append((group, owned, _update(rule, group, owned, rates)))
         self.loss = torch_twin.criterion(training.loss)
         self.forward = torch.compile(self._loss_of) if "compiled" in variant else self._loss_of
 
     def _rates_of(self, match: str) -> Callable[[int], float]:
-        """Return the learning rate of each step of a member of the optimizer; 0 once its time is over."""
+        """Return the learning rate of each step of a member of the optimizer."""
         return lambda step: self.training.optimizer.rates(step, self.training._factor(step))[match]
 
     def _loss_of(self, x: Any, labels: Any) -> Any:
@@ -70,14 +72,18 @@ class Rival:
     def _tensor(self, x: Array) -> Any:
         return torch.from_numpy(x).permute(0, 3, 1, 2) if self.last else torch_twin.tensor(x)
 
-    def step(self, step: int) -> float:
+    def step(self, step: int, x: Array, labels: Array) -> float:
         """Make a step, and return the loss before it."""
-        x, labels = self.training.batches.batch(step)
+        active = self.training.optimizer.active(step)
+        for group, tensors, _ in self.updates:
+            for tensor in tensors:
+                tensor.requires_grad_(group in active)
         self.module.zero_grad(set_to_none=True)
         loss = self.forward(self._tensor(x), torch.from_numpy(labels))
         loss.backward()
-        for update in self.updates:
-            update(step)
+        for group, _, update in self.updates:
+            if group in active:
+                update(step)
         return float(loss.item())
 
     def test(self) -> float:
@@ -115,16 +121,14 @@ def _update(rule: Optimizer, group: Group, tensors: list[Any], rate: Callable[[i
         def update(step: int) -> None:
             (only,) = theirs.param_groups
             only["lr"] = rate(step) * options["lr"] / rule.lr
-            if only["lr"] > 0:
-                theirs.step()
-            else:  # its time is over: no more gradients for it
-                for tensor in tensors:
-                    tensor.requires_grad_(False)
+            theirs.step()
 
         return update
     if isinstance(rule, Muon):
+        if options["weight_decay"] or not (options["nesterov"] and options["normalize_weights"]):
+            raise TypeError("there is a twin for muon with nesterov and normalize_weights, without weight_decay, only")
         moments = [torch.zeros_like(tensor) for tensor in tensors]
-        return lambda step: _muon(tensors, moments, rate(step), options)
+        return lambda step: _muon(tensors, moments, rate(step) * options["lr"] / rule.lr, options)
     raise TypeError(f"there are twins for sgd and muon only, not for {type(rule).__name__}")
 
 
@@ -177,18 +181,21 @@ def race(config: Config, data: str | None, variant: str, steps: int | None, work
         run = stack.enter_context(contextlib.closing(RunDirectory.create_at(Path(folder))))
         training = stack.enter_context(prepared(config, run, dataset, Reporter(quiet=True), StopFlag()))
         training.begin()
-        rival = Rival(training, variant)
         training.step.hire(workers)  # before PyTorch has threads, which a fork would not take along
+        rival = Rival(training, variant)
         total = min(steps or training.total_steps, training.total_steps)
         found = Race(total, [0.0, 0.0], [[], []], [], [])
-        steps_of: list[Callable[[int], float]] = [lambda step: training.step(step).loss, rival.step]
         tests = [lambda: training.evaluation_of(dataset.test, config.train.tta).accuracy, rival.test]
         with np.errstate(all="ignore"), click.progressbar(range(total), label="steps") as numbers:
             for step in numbers:
-                for which, make in enumerate(steps_of):
-                    began = time.perf_counter()
-                    found.losses[which].append(make(step))
-                    found.seconds[which] += time.perf_counter() - began
+                batch = training.batches.batch(step)
+                moments = [time.perf_counter()]
+                found.losses[0].append(training.step(step).loss)
+                moments.append(time.perf_counter())
+                found.losses[1].append(rival.step(step, *batch))
+                moments.append(time.perf_counter())
+                for which, seconds in enumerate(np.diff(moments)):
+                    found.seconds[which] += float(seconds)
             for test in tests:
                 began = time.perf_counter()
                 found.accuracies.append(test())

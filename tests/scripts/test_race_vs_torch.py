@@ -45,6 +45,13 @@ def test_both_make_the_same_training(variant: str, script: Any) -> None:
     assert lines[2].startswith("PyTorch / cnnlite: ")
 
 
-def test_an_optimizer_without_a_twin_is_refused(script: Any) -> None:
+@pytest.mark.parametrize(
+    ("option", "value"), [("nesterov", False), ("normalize_weights", False), ("weight_decay", 0.1)]
+)
+def test_an_optimizer_without_a_twin_is_refused(option: str, value: object, script: Any) -> None:
     with pytest.raises(TypeError, match="not for AdamW"):
         script.race(narrow(optimizer={"adamw": {"lr": 0.01}}), None, "default", 1, 1)
+    optimizer = narrow().resolved["train"]["optimizer"]
+    optimizer["composite"]["members"][-1]["optimizer"]["muon"][option] = value
+    with pytest.raises(TypeError, match="a twin for muon with nesterov"):
+        script.race(narrow(optimizer=optimizer), None, "default", 1, 1)
