@@ -81,7 +81,7 @@ def measure(config: Config, dataset: Dataset, stop: StopFlag) -> Pace:
         step=step,
         validation=image * len(dataset.validation) + save if dataset.validation else 0.0,
         save=save,
-        test=image * len(dataset.test) * views,
+        test=image * len(dataset.test) * views,  # at most: with tta_below some images are seen once
         steps_per_epoch=training.batches.steps_per_epoch,
         validate_every=training.validate_every,
         checkpoint_every=training.checkpoint_every,

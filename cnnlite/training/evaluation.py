@@ -235,8 +235,8 @@ def evaluate_checkpoint(
             warnings.append(f"the images of {dataset.name} here are not those that {path} was trained on: {changes}")
         images = split_of(dataset.name, split, images)
     loss = loss_of(checkpoint, config, len(classes))
-    seen: dict[str, Any] = {"views": views} if views else {"views": config.train.tta, "below": config.train.tta_below}
-    found = evaluate(network, images, normalizer, loss, classes, **seen)
+    below = 1.0 if views else config.train.tta_below
+    found = evaluate(network, images, normalizer, loss, classes, views=views or config.train.tta, below=below)
     facts = {"checkpoint": str(path), "dataset": dataset.name, "split": split, **of_others, **found.facts()}
     return found, facts, warnings
 
